@@ -1,0 +1,149 @@
+"""The native checkpoint: a directory of JSON and safetensors. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from para_policy.errors import CheckpointError
+from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+from para_policy.policies.normalizer import MinMaxNormalizer
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+NORMALIZER_FILE = "normalizer.safetensors"
+OBSERVATIONS_FILE = "observations.safetensors"
+
+
+def save_checkpoint(
+    directory: str | Path,
+    config: PolicyConfig,
+    model_state: dict[str, Tensor],
+    normalizers: dict[str, MinMaxNormalizer],
+) -> None:
+    """Write a native checkpoint; each file appears whole or not at all."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    statistics = {
+        f"{name}.{key}": value.contiguous()
+        for name, normalizer in normalizers.items()
+        for key, value in (("scale", normalizer.scale), ("offset", normalizer.offset))
+    }
+    model = {key: value.detach().cpu().float().contiguous() for key, value in model_state.items()}
+    _replace(directory / MODEL_FILE, lambda path: save_file(model, path))
+    _replace(directory / NORMALIZER_FILE, lambda path: save_file(statistics, path))
+    text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+    _replace(directory / CONFIG_FILE, lambda path: path.write_text(text))
+
+
+def load_policy(path: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
+    """Load a policy from a native checkpoint directory.
+
+    Args:
+        path: directory with `config.json`, `model.safetensors` and `normalizer.safetensors`.
+        device: where the network runs, such as "cpu" or "cuda:0".
+
+    Raises:
+        CheckpointError: if a file is missing, truncated, or does not fit the configuration.
+        InputError: if the device does not exist.
+    """
+    directory = Path(path)
+    config = read_config(directory)
+    model_state = read_tensors(directory / MODEL_FILE)
+    normalizers = _read_normalizers(directory, config)
+    try:
+        return DiffusionPolicy(config, model_state, normalizers, device=device)
+    except RuntimeError as error:
+        raise CheckpointError(f"'{directory / MODEL_FILE}' does not fit config.json: {error}") from error
+
+
+def read_config(directory: str | Path) -> PolicyConfig:
+    """Read and validate `config.json`."""
+    path = Path(directory) / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at '{directory}': {CONFIG_FILE} is missing; "
+            f"expected a directory with {CONFIG_FILE}, {MODEL_FILE} and {NORMALIZER_FILE}"
+        )
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"'{path}' is not valid JSON: {error}") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{path}' has format_version {version!r}, this release reads {FORMAT_VERSION}; "
+            "update para_policy or convert the checkpoint"
+        )
+    try:
+        return PolicyConfig.model_validate(content)
+    except ValidationError as error:
+        raise CheckpointError(f"'{path}': {summarise(error)}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: if it is missing, truncated, or holds NaN or infinite values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"'{path}' is missing from the checkpoint")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"'{path}' is truncated or no safetensors file ({error}); copy the checkpoint again"
+        ) from error
+    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise CheckpointError(f"'{path}' holds NaN or infinite values in {broken[:3]}")
+    return tensors
+
+
+def checkpoint_hash(directory: str | Path) -> str:
+    """Return the sha256 of the weights, which calibrations and results are bound to."""
+    path = Path(directory) / MODEL_FILE
+    if not path.is_file():
+        raise CheckpointError(f"'{path}' is missing from the checkpoint")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def summarise(error: ValidationError) -> str:
+    """One line that names every wrong key of a pydantic error."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'configuration'}: {item['msg']}"
+        for item in error.errors()
+    )
+
+
+def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, MinMaxNormalizer]:
+    path = directory / NORMALIZER_FILE
+    statistics = read_tensors(path)
+    widths = {name: int(torch.Size(shape).numel()) for name, shape in config.inputs.items()}
+    normalizers = {}
+    for name, width in {**widths, "action": config.action_dim}.items():
+        for key in (f"{name}.scale", f"{name}.offset"):
+            if key not in statistics:
+                raise CheckpointError(f"'{path}' has no '{key}'; without statistics actions are meaningless")
+            if statistics[key].shape != (width,):
+                raise CheckpointError(
+                    f"'{path}': '{key}' has shape {tuple(statistics[key].shape)}, config.json says ({width},)"
+                )
+        normalizers[name] = MinMaxNormalizer(statistics[f"{name}.scale"], statistics[f"{name}.offset"])
+    return normalizers
+
+
+def _replace(path: Path, write) -> None:
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    write(temporary)
+    os.replace(temporary, path)

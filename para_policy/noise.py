@@ -1,0 +1,78 @@
+"""All randomness of a sample, drawn before the first network call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from para_policy.errors import InputError
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Initial state X_0 and the noise xi_s of every step.
+
+    With the noise fixed, DDPM is a deterministic recursion, so parallel and sequential samplers
+    can be compared element by element.
+
+    Attributes:
+        initial: (batch, *shape).
+        steps: (batch, N, *shape).
+    """
+
+    initial: Tensor
+    steps: Tensor
+
+    def __post_init__(self) -> None:
+        batch, *shape = self.initial.shape
+        if self.steps.ndim != self.initial.ndim + 1 or self.steps.shape[0] != batch:
+            raise InputError(f"steps must be ({batch}, N, *{shape}), got {tuple(self.steps.shape)}")
+        if list(self.steps.shape[2:]) != shape:
+            raise InputError(f"steps must be ({batch}, N, *{shape}), got {tuple(self.steps.shape)}")
+
+    @classmethod
+    def from_seeds(
+        cls,
+        seeds: Sequence[int],
+        shape: Sequence[int],
+        num_steps: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Noise:
+        """Draw one sample's noise from each seed.
+
+        Sample i depends on `seeds[i]` alone, not on the rest of the batch. Numbers are drawn in
+        float32 on the CPU, so every device and dtype sees the same noise, and X_0 is drawn first,
+        so it does not depend on `num_steps`.
+
+        >>> a = Noise.from_seeds([7, 8], (16, 2), 100)
+        >>> b = Noise.from_seeds([8], (16, 2), 10)
+        >>> a.steps.shape, bool((a.initial[1] == b.initial[0]).all())
+        (torch.Size([2, 100, 16, 2]), True)
+        """
+        drawn = []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(int(seed))
+            initial = torch.randn(1, *shape, generator=generator)
+            drawn.append(torch.cat([initial, torch.randn(num_steps, *shape, generator=generator)]))
+        if not drawn:
+            raise InputError("seeds is empty; give one seed per sample")
+        stacked = torch.stack(drawn).to(device=device, dtype=dtype)
+        return cls(initial=stacked[:, 0], steps=stacked[:, 1:])
+
+    @property
+    def batch(self) -> int:
+        return self.initial.shape[0]
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps.shape[1]
+
+    def select(self, index: Sequence[int] | Tensor) -> Noise:
+        """The noise of some samples of the batch."""
+        return dataclasses.replace(self, initial=self.initial[index], steps=self.steps[index])

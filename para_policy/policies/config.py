@@ -1,0 +1,64 @@
+"""What a checkpoint says about itself: shapes, schedule, network. Validated by pydantic."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FORMAT_VERSION = 1
+
+
+class UnetConfig(BaseModel):
+    """Size of the `ConditionalUnet1D`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    down_dims: tuple[int, ...] = Field((256, 512, 1024), min_length=2)
+    step_embed_dim: int = Field(256, ge=4)
+    kernel_size: int = Field(5, ge=1)
+    n_groups: int = Field(8, ge=1)
+
+
+class PolicyConfig(BaseModel):
+    """Configuration of a state-observation diffusion policy (`config.json` of a native checkpoint).
+
+    Attributes:
+        inputs: shape of one observation of each input, in the order of the condition vector.
+        control_hz: rate in Hz at which the demonstrations were recorded; actions are 1 / control_hz apart.
+        noise_scheduler: a diffusers scheduler configuration with its `_class_name`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = FORMAT_VERSION
+    type: Literal["diffusion_unet1d_state"] = "diffusion_unet1d_state"
+    inputs: dict[str, tuple[int, ...]] = Field(min_length=1)
+    action_names: tuple[str, ...] = Field(min_length=1)
+    n_obs_steps: int = Field(2, ge=1)
+    horizon: int = Field(16, ge=1)
+    n_action_steps: int = Field(8, ge=1)
+    control_hz: float = Field(10.0, gt=0)
+    network: UnetConfig = UnetConfig()
+    noise_scheduler: dict[str, Any]
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_names)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PolicyConfig:
+        stride = 2 ** (len(self.network.down_dims) - 1)
+        if self.horizon % stride:
+            raise ValueError(
+                f"horizon is {self.horizon}; with {len(self.network.down_dims)} U-Net levels it must be "
+                f"divisible by {stride}"
+            )
+        available = self.horizon - self.n_obs_steps + 1
+        if self.n_action_steps > available:
+            raise ValueError(
+                f"n_action_steps is {self.n_action_steps}; at most horizon - n_obs_steps + 1 = {available} fit"
+            )
+        if any(size < 1 for shape in self.inputs.values() for size in shape):
+            raise ValueError(f"inputs must have positive sizes, got {self.inputs}")
+        return self

@@ -1,0 +1,51 @@
+"""The reference: one network call after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from para_policy.denoiser import Denoiser
+from para_policy.noise import Noise
+from para_policy.process import Process
+from para_policy.samplers.base import Callback, RoundInfo, SampleResult, Status, check_noise
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Ancestral sampling, N rounds of one row per sample.
+
+    Tables live on the device and nothing is read back before the end, so the loop is limited by
+    the network alone. Every other sampler is measured against this one.
+    """
+
+    def __call__(
+        self, denoiser: Denoiser, process: Process, noise: Noise, *, callback: Callback | None = None
+    ) -> SampleResult:
+        """Return X_N after N steps; see `SampleResult`. Raises InputError if noise does not fit."""
+        check_noise(process, noise)
+        N, batch, device = process.num_steps, noise.batch, noise.initial.device
+        process = process.to(device, noise.initial.dtype)
+        X = noise.initial[:, None].repeat_interleave(N + 1, dim=1)
+        sample = torch.arange(batch, device=device)
+        steps = torch.arange(N, device=device)[:, None].expand(N, batch)
+        nothing = torch.zeros(batch, device=device, dtype=X.dtype)
+        x0_previous = torch.zeros_like(noise.initial)
+        for step, s in enumerate(steps):
+            x = X[:, step]
+            x0 = process.predict_clean(x, denoiser(x, process.timesteps[s], sample), s)
+            X[:, step + 1] = process.mean(x, x0, x0_previous, s) + process.noise(noise.steps[:, step], s)
+            x0_previous = x0
+            if callback is not None:
+                callback(RoundInfo(step + 1, X, torch.full_like(sample, step + 1), nothing))
+        finite = X[:, -1].isfinite().flatten(1).all(dim=1).tolist()
+        return SampleResult(
+            sample=X[:, -1],
+            trajectory=X,
+            rounds=torch.full((batch,), N),
+            evals=torch.full((batch,), N),
+            residual=nothing.cpu(),
+            residuals=torch.zeros(N, batch),
+            status=tuple(Status.CONVERGED if ok else Status.NON_FINITE for ok in finite),
+        )

@@ -1,0 +1,140 @@
+"""Training windows cut from demonstrations, with the original project's padding rules."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from para_policy.errors import DataError
+from para_policy.policies.config import PolicyConfig
+from para_policy.training.replay_buffer import ReplayBuffer
+
+
+class Columns(BaseModel):
+    """A feature that is recorded as it is: some columns of an array (all by default)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    array: str
+    columns: tuple[int, ...] | None = None
+
+    def read(self, buffer: ReplayBuffer) -> np.ndarray:
+        values = buffer.array(self.array)
+        flat = values.reshape(len(values), -1).astype(np.float32)
+        if self.columns is None:
+            return flat
+        if max(self.columns) >= flat.shape[1]:
+            raise DataError(f"data/{self.array} has {flat.shape[1]} columns, asked for {self.columns}")
+        return flat[:, list(self.columns)]
+
+
+class RigidPoints(BaseModel):
+    """Points fixed to a body, from its recorded planar pose (x, y, angle).
+
+    PushT's published keypoints are listed in another order than the simulator lists them, so a
+    policy for the simulator needs them recomputed in the simulator's own order.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    array: str
+    pose_columns: tuple[int, int, int]
+    rigid_points: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)]
+
+    def read(self, buffer: ReplayBuffer) -> np.ndarray:
+        pose = Columns(array=self.array, columns=self.pose_columns).read(buffer).astype(np.float64)
+        return self.transform(pose).astype(np.float32)
+
+    def transform(self, pose: np.ndarray) -> np.ndarray:
+        """Poses (n, 3) to flattened points (n, 2 * points), in the pose's length unit."""
+        cos, sin = np.cos(pose[:, 2, None]), np.sin(pose[:, 2, None])
+        px, py = np.asarray(self.rigid_points).T
+        x = pose[:, 0, None] + cos * px - sin * py
+        y = pose[:, 1, None] + sin * px + cos * py
+        return np.stack([x, y], axis=-1).reshape(len(pose), -1)
+
+
+Feature = Columns | RigidPoints
+
+
+def read_features(
+    buffer: ReplayBuffer, observations: dict[str, Feature], action: Feature, config: PolicyConfig
+) -> dict[str, np.ndarray]:
+    """Return every input and `action` as float32 (steps, D), checked against the policy's shapes.
+
+    Raises:
+        DataError: if a feature is not described, or its width differs from the configuration.
+    """
+    if set(observations) != set(config.inputs):
+        raise DataError(
+            f"data.observations describes {sorted(observations)}, but policy.inputs are {sorted(config.inputs)}"
+        )
+    features = {name: feature.read(buffer) for name, feature in observations.items()}
+    features["action"] = action.read(buffer)
+    widths = {name: int(np.prod(shape)) for name, shape in config.inputs.items()}
+    for name, width in {**widths, "action": config.action_dim}.items():
+        if features[name].shape[1] != width:
+            raise DataError(f"{name} has {features[name].shape[1]} columns in the data, the policy has {width}")
+    return features
+
+
+def window_starts(lengths: np.ndarray, horizon: int, pad_before: int, pad_after: int) -> np.ndarray:
+    """All windows of `horizon` steps: (windows, 2) of episode index and start relative to the episode.
+
+    A window may begin `pad_before` steps before its episode and end `pad_after` steps after it.
+    """
+    rows = [
+        (episode, start)
+        for episode, length in enumerate(lengths)
+        for start in range(-pad_before, int(length) - horizon + pad_after + 1)
+    ]
+    return np.asarray(rows, dtype=np.int64).reshape(-1, 2)
+
+
+class ChunkDataset(Dataset[dict[str, Tensor]]):
+    """Windows of normalised `observation` (To, D) and `action` (Tp, A).
+
+    Steps outside the episode repeat its first or last step.
+
+    Args:
+        features: `observation` and `action` arrays (steps, D), already normalised.
+        episode_ends: (episodes,) exclusive ends.
+        episodes: which episodes to use.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, Tensor],
+        episode_ends: np.ndarray,
+        episodes: np.ndarray,
+        config: PolicyConfig,
+    ) -> None:
+        begins = np.concatenate([[0], episode_ends[:-1]])[episodes]
+        ends = episode_ends[episodes]
+        windows = window_starts(
+            ends - begins, config.horizon, config.n_obs_steps - 1, config.n_action_steps - 1
+        )
+        steps = begins[windows[:, :1]] + windows[:, 1:] + np.arange(config.horizon)
+        low, high = begins[windows[:, :1]], ends[windows[:, :1]] - 1
+        self._steps = torch.from_numpy(np.clip(steps, low, high))
+        self._features = features
+        self._n_obs_steps = config.n_obs_steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {key: value[0] for key, value in self.batch(torch.tensor([index])).items()}
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """Gather many windows at once (B, To, D) and (B, Tp, A): far faster than collating one by one."""
+        steps = self._steps[indices]
+        return {
+            "observation": self._features["observation"][steps[:, : self._n_obs_steps]],
+            "action": self._features["action"][steps],
+        }

@@ -1,0 +1,73 @@
+"""Reader of the original Diffusion Policy replay buffer (a zarr v2 group)."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from para_policy.errors import DataError
+
+_EXPECTED = "expected a zarr group with data/<array> of equal length and meta/episode_ends"
+
+
+class ReplayBuffer:
+    """Demonstrations laid out one after the other; arrays are read when they are asked for.
+
+    Raises:
+        DataError: if the folder is missing, is no zarr group, or has another layout.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise DataError(
+                f"no data set at '{self.path}'. Download pusht.zip from the Diffusion Policy project "
+                "(https://diffusion-policy.cs.columbia.edu/data/training/), unpack it and pass --data DIR"
+            )
+        try:
+            self._group = zarr.open_group(str(self.path), mode="r")
+        except Exception as error:
+            raise DataError(f"'{self.path}' is not a zarr group ({error}); {_EXPECTED}") from error
+        self._check_layout()
+
+    @cached_property
+    def episode_ends(self) -> np.ndarray:
+        """(episodes,) int64, exclusive end of each episode."""
+        return np.asarray(self._read("meta/episode_ends"), dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of recorded steps."""
+        return int(self.episode_ends[-1])
+
+    def array(self, name: str) -> np.ndarray:
+        """Return `data/<name>` (steps, ...).
+
+        Raises:
+            DataError: if there is no such array, or its chunks cannot be decoded.
+        """
+        data = self._group["data"]
+        if name not in data:
+            raise DataError(f"'{self.path}' has no data/{name}; it holds {sorted(data.array_keys())}")
+        return self._read(f"data/{name}")
+
+    def _check_layout(self) -> None:
+        if "data" not in self._group or "meta/episode_ends" not in self._group:
+            found = sorted(self._group.keys())
+            raise DataError(f"'{self.path}' holds {found}; {_EXPECTED}")
+        ends = self.episode_ends
+        if ends.ndim != 1 or ends.size == 0 or (np.diff(ends, prepend=0) <= 0).any():
+            raise DataError(f"'{self.path}': meta/episode_ends must be increasing, got shape {ends.shape}")
+        for name, array in self._group["data"].arrays():
+            if array.shape[0] != len(self):
+                raise DataError(
+                    f"'{self.path}': data/{name} has {array.shape[0]} steps, episode_ends says {len(self)}"
+                )
+
+    def _read(self, key: str) -> np.ndarray:
+        try:
+            return np.asarray(self._group[key][:])
+        except Exception as error:
+            raise DataError(f"'{self.path}': cannot decode {key} ({error}); the archive is damaged") from error
