@@ -45,7 +45,13 @@ class Denoiser:
         """
         self.rounds += 1
         self.evals += len(x)
-        output = self._network(x, t) if self._condition is None else self._network(x, t, self._condition[sample])
+        output = (
+            self._network(x, t)
+            if self._condition is None
+            else self._network(x, t, self._condition[sample])
+        )
         if output.shape != x.shape:
-            raise InputError(f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change")
+            raise InputError(
+                f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
+            )
         return output

@@ -16,31 +16,15 @@ and xi_s standard normal noise. The network sits only inside x0raw, everything e
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from para_policy.errors import InputError
-
-Scheduler = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
-
-SCHEDULERS: dict[str, type[Any]] = {
-    "ddpm": DDPMScheduler,
-    "ddim": DDIMScheduler,
-    "dpmsolver++": DPMSolverMultistepScheduler,
-}
-
-# DPM-Solver has no clipping; below this log-SNR a cosine schedule divides by almost zero.
-# The value is the one that diffusers recommends for `squaredcos_cap_v2`.
-_LAMBDA_MIN_COSINE = -5.1
+from para_policy.schedulers import Scheduler, step_table
 
 
 @dataclass(frozen=True)
@@ -93,35 +77,18 @@ class Process:
         Raises:
             InputError: for a scheduler or option that this recurrence cannot represent.
 
+        >>> from diffusers import DDPMScheduler
         >>> process = Process.from_scheduler(DDPMScheduler(100, beta_schedule="squaredcos_cap_v2"), 100)
         >>> process.num_steps, int(process.timesteps[0]), float(process.A[-1]), float(process.c[-1])
         (100, 99, 1.0, 0.0)
         """
-        if isinstance(scheduler, Mapping):
-            scheduler = build_scheduler(scheduler)
-        _refuse_unrepresentable(scheduler, eta)
-        scheduler = _with_timesteps(scheduler, num_steps)
-        if isinstance(scheduler, DDPMScheduler):
-            table = _ddpm_table(scheduler)
-        elif isinstance(scheduler, DDIMScheduler):
-            table = _ddim_table(scheduler, eta, use_clipped_model_output)
-        else:
-            table = _dpmsolver_table(scheduler)
-        broken = [name for name, values in table.items() if not np.isfinite(values).all()]
-        if broken:
-            raise InputError(
-                f"this schedule gives infinite coefficients {broken}: abar reaches 0 "
-                "(rescale_betas_zero_snr needs v_prediction or sample prediction)"
-            )
-        config = scheduler.config
-        clip = float(config.clip_sample_range) if config.get("clip_sample", False) else None
+        timesteps, clip, table = step_table(scheduler, num_steps, eta, use_clipped_model_output)
         tensors = {name: torch.from_numpy(values) for name, values in table.items()}
-        timesteps = scheduler.timesteps.to(dtype=torch.int64, device="cpu")
-        return cls(timesteps=timesteps, clip=clip, **tensors)
+        return cls(timesteps=torch.from_numpy(timesteps), clip=clip, **tensors)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Process:
         """Return a copy with all coefficients on `device` in `dtype`."""
-        moved: dict[str, Tensor] = {"timesteps": self.timesteps.to(device)}
+        moved: dict[str, Any] = {"timesteps": self.timesteps.to(device)}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name != "timesteps" and isinstance(value, Tensor):
@@ -142,7 +109,10 @@ class Process:
         """
         x0hat, previous = x0, x0_previous
         if self.clip is not None:
-            x0hat, previous = x0.clamp(-self.clip, self.clip), x0_previous.clamp(-self.clip, self.clip)
+            x0hat, previous = (
+                x0.clamp(-self.clip, self.clip),
+                x0_previous.clamp(-self.clip, self.clip),
+            )
         return (
             _at(self.B, s, x) * x
             + _at(self.A, s, x) * x0hat
@@ -153,196 +123,6 @@ class Process:
     def noise(self, xi: Tensor, s: Tensor) -> Tensor:
         """The noise c_s xi_s (M, ...) that step `s` adds."""
         return _at(self.c, s, xi) * xi
-
-
-def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Scheduler:
-    """Make a diffusers scheduler from its configuration.
-
-    Args:
-        config: with `_class_name`, as diffusers saves it.
-        kind: "ddpm", "ddim" or "dpmsolver++" to use the same noise schedule with another sampler.
-
-    Raises:
-        InputError: for an unknown class, kind or key.
-    """
-    by_class = {scheduler.__name__: scheduler for scheduler in SCHEDULERS.values()}
-    name = config.get("_class_name")
-    if name not in by_class:
-        raise InputError(f"noise scheduler _class_name is {name!r}; expected one of {sorted(by_class)}")
-    known = set(inspect.signature(by_class[name].__init__).parameters) - {"self"}
-    unknown = sorted(key for key in config if key not in known and not key.startswith("_"))
-    if unknown:
-        raise InputError(f"{name} has no option {unknown}; check the spelling or the diffusers version")
-    if kind is None:
-        return by_class[name].from_config(dict(config))
-    if kind not in SCHEDULERS:
-        raise InputError(f"unknown scheduler {kind!r}; expected one of {sorted(SCHEDULERS)}")
-    target = SCHEDULERS[kind]
-    shared = set(inspect.signature(target.__init__).parameters)
-    options = {key: value for key, value in config.items() if key in shared}
-    if kind == "dpmsolver++" and config.get("beta_schedule") == "squaredcos_cap_v2":
-        options.setdefault("lambda_min_clipped", _LAMBDA_MIN_COSINE)
-    if target is not by_class[name]:
-        options.pop("variance_type", None)
-    return target.from_config(options)
-
-
-def _refuse_unrepresentable(scheduler: Scheduler, eta: float) -> None:
-    if not isinstance(scheduler, tuple(SCHEDULERS.values())):
-        expected = ", ".join(cls.__name__ for cls in SCHEDULERS.values())
-        raise InputError(f"cannot represent a {type(scheduler).__name__}; expected one of {expected}")
-    if not 0.0 <= eta <= 1.0:
-        raise InputError(f"eta is {eta}; it must lie in [0, 1]")
-    if eta > 0 and not isinstance(scheduler, DDIMScheduler):
-        raise InputError(f"eta is {eta}, but only DDIM takes it, not {type(scheduler).__name__}")
-    config = scheduler.config
-    allowed: dict[str, tuple[object, ...]] = {
-        "prediction_type": ("epsilon", "sample", "v_prediction"),
-        "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", None),
-        "thresholding": (False,),
-        "algorithm_type": ("dpmsolver++",),
-        "solver_order": (1, 2),
-        "use_flow_sigmas": (False,),
-    }
-    why = {
-        "thresholding": "dynamic thresholding couples all coordinates of a sample",
-        "variance_type": "a variance that is learned, or the log form of fixed_large, is no fixed table",
-    }
-    for option, values in allowed.items():
-        if option in config and config[option] not in values:
-            reason = f" ({why[option]})" if option in why else ""
-            raise InputError(
-                f"{type(scheduler).__name__} with {option}={config[option]!r} cannot be represented{reason}; "
-                f"use one of {[value for value in values if value is not None]}"
-            )
-
-
-def _with_timesteps(scheduler: Scheduler, num_steps: int | None) -> Scheduler:
-    scheduler = copy.deepcopy(scheduler)
-    total = scheduler.config.num_train_timesteps
-    if num_steps is None:
-        if scheduler.num_inference_steps is None and not getattr(scheduler, "custom_timesteps", False):
-            scheduler.set_timesteps(total)
-        return scheduler
-    if not 1 <= num_steps <= total:
-        raise InputError(f"num_steps is {num_steps}; this schedule allows 1 to {total}")
-    scheduler.set_timesteps(num_steps)
-    return scheduler
-
-
-def _ddpm_table(scheduler: DDPMScheduler) -> dict[str, np.ndarray]:
-    t = scheduler.timesteps.cpu().numpy()
-    # Ask the scheduler itself: its rule depends on whether the timesteps are custom.
-    t_previous = np.array([int(scheduler.previous_timestep(int(step))) for step in t])
-    abar = _alpha_bar(scheduler, t, t_previous, final=1.0)
-    alpha = abar.now / abar.next
-    beta = 1 - alpha
-    variance = np.maximum((1 - abar.next) / (1 - abar.now) * beta, 1e-20)
-    if scheduler.config.variance_type == "fixed_large":
-        variance = beta
-    std = np.sqrt(variance)
-    zero = np.zeros_like(std)
-    return {
-        "A": np.sqrt(abar.next) * beta / (1 - abar.now),
-        "B": np.sqrt(alpha) * (1 - abar.next) / (1 - abar.now),
-        "R": zero,
-        "H": zero,
-        "c": np.where(t > 0, std, 0.0),
-        "sigma": np.append(std, 0.0),
-        **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
-    }
-
-
-def _ddim_table(scheduler: DDIMScheduler, eta: float, use_clipped: bool) -> dict[str, np.ndarray]:
-    t = scheduler.timesteps.cpu().numpy()
-    # DDIMScheduler steps by a fixed stride whatever the spacing; parity with it is the contract.
-    stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    abar = _alpha_bar(scheduler, t, t - stride, final=float(scheduler.final_alpha_cumprod))
-    variance = (1 - abar.next) / (1 - abar.now) * (1 - abar.now / abar.next)
-    std = np.sqrt(np.maximum(variance, 0.0))
-    c = eta * std
-    direction = np.sqrt(np.maximum(1 - abar.next - c**2, 0.0)) / np.sqrt(1 - abar.now)
-    along_x0 = -direction * np.sqrt(abar.now)
-    zero = np.zeros_like(std)
-    return {
-        "A": np.sqrt(abar.next) + (along_x0 if use_clipped else zero),
-        "B": direction,
-        "R": zero if use_clipped else along_x0,
-        "H": zero,
-        "c": c,
-        "sigma": np.append(std, 0.0),
-        **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
-    }
-
-
-def _dpmsolver_table(scheduler: DPMSolverMultistepScheduler) -> dict[str, np.ndarray]:
-    ratio = scheduler.sigmas.cpu().numpy().astype(np.float64)
-    alpha = 1 / np.sqrt(ratio**2 + 1)
-    sigma = ratio * alpha
-    with np.errstate(divide="ignore"):
-        log_snr = np.log(alpha) - np.log(sigma)
-    h = np.diff(log_snr)
-    decay = np.exp(-h) - 1
-    A = -alpha[1:] * decay
-    H = np.zeros_like(A)
-    second = _second_order_steps(scheduler, len(A))
-    h_before, h_now = h[:-1][second[1:]], h[1:][second[1:]]
-    weight = _history_weight(scheduler.config.solver_type, alpha[1:][second], decay[second], h_now)
-    # D1 = (x0hat_s - x0hat_{s-1}) * h_s / h_{s-1}
-    H[second] = -weight * h_now / h_before
-    A[second] -= H[second]
-    yardstick = (1 - alpha[1:] ** 2) / (1 - alpha[:-1] ** 2) * (1 - (alpha[:-1] / alpha[1:]) ** 2)
-    zero = np.zeros_like(A)
-    return {
-        "A": A,
-        "B": sigma[1:] / sigma[:-1],
-        "R": zero,
-        "H": H,
-        "c": zero,
-        "sigma": np.append(np.sqrt(np.maximum(yardstick, 0.0)), 0.0),
-        **_conversion(scheduler, alpha[:-1], sigma[:-1]),
-    }
-
-
-def _history_weight(solver_type: str, alpha: np.ndarray, decay: np.ndarray, h: np.ndarray) -> np.ndarray:
-    """Factor of D1 in the second-order update (Lu et al. 2022, midpoint and Heun forms)."""
-    if solver_type == "midpoint":
-        return -0.5 * alpha * decay
-    return alpha * (decay / h + 1)
-
-
-def _second_order_steps(scheduler: DPMSolverMultistepScheduler, n: int) -> np.ndarray:
-    """(n,) bool: the first step has no history, the last may be lowered for stability."""
-    config = scheduler.config
-    second = np.full(n, config.solver_order == 2)
-    second[0] = False
-    euler_last = config.euler_at_final or config.final_sigmas_type == "zero"
-    if euler_last or (config.lower_order_final and n < 15):
-        second[-1] = False
-    return second
-
-
-@dataclass(frozen=True)
-class _AlphaBar:
-    now: np.ndarray
-    next: np.ndarray
-
-
-def _alpha_bar(
-    scheduler: DDPMScheduler | DDIMScheduler, t: np.ndarray, t_next: np.ndarray, final: float
-) -> _AlphaBar:
-    alpha_bar = scheduler.alphas_cumprod.cpu().numpy().astype(np.float64)
-    return _AlphaBar(alpha_bar[t], np.where(t_next >= 0, alpha_bar[np.maximum(t_next, 0)], final))
-
-
-def _conversion(scheduler: Scheduler, alpha: np.ndarray, sigma: np.ndarray) -> dict[str, np.ndarray]:
-    """Coefficients of x0raw for x = alpha x0 + sigma eps."""
-    if scheduler.config.prediction_type == "sample":
-        return {"x0_from_x": np.zeros_like(alpha), "x0_from_output": np.ones_like(alpha)}
-    if scheduler.config.prediction_type == "v_prediction":
-        return {"x0_from_x": alpha.copy(), "x0_from_output": -sigma}
-    with np.errstate(divide="ignore"):
-        return {"x0_from_x": 1 / alpha, "x0_from_output": -sigma / alpha}
 
 
 def _at(table: Tensor, s: Tensor, like: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -14,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from para_policy.errors import CheckpointError
-from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.policies.normalizer import MinMaxNormalizer
 
+FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 NORMALIZER_FILE = "normalizer.safetensors"
@@ -63,7 +66,9 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Diffusi
     try:
         return DiffusionPolicy(config, model_state, normalizers, device=device)
     except RuntimeError as error:
-        raise CheckpointError(f"'{directory / MODEL_FILE}' does not fit config.json: {error}") from error
+        raise CheckpointError(
+            f"'{directory / MODEL_FILE}' does not fit config.json: {error}"
+        ) from error
 
 
 def read_config(directory: str | Path) -> PolicyConfig:
@@ -110,6 +115,40 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def save_observations(directory: str | Path, observations: Mapping[str, np.ndarray]) -> None:
+    """Write {name: (n, To, *shape)} beside the weights, so that `bench` needs no data set."""
+    tensors = {
+        name: torch.from_numpy(np.asarray(values, np.float32))
+        for name, values in observations.items()
+    }
+    _replace(Path(directory) / OBSERVATIONS_FILE, lambda path: save_file(tensors, path))
+
+
+def read_observations(directory: str | Path) -> dict[str, np.ndarray]:
+    """Return the shipped observations {name: (n, To, *shape)}, physical units.
+
+    Raises:
+        CheckpointError: if there are none, or they do not fit the configuration.
+    """
+    config = read_config(directory)
+    path = Path(directory) / OBSERVATIONS_FILE
+    observations = {name: value.numpy() for name, value in read_tensors(path).items()}
+    expected = {name: (config.n_obs_steps, *shape) for name, shape in config.inputs.items()}
+    found = {name: values.shape[1:] for name, values in observations.items()}
+    if found != expected or len({len(values) for values in observations.values()}) != 1:
+        raise CheckpointError(
+            f"'{path}' holds {found}; config.json says {expected}, equally many of each"
+        )
+    return observations
+
+
+def count_observations(directory: str | Path) -> int:
+    """Number of shipped observations, 0 if there are none."""
+    if not (Path(directory) / OBSERVATIONS_FILE).is_file():
+        return 0
+    return len(next(iter(read_observations(directory).values())))
+
+
 def checkpoint_hash(directory: str | Path) -> str:
     """Return the sha256 of the weights, which calibrations and results are bound to."""
     path = Path(directory) / MODEL_FILE
@@ -134,16 +173,20 @@ def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, MinMax
     for name, width in {**widths, "action": config.action_dim}.items():
         for key in (f"{name}.scale", f"{name}.offset"):
             if key not in statistics:
-                raise CheckpointError(f"'{path}' has no '{key}'; without statistics actions are meaningless")
+                raise CheckpointError(
+                    f"'{path}' has no '{key}'; without statistics actions are meaningless"
+                )
             if statistics[key].shape != (width,):
                 raise CheckpointError(
                     f"'{path}': '{key}' has shape {tuple(statistics[key].shape)}, config.json says ({width},)"
                 )
-        normalizers[name] = MinMaxNormalizer(statistics[f"{name}.scale"], statistics[f"{name}.offset"])
+        normalizers[name] = MinMaxNormalizer(
+            statistics[f"{name}.scale"], statistics[f"{name}.offset"]
+        )
     return normalizers
 
 
-def _replace(path: Path, write) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_suffix(path.suffix + ".tmp")
     write(temporary)
     os.replace(temporary, path)

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FORMAT_VERSION = 1
 
 
 class UnetConfig(BaseModel):
@@ -31,7 +30,7 @@ class PolicyConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     type: Literal["diffusion_unet1d_state"] = "diffusion_unet1d_state"
     inputs: dict[str, tuple[int, ...]] = Field(min_length=1)
     action_names: tuple[str, ...] = Field(min_length=1)
@@ -39,7 +38,7 @@ class PolicyConfig(BaseModel):
     horizon: int = Field(16, ge=1)
     n_action_steps: int = Field(8, ge=1)
     control_hz: float = Field(10.0, gt=0)
-    network: UnetConfig = UnetConfig()
+    network: UnetConfig = Field(default_factory=lambda: UnetConfig.model_validate({}))
     noise_scheduler: dict[str, Any]
 
     @property
@@ -51,13 +50,14 @@ class PolicyConfig(BaseModel):
         stride = 2 ** (len(self.network.down_dims) - 1)
         if self.horizon % stride:
             raise ValueError(
-                f"horizon is {self.horizon}; with {len(self.network.down_dims)} U-Net levels it must be "
-                f"divisible by {stride}"
+                f"horizon is {self.horizon}; with {len(self.network.down_dims)} U-Net levels "
+                f"it must be divisible by {stride}"
             )
         available = self.horizon - self.n_obs_steps + 1
         if self.n_action_steps > available:
             raise ValueError(
-                f"n_action_steps is {self.n_action_steps}; at most horizon - n_obs_steps + 1 = {available} fit"
+                f"n_action_steps is {self.n_action_steps}; "
+                f"at most horizon - n_obs_steps + 1 = {available} fit"
             )
         if any(size < 1 for shape in self.inputs.values() for size in shape):
             raise ValueError(f"inputs must have positive sizes, got {self.inputs}")

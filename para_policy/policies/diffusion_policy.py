@@ -18,8 +18,9 @@ from para_policy.noise import Noise
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import MinMaxNormalizer
 from para_policy.policies.unet1d import ConditionalUnet1D
-from para_policy.process import Process, build_scheduler
+from para_policy.process import Process
 from para_policy.samplers import Callback, Sampler, Status
+from para_policy.schedulers import build_scheduler
 
 Observation = Mapping[str, Any]
 
@@ -65,7 +66,9 @@ class ActionResult:
 def build_network(config: PolicyConfig) -> ConditionalUnet1D:
     """Make the noise predictor that `config` describes, with random weights."""
     width = sum(int(np.prod(shape)) for shape in config.inputs.values())
-    return ConditionalUnet1D(config.action_dim, config.n_obs_steps * width, **config.network.model_dump())
+    return ConditionalUnet1D(
+        config.action_dim, config.n_obs_steps * width, **config.network.model_dump()
+    )
 
 
 class DiffusionPolicy:
@@ -134,11 +137,13 @@ class DiffusionPolicy:
         """
         start = time.perf_counter()
         solver = samplers.get(sampler) if isinstance(sampler, str) else sampler
-        batched = not isinstance(seed, (int, np.integer))
-        seeds = list(seed) if batched else [seed]  # type: ignore[arg-type]
+        batched = isinstance(seed, Sequence)
+        seeds = [int(value) for value in seed] if isinstance(seed, Sequence) else [int(seed)]
         values = self._check(obs, batched=batched)
         if any(len(value) != len(seeds) for value in values.values()):
-            raise InputError(f"{len(seeds)} seeds for {len(next(iter(values.values())))} observations")
+            raise InputError(
+                f"{len(seeds)} seeds for {len(next(iter(values.values())))} observations"
+            )
         process = self.process(scheduler, steps)
         shape = (self.config.horizon, self.config.action_dim)
         noise = Noise.from_seeds(seeds, shape, process.num_steps, device=self.device)
@@ -146,7 +151,9 @@ class DiffusionPolicy:
         result = solver(denoiser, process, noise, callback=callback)
         prediction = self.normalizers["action"].unnormalize(result.sample).cpu().numpy()
         if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():
-            raise NonFiniteError(f"the sampled actions hold NaN or infinity: {Status.NON_FINITE.value}")
+            raise NonFiniteError(
+                f"the sampled actions hold NaN or infinity: {Status.NON_FINITE.value}"
+            )
         first = self.config.n_obs_steps - 1
         actions = prediction[:, first : first + self.config.n_action_steps]
         sample = result.sample.cpu().numpy()
@@ -173,8 +180,12 @@ class DiffusionPolicy:
                     + (", a batch because seed is a sequence" if batched else "")
                 )
             if not np.isfinite(value).all():
-                raise InputError(f"observation {name!r} holds NaN or infinity; hold the robot and check the sensor")
-            checked[name] = value.reshape(-1 if batched else 1, self.config.n_obs_steps, int(np.prod(shape)))
+                raise InputError(
+                    f"observation {name!r} holds NaN or infinity; hold the robot and check the sensor"
+                )
+            checked[name] = value.reshape(
+                -1 if batched else 1, self.config.n_obs_steps, int(np.prod(shape))
+            )
         return checked
 
     def _condition(self, values: Mapping[str, np.ndarray]) -> Tensor:
@@ -198,7 +209,9 @@ def check_device(device: torch.device | str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         available = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
         reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used ({reason}); available: {available}") from error
+        raise InputError(
+            f"device {str(device)!r} cannot be used ({reason}); available: {available}"
+        ) from error
     return checked
 
 
@@ -213,5 +226,8 @@ def _stats(result: samplers.SampleResult, wall_s: float, batched: bool) -> Sampl
     residuals = result.residuals.numpy()
     if batched:
         return SampleStats(**columns, residuals=residuals, wall_s=wall_s)
-    scalars = {name: values[0].item() if name != "status" else values[0] for name, values in columns.items()}
+    scalars = {
+        name: values[0].item() if name != "status" else values[0]
+        for name, values in columns.items()
+    }
     return SampleStats(**scalars, residuals=residuals[:, 0], wall_s=wall_s)

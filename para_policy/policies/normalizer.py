@@ -33,12 +33,16 @@ class MinMaxNormalizer:
             DataError: if a value is not finite.
         """
         if not np.isfinite(values).all():
-            raise DataError("the data to normalise holds NaN or infinite values; remove those steps")
+            raise DataError(
+                "the data to normalise holds NaN or infinite values; remove those steps"
+            )
         low, high = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
         moving = (high - low) > _MIN_RANGE
         scale = np.where(moving, 2.0 / np.where(moving, high - low, 1.0), 1.0)
         offset = np.where(moving, -1.0 - scale * low, -(high + low) / 2)
-        return cls(torch.tensor(scale, dtype=torch.float32), torch.tensor(offset, dtype=torch.float32))
+        return cls(
+            torch.tensor(scale, dtype=torch.float32), torch.tensor(offset, dtype=torch.float32)
+        )
 
     def normalize(self, x: Tensor) -> Tensor:
         """Physical units (..., D) to [-1, 1]."""

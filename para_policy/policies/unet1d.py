@@ -22,7 +22,8 @@ class SinusoidalPosEmb(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         half = self.dim // 2
         frequency = torch.exp(
-            torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10000.0) / (half - 1))
+            torch.arange(half, device=t.device, dtype=torch.float32)
+            * (-math.log(10000.0) / (half - 1))
         )
         angle = t.to(torch.float32)[:, None] * frequency
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
@@ -31,7 +32,9 @@ class SinusoidalPosEmb(nn.Module):
 class Conv1dBlock(nn.Module):
     """Conv1d, GroupNorm, Mish."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, n_groups: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, n_groups: int
+    ) -> None:
         super().__init__()
         self.block = nn.Sequential(
             nn.Conv1d(in_channels, out_channels, kernel_size, padding=kernel_size // 2),
@@ -59,7 +62,9 @@ class ConditionalResidualBlock1D(nn.Module):
         # The trailing Unflatten of the original holds no weights; index 1 must stay the Linear.
         self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(cond_dim, 2 * out_channels))
         self.residual_conv: nn.Module = (
-            nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+            nn.Conv1d(in_channels, out_channels, 1)
+            if in_channels != out_channels
+            else nn.Identity()
         )
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
@@ -117,11 +122,17 @@ class ConditionalUnet1D(nn.Module):
         levels = list(zip([action_dim, *down_dims[:-1]], down_dims, strict=True))
 
         def block(in_channels: int, out_channels: int) -> ConditionalResidualBlock1D:
-            return ConditionalResidualBlock1D(in_channels, out_channels, cond_dim, kernel_size, n_groups)
+            return ConditionalResidualBlock1D(
+                in_channels, out_channels, cond_dim, kernel_size, n_groups
+            )
 
         self.down_modules = nn.ModuleList(
             nn.ModuleList(
-                [block(c_in, c_out), block(c_out, c_out), nn.Identity() if last else Downsample1d(c_out)]
+                [
+                    block(c_in, c_out),
+                    block(c_out, c_out),
+                    nn.Identity() if last else Downsample1d(c_out),
+                ]
             )
             for (c_in, c_out), last in zip(levels, _is_last(len(levels)), strict=True)
         )
@@ -141,16 +152,22 @@ class ConditionalUnet1D(nn.Module):
         cond = torch.cat([self.diffusion_step_encoder(t), global_cond], dim=-1)
         h = x.transpose(1, 2)
         skips: list[Tensor] = []
-        for first, second, downsample in self.down_modules:  # type: ignore[misc]
+        for level in self.down_modules:
+            first, second, downsample = _parts(level)
             h = second(first(h, cond), cond)
             skips.append(h)
             h = downsample(h)
         for mid in self.mid_modules:
             h = mid(h, cond)
-        for first, second, upsample in self.up_modules:  # type: ignore[misc]
+        for level in self.up_modules:
+            first, second, upsample = _parts(level)
             h = torch.cat([h, skips.pop()], dim=1)
             h = upsample(second(first(h, cond), cond))
         return self.final_conv(h).transpose(1, 2)
+
+
+def _parts(level: nn.Module) -> list[nn.Module]:
+    return list(level.children())
 
 
 def _is_last(n: int) -> list[bool]:

@@ -37,7 +37,9 @@ class ChangeBelowNoise:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
-            raise InputError(f"tolerance is {self.tolerance}; expected a finite number of at least 0")
+            raise InputError(
+                f"tolerance is {self.tolerance}; expected a finite number of at least 0"
+            )
 
     def passed(self, change: Tensor, defect: Tensor, sigma: Tensor) -> Tensor:
         rms = change.flatten(2).square().mean(dim=2).sqrt()

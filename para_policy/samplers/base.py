@@ -20,7 +20,9 @@ class Status(enum.Enum):
     """How a solve ended, in words that say what to do."""
 
     CONVERGED = "converged"
-    ROUND_BUDGET = "stopped at max_rounds before the acceptance test passed; raise max_rounds or the tolerance"
+    ROUND_BUDGET = (
+        "stopped at max_rounds before the acceptance test passed; raise max_rounds or the tolerance"
+    )
     NON_FINITE = "the network returned NaN or infinity; the sample must not be executed"
 
 
@@ -77,7 +79,12 @@ class Sampler(Protocol):
     """Turns noise into samples: a frozen configuration that is called."""
 
     def __call__(
-        self, denoiser: Denoiser, process: Process, noise: Noise, *, callback: Callback | None = None
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        noise: Noise,
+        *,
+        callback: Callback | None = None,
     ) -> SampleResult: ...
 
 

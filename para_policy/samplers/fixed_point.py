@@ -46,11 +46,18 @@ class FixedPoint:
     def __post_init__(self) -> None:
         for name in ("window", "max_rounds"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ):
                 raise InputError(f"{name} is {value!r}; expected an integer of at least 1, or None")
 
     def __call__(
-        self, denoiser: Denoiser, process: Process, noise: Noise, *, callback: Callback | None = None
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        noise: Noise,
+        *,
+        callback: Callback | None = None,
     ) -> SampleResult:
         """Return X_N; see `SampleResult`. Raises InputError if noise does not fit the process."""
         check_noise(process, noise)
@@ -103,7 +110,9 @@ class _Solve:
         # of the step formula.
         self.X[i, s + 1] = target + carry[valid]
 
-        passed = self.parts.acceptance.passed(carry + defect, defect, process.sigma[rows + 1]) & valid
+        passed = (
+            self.parts.acceptance.passed(carry + defect, defect, process.sigma[rows + 1]) & valid
+        )
         return self._advance(passed, valid, defect)
 
     def _advance(self, passed: Tensor, valid: Tensor, defect: Tensor) -> RoundInfo:
@@ -131,7 +140,11 @@ class _Solve:
     def result(self) -> SampleResult:
         done = (self.frozen >= self.N).tolist()
         status = [
-            Status.NON_FINITE if not finite else Status.CONVERGED if complete else Status.ROUND_BUDGET
+            Status.NON_FINITE
+            if not finite
+            else Status.CONVERGED
+            if complete
+            else Status.ROUND_BUDGET
             for finite, complete in zip(self.finite.tolist(), done, strict=True)
         ]
         return SampleResult(

@@ -20,7 +20,9 @@ def sequential() -> Sequential:
     return Sequential()
 
 
-def paradigms(window: int | None = 20, tolerance: float = 0.1, max_rounds: int | None = None) -> FixedPoint:
+def paradigms(
+    window: int | None = 20, tolerance: float = 0.1, max_rounds: int | None = None
+) -> FixedPoint:
     """ParaDiGMS (Shih et al. 2023): Picard iteration in a sliding window.
 
     Args:

@@ -21,7 +21,12 @@ class Sequential:
     """
 
     def __call__(
-        self, denoiser: Denoiser, process: Process, noise: Noise, *, callback: Callback | None = None
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        noise: Noise,
+        *,
+        callback: Callback | None = None,
     ) -> SampleResult:
         """Return X_N after N steps; see `SampleResult`. Raises InputError if noise does not fit."""
         check_noise(process, noise)
@@ -35,7 +40,9 @@ class Sequential:
         for step, s in enumerate(steps):
             x = X[:, step]
             x0 = process.predict_clean(x, denoiser(x, process.timesteps[s], sample), s)
-            X[:, step + 1] = process.mean(x, x0, x0_previous, s) + process.noise(noise.steps[:, step], s)
+            X[:, step + 1] = process.mean(x, x0, x0_previous, s) + process.noise(
+                noise.steps[:, step], s
+            )
             x0_previous = x0
             if callback is not None:
                 callback(RoundInfo(step + 1, X, torch.full_like(sample, step + 1), nothing))

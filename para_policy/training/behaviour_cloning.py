@@ -8,81 +8,27 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from para_policy.errors import DataError, InputError
-from para_policy.formats.native import save_checkpoint, summarise
-from para_policy.policies.config import PolicyConfig
+from para_policy.formats.native import save_checkpoint
 from para_policy.policies.diffusion_policy import build_network
 from para_policy.policies.normalizer import MinMaxNormalizer
-from para_policy.process import build_scheduler
+from para_policy.schedulers import build_scheduler
+from para_policy.training.config import TrainConfig
 from para_policy.training.curves import plot_curves
-from para_policy.training.dataset import ChunkDataset, Feature, read_features
+from para_policy.training.dataset import ChunkDataset, read_features
 from para_policy.training.replay_buffer import ReplayBuffer
 
 _EVALUATION_WINDOWS = 1024
-
-
-class DataConfig(BaseModel):
-    """Where the demonstrations are and which recorded arrays make up each feature."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: Path
-    action: Feature
-    observations: dict[str, Feature]
-    validation_ratio: float = Field(0.0, ge=0.0, lt=1.0)
-
-
-class OptimisationConfig(BaseModel):
-    """AdamW with a cosine schedule, and the power-law EMA of the original project."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int = Field(ge=1)
-    batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.95, 0.999)
-    weight_decay: float = Field(1e-6, ge=0)
-    warmup_steps: int = Field(500, ge=0)
-    ema_power: float = Field(0.75, gt=0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    seed: int = 42
-    log_every: int = Field(50, ge=1)
-    checkpoint_every: int = Field(1000, ge=1)
-
-
-class TrainConfig(BaseModel):
-    """A whole training run, as in `configs/*.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    policy: PolicyConfig
-    data: DataConfig
-    training: OptimisationConfig
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> TrainConfig:
-        """Raises InputError if the file is missing, no YAML, or holds a wrong or unknown key."""
-        try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text()))
-        except OSError as error:
-            raise InputError(f"cannot read the training configuration '{path}': {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
-        except ValidationError as error:
-            raise InputError(f"'{path}': {summarise(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -100,7 +46,9 @@ def prepare_data(config: TrainConfig) -> TrainingData:
     buffer = ReplayBuffer(config.data.path)
     features = read_features(buffer, config.data.observations, config.data.action, config.policy)
     normalizers = {name: MinMaxNormalizer.fit(values) for name, values in features.items()}
-    scaled = {name: normalizers[name].normalize(torch.from_numpy(v)) for name, v in features.items()}
+    scaled = {
+        name: normalizers[name].normalize(torch.from_numpy(v)) for name, v in features.items()
+    }
     tensors = {
         "observation": torch.cat([scaled[name] for name in config.policy.inputs], dim=-1),
         "action": scaled["action"],
@@ -120,10 +68,14 @@ def prepare_data(config: TrainConfig) -> TrainingData:
         )
     if held_out == 0:
         return TrainingData(train, train, "training windows, EMA weights", normalizers)
-    return TrainingData(train, windows(test_episodes), "validation episodes, EMA weights", normalizers)
+    return TrainingData(
+        train, windows(test_episodes), "validation episodes, EMA weights", normalizers
+    )
 
 
-def train(config: TrainConfig, output: str | Path, *, resume: bool = False, device: str | None = None) -> Path:
+def train(
+    config: TrainConfig, output: str | Path, *, resume: bool = False, device: str | None = None
+) -> Path:
     """Train and return the directory of the finished native checkpoint (`output`/checkpoint).
 
     Args:
@@ -138,7 +90,12 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, devi
     output = Path(output)
     run = _Run(config, output, device)
     start = run.load() if resume else run.refuse_existing()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     total = config.training.steps
     with Progress(*columns, disable=not run.accelerator.is_main_process) as progress:
         bar = progress.add_task("training", total=total, completed=start)
@@ -149,7 +106,9 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, devi
             if done % config.training.log_every == 0 or done == total:
                 losses = run.log(done, torch.stack(recent).mean().item())
                 recent.clear()
-                progress.update(bar, description=f"loss {losses['loss']:.4f}  ema {losses['ema_loss']:.4f}")
+                progress.update(
+                    bar, description=f"loss {losses['loss']:.4f}  ema {losses['ema_loss']:.4f}"
+                )
             if done % config.training.checkpoint_every == 0 or done == total:
                 run.save(done)
             progress.advance(bar)
@@ -166,7 +125,9 @@ class _Run:
         self.config, self.output = config, output
         self.metrics_file = output / "metrics.jsonl"
         self.data = prepare_data(config)
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.training.precision)
+        self.accelerator = Accelerator(
+            cpu=device == "cpu", mixed_precision=config.training.precision
+        )
         t = config.training
         network = build_network(config.policy)
         optimizer = torch.optim.AdamW(
@@ -183,7 +144,9 @@ class _Run:
         """One optimiser step; returns the detached loss."""
         per_device = max(1, self.config.training.batch_size // self.accelerator.num_processes)
         batch = self.data.train.batch(self._batch_indices(step, per_device))
-        loss = self._loss(batch, _generator(self.config.training.seed, step, self.accelerator.process_index))
+        loss = self._loss(
+            batch, _generator(self.config.training.seed, step, self.accelerator.process_index)
+        )
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
@@ -193,8 +156,8 @@ class _Run:
         return loss.detach()
 
     def log(self, step: int, loss: float) -> dict[str, float]:
-        record = {"step": step, "loss": loss, "ema_loss": self._evaluate()}
-        record["learning_rate"] = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
+        record = {"step": step, "loss": loss, "ema_loss": self._evaluate(), "learning_rate": rate}
         if self.accelerator.is_main_process:
             with self.metrics_file.open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -208,7 +171,9 @@ class _Run:
         self.ema.store(self.network.parameters())
         self.ema.copy_to(self.network.parameters())
         state = self.accelerator.unwrap_model(self.network).state_dict()
-        save_checkpoint(self.output / "checkpoint", self.config.policy, state, self.data.normalizers)
+        save_checkpoint(
+            self.output / "checkpoint", self.config.policy, state, self.data.normalizers
+        )
         self.ema.restore(self.network.parameters())
 
     def load(self) -> int:
@@ -224,7 +189,9 @@ class _Run:
 
     def refuse_existing(self) -> int:
         if self.metrics_file.exists():
-            raise InputError(f"'{self.output}' already holds a run; pass --resume or another --output")
+            raise InputError(
+                f"'{self.output}' already holds a run; pass --resume or another --output"
+            )
         self.output.mkdir(parents=True, exist_ok=True)
         return 0
 
@@ -239,7 +206,9 @@ class _Run:
         """Mean squared error of the prediction at a uniformly drawn noise level."""
         action = batch["action"]
         noise = torch.randn(action.shape, generator=generator)
-        t = torch.randint(self.scheduler.config.num_train_timesteps, (len(action),), generator=generator)
+        t = torch.randint(
+            self.scheduler.config.num_train_timesteps, (len(action),), generator=generator
+        )
         noisy = self.scheduler.add_noise(action, noise, t)
         target = {
             "epsilon": lambda: noise,

@@ -29,7 +29,9 @@ class Columns(BaseModel):
         if self.columns is None:
             return flat
         if max(self.columns) >= flat.shape[1]:
-            raise DataError(f"data/{self.array} has {flat.shape[1]} columns, asked for {self.columns}")
+            raise DataError(
+                f"data/{self.array} has {flat.shape[1]} columns, asked for {self.columns}"
+            )
         return flat[:, list(self.columns)]
 
 
@@ -72,14 +74,17 @@ def read_features(
     """
     if set(observations) != set(config.inputs):
         raise DataError(
-            f"data.observations describes {sorted(observations)}, but policy.inputs are {sorted(config.inputs)}"
+            f"data.observations describes {sorted(observations)}, "
+            f"but policy.inputs are {sorted(config.inputs)}"
         )
     features = {name: feature.read(buffer) for name, feature in observations.items()}
     features["action"] = action.read(buffer)
     widths = {name: int(np.prod(shape)) for name, shape in config.inputs.items()}
     for name, width in {**widths, "action": config.action_dim}.items():
         if features[name].shape[1] != width:
-            raise DataError(f"{name} has {features[name].shape[1]} columns in the data, the policy has {width}")
+            raise DataError(
+                f"{name} has {features[name].shape[1]} columns in the data, the policy has {width}"
+            )
     return features
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -28,7 +29,7 @@ class ReplayBuffer:
                 "(https://diffusion-policy.cs.columbia.edu/data/training/), unpack it and pass --data DIR"
             )
         try:
-            self._group = zarr.open_group(str(self.path), mode="r")
+            self._group: Any = zarr.open_group(str(self.path), mode="r")
         except Exception as error:
             raise DataError(f"'{self.path}' is not a zarr group ({error}); {_EXPECTED}") from error
         self._check_layout()
@@ -50,7 +51,9 @@ class ReplayBuffer:
         """
         data = self._group["data"]
         if name not in data:
-            raise DataError(f"'{self.path}' has no data/{name}; it holds {sorted(data.array_keys())}")
+            raise DataError(
+                f"'{self.path}' has no data/{name}; it holds {sorted(data.array_keys())}"
+            )
         return self._read(f"data/{name}")
 
     def _check_layout(self) -> None:
@@ -59,7 +62,9 @@ class ReplayBuffer:
             raise DataError(f"'{self.path}' holds {found}; {_EXPECTED}")
         ends = self.episode_ends
         if ends.ndim != 1 or ends.size == 0 or (np.diff(ends, prepend=0) <= 0).any():
-            raise DataError(f"'{self.path}': meta/episode_ends must be increasing, got shape {ends.shape}")
+            raise DataError(
+                f"'{self.path}': meta/episode_ends must be increasing, got shape {ends.shape}"
+            )
         for name, array in self._group["data"].arrays():
             if array.shape[0] != len(self):
                 raise DataError(
@@ -70,4 +75,6 @@ class ReplayBuffer:
         try:
             return np.asarray(self._group[key][:])
         except Exception as error:
-            raise DataError(f"'{self.path}': cannot decode {key} ({error}); the archive is damaged") from error
+            raise DataError(
+                f"'{self.path}': cannot decode {key} ({error}); the archive is damaged"
+            ) from error

@@ -1,0 +1,31 @@
+# make demo   a trained diffusion policy drives PushT over ROS 2; video, plot and table in outputs/demo
+# make test   all tests, ROS ones included
+# make lint   ruff, mypy, import rules
+# make results   regenerate docs/results.md (about an hour on two cores)
+# Each sets up .venv/ first. PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Two busy processes with two threads each are slower than two with one.
+WORKERS ?= 2
+
+.PHONY: demo test lint results setup
+.DEFAULT_GOAL := demo
+
+setup:
+	@PYTHON=$(PYTHON) scripts/setup_env.sh
+
+demo: setup
+	@$(BIN)/python -m sim.demo
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+results: setup
+	scripts/results.sh

@@ -1,0 +1,151 @@
+"""`para-policy`: train, benchmark and inspect policies."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+
+from para_policy import bench
+from para_policy.command_line import check_output_file, run, write_text
+from para_policy.errors import InputError
+from para_policy.formats import native
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a diffusion policy by behaviour cloning."""
+
+    config: Path
+    """Training configuration, such as configs/pusht_state.yaml."""
+    output: Path = Path("outputs/train")
+    """Receives checkpoint/, state/ (to resume), metrics.jsonl and curves.png."""
+    data: Path | None = None
+    """Demonstrations, instead of data.path of the configuration."""
+    steps: int | None = None
+    """Optimiser steps, instead of training.steps of the configuration."""
+    device: str | None = None
+    """Device "cpu" forces the CPU; by default every device that accelerate finds is used."""
+    resume: bool = False
+    """Continue the run in --output."""
+
+    def __call__(self) -> None:
+        # Training needs `accelerate`, an extra; the other commands must run without it.
+        try:
+            from para_policy.training import behaviour_cloning
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"training needs {error.name}; pip install 'para_policy[train]'"
+            ) from error
+        config = behaviour_cloning.TrainConfig.from_yaml(self.config)
+        if self.data is not None:
+            config = config.model_copy(
+                update={"data": config.data.model_copy(update={"path": self.data})}
+            )
+        if self.steps is not None:
+            if self.steps < 1:
+                raise InputError(f"--steps is {self.steps}; expected at least 1")
+            training = config.training.model_copy(update={"steps": self.steps})
+            config = config.model_copy(update={"training": training})
+        checkpoint = behaviour_cloning.train(
+            config, self.output, resume=self.resume, device=self.device
+        )
+        print(f"checkpoint: {checkpoint}")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Compare samplers on the same observations and noise."""
+
+    checkpoint: Path
+    """Checkpoint directory."""
+    json: Path
+    """Where the report goes."""
+    samplers: str = "sequential,paradigms"
+    """Names, separated by commas."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    observations: int = 24
+    """How many of the observations that ship with the checkpoint."""
+    device: str = "cpu"
+    """Where the network runs."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+    def __call__(self) -> None:
+        names = tuple(name.strip() for name in self.samplers.split(",") if name.strip())
+        benchmark = bench.Benchmark(names, self.scheduler, self.steps, self.observations)
+        check_output_file(self.json)
+        if self.threads is not None:
+            if self.threads < 1:
+                raise InputError(f"--threads is {self.threads}; expected at least 1")
+            torch.set_num_threads(self.threads)
+        policy = native.load_policy(self.checkpoint, device=self.device)
+        observations = native.read_observations(self.checkpoint)
+        process = policy.process(self.scheduler, self.steps)
+        report = {
+            **bench.describe_machine(policy),
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_sha256": native.checkpoint_hash(self.checkpoint),
+            "scheduler": self.scheduler or policy.config.noise_scheduler["_class_name"],
+            "steps": process.num_steps,
+            "observations": self.observations,
+            "samplers": bench.run(benchmark, policy, observations),
+        }
+        write_text(self.json, json.dumps(report, indent=2) + "\n")
+        Console().print(bench.table(report))
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say in words what a checkpoint holds."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """Checkpoint directory."""
+
+    def __call__(self) -> None:
+        policy = native.load_policy(self.checkpoint)
+        config = policy.config
+        parameters = sum(p.numel() for p in policy.network.parameters())
+        rows = {
+            "policy": config.type,
+            "inputs": ", ".join(f"{name} {list(shape)}" for name, shape in config.inputs.items()),
+            "actions": f"{', '.join(config.action_names)} at {config.control_hz:g} Hz",
+            "chunk": f"observes {config.n_obs_steps}, predicts {config.horizon}, "
+            f"executes {config.n_action_steps}",
+            "network": f"{parameters / 1e6:.2f} M parameters, channels {list(config.network.down_dims)}",
+            "schedule": ", ".join(
+                f"{key}={value}" for key, value in config.noise_scheduler.items()
+            ),
+            "weights sha256": native.checkpoint_hash(self.checkpoint),
+            "observations": str(native.count_observations(self.checkpoint)),
+        }
+        width = max(map(len, rows))
+        for name, text in rows.items():
+            print(f"{name:<{width}}  {text}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `para-policy`; returns the exit code."""
+    command = tyro.cli(
+        Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Bench, tyro.conf.subcommand("bench")]
+        | Annotated[Info, tyro.conf.subcommand("info")],
+        prog="para-policy",
+        description="Real-time diffusion policies by parallel sampling.",
+        args=argv,
+    )
+    return run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Messages to arrays and back. Nothing here needs a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import Pose, PoseArray, PoseStamped
+from numpy.typing import NDArray
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float32MultiArray, Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from para_policy.control.chunk import ActionChunk
+from para_policy.errors import InputError
+
+Array = NDArray[np.float64]
+NS_PER_S = 1_000_000_000
+_DT_TOLERANCE_NS = 1_000
+
+
+def stamp_to_ns(stamp: Time | Duration) -> int:
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
+
+
+def ns_to_stamp(time_ns: int) -> Time:
+    return Time(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)
+
+
+def joint_positions(message: JointState, joints: Sequence[str]) -> Array:
+    """Positions of `joints`, in that order, whatever the order in the message.
+
+    Raises:
+        InputError: when a joint is absent or the message has fewer positions than names.
+    """
+    positions = dict(zip(message.name, message.position))
+    absent = [joint for joint in joints if joint not in positions]
+    if absent:
+        raise InputError(
+            f"no position of joint {', '.join(absent)}; the message names {list(message.name)} "
+            f"and has {len(message.position)} positions"
+        )
+    return np.array([positions[joint] for joint in joints])
+
+
+def pose_coordinates(pose: Pose, axes: str) -> list[float]:
+    """`axes` is "xy", "xyz" or "pose" (x, y, z and the quaternion x, y, z, w)."""
+    p, q = pose.position, pose.orientation
+    return [p.x, p.y, p.z, q.x, q.y, q.z, q.w][: {"xy": 2, "xyz": 3, "pose": 7}[axes]]
+
+
+def _read_joint_state(message: JointState, options: Mapping[str, Any]) -> Array:
+    return joint_positions(message, options["joints"])
+
+
+def _read_pose_array(message: PoseArray, options: Mapping[str, Any]) -> Array:
+    return np.array([pose_coordinates(pose, options["axes"]) for pose in message.poses]).ravel()
+
+
+def _read_pose(message: PoseStamped, options: Mapping[str, Any]) -> Array:
+    return np.array(pose_coordinates(message.pose, options["axes"]))
+
+
+def _read_numbers(message: Float32MultiArray | Float64MultiArray, _: Mapping[str, Any]) -> Array:
+    return np.array(message.data, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How one message type becomes a flat array; `options` names the keys that it reads."""
+
+    message: type
+    read: Callable[[Any, Mapping[str, Any]], Array]
+    options: frozenset[str] = frozenset()
+
+
+CONVERTERS: dict[str, Converter] = {
+    "sensor_msgs/msg/JointState": Converter(JointState, _read_joint_state, frozenset({"joints"})),
+    "geometry_msgs/msg/PoseArray": Converter(PoseArray, _read_pose_array, frozenset({"axes"})),
+    "geometry_msgs/msg/PoseStamped": Converter(PoseStamped, _read_pose, frozenset({"axes"})),
+    "std_msgs/msg/Float32MultiArray": Converter(Float32MultiArray, _read_numbers),
+    "std_msgs/msg/Float64MultiArray": Converter(Float64MultiArray, _read_numbers),
+}
+"""Message types that can feed a policy; a new one needs one line here and one function."""
+
+
+def chunk_to_message(
+    chunk: ActionChunk, joint_names: Sequence[str], *, start_now: bool = False
+) -> JointTrajectory:
+    """One point per action, point i at `(i + 1) dt`, as trajectory controllers expect.
+
+    Args:
+        start_now: stamp the message with zero, which controllers read as "start on arrival",
+            instead of the time of the observation.
+    """
+    message = JointTrajectory(joint_names=list(joint_names))
+    message.header.stamp = ns_to_stamp(0 if start_now else chunk.stamp_ns)
+    for index, action in enumerate(chunk.actions):
+        due = ns_to_stamp((index + 1) * chunk.dt_ns)
+        point = JointTrajectoryPoint(positions=action.tolist())
+        point.time_from_start = Duration(sec=due.sec, nanosec=due.nanosec)
+        message.points.append(point)
+    return message
+
+
+def message_to_chunk(
+    message: JointTrajectory, receive_ns: int, joint_names: Sequence[str] = ()
+) -> ActionChunk:
+    """The inverse of `chunk_to_message`; a zero stamp becomes the time of receipt.
+
+    Args:
+        joint_names: the joints that are expected, in order; empty accepts any.
+    Raises:
+        InputError: when the joints differ, there are no points, the points are not evenly spaced
+            or not all of the same size.
+        NonFiniteError: when a position is NaN or infinite.
+    """
+    if joint_names and list(message.joint_names) != list(joint_names):
+        raise InputError(f"chunk is for joints {list(message.joint_names)}, expected {list(joint_names)}")
+    rows = [list(point.positions) for point in message.points]
+    if not rows or {len(row) for row in rows} != {len(message.joint_names)}:
+        raise InputError(
+            f"chunk has points with {sorted({len(row) for row in rows})} positions, "
+            f"expected one for each of {len(message.joint_names)} joints"
+        )
+    due = np.array([stamp_to_ns(point.time_from_start) for point in message.points])
+    dt_ns = int(due[0])
+    if np.abs(due - dt_ns * np.arange(1, len(due) + 1)).max() > _DT_TOLERANCE_NS:
+        raise InputError("points of the chunk are not evenly spaced: point i must be due at (i+1) dt")
+    stamp_ns = stamp_to_ns(message.header.stamp) or receive_ns
+    return ActionChunk(stamp_ns=stamp_ns, dt_ns=dt_ns, actions=np.array(rows, dtype=np.float64))

@@ -1,0 +1,72 @@
+"""Diagnostic messages: what the node does, and why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from para_policy.ros.planner import Plan
+
+OK = DiagnosticStatus.OK
+WARN = DiagnosticStatus.WARN
+ERROR = DiagnosticStatus.ERROR
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def make_status(
+    name: str, level: bytes, message: str, values: Mapping[str, Any], hardware_id: str = ""
+) -> DiagnosticStatus:
+    """A status with `values` as text; floats to six digits."""
+    pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+    return DiagnosticStatus(
+        name=name, level=level, message=message, hardware_id=hardware_id, values=pairs
+    )
+
+
+def make_array(stamp: Time, *statuses: DiagnosticStatus) -> DiagnosticArray:
+    message = DiagnosticArray(status=list(statuses))
+    message.header.stamp = stamp
+    return message
+
+
+def status_values(status: DiagnosticStatus) -> dict[str, str]:
+    """The key-value pairs of a status; the inverse of `make_status` up to text."""
+    return {pair.key: pair.value for pair in status.values}
+
+
+def describe_plan(plan: Plan, sampler: str, now_ns: int) -> dict[str, Any]:
+    """The values of `~/chunk_info`; `stamp_ns` tells which chunk message they belong to."""
+    return {
+        "chunk": plan.chunk.id,
+        "stamp_ns": plan.chunk.stamp_ns,
+        "sampler": sampler,
+        "rounds": int(plan.stats.rounds),
+        "evals": int(plan.stats.evals),
+        "residual": float(plan.stats.residual),
+        "converged": bool(plan.stats.converged),
+        "latency_ms": 1e3 * plan.latency_s,
+        "deadline_misses": plan.deadline_misses,
+        "observation_age_ms": (now_ns - plan.chunk.stamp_ns) / 1e6,
+    }
+
+
+def type_conflicts(node: Node, expected: Mapping[str, str]) -> list[str]:
+    """Topics that somebody publishes with another type than `expected` (topic to type).
+
+    The middleware never connects such a publisher and tells nobody.
+    """
+    return [
+        f"topic {topic} carries {publisher.topic_type} from {publisher.node_name}, expected {kind}"
+        for topic, kind in expected.items()
+        for publisher in node.get_publishers_info_by_topic(topic)
+        if publisher.topic_type != kind
+    ]

@@ -1,0 +1,69 @@
+"""What a training run needs to know, as written in `configs/*.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from para_policy.errors import InputError
+from para_policy.formats.native import summarise
+from para_policy.policies.config import PolicyConfig
+from para_policy.training.dataset import Feature
+
+
+class DataConfig(BaseModel):
+    """Where the demonstrations are and which recorded arrays make up each feature."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path
+    action: Feature
+    observations: dict[str, Feature]
+    validation_ratio: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class OptimisationConfig(BaseModel):
+    """AdamW with a cosine schedule, and the power-law EMA of the original project."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(256, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.95, 0.999)
+    weight_decay: float = Field(1e-6, ge=0)
+    warmup_steps: int = Field(500, ge=0)
+    ema_power: float = Field(0.75, gt=0)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    seed: int = 42
+    log_every: int = Field(50, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+
+
+class TrainConfig(BaseModel):
+    """A whole training run, as in `configs/*.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: PolicyConfig
+    data: DataConfig
+    training: OptimisationConfig
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> TrainConfig:
+        """Raises InputError if the file is missing, no YAML, or holds a wrong or unknown key."""
+        try:
+            return cls.model_validate(yaml.safe_load(Path(path).read_text()))
+        except OSError as error:
+            raise InputError(
+                f"cannot read the training configuration '{path}': {error.strerror}"
+            ) from error
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"'{path}' is not valid YAML: {' '.join(str(error).split())}"
+            ) from error
+        except ValidationError as error:
+            raise InputError(f"'{path}': {summarise(error)}") from error

@@ -1,0 +1,1 @@
+"""PushT simulator, closed-loop evaluation, report and videos; no robot needs any of it."""

@@ -1,0 +1,248 @@
+"""Paired evaluation of samplers on PushT: `python -m sim.evaluate --help`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+
+from para_policy import load_policy, samplers
+from para_policy.command_line import check_output_file, check_output_folder, run, write_text
+from para_policy.errors import InputError
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+from para_policy.schedulers import SCHEDULERS
+from sim.batches import Settings, Task, make_tasks, play, play_in_processes
+from sim.episode import Episode
+from sim.partial import PartialResults, directory_hash
+from sim.progress import EvaluationProgress, print_results
+from sim.report import write_html
+from sim.rollout import check_policy, rollout
+from sim.summary import Runs, summarize
+from sim.video import write_videos
+
+PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
+WARM_UP_CHUNKS = 3
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play PushT episodes with several samplers, paired by start state and noise, and compare.
+
+    An interrupted run goes on where it stopped when the same command is given again.
+    """
+
+    checkpoint: Path
+    """Checkpoint directory."""
+    json: Path
+    """Where the results go."""
+    samplers: str = "sequential,paradigms"
+    """Names, separated by commas. The others are compared with `sequential`, or the first."""
+    episodes: int = 200
+    """Episodes per sampler."""
+    seed: int = 100000
+    """Start state and noise of the first episode; episode i has seed + i."""
+    scheduler: str | None = None
+    """Noise scheduler: ddpm, ddim, dpmsolver++ (default: the checkpoint's)."""
+    steps: int | None = None
+    """Sampling steps (default: the checkpoint's)."""
+    margin: float = 0.02
+    """Equivalence margin of the mean max reward."""
+    batch: int = 50
+    """Episodes that share each call of the network."""
+    jobs: int = 1
+    """Processes; the CPU threads are divided among them."""
+    device: str = "cpu"
+    """Torch device."""
+    latency_chunks: int = 50
+    """Chunks for the latency of one robot (batch 1), measured after the episodes; 0: none."""
+    report: Path | None = None
+    """Self-contained HTML report."""
+    video: Path | None = None
+    """Folder for mp4 videos with the predicted chunk drawn over the scene."""
+    video_episodes: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Show the first N episodes of each sampler, and the samplers side by side."""
+
+    @property
+    def sampler_names(self) -> list[str]:
+        return [name.strip() for name in self.samplers.split(",") if name.strip()]
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(self.checkpoint, self.device, self.scheduler, self.steps)
+
+
+def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
+    """Run the evaluation, write all outputs and return the JSON document."""
+    _check(args)
+    policy = load_policy(args.checkpoint, device=args.device)
+    check_policy(policy)
+    identity = _identity(args, policy)
+    tasks = make_tasks(args.sampler_names, args.seed, args.episodes, args.batch)
+    partial = PartialResults(partial_path(args.json), identity)
+    runs = _play_all(args, policy, tasks, partial, console)
+
+    console.print("Measuring the latency of one robot ...")
+    latencies = {name: _latencies_ms(policy, args, name) for name in runs}
+    document = {
+        "episodes": args.episodes,
+        "seed": args.seed,
+        **identity,
+        **_circumstances(args),
+        **summarize(runs, latencies, args.margin),
+    }
+    write_text(args.json, json.dumps(document, indent=1, allow_nan=False))
+    if args.report is not None:
+        write_html(document, args.report)
+    if args.video is not None:
+        write_videos(runs, args.video, args.video_episodes)
+    partial.remove()
+    return document
+
+
+def partial_path(json_path: Path) -> Path:
+    """Where the finished batches of an unfinished run are kept."""
+    return json_path.with_suffix(".partial.jsonl")
+
+
+def _check(args: Arguments) -> None:
+    """Everything that can be wrong, before the long work begins."""
+    for name, least in (
+        ("episodes", 1),
+        ("batch", 1),
+        ("jobs", 1),
+        ("latency_chunks", 0),
+        ("video_episodes", 1),
+    ):
+        if getattr(args, name) < least:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} {getattr(args, name)} must be at least {least}")
+    if not args.margin > 0:
+        raise InputError(f"--margin {args.margin} must be positive, for example 0.02")
+    names = args.sampler_names
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")
+    for name in names:
+        samplers.get(name)
+    for path in (args.json, args.report):
+        if path is not None:
+            check_output_file(path)
+    if args.video is not None:
+        check_output_folder(args.video)
+
+
+def _play_all(
+    args: Arguments,
+    policy: DiffusionPolicy,
+    tasks: Sequence[Task],
+    partial: PartialResults,
+    console: Console,
+) -> Runs:
+    """Episodes of each sampler in the order of their seeds, from finished batches and new ones."""
+    finished = {task: found for task, found in partial.load().items() if task in tasks}
+    if finished:
+        console.print(f"Resuming: {len(finished)} of {len(tasks)} batches are already there.")
+    todo = [task for task in tasks if task not in finished]
+    with EvaluationProgress(console, tasks, finished) as progress:
+        played: Iterator[tuple[Task, list[Episode]]]
+        if args.jobs == 1:
+            played = ((t, play(policy, args.settings, t, progress.advance)) for t in todo)
+        else:
+            played = play_in_processes(args.settings, todo, args.jobs, progress.advance)
+        for task, episodes in played:
+            partial.add(task, episodes)
+            finished[task] = episodes
+            progress.finish(task, episodes)
+    runs: dict[str, list[Episode]] = {name: [] for name in args.sampler_names}
+    for task in tasks:
+        runs[task.sampler] += finished[task]
+    return runs
+
+
+def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> list[float]:
+    """Wall time per chunk of one robot in closed loop: observation in, actions out."""
+    calls: list[float] = []
+    wanted = args.latency_chunks + WARM_UP_CHUNKS if args.latency_chunks else 0
+    seed = args.seed
+    while len(calls) < wanted:
+        limit = (wanted - len(calls)) * policy.config.n_action_steps
+        (episode,) = rollout(
+            policy,
+            [seed],
+            sampler=sampler,
+            scheduler=args.scheduler,
+            steps=args.steps,
+            max_steps=min(limit, 300),
+        )
+        calls += [1e3 * chunk.batch_wall_s for chunk in episode.chunks]
+        seed += 1
+    return calls[WARM_UP_CHUNKS:]
+
+
+def _identity(args: Arguments, policy: DiffusionPolicy) -> dict[str, Any]:
+    """Everything that the episodes of a task depend on, besides its sampler and seeds."""
+    trained_with = policy.config.noise_scheduler["_class_name"]
+    own_kind = next(kind for kind, cls in SCHEDULERS.items() if cls.__name__ == trained_with)
+    return {
+        "checkpoint": str(args.checkpoint),
+        "checkpoint_sha256": directory_hash(args.checkpoint),
+        "scheduler": args.scheduler or own_kind,
+        "steps": policy.process(args.scheduler, args.steps).num_steps,
+        "device": args.device,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+    }
+
+
+def _circumstances(args: Arguments) -> dict[str, Any]:
+    """What the reader of the results must know besides."""
+    return {
+        "dtype": "float32",
+        "threads": torch.get_num_threads(),
+        "jobs": args.jobs,
+        "batch": args.batch,
+        "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}",
+        "margin": args.margin,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def cpu_name() -> str:
+    """Model name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+
+
+def main() -> None:
+    """Command line."""
+    args = tyro.cli(Arguments, description=Arguments.__doc__)
+    console = Console(stderr=True)
+
+    def command() -> None:
+        document = evaluate(args, console)
+        print_results(console, document)
+        console.print(f"Results: {args.json}")
+
+    try:
+        code = run(command)
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. Finished batches are kept in {partial_path(args.json)}; "
+            "give the same command again to go on."
+        )
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

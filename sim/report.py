@@ -1,0 +1,208 @@
+"""Evaluation JSON in, report out: `python -m sim.report --json OUT.json --html OUT.html`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import tyro
+from matplotlib.figure import Figure
+
+from para_policy.command_line import check_output_file, run, write_text
+from para_policy.errors import InputError
+from sim import plots, tables
+
+Document = Mapping[str, Any]
+
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { margin: 0; background: #f5f6f7; color: #26292e;
+       font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 980px; margin: 32px auto; padding: 28px 44px 40px; background: #fff;
+       border: 1px solid #e3e5e8; border-radius: 10px; }
+h1 { font-size: 27px; margin: 8px 0 4px; }
+h2 { font-size: 19px; margin: 38px 0 6px; }
+p.lead { color: #5a6068; margin-top: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 14.5px;
+        font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 10px; text-align: right; border-bottom: 1px solid #e9ebee;
+         white-space: nowrap; }
+th { color: #5a6068; font-weight: 600; }
+th:first-child, td:first-child { text-align: left; }
+figure { margin: 10px 0 0; }
+figure img { max-width: 100%; }
+figcaption, .note { color: #5a6068; font-size: 14px; max-width: 46em; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 3px 20px; font-size: 14.5px; }
+dt { color: #5a6068; } dd { margin: 0; overflow-wrap: anywhere; }
+</style></head><body><main>
+<h1>$title</h1>
+<p class="lead">$lead</p>
+$body
+</main></body></html>
+""")
+
+FIGURES: tuple[tuple[str, Callable[[Document], Figure], str], ...] = (
+    (
+        "Rewards",
+        plots.rewards,
+        "Max reward is the best coverage of the goal during the episode, divided by 0.95 and cut "
+        "off at 1, where the episode ends in success.",
+    ),
+    ("Paired difference", plots.paired_differences, "Mean over the episodes."),
+    (
+        "Episode by episode",
+        plots.paired_rewards,
+        "Each point is one start state. Pushing is chaotic: tiny differences between chunks can "
+        "grow into another course of the episode, to either side of the line.",
+    ),
+    (
+        "Rounds per chunk",
+        plots.rounds,
+        "A round is one batched call of the network; a sequential sampler needs one per step.",
+    ),
+    (
+        "Residual per round",
+        plots.residuals,
+        "Largest first-order defect in the window after each round, over the chunks still in "
+        "flight. A sequential sampler has none.",
+    ),
+    (
+        "Latency of one robot",
+        plots.latencies,
+        "Wall time from observation to actions, one robot in closed loop (batch 1), after warm-up.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Turn an evaluation JSON into a self-contained HTML report, a Markdown page, or both."""
+
+    json: Path
+    """What `python -m sim.evaluate` wrote."""
+    html: Path | None = None
+    """Where the HTML report goes."""
+    markdown: Path | None = None
+    """Where the Markdown page goes."""
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read an evaluation JSON; InputError if it is none."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document["samplers"], document["paired"], document["reference"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is no evaluation JSON ({error}); write one with python -m sim.evaluate"
+        ) from error
+    return document
+
+
+def write_html(document: Document, path: Path) -> None:
+    """Write the report as one file that needs nothing else."""
+    sections = [
+        "<h2>Results</h2>",
+        _html_table(tables.RESULT_COLUMNS, tables.result_rows(document)),
+    ]
+    sections.append(f'<p class="note">{escape(tables.RESULT_NOTE)}</p>')
+    if document["paired"]:
+        sections += [
+            f"<h2>Compared with {escape(document['reference'])}</h2>",
+            _html_table(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
+            f'<p class="note">{escape(tables.PAIRED_NOTE)}</p>',
+        ]
+    for heading, plot, caption in FIGURES:
+        if _has_data(document, plot):
+            sections.append(
+                f"<h2>{heading}</h2><figure>"
+                f'<img alt="{heading}" src="{plots.data_uri(plot(document))}">'
+                f"<figcaption>{escape(caption)}</figcaption></figure>"
+            )
+    facts = (
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+        for name, value in tables.circumstances(document).items()
+    )
+    sections.append(f"<h2>Circumstances</h2><dl>{''.join(facts)}</dl>")
+    page = PAGE.substitute(
+        title=escape(tables.title(document)),
+        lead=escape(tables.lead(document)),
+        body="\n".join(sections),
+    )
+    write_text(path, page)
+
+
+def write_markdown(document: Document, path: Path) -> None:
+    """Write the tables and the circumstances as a Markdown page."""
+    parts = [
+        f"# {tables.title(document)}",
+        tables.lead(document),
+        _markdown_table(tables.RESULT_COLUMNS, tables.result_rows(document)),
+        tables.RESULT_NOTE,
+    ]
+    if document["paired"]:
+        parts += [
+            f"## Compared with `{document['reference']}`",
+            _markdown_table(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
+            tables.PAIRED_NOTE,
+        ]
+    facts = [f"- {name}: {value}" for name, value in tables.circumstances(document).items()]
+    parts += ["## Circumstances", "\n".join(facts)]
+    parts += ["## Run it again", f"```bash\n{tables.command(document)}\n```"]
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def _has_data(document: Document, plot: Callable[[Document], Figure]) -> bool:
+    results = document["samplers"].values()
+    if plot in (plots.paired_differences, plots.paired_rewards):
+        return bool(document["paired"])
+    if plot is plots.residuals:
+        return any(result["residual_per_round"]["p50"] for result in results)
+    if plot is plots.latencies:
+        return any(result["latency_ms"]["p50"] is not None for result in results)
+    return True
+
+
+def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruler = ["---"] + ["---:"] * (len(columns) - 1)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
+
+
+def main() -> None:
+    """Command line."""
+    args = tyro.cli(Arguments, description=Arguments.__doc__)
+
+    def command() -> None:
+        if args.html is None and args.markdown is None:
+            raise InputError("nothing to write: give --html FILE, --markdown FILE or both")
+        for path in (args.html, args.markdown):
+            if path is not None:
+                check_output_file(path)
+        document = read_document(args.json)
+        if args.html is not None:
+            write_html(document, args.html)
+        if args.markdown is not None:
+            write_markdown(document, args.markdown)
+
+    sys.exit(run(command))
+
+
+if __name__ == "__main__":
+    main()

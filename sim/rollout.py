@@ -1,0 +1,147 @@
+"""Closed-loop episodes in one vectorised batch: one call of the policy per replan for all."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from para_policy.control.seeding import chunk_seed
+from para_policy.errors import InputError
+from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
+from sim.env import CONTROL_DT, MAX_STEPS, Observation, PushT, legacy_start_state
+from sim.episode import Chunk, Episode
+
+PUSHT_INPUTS = {"environment_state": (16,), "agent_pos": (2,)}
+Progress = Callable[[int], None]
+
+
+def rollout(
+    policy: DiffusionPolicy,
+    seeds: Sequence[int],
+    *,
+    sampler: str = "sequential",
+    scheduler: str | None = None,
+    steps: int | None = None,
+    max_steps: int = MAX_STEPS,
+    on_progress: Progress | None = None,
+) -> list[Episode]:
+    """Play one episode per seed, all replanning together every `n_action_steps` actions.
+
+    A seed fixes the start state and, through `chunk_seed`, the noise of every chunk, so the same
+    seed with another sampler is a paired experiment. An episode does not depend on the others in
+    its batch, up to the rounding of batched arithmetic.
+
+    `on_progress(n)` is called with increments that add up to `max_steps` per episode.
+    """
+    check_policy(policy)
+    robots = [_Robot(seed, policy.config.n_obs_steps) for seed in seeds]
+    live = robots
+    for index, step in enumerate(range(0, max_steps, policy.config.n_action_steps)):
+        n_actions = min(policy.config.n_action_steps, max_steps - step)
+        started = time.perf_counter()
+        result = policy.sample(
+            _stack([robot.history for robot in live]),
+            sampler=sampler,
+            seed=[chunk_seed(robot.seed, index) for robot in live],
+            scheduler=scheduler,
+            steps=steps,
+        )
+        wall_s = time.perf_counter() - started
+        for row, robot in enumerate(live):
+            chunk = _chunk(result, row, step, policy.config.n_obs_steps - 1, len(live), wall_s)
+            robot.add_chunk(chunk, result.sample[row])
+            robot.execute(result.actions[row, :n_actions])
+        if on_progress is not None:
+            skipped = max_steps - step - n_actions
+            on_progress(sum(n_actions + skipped * robot.done for robot in live))
+        live = [robot for robot in live if not robot.done]
+        if not live:
+            break
+    return [robot.episode() for robot in robots]
+
+
+def check_policy(policy: DiffusionPolicy) -> None:
+    """Raise InputError unless the policy observes and acts as PushT does."""
+    inputs = {name: tuple(shape) for name, shape in policy.config.inputs.items()}
+    if inputs != PUSHT_INPUTS or policy.config.action_dim != 2:
+        raise InputError(
+            f"this checkpoint maps {inputs} to {policy.config.action_dim} actions; "
+            f"the PushT simulator needs {PUSHT_INPUTS} and 2 actions"
+        )
+    if policy.config.control_hz != 1 / CONTROL_DT:
+        raise InputError(
+            f"this checkpoint acts at {policy.config.control_hz} Hz, PushT at {1 / CONTROL_DT} Hz"
+        )
+
+
+class _Robot:
+    """One board with its observation history and its record."""
+
+    def __init__(self, seed: int, n_obs_steps: int) -> None:
+        self.seed = seed
+        self.done = False
+        self._env = PushT()
+        first = self._env.reset(legacy_start_state(seed))
+        self.history: deque[Observation] = deque([first] * n_obs_steps, maxlen=n_obs_steps)
+        self._states = [self._env.state()]
+        self._coverage: list[float] = []
+        self._chunks: list[Chunk] = []
+        self._first_sample: NDArray[np.float64] | None = None
+
+    def add_chunk(self, chunk: Chunk, sample: NDArray[np.float32]) -> None:
+        self._chunks.append(chunk)
+        if self._first_sample is None:
+            self._first_sample = sample.astype(np.float64)
+
+    def execute(self, actions: NDArray[np.float32]) -> None:
+        for action in actions:
+            result = self._env.step(action)
+            self.history.append(result.observation)
+            self._states.append(self._env.state())
+            self._coverage.append(result.coverage)
+            if result.success:
+                self.done = True
+                return
+
+    def episode(self) -> Episode:
+        assert self._first_sample is not None
+        return Episode(
+            seed=self.seed,
+            states=np.stack(self._states),
+            coverage=np.asarray(self._coverage),
+            chunks=tuple(self._chunks),
+            first_sample=self._first_sample,
+        )
+
+
+def _stack(histories: Sequence[deque[Observation]]) -> dict[str, NDArray[np.float64]]:
+    """Histories of B robots as one observation, each input (B, n_obs_steps, ...)."""
+    return {
+        name: np.stack([[observation[name] for observation in history] for history in histories])
+        for name in PUSHT_INPUTS
+    }
+
+
+def _chunk(
+    result: ActionResult, row: int, step: int, first_action: int, batch_size: int, wall_s: float
+) -> Chunk:
+    stats = result.stats
+    residual = float(stats.residual[row])
+    curve = stats.residuals[:, row]
+    in_flight = curve[np.isfinite(curve)] if curve.any() else []  # zeros: `sequential` has none
+    return Chunk(
+        step=step,
+        rounds=int(stats.rounds[row]),
+        evals=int(stats.evals[row]),
+        residual=residual if np.isfinite(residual) else None,
+        converged=bool(stats.converged[row]),
+        residuals=tuple(float(f"{value:.3g}") for value in in_flight),
+        batch_size=batch_size,
+        batch_wall_s=wall_s,
+        prediction=result.prediction[row].astype(np.float64),
+        first_action=first_action,
+    )

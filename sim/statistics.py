@@ -1,0 +1,100 @@
+"""Intervals and the paired equivalence test; the results are finite for any n >= 1."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from para_policy.errors import InputError
+
+RESAMPLES = 9999
+CONFIDENCE = 0.95
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Mean of `other - reference` over the same episodes, and what it means.
+
+    `equivalent` holds when the whole 95 % interval lies within +- margin. That is stricter than
+    two one-sided tests at 5 %, which need only the 90 % interval to lie there. One episode says
+    nothing about spread, so it never counts as equivalent.
+    """
+
+    difference: float
+    ci95: Interval
+    margin: float
+    equivalent: bool
+    episodes: int
+
+
+def mean_interval(values: ArrayLike) -> Interval:
+    """Bootstrap 95 % interval (BCa, fixed seed) of the mean of `values` (n,), n >= 1.
+
+    Values that are all equal, one value included, give the interval of zero width at that value.
+    """
+    sample = _finite_sample(values)
+    if np.ptp(sample) == 0.0:
+        return float(sample[0]), float(sample[0])
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        low, high = _bootstrap_mean(sample, "BCa")
+    if not np.isfinite([low, high]).all():  # too little spread for BCa's corrections
+        low, high = _bootstrap_mean(sample, "percentile")
+    return low, high
+
+
+def _bootstrap_mean(sample: NDArray[np.float64], method: Literal["BCa", "percentile"]) -> Interval:
+    result = stats.bootstrap(
+        (sample,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method=method,
+        rng=0,
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def success_interval(successes: int, episodes: int) -> Interval:
+    """Wilson 95 % interval of a success rate; sensible at 0 % and 100 % too."""
+    if not 0 <= successes <= episodes or episodes < 1:
+        raise InputError(f"{successes} successes in {episodes} episodes is not possible")
+    interval = stats.binomtest(successes, episodes).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def compare_paired(reference: ArrayLike, other: ArrayLike, margin: float) -> PairedComparison:
+    """Compare the scores (n,) of two samplers, episode i of both with one start and one noise."""
+    first, second = _finite_sample(reference), _finite_sample(other)
+    if first.shape != second.shape:
+        raise InputError(f"paired scores need equal lengths, got {first.size} and {second.size}")
+    if not margin > 0.0:
+        raise InputError(f"equivalence margin {margin} must be positive, for example 0.02")
+    difference = second - first
+    low, high = mean_interval(difference)
+    return PairedComparison(
+        difference=float(difference.mean()),
+        ci95=(low, high),
+        margin=margin,
+        equivalent=bool(difference.size > 1 and -margin < low and high < margin),
+        episodes=int(difference.size),
+    )
+
+
+def percentiles(values: ArrayLike) -> dict[str, float]:
+    """p50, p95 and p99 of `values` (n,), n >= 1."""
+    sample = _finite_sample(values)
+    return {f"p{q}": float(np.percentile(sample, q)) for q in (50, 95, 99)}
+
+
+def _finite_sample(values: ArrayLike) -> NDArray[np.float64]:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or sample.size < 1 or not np.isfinite(sample).all():
+        raise InputError(f"expected one or more finite numbers, got {values!r}")
+    return sample

@@ -1,0 +1,123 @@
+"""The evaluation JSON in words and rows, shared by the HTML and the Markdown report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.progress import verdict
+
+Document = Mapping[str, Any]
+
+RESULT_COLUMNS = (
+    "Sampler",
+    "Mean max reward",
+    "Success",
+    "Final coverage",
+    "Rounds",
+    "Evals",
+    "Converged",
+    "p50 ms",
+    "p95 ms",
+    "p99 ms",
+)
+RESULT_NOTE = (
+    "Intervals are 95 %: bootstrap for means, Wilson for success. Rounds (batched network calls, "
+    "mean and max) and evals (network rows, mean) are per chunk. Latency is the wall time from "
+    "observation to actions of one robot (batch 1), in closed loop and after warm-up."
+)
+PAIRED_COLUMNS = ("Sampler", "Difference", "95 % interval", "Verdict", "First-chunk error")
+PAIRED_NOTE = (
+    "Difference of the mean max reward, episodes paired by start state and noise. Equivalent: the "
+    "whole 95 % bootstrap interval lies within the margin. First-chunk error: largest coordinate "
+    "difference in the first chunk, which both samplers plan from the same observation and noise; "
+    "median / p95 / max over the episodes, in normalised action units (the demonstrations span "
+    "-1 to 1)."
+)
+
+
+def title(document: Document) -> str:
+    return "PushT evaluation: " + ", ".join(document["samplers"])
+
+
+def lead(document: Document) -> str:
+    """One sentence on what was run."""
+    n, first = document["episodes"], document["seed"]
+    return (
+        f"{n} episodes per sampler, seeds {first} to {first + n - 1} (legacy start states), "
+        f"{document['scheduler'].upper()} with {document['steps']} steps, on "
+        f"{document['device']} with {document['threads']} threads, {document['date'][:10]}."
+    )
+
+
+def result_rows(document: Document) -> list[list[str]]:
+    """One row of RESULT_COLUMNS per sampler."""
+    return [
+        [
+            name,
+            _with_interval(result["mean_max_reward"], result["mean_max_reward_ci95"]),
+            _with_interval(100 * result["success_rate"], result["success_rate_ci95"], 100, 1, " %"),
+            f"{result['mean_final_coverage']:.3f}",
+            f"{result['rounds_mean']:.1f} ({result['rounds_max']})",
+            f"{result['evals_mean']:.0f}",
+            f"{100 * result['converged_rate']:.1f} %",
+            *(_or_dash(result["latency_ms"][key]) for key in ("p50", "p95", "p99")),
+        ]
+        for name, result in document["samplers"].items()
+    ]
+
+
+def paired_rows(document: Document) -> list[list[str]]:
+    """One row of PAIRED_COLUMNS per sampler besides the reference."""
+    rows = []
+    for name, pair in document["paired"].items():
+        low, high = pair["ci95"]
+        error = document["samplers"][name]["first_chunk_error"]
+        rows.append(
+            [
+                name,
+                f"{pair['difference']:+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+                verdict(pair),
+                " / ".join(f"{error[key]:.1e}" for key in ("median", "p95", "max")),
+            ]
+        )
+    return rows
+
+
+def circumstances(document: Document) -> dict[str, str]:
+    """What a reader needs to judge or repeat the numbers."""
+    n, first = document["episodes"], document["seed"]
+    return {
+        "Episodes": f"{n} per sampler, seeds {first} to {first + n - 1}",
+        "Equivalence margin": f"±{document['margin']:g} of the mean max reward",
+        "Scheduler": f"{document['scheduler']}, {document['steps']} steps",
+        "Checkpoint": f"{document['checkpoint']} (sha256 {document['checkpoint_sha256'][:16]}...)",
+        "Device": f"{document['device']}, {document['dtype']}, {document['threads']} threads",
+        "Machine": document["machine"],
+        "Vectorised": f"{document['batch']} episodes per batch, {document['jobs']} processes; "
+        "latency measured apart",
+        "Versions": ", ".join(f"{name} {number}" for name, number in document["versions"].items()),
+        "Date": document["date"],
+    }
+
+
+def command(document: Document) -> str:
+    """The command line that repeats the evaluation."""
+    return (
+        f"python -m sim.evaluate --checkpoint {document['checkpoint']} "
+        f"--samplers {','.join(document['samplers'])} --episodes {document['episodes']} "
+        f"--seed {document['seed']} --scheduler {document['scheduler']} "
+        f"--steps {document['steps']} --json results.json --report results.html"
+    )
+
+
+def _with_interval(
+    value: float, interval: list[float], scale: float = 1.0, digits: int = 3, unit: str = ""
+) -> str:
+    low, high = (scale * bound for bound in interval)
+    return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,130 @@
+"""Denoising problems with exact solutions, and networks that are hard on purpose.
+
+Data distributions with a closed-form score give exact denoisers for any noise level, so samplers
+are tested without a trained network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from para_policy import Denoiser, Noise, Process
+from para_policy.samplers import Sampler, SampleResult
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+SCHEDULERS: dict[str, type[Any]] = {
+    "ddpm": DDPMScheduler,
+    "ddim": DDIMScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+}
+
+
+class Data(Protocol):
+    """A distribution whose posterior mean under Gaussian noise is known."""
+
+    def clean(self, x: Tensor, abar: Tensor) -> Tensor:
+        """E[x0 | sqrt(abar) x0 + sqrt(1 - abar) eps = x]; `abar` broadcasts against `x`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Independent coordinates N(mean, variance). Arithmetic only: bitwise independent of its batch."""
+
+    mean: float = 0.0
+    variance: float = 1.0
+
+    def clean(self, x: Tensor, abar: Tensor) -> Tensor:
+        gain = abar.sqrt() * self.variance / (abar * self.variance + 1 - abar)
+        return self.mean + gain * (x - abar.sqrt() * self.mean)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Equal Gaussians of std `std` centred at `modes` random points in [-0.8, 0.8]^d.
+
+    All coordinates of a sample commit to one mode together: the map is expansive there.
+    """
+
+    modes: int = 4
+    std: float = 0.1
+    seed: int = 0
+
+    def clean(self, x: Tensor, abar: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        centres = torch.rand(self.modes, *x.shape[1:], generator=generator, dtype=torch.float64)
+        centres = (1.6 * centres - 0.8).to(x.dtype)
+        variance = abar * self.std**2 + 1 - abar
+        offset = x[:, None] - abar.sqrt()[:, None] * centres  # (M, modes, *shape)
+        log_weight = -(offset**2 / (2 * variance[:, None])).flatten(2).sum(dim=2)
+        weight = log_weight.softmax(dim=1).reshape(log_weight.shape + (1,) * (x.ndim - 1))
+        gain = abar.sqrt() * self.std**2 / variance
+        return (weight * (centres + gain[:, None] * offset)).sum(dim=1)
+
+
+def network(data: Data, scheduler: Any) -> Network:
+    """The exact denoiser of `data`, in the scheduler's prediction type."""
+    abars, prediction = scheduler.alphas_cumprod.double(), scheduler.config.prediction_type
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        abar = abars[t].to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        clean = data.clean(x, abar)
+        noise = (x - abar.sqrt() * clean) / (1 - abar).sqrt()
+        velocity = abar.sqrt() * noise - (1 - abar).sqrt() * clean
+        return {"sample": clean, "epsilon": noise, "v_prediction": velocity}[prediction]
+
+    return predict
+
+
+def row_by_row(inner: Network) -> Network:
+    """Evaluate rows one at a time, so that no float depends on the batch a row sits in."""
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([inner(x[m : m + 1].clone(), t[m : m + 1]) for m in range(len(x))])
+
+    return predict
+
+
+def scheduler(kind: str, train_steps: int = 100, **options: Any) -> Any:
+    """A scheduler on Diffusion Policy's cosine schedule, unless `options` say otherwise."""
+    options.setdefault("beta_schedule", "squaredcos_cap_v2")
+    if kind == "dpmsolver++":
+        options.setdefault("lambda_min_clipped", -5.1)
+    return SCHEDULERS[kind](train_steps, **options)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network with its process, ready to be sampled."""
+
+    network: Network
+    process: Process
+
+    def noise(
+        self,
+        batch: int = 3,
+        shape: tuple[int, ...] = (4, 2),
+        dtype: torch.dtype = torch.float64,
+        first_seed: int = 0,
+    ) -> Noise:
+        seeds = range(first_seed, first_seed + batch)
+        return Noise.from_seeds(seeds, shape, self.process.num_steps, dtype=dtype)
+
+    def solve(self, sampler: Sampler, noise: Noise, **options: Any) -> SampleResult:
+        return sampler(Denoiser(self.network), self.process, noise, **options)
+
+
+def problem(kind: str, num_steps: int, data: Data | None = None, **options: Any) -> Problem:
+    """A mixture (or `data`) sampled by `kind`; `eta` goes to the process, the rest to the scheduler."""
+    eta = options.pop("eta", 0.0)
+    made = scheduler(kind, **options)
+    return Problem(
+        network(data or Mixture(), made), Process.from_scheduler(made, num_steps, eta=eta)
+    )
