@@ -100,32 +100,46 @@ def describe_machine(policy: DiffusionPolicy) -> dict[str, Any]:
     return {"device": f"{device} ({name})", "dtype": dtype, "threads": torch.get_num_threads()}
 
 
-def table(report: Mapping[str, Any]) -> Table:
-    """The report as a table for the terminal."""
-    view = Table(
-        title=f"{report['scheduler']} with {report['steps']} steps, {report['observations']} observations, "
+COLUMNS = (
+    "sampler",
+    "rounds mean (max)",
+    "evals",
+    "ms p50 / p95 / p99",
+    "error median / p95 / max",
+    "speed-up",
+)
+
+
+def title(report: Mapping[str, Any]) -> str:
+    """One line that says what was measured on what."""
+    return (
+        f"{report['scheduler']}, {report['steps']} steps, {report['observations']} observations, "
         f"{report['device']}, {report['threads']} thread(s), {report['dtype']}"
     )
-    headings = (
-        "sampler",
-        "rounds mean (max)",
-        "evals",
-        "ms p50 / p95 / p99",
-        "error median / p95 / max",
-        "speed-up",
-    )
-    for heading in headings:
-        view.add_column(heading, justify="left" if heading == "sampler" else "right")
-    for name, entry in report["samplers"].items():
-        latency, error = entry["latency_ms"], entry["max_abs_error"]
-        view.add_row(
+
+
+def rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """One row of COLUMNS per sampler."""
+    return [
+        [
             name,
             f"{entry['rounds_mean']:.1f} ({entry['rounds_max']})",
             f"{entry['evals_mean']:.0f}",
-            " / ".join(f"{latency[key]:.0f}" for key in ("p50", "p95", "p99")),
-            " / ".join(f"{error[key]:.1e}" for key in ("median", "p95", "max")),
+            " / ".join(f"{entry['latency_ms'][key]:.0f}" for key in ("p50", "p95", "p99")),
+            " / ".join(f"{entry['max_abs_error'][key]:.1e}" for key in ("median", "p95", "max")),
             f"{entry['speedup_vs_sequential']:.2f}",
-        )
+        ]
+        for name, entry in report["samplers"].items()
+    ]
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """The report as a table for the terminal."""
+    view = Table(title=title(report))
+    for column in COLUMNS:
+        view.add_column(column, justify="left" if column == "sampler" else "right")
+    for row in rows(report):
+        view.add_row(*row)
     return view
 
 

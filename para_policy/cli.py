@@ -17,6 +17,7 @@ from para_policy import bench
 from para_policy.command_line import check_output_file, run, write_text
 from para_policy.errors import InputError
 from para_policy.formats import native
+from para_policy.schedulers import scheduler_kind
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Bench:
             **bench.describe_machine(policy),
             "checkpoint": str(self.checkpoint),
             "checkpoint_sha256": native.checkpoint_hash(self.checkpoint),
-            "scheduler": self.scheduler or policy.config.noise_scheduler["_class_name"],
+            "scheduler": self.scheduler or scheduler_kind(policy.config.noise_scheduler),
             "steps": process.num_steps,
             "observations": self.observations,
             "samplers": bench.run(benchmark, policy, observations),

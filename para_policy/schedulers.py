@@ -73,20 +73,15 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
     Raises:
         InputError: for an unknown class, kind or key.
     """
-    by_class = {scheduler.__name__: scheduler for scheduler in SCHEDULERS.values()}
-    name = config.get("_class_name")
-    if name not in by_class:
-        raise InputError(
-            f"noise scheduler _class_name is {name!r}; expected one of {sorted(by_class)}"
-        )
-    known = set(inspect.signature(by_class[name].__init__).parameters) - {"self"}
+    trained = SCHEDULERS[scheduler_kind(config)]
+    known = set(inspect.signature(trained.__init__).parameters) - {"self"}
     unknown = sorted(key for key in config if key not in known and not key.startswith("_"))
     if unknown:
         raise InputError(
-            f"{name} has no option {unknown}; check the spelling or the diffusers version"
+            f"{trained.__name__} has no option {unknown}; check the spelling or the diffusers version"
         )
     if kind is None:
-        return by_class[name].from_config(dict(config))
+        return trained.from_config(dict(config))
     if kind not in SCHEDULERS:
         raise InputError(f"unknown scheduler {kind!r}; expected one of {sorted(SCHEDULERS)}")
     target = SCHEDULERS[kind]
@@ -94,13 +89,28 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
     options = {key: value for key, value in config.items() if key in shared}
     if kind == "dpmsolver++" and config.get("beta_schedule") == "squaredcos_cap_v2":
         options.setdefault("lambda_min_clipped", _LAMBDA_MIN_COSINE)
-    if target is not by_class[name]:
+    if target is not trained:
         options.pop("variance_type", None)
     return target.from_config(options)
 
 
+def scheduler_kind(config: Mapping[str, Any]) -> str:
+    """Return "ddpm", "ddim" or "dpmsolver++" for a scheduler configuration.
+
+    Raises:
+        InputError: for another class.
+    """
+    for kind, scheduler in SCHEDULERS.items():
+        if config.get("_class_name") == scheduler.__name__:
+            return kind
+    expected = sorted(scheduler.__name__ for scheduler in SCHEDULERS.values())
+    raise InputError(
+        f"noise scheduler _class_name is {config.get('_class_name')!r}; expected one of {expected}"
+    )
+
+
 def _refuse_unrepresentable(scheduler: Any, eta: float) -> None:
-    if not isinstance(scheduler, tuple(SCHEDULERS.values())):
+    if not any(isinstance(scheduler, known) for known in SCHEDULERS.values()):
         expected = ", ".join(cls.__name__ for cls in SCHEDULERS.values())
         raise InputError(
             f"cannot represent a {type(scheduler).__name__}; expected one of {expected}"

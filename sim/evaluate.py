@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from rich.console import Console
 
@@ -20,17 +16,17 @@ from para_policy import load_policy, samplers
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import DiffusionPolicy
-from para_policy.schedulers import SCHEDULERS
 from sim.batches import Settings, Task, make_tasks, play, play_in_processes
+from sim.env import MAX_STEPS, legacy_start_state
 from sim.episode import Episode
-from sim.partial import PartialResults, directory_hash
+from sim.partial import PartialResults
 from sim.progress import EvaluationProgress, print_results
+from sim.provenance import circumstances, sampling_identity
 from sim.report import write_html
 from sim.rollout import check_policy, rollout
 from sim.summary import Runs, summarize
 from sim.video import write_videos
 
-PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
 WARM_UP_CHUNKS = 3
 
 
@@ -57,7 +53,7 @@ class Arguments:
     """Sampling steps (default: the checkpoint's)."""
     margin: float = 0.02
     """Equivalence margin of the mean max reward."""
-    batch: int = 50
+    batch: int = 25
     """Episodes that share each call of the network."""
     jobs: int = 1
     """Processes; the CPU threads are divided among them."""
@@ -86,7 +82,7 @@ def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
     _check(args)
     policy = load_policy(args.checkpoint, device=args.device)
     check_policy(policy)
-    identity = _identity(args, policy)
+    identity = sampling_identity(policy, args.settings)
     tasks = make_tasks(args.sampler_names, args.seed, args.episodes, args.batch)
     partial = PartialResults(partial_path(args.json), identity)
     runs = _play_all(args, policy, tasks, partial, console)
@@ -97,7 +93,10 @@ def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
         "episodes": args.episodes,
         "seed": args.seed,
         **identity,
-        **_circumstances(args),
+        **circumstances(),
+        "jobs": args.jobs,
+        "batch": args.batch,
+        "margin": args.margin,
         **summarize(runs, latencies, args.margin),
     }
     write_text(args.json, json.dumps(document, indent=1, allow_nan=False))
@@ -128,6 +127,8 @@ def _check(args: Arguments) -> None:
             raise InputError(f"--{option} {getattr(args, name)} must be at least {least}")
     if not args.margin > 0:
         raise InputError(f"--margin {args.margin} must be positive, for example 0.02")
+    for seed in (args.seed, args.seed + args.episodes - 1):
+        legacy_start_state(seed)
     names = args.sampler_names
     if not names or len(set(names)) < len(names):
         raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")
@@ -181,65 +182,29 @@ def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> lis
             sampler=sampler,
             scheduler=args.scheduler,
             steps=args.steps,
-            max_steps=min(limit, 300),
+            max_steps=min(limit, MAX_STEPS),
         )
         calls += [1e3 * chunk.batch_wall_s for chunk in episode.chunks]
         seed += 1
     return calls[WARM_UP_CHUNKS:]
 
 
-def _identity(args: Arguments, policy: DiffusionPolicy) -> dict[str, Any]:
-    """Everything that the episodes of a task depend on, besides its sampler and seeds."""
-    trained_with = policy.config.noise_scheduler["_class_name"]
-    own_kind = next(kind for kind, cls in SCHEDULERS.items() if cls.__name__ == trained_with)
-    return {
-        "checkpoint": str(args.checkpoint),
-        "checkpoint_sha256": directory_hash(args.checkpoint),
-        "scheduler": args.scheduler or own_kind,
-        "steps": policy.process(args.scheduler, args.steps).num_steps,
-        "device": args.device,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
-    }
-
-
-def _circumstances(args: Arguments) -> dict[str, Any]:
-    """What the reader of the results must know besides."""
-    return {
-        "dtype": "float32",
-        "threads": torch.get_num_threads(),
-        "jobs": args.jobs,
-        "batch": args.batch,
-        "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}",
-        "margin": args.margin,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def cpu_name() -> str:
-    """Model name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
-
-
 def main() -> None:
     """Command line."""
-    args = tyro.cli(Arguments, description=Arguments.__doc__)
+    args = tyro.cli(Arguments)
     console = Console(stderr=True)
 
     def command() -> None:
         document = evaluate(args, console)
-        print_results(console, document)
-        console.print(f"Results: {args.json}")
+        print_results(Console(), document)
+        console.print(f"Results: {args.json}", soft_wrap=True)
 
     try:
         code = run(command)
     except KeyboardInterrupt:
-        console.print(
-            f"Stopped. Finished batches are kept in {partial_path(args.json)}; "
-            "give the same command again to go on."
-        )
+        kept = partial_path(args.json)
+        what = f"Finished batches are kept in {kept}" if kept.exists() else "No batch was finished"
+        console.print(f"Stopped. {what}; give the same command again to go on.", soft_wrap=True)
         code = 130
     sys.exit(code)
 

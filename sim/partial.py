@@ -63,13 +63,3 @@ def _parse_line(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record
-
-
-def directory_hash(directory: Path) -> str:
-    """SHA-256 over the names and contents of all files that a policy is made of."""
-    digest = hashlib.sha256()
-    for path in sorted(directory.rglob("*")):
-        if path.suffix in {".json", ".safetensors"}:
-            digest.update(f"{path.relative_to(directory)}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()

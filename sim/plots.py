@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
@@ -50,7 +50,7 @@ def rewards(document: Document) -> Figure:
         axes.step(x, y, where="pre", color=color_of(document, name), label=name, linewidth=1.8)
     axes.set(xlabel="max reward of the episode", ylabel="episodes with at least this reward, %")
     axes.set(xlim=(0, 1.02), ylim=(0, 102))
-    axes.legend(loc="lower left")
+    _legend_above(axes)
     return figure
 
 
@@ -64,7 +64,7 @@ def paired_rewards(document: Document) -> Figure:
         axes.scatter(baseline, other, s=16, alpha=0.5, color=color_of(document, name), label=name)
     axes.set(xlabel=f"max reward, {document['reference']}", ylabel="max reward, other sampler")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    axes.legend(loc="lower right")
+    _legend_above(axes)
     return figure
 
 
@@ -85,7 +85,7 @@ def paired_differences(document: Document) -> Figure:
     axes.set_yticks(range(len(pairs)), list(pairs))
     axes.set(ylim=(len(pairs) - 0.4, -0.6))
     axes.set_xlabel(f"mean max reward minus {document['reference']}, 95 % interval")
-    axes.legend(loc="upper right", fontsize=9)
+    _legend_above(axes)
     return figure
 
 
@@ -103,7 +103,7 @@ def rounds(document: Document) -> Figure:
         axes.bar(found, share, 1.0, color=color_of(document, name), alpha=0.75, label=label)
     axes.set(xlabel="rounds (batched network calls) per chunk", ylabel="chunks, %")
     axes.set_xlim(left=0)
-    axes.legend()
+    _legend_above(axes)
     return figure
 
 
@@ -119,8 +119,7 @@ def residuals(document: Document) -> Figure:
         axes.plot(at, median, color=color, linewidth=1.8, label=f"{name}, median")
         axes.plot(at, high, color=color, linewidth=1, linestyle="--", label=f"{name}, p95")
     axes.set(xlabel="round", ylabel="largest defect, normalised units", yscale="log")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+    _legend_above(axes)
     return figure
 
 
@@ -146,17 +145,23 @@ def latencies(document: Document) -> Figure:
     return figure
 
 
-def data_uri(figure: Figure) -> str:
-    """The figure as an SVG image that an HTML file can hold; closes the figure."""
+def render(plot: Callable[[Document], Figure], document: Document) -> str:
+    """Draw one of the figures above as an SVG data URI, which an HTML file can hold."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg")
-    plt.close(figure)
+    with plt.rc_context(STYLE):
+        figure = plot(document)
+        figure.savefig(buffer, format="svg")
+        plt.close(figure)
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
-    with plt.rc_context(STYLE):
-        return plt.subplots(figsize=(width, height))
+    return plt.subplots(figsize=(width, height))
+
+
+def _legend_above(axes: Axes) -> None:
+    # Above the plot, where no data can hide behind it.
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
 
 
 def _max_rewards(document: Document, sampler: str) -> list[float]:

@@ -125,7 +125,7 @@ def write_html(document: Document, path: Path) -> None:
         if _has_data(document, plot):
             sections.append(
                 f"<h2>{heading}</h2><figure>"
-                f'<img alt="{heading}" src="{plots.data_uri(plot(document))}">'
+                f'<img alt="{heading}" src="{plots.render(plot, document)}">'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
     facts = (
@@ -187,7 +187,7 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def main() -> None:
     """Command line."""
-    args = tyro.cli(Arguments, description=Arguments.__doc__)
+    args = tyro.cli(Arguments)
 
     def command() -> None:
         if args.html is None and args.markdown is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from sim.ros_episode import LiveEpisode
 
 Command = NDArray[np.float64]
 DT_NS = round(1e9 * CONTROL_DT)
+_JITTER = 0.1
+"""How much too early a timer may fire, in periods."""
 _DAY_STEPS = 864_000
 _MAX_SEED = 2**32 - 1
 
@@ -80,9 +83,9 @@ class PushTSim(Node):
         self._results = self.create_publisher(String, "~/episode", latched)
         self._joints = self.create_publisher(JointState, "joint_states", 10)
         self._keypoints = self.create_publisher(PoseArray, "keypoints", 10)
-        self._clock = self._images = None
+        self._clock_publisher = self._images = None
         if self._lockstep or value(self, "publish_clock"):
-            self._clock = self.create_publisher(ClockMessage, "/clock", 10)
+            self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
         if value(self, "publish_image"):
             self._images = self.create_publisher(Image, "image", 10)
         self.create_subscription(Float64MultiArray, "command", self._receive, 10)
@@ -136,7 +139,9 @@ class PushTSim(Node):
         """One control period in real time."""
         # Stamps lie on a regular grid: with the timer's jitter in them, "0.1 s ago" would often
         # be answered by the observation of 0.2 s ago.
-        periods = max(round((self._now_ns() - self._time_ns) / DT_NS), 1)
+        periods = math.floor((self._now_ns() - self._time_ns) / DT_NS + _JITTER)
+        if periods < 1:
+            return
         self._time_ns += periods * DT_NS
         if self._running and self._command is not None:
             self._step(self._command)
@@ -182,8 +187,8 @@ class PushTSim(Node):
     def _publish(self, observation: Observation) -> None:
         self._stalled = False
         stamp = ns_to_stamp(self._time_ns)
-        if self._clock is not None:
-            self._clock.publish(ClockMessage(clock=stamp))
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(ClockMessage(clock=stamp))
         joints = JointState(name=["agent_x", "agent_y"], position=observation["agent_pos"].tolist())
         keypoints = PoseArray()
         for x, y in observation["environment_state"].reshape(-1, 2).tolist():

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from para_policy.errors import ParaPolicyError
 
-_STOP_S = 10.0
+_PATIENCE_S = 8.0
 
 
 class RosProcesses:
@@ -47,7 +48,9 @@ class RosProcesses:
         self.stop()
         self._logs.cleanup()
 
-    def start(self, executable: str, module: str, parameters: Mapping[str, object], *args: str) -> None:
+    def start(
+        self, executable: str, module: str, parameters: Mapping[str, object], *args: str
+    ) -> None:
         """Start a node of this environment with `parameters` and further ROS arguments `args`.
 
         Uses the installed executable, the one that launch files name, or `module` where the
@@ -77,24 +80,21 @@ class RosProcesses:
         return self._log(executable).read_text(errors="replace").strip()[-2000:]
 
     def stop(self) -> dict[str, int]:
-        """End all processes, first with SIGINT; exit codes by executable."""
-        for process in self._running.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        codes = {name: _wait(process) for name, process in self._running.items()}
+        """End all processes, ever less politely; exit codes by executable."""
+        # A parent that runs in the background may have made them ignore SIGINT.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            alive = [process for process in self._running.values() if process.poll() is None]
+            for process in alive:
+                process.send_signal(number)
+            deadline = time.monotonic() + _PATIENCE_S
+            while time.monotonic() < deadline and any(process.poll() is None for process in alive):
+                time.sleep(0.02)
+        codes = {name: process.wait() for name, process in self._running.items()}
         self._running.clear()
         return codes
 
     def _log(self, executable: str) -> Path:
         return Path(self._logs.name) / f"{executable}.log"
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
 
 
 def _as_yaml(value: object) -> str:

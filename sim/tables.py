@@ -46,7 +46,8 @@ def lead(document: Document) -> str:
     return (
         f"{n} episodes per sampler, seeds {first} to {first + n - 1} (legacy start states), "
         f"{document['scheduler'].upper()} with {document['steps']} steps, on "
-        f"{document['device']} with {document['threads']} threads, {document['date'][:10]}."
+        f"{document['device']} with {_count(document['threads'], 'thread')}, "
+        f"{document['date'][:10]}."
     )
 
 
@@ -93,9 +94,11 @@ def circumstances(document: Document) -> dict[str, str]:
         "Equivalence margin": f"±{document['margin']:g} of the mean max reward",
         "Scheduler": f"{document['scheduler']}, {document['steps']} steps",
         "Checkpoint": f"{document['checkpoint']} (sha256 {document['checkpoint_sha256'][:16]}...)",
-        "Device": f"{document['device']}, {document['dtype']}, {document['threads']} threads",
+        "Device": f"{document['device']}, {document['dtype']}, "
+        f"{_count(document['threads'], 'thread')}",
         "Machine": document["machine"],
-        "Vectorised": f"{document['batch']} episodes per batch, {document['jobs']} processes; "
+        "Vectorised": f"{_count(document['batch'], 'episode')} per batch, "
+        f"{_count(document['jobs'], 'process', 'processes')}; "
         "latency measured apart",
         "Versions": ", ".join(f"{name} {number}" for name, number in document["versions"].items()),
         "Date": document["date"],
@@ -117,6 +120,10 @@ def _with_interval(
 ) -> str:
     low, high = (scale * bound for bound in interval)
     return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _or_dash(value: float | None) -> str:

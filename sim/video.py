@@ -1,18 +1,28 @@
-"""Videos of episodes: mp4 for the report, a small GIF or a strip of frames for a README."""
+"""Videos of episodes: mp4, a small GIF, or a strip of frames.
+
+`python -m sim.video --checkpoint DIR --samplers sequential,paradigms --output episode.gif`
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
+from para_policy import load_policy
+from para_policy.command_line import check_output_file, run
+from para_policy.errors import InputError
 from sim.drawing import draw, moments
 from sim.env import CONTROL_DT
 from sim.episode import Episode
+from sim.rollout import rollout
 
 Frame = NDArray[np.uint8]
 FPS = round(1 / CONTROL_DT)
@@ -68,12 +78,16 @@ def write_gif(
     )
 
 
-def write_strip(episode: Episode, label: str, path: Path, count: int = 5, size: int = 240) -> None:
-    """PNG of `count` boards from start to end, left to right, without captions."""
-    shown = moments(episode, label)
-    picked = np.linspace(0, len(shown) - 1, count).round().astype(int)
-    strip = np.concatenate([draw(shown[index], size)[:size] for index in picked], axis=1)
-    Image.fromarray(strip).save(path, optimize=True)
+def write_strips(
+    episodes: Mapping[str, Episode], path: Path, size: int = 240, count: int = 5
+) -> None:
+    """PNG with one row per episode: `count` boards from start to end, without captions."""
+    rows = []
+    for label, episode in episodes.items():
+        shown = moments(episode, label)
+        picked = np.linspace(0, len(shown) - 1, count).round().astype(int)
+        rows.append(np.concatenate([draw(shown[at], size)[:size] for at in picked], axis=1))
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
 
 
 def write_videos(runs: Mapping[str, Sequence[Episode]], folder: Path, count: int) -> list[Path]:
@@ -91,3 +105,42 @@ def write_videos(runs: Mapping[str, Sequence[Episode]], folder: Path, count: int
             write_mp4(show, path)
             written.append(path)
     return written
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play one episode with each sampler and show them side by side."""
+
+    checkpoint: Path
+    """Checkpoint directory."""
+    output: Path
+    """File to write: .mp4, .gif, or .png for a row of boards per sampler."""
+    samplers: str = "sequential,paradigms"
+    """Names, separated by commas."""
+    seed: int = 100000
+    """Start state and noise."""
+    scheduler: str | None = None
+    """Noise scheduler (default: the checkpoint's)."""
+    steps: int | None = None
+    """Sampling steps (default: the checkpoint's)."""
+
+
+def film(args: Arguments) -> None:
+    """Play the episodes and write the picture that the suffix of the output asks for."""
+    writers = {".mp4": write_mp4, ".gif": write_gif, ".png": write_strips}
+    if args.output.suffix not in writers:
+        raise InputError(f"output {args.output} must end in one of {', '.join(writers)}")
+    check_output_file(args.output)
+    policy = load_policy(args.checkpoint)
+    episodes = {
+        name: rollout(
+            policy, [args.seed], sampler=name, scheduler=args.scheduler, steps=args.steps
+        )[0]
+        for name in args.samplers.split(",")
+    }
+    writers[args.output.suffix](episodes, args.output)
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Arguments)
+    sys.exit(run(lambda: film(arguments)))

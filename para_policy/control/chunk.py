@@ -37,12 +37,16 @@ class ActionChunk:
     def __post_init__(self) -> None:
         actions = np.array(self.actions, dtype=np.float64)
         if actions.ndim != 2 or 0 in actions.shape:
-            raise InputError(f"a chunk needs actions of shape (steps, dimension), got {actions.shape}")
+            raise InputError(
+                f"a chunk needs actions of shape (steps, dimension), got {actions.shape}"
+            )
         if self.dt_ns <= 0:
             raise InputError(f"the time between actions must be positive, got {self.dt_ns} ns")
         if not np.isfinite(actions).all():
             row = int(np.argwhere(~np.isfinite(actions))[0, 0])
-            raise NonFiniteError(f"action {row} of the chunk is not finite: {actions[row].tolist()}")
+            raise NonFiniteError(
+                f"action {row} of the chunk is not finite: {actions[row].tolist()}"
+            )
         actions.setflags(write=False)
         object.__setattr__(self, "actions", actions)
 

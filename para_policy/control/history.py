@@ -73,7 +73,9 @@ class ObservationHistory:
             raise InputError(f"there is no input {name!r}; the policy has {sorted(self._shapes)}")
         array = np.array(value, dtype=np.float64)
         if array.shape != self._shapes[name]:
-            raise InputError(f"input {name!r} has shape {array.shape}, expected {self._shapes[name]}")
+            raise InputError(
+                f"input {name!r} has shape {array.shape}, expected {self._shapes[name]}"
+            )
         if not np.isfinite(array).all():
             raise NonFiniteError(f"input {name!r} holds NaN or infinity")
         stream = self._streams[name]

@@ -108,7 +108,11 @@ class ChunkExecutor(Node):
             return diagnostics.WARN, f"chunk refused: {self._refusal}"
         if self._player.chunk is None:
             return diagnostics.WARN, "holding: no chunk yet"
-        return (diagnostics.OK, "playing") if self._playing else (diagnostics.WARN, "holding: chunk ran out")
+        return (
+            (diagnostics.OK, "playing")
+            if self._playing
+            else (diagnostics.WARN, "holding: chunk ran out")
+        )
 
     def _report(self) -> None:
         name = f"{self.get_fully_qualified_name().lstrip('/')}: commands"

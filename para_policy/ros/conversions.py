@@ -36,7 +36,7 @@ def joint_positions(message: JointState, joints: Sequence[str]) -> Array:
     Raises:
         InputError: when a joint is absent or the message has fewer positions than names.
     """
-    positions = dict(zip(message.name, message.position))
+    positions = dict(zip(message.name, message.position, strict=False))
     absent = [joint for joint in joints if joint not in positions]
     if absent:
         raise InputError(
@@ -119,7 +119,9 @@ def message_to_chunk(
         NonFiniteError: when a position is NaN or infinite.
     """
     if joint_names and list(message.joint_names) != list(joint_names):
-        raise InputError(f"chunk is for joints {list(message.joint_names)}, expected {list(joint_names)}")
+        raise InputError(
+            f"chunk is for joints {list(message.joint_names)}, expected {list(joint_names)}"
+        )
     rows = [list(point.positions) for point in message.points]
     if not rows or {len(row) for row in rows} != {len(message.joint_names)}:
         raise InputError(
@@ -129,6 +131,8 @@ def message_to_chunk(
     due = np.array([stamp_to_ns(point.time_from_start) for point in message.points])
     dt_ns = int(due[0])
     if np.abs(due - dt_ns * np.arange(1, len(due) + 1)).max() > _DT_TOLERANCE_NS:
-        raise InputError("points of the chunk are not evenly spaced: point i must be due at (i+1) dt")
+        raise InputError(
+            "points of the chunk are not evenly spaced: point i must be due at (i+1) dt"
+        )
     stamp_ns = stamp_to_ns(message.header.stamp) or receive_ns
     return ActionChunk(stamp_ns=stamp_ns, dt_ns=dt_ns, actions=np.array(rows, dtype=np.float64))

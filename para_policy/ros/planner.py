@@ -72,6 +72,7 @@ class Planner:
         self._latency_ns = 0
         self._misses = 0
         self._episode = 0
+        self._next_index = 0
         self._retired: ActionChunk | None = None
         self._chunk: ActionChunk | None = None
         self._begin_episode(seed)

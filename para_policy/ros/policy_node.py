@@ -20,31 +20,12 @@ from para_policy.errors import InputError, ParaPolicyError
 from para_policy.ros import diagnostics
 from para_policy.ros.conversions import chunk_to_message
 from para_policy.ros.inputs import InputMapping, load_inputs
+from para_policy.ros.lifecycle import logged, survive_invalid_requests
 from para_policy.ros.parameters import declare, names, value
 from para_policy.ros.planner import Plan, Planner
 from para_policy.ros.policy_parameters import PARAMETERS, load_planner
 from para_policy.ros.run import run_node
 from para_policy.ros.worker import Worker
-
-Transition = Callable[["PolicyNode", LifecycleState], TransitionCallbackReturn]
-
-
-def _logged(transition: Transition) -> Transition:
-    """Report what goes wrong in a transition; rclpy alone would swallow it in silence."""
-
-    @functools.wraps(transition)
-    def wrapper(node: PolicyNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(node, state)
-        except ParaPolicyError as error:  # the user's to mend, so one line says it all
-            node.fail(f"{transition.__name__} failed: {error}")
-            return TransitionCallbackReturn.FAILURE
-        except Exception as error:
-            node.get_logger().error(traceback.format_exc())
-            node.fail(f"{transition.__name__} failed: {error!r}")
-            return TransitionCallbackReturn.ERROR
-
-    return wrapper
 
 
 class PolicyNode(LifecycleNode):
@@ -56,6 +37,7 @@ class PolicyNode(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("policy_node", **options)
+        survive_invalid_requests(self)
         declare(self, PARAMETERS)
         self._planner: Planner | None = None
         self._worker: Worker | None = None
@@ -68,10 +50,13 @@ class PolicyNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Not on ROS time: a simulation that stands still must be reported, too.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        if value(self, "autostart") and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        if (
+            value(self, "autostart")
+            and self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        ):
             self.trigger_activate()
 
-    @_logged
+    @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._problem = ""
         if value(self, "torch_threads"):
@@ -90,25 +75,25 @@ class PolicyNode(LifecycleNode):
         self.get_logger().info(f"policy '{value(self, 'checkpoint')}' is ready")
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         outcome = super().on_activate(state)
         self._begin_episode()
         self._active = True
         return outcome
 
-    @_logged
+    @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._active = False
         self._begin_episode()  # what is being planned now must not come out later
         return super().on_deactivate(state)
 
-    @_logged
+    @logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
-    @_logged
+    @logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         return TransitionCallbackReturn.SUCCESS
@@ -118,8 +103,7 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def fail(self, problem: str) -> None:
-        """Log a failed transition, release everything, and keep the problem for diagnostics."""
-        self.get_logger().error(problem)
+        """After a failed transition: release everything, keep the problem for diagnostics."""
         self._release()
         self._problem = self._reported = problem
         self._report()
@@ -147,7 +131,9 @@ class PolicyNode(LifecycleNode):
         reset = self.create_service(Trigger, "~/reset", self._reset)
         self._undo.append(functools.partial(self.destroy_service, reset))
         for name, mapping in inputs.items():
-            policy = ReliabilityPolicy.RELIABLE if mapping.reliable else ReliabilityPolicy.BEST_EFFORT
+            policy = (
+                ReliabilityPolicy.RELIABLE if mapping.reliable else ReliabilityPolicy.BEST_EFFORT
+            )
             subscription = self.create_subscription(
                 mapping.converter.message,
                 mapping.topic,
@@ -208,7 +194,11 @@ class PolicyNode(LifecycleNode):
     def _health(self) -> tuple[bytes, str]:
         """Level and reason: what keeps the node from planning, if anything does."""
         if self._planner is None:
-            return (diagnostics.ERROR, self._problem) if self._problem else (diagnostics.OK, "unconfigured")
+            return (
+                (diagnostics.ERROR, self._problem)
+                if self._problem
+                else (diagnostics.OK, "unconfigured")
+            )
         if not self._active:
             return diagnostics.OK, "inactive"
         conflicts = diagnostics.type_conflicts(self, self._topic_types)
@@ -232,7 +222,9 @@ class PolicyNode(LifecycleNode):
 
     def _status(self, subject: str, level: bytes, message: str) -> DiagnosticStatus:
         name = f"{self.get_fully_qualified_name().lstrip('/')}: {subject}"
-        return diagnostics.make_status(name, level, message, self._last_plan, value(self, "checkpoint"))
+        return diagnostics.make_status(
+            name, level, message, self._last_plan, value(self, "checkpoint")
+        )
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

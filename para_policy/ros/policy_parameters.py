@@ -27,12 +27,22 @@ PARAMETERS = (
     Parameter("sampler_options", "{}", "Options of the sampler as YAML: '{window: 20}'."),
     Parameter("scheduler", "", "Noise scheduler: ddpm, ddim ...; empty: the checkpoint's."),
     Parameter("steps", 0, "Denoising steps; 0: the checkpoint's.", (0, 10_000)),
-    Parameter("seed", 0, "Seed of an episode's noise; a change counts from ~/reset on.", (0, _MAX_SEED)),
-    Parameter("control_rate_hz", 0.0, "Actions per second; 0: the checkpoint's rate.", (0.0, 1000.0)),
+    Parameter(
+        "seed", 0, "Seed of an episode's noise; a change counts from ~/reset on.", (0, _MAX_SEED)
+    ),
+    Parameter(
+        "control_rate_hz", 0.0, "Actions per second; 0: the checkpoint's rate.", (0.0, 1000.0)
+    ),
     Parameter("deadline_ms", 0.0, "A longer planning time counts as a miss; 0: never.", (0.0, 1e6)),
     Parameter("inputs_file", "", "YAML file that maps topics to the policy's inputs."),
-    Parameter("joint_names", NO_NAMES, "Joints of the chunk; empty: the checkpoint's action names."),
-    Parameter("stamp_mode", "observation", "Stamp of a chunk: 'observation', or 'zero' to start on arrival."),
+    Parameter(
+        "joint_names", NO_NAMES, "Joints of the chunk; empty: the checkpoint's action names."
+    ),
+    Parameter(
+        "stamp_mode",
+        "observation",
+        "Stamp of a chunk: 'observation', or 'zero' to start on arrival.",
+    ),
     Parameter("lockstep", False, "The simulated time waits for every command."),
     Parameter("max_observation_age_s", 0.5, "Hold when the observation is older.", (1e-3, _HOUR_S)),
     Parameter("torch_threads", 0, "Threads of torch on the CPU; 0: its default.", (0, 1024)),

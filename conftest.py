@@ -1,0 +1,13 @@
+"""Collection rules that hold for tests and doctests alike."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+# Modules that import rclpy cannot even be collected on a machine without ROS 2.
+collect_ignore_glob: list[str] = []
+if importlib.util.find_spec("rclpy") is None:
+    if os.environ.get("PARA_POLICY_REQUIRE_ROS"):
+        raise RuntimeError("PARA_POLICY_REQUIRE_ROS is set, but rclpy is not installed; run make setup")
+    collect_ignore_glob = ["para_policy/ros/*", "sim/ros_*"]

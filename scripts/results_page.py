@@ -1,0 +1,61 @@
+"""Writes docs/results.md and its plots from the JSON files of `scripts/results.sh`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from para_policy import bench
+from sim import plots, tables
+
+HEADER = """# Results
+
+Every figure on this page comes from `make results` (`scripts/results.sh`), which anyone can rerun.
+No figure was measured on a GPU. All samplers of a table ran in one process on the same eager
+network, with the same observations and the same noise, taking turns; latency is the wall time from
+the observation on the host to the actions on the host, one robot, after warm-up.
+"""
+
+BENCH_NOTE = """Error: largest coordinate difference to `sequential` with the same noise, over the whole
+16 x 2 chunk, in normalised action units (1 unit is about 250 px); its three columns are percentiles
+over the observations. Evals: network rows. Speed-up: ratio of the median latencies."""
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    ruler = ["---"] + ["---:"] * (len(columns) - 1)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
+
+
+def page(folder: Path, images: Path) -> str:
+    """The whole page; saves the plots in `images`."""
+    parts = [HEADER, "## Samplers on the same observations"]
+    for name in ("bench_ddpm100", "bench_ddim16"):
+        report = json.loads((folder / f"{name}.json").read_text())
+        parts += [f"### {bench.title(report)}", markdown_table(bench.COLUMNS, bench.rows(report))]
+    parts += [BENCH_NOTE, "## Closed loop in PushT"]
+    document = json.loads((folder / "evaluate.json").read_text())
+    parts += [
+        tables.lead(document),
+        markdown_table(tables.RESULT_COLUMNS, tables.result_rows(document)),
+        tables.RESULT_NOTE,
+        f"### Compared with `{document['reference']}`",
+        markdown_table(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
+        tables.PAIRED_NOTE,
+    ]
+    for plot in (plots.rewards, plots.paired_rewards, plots.rounds, plots.residuals):
+        name = f"{plot.__name__}.png"
+        plots.save(plot, document, images / name)
+        parts.append(f"![{plot.__name__.replace('_', ' ')}](images/{name})")
+    facts = [f"- {name}: {value}" for name, value in tables.circumstances(document).items()]
+    parts += ["## Circumstances", "\n".join(facts)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+if __name__ == "__main__":
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    pictures = target.parent / "images"
+    pictures.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(source, pictures))

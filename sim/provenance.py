@@ -1,0 +1,60 @@
+"""Where results come from: what they depend on, and the machine they were made on."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+from para_policy.schedulers import SCHEDULERS
+from sim.batches import Settings
+
+PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
+
+
+def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, Any]:
+    """Everything that an episode depends on, besides its sampler and seed."""
+    trained_with = policy.config.noise_scheduler["_class_name"]
+    own_kind = next(kind for kind, cls in SCHEDULERS.items() if cls.__name__ == trained_with)
+    return {
+        "checkpoint": str(settings.checkpoint),
+        "checkpoint_sha256": directory_hash(settings.checkpoint),
+        "scheduler": settings.scheduler or own_kind,
+        "steps": policy.process(settings.scheduler, settings.steps).num_steps,
+        "device": settings.device,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+    }
+
+
+def circumstances() -> dict[str, Any]:
+    """What timings depend on, and when they were taken."""
+    return {
+        "dtype": "float32",
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def cpu_name() -> str:
+    """Model name of the processor and number of cores."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+
+
+def directory_hash(directory: Path) -> str:
+    """SHA-256 over the names and contents of all files that a policy is made of."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.suffix in {".json", ".safetensors"}:
+            digest.update(f"{path.relative_to(directory)}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""Observations for `bench`, from the policy's own rollouts: `python -m sim.record_observations --help`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from para_policy import load_policy
+from para_policy.command_line import run
+from para_policy.errors import InputError
+from para_policy.formats.native import save_observations
+from sim.env import PushT
+from sim.rollout import rollout
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play episodes and store observations at random moments of them beside the weights."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """Checkpoint directory; receives observations.safetensors."""
+    count: int = 256
+    """Observations to keep."""
+    episodes: int = 16
+    """Episodes to draw them from."""
+    seed: int = 200000
+    """Start state of the first episode; evaluations begin at 100000, so none is shared."""
+
+    def __call__(self) -> None:
+        if self.count < 1 or self.episodes < 1:
+            raise InputError(f"count is {self.count}, episodes {self.episodes}; both must be >= 1")
+        policy = load_policy(self.checkpoint)
+        episodes = rollout(policy, range(self.seed, self.seed + self.episodes))
+        windows = np.concatenate([_windows(e.states, policy.config.n_obs_steps) for e in episodes])
+        generator = np.random.default_rng(self.seed)
+        chosen = generator.choice(len(windows), min(self.count, len(windows)), replace=False)
+        save_observations(self.checkpoint, _observe(windows[chosen]))
+        print(f"{len(chosen)} observations from {len(episodes)} episodes in {self.checkpoint}")
+
+
+def _windows(states: NDArray[np.float64], n_obs_steps: int) -> NDArray[np.float64]:
+    """All runs of `n_obs_steps` states (n, To, 5)."""
+    view = np.lib.stride_tricks.sliding_window_view(states, n_obs_steps, axis=0)
+    return np.moveaxis(view, -1, 1)
+
+
+def _observe(windows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    board = PushT()
+    seen = [[board.place(state) for state in window] for window in windows]
+    return {
+        name: np.array([[observation[name] for observation in row] for row in seen])
+        for name in seen[0][0]
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(tyro.cli(Arguments, args=argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

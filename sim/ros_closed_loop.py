@@ -1,0 +1,224 @@
+"""PushT over real ROS 2 topics: simulator, policy and executor as processes in lockstep.
+
+python -m sim.ros_closed_loop --checkpoint checkpoints/pusht_state --seeds 100000,100001
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from para_policy.command_line import check_output_file, check_output_folder, run, write_text
+from para_policy.errors import InputError
+from sim.env import MAX_STEPS
+from sim.episode import Chunk, Episode
+from sim.ros_processes import RosProcesses
+
+_CONFIG_FOLDERS = (
+    Path(__file__).resolve().parents[1] / "config",  # a checkout
+    Path(sys.prefix) / "share" / "para_policy" / "config",  # an installation with pip
+)
+StepProgress = Callable[[int, int], None]
+"""Called with the seed and the number of steps played."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the policy samples, and where the run lives; None means what the checkpoint says."""
+
+    checkpoint: Path
+    sampler: str = "paradigms"
+    sampler_options: str = "{}"
+    scheduler: str | None = None
+    steps: int | None = None
+    device: str = "cpu"
+    max_steps: int = MAX_STEPS
+    threads: int | None = None
+    """Threads that the network computes with."""
+    domain_id: int = 77
+    """ROS domain of the run; two runs at the same time need two."""
+
+
+def play_episodes(
+    settings: LoopSettings,
+    seeds: Sequence[int],
+    *,
+    records: Path | None = None,
+    on_progress: StepProgress | None = None,
+) -> list[Episode]:
+    """One episode per seed, with the same start states and noise as `sim.rollout`.
+
+    Args:
+        records: folder that keeps states, actions and rewards of each episode as .npz.
+    Raises:
+        ParaPolicyError: when a node cannot start, ends early or stops answering; says why.
+    """
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"ROS 2 is not available ({error}); source its setup.bash, or run `make demo`, "
+            "which installs rclpy from wheels"
+        ) from error
+    from sim.ros_client import LoopClient
+
+    # Discovery of this process itself; its children get the same from RosProcesses.
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    with (
+        tempfile.TemporaryDirectory(prefix="para_policy_records_") as unkept,
+        RosProcesses(settings.domain_id, settings.threads) as processes,
+    ):
+        folder = (records or Path(unkept)).resolve()
+        start_nodes(processes, settings, folder)
+        with LoopClient(settings.domain_id, processes.check) as client:
+            client.wait_until_ready()
+            return [_play(client, seed, on_progress) for seed in seeds]
+
+
+def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) -> None:
+    """Start the three nodes, connected as `policy.launch.py` connects them."""
+    policy = {
+        "checkpoint": str(settings.checkpoint.resolve()),
+        "inputs_file": str(_inputs_file()),
+        "device": settings.device,
+        "sampler": settings.sampler,
+        "sampler_options": settings.sampler_options,
+        "scheduler": settings.scheduler or "",
+        "steps": settings.steps or 0,
+        "torch_threads": settings.threads or 0,
+        "lockstep": True,
+        "autostart": True,
+    }
+    executor = {"lockstep": True, "auto_enable": True}
+    simulator = {
+        "lockstep": True,
+        "autostart": False,
+        "episodes": 1,
+        "max_steps": settings.max_steps,
+        "record_dir": str(records),
+    }
+    processes.start("policy_node", "para_policy.ros.policy_node", policy)
+    remap = ("-r", "action_chunk:=policy_node/action_chunk")
+    processes.start("chunk_executor", "para_policy.ros.chunk_executor", executor, *remap)
+    remap = ("-r", "command:=chunk_executor/command")
+    processes.start("pusht_sim", "sim.ros_node", simulator, *remap)
+
+
+def _inputs_file() -> Path:
+    """The mapping of PushT's topics, the one that `policy.launch.py` uses."""
+    for folder in _CONFIG_FOLDERS:
+        if (folder / "pusht_inputs.yaml").is_file():
+            return folder / "pusht_inputs.yaml"
+    raise InputError(f"pusht_inputs.yaml is in none of {', '.join(map(str, _CONFIG_FOLDERS))}")
+
+
+def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
+    played = client.play(seed, None if on_progress is None else lambda n: on_progress(seed, n))
+    with np.load(played.record) as record:
+        states, coverage = record["states"], record["coverage"]
+    first_stamp = min(played.chunks)
+    chunks = []
+    for stamp_ns, actions in sorted(played.chunks.items()):
+        info = played.infos[stamp_ns]
+        chunks.append(
+            Chunk(
+                step=round((stamp_ns - first_stamp) / actions.dt_ns),
+                rounds=int(info["rounds"]),
+                evals=int(info["evals"]),
+                residual=float(info["residual"]),
+                converged=info["converged"] == "true",
+                residuals=(),
+                batch_size=1,
+                batch_wall_s=float(info["latency_ms"]) / 1e3,
+                prediction=actions.actions,
+                first_action=0,
+            )
+        )
+    return Episode(seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
+
+
+def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """The run as a JSON document."""
+    return {
+        "checkpoint": str(settings.checkpoint),
+        "sampler": settings.sampler,
+        "episodes": [
+            {
+                "seed": episode.seed,
+                "max_reward": episode.max_reward,
+                "success": episode.success,
+                "final_coverage": episode.final_coverage,
+                "steps": episode.steps,
+                "rounds": [chunk.rounds for chunk in episode.chunks],
+                "evals": [chunk.evals for chunk in episode.chunks],
+                "latency_ms": [round(1e3 * chunk.batch_wall_s, 3) for chunk in episode.chunks],
+            }
+            for episode in episodes
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Drive PushT over ROS 2 topics: three processes, real DDS, simulated time in lockstep."""
+
+    loop: Annotated[LoopSettings, tyro.conf.arg(name="")]
+    seeds: str = "100000"
+    """Comma-separated seeds, one episode each."""
+    json: Path | None = None
+    """Write results here."""
+    record: Path | None = None
+    """Folder for the trajectory of each episode."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.ros_closed_loop")
+    return run(lambda: _main(arguments))
+
+
+def _main(arguments: Arguments) -> None:
+    try:
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    except ValueError as error:
+        raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
+    if arguments.json is not None:
+        check_output_file(arguments.json)
+    if arguments.record is not None:
+        check_output_folder(arguments.record)
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("starting nodes", total=arguments.loop.max_steps)
+
+        def show(seed: int, steps: int) -> None:
+            progress.update(bar, description=f"seed {seed}", completed=steps)
+
+        episodes = play_episodes(arguments.loop, seeds, records=arguments.record, on_progress=show)
+    for episode in episodes:
+        console.print(
+            f"seed {episode.seed}: max reward {episode.max_reward:.3f}, "
+            f"{'success' if episode.success else 'no success'}, {episode.steps} steps, "
+            f"{np.mean([chunk.rounds for chunk in episode.chunks]):.1f} rounds per chunk"
+        )
+    if arguments.json is not None:
+        write_text(arguments.json, json.dumps(summary(arguments.loop, episodes), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

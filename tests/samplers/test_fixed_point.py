@@ -1,0 +1,286 @@
+"""Guarantees of the engine that hold for every network, tolerance and window."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from para_policy import Denoiser, Process, samplers
+from para_policy.errors import InputError
+from para_policy.samplers import RoundInfo, Status
+from tests.problems import Gaussian, Network, Problem, problem, row_by_row, scheduler
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+KINDS = ["ddpm", "ddim", "dpmsolver++"]
+SEQUENTIAL = samplers.get("sequential")
+N = 20
+
+
+def exact_problem(kind: str, num_steps: int = N) -> Problem:
+    """A mixture whose network computes row by row, so that bitwise claims can be checked."""
+    made = problem(kind, num_steps)
+    return Problem(row_by_row(made.network), made.process)
+
+
+def with_network(kind: str, net: Network, num_steps: int = N, **options: object) -> Problem:
+    return Problem(net, Process.from_scheduler(scheduler(kind, **options), num_steps))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_window_one_is_the_sequential_sampler_to_the_bit(kind: str, dtype: torch.dtype) -> None:
+    solved = exact_problem(kind)
+    noise = solved.noise(dtype=dtype)
+    result = solved.solve(samplers.get("paradigms", window=1), noise)
+    assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
+    assert result.rounds.tolist() == result.evals.tolist() == [N] * 3
+    assert (result.residual == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("window", [2, 7, N, None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tolerance_zero_is_the_sequential_sampler_to_the_bit(
+    kind: str, window: int | None, dtype: torch.dtype
+) -> None:
+    solved = exact_problem(kind)
+    noise = solved.noise(dtype=dtype)
+    result = solved.solve(samplers.get("paradigms", window=window, tolerance=0.0), noise)
+    assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
+    assert result.rounds.max() <= N
+    assert (result.residual == 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_m_rounds_the_first_m_states_are_exact(kind: str) -> None:
+    solved = exact_problem(kind)
+    noise = solved.noise()
+    expected = solved.solve(SEQUENTIAL, noise).trajectory
+    seen = []
+
+    def check(info: RoundInfo) -> None:
+        seen.append(info.round)
+        assert (info.frozen >= info.round).all()
+        for got, want, frozen in zip(info.trajectory, expected, info.frozen, strict=True):
+            assert torch.equal(got[: frozen + 1], want[: frozen + 1])
+
+    solved.solve(samplers.get("paradigms", tolerance=0.0), noise, callback=check)
+    assert seen == list(range(1, len(seen) + 1))
+
+
+@pytest.mark.parametrize("m", [1, 3, N - 1])
+def test_a_round_budget_returns_the_exact_prefix_and_says_so(m: int) -> None:
+    solved = exact_problem("ddpm")
+    noise = solved.noise()
+    sampler = samplers.get("paradigms", window=4, tolerance=0.0, max_rounds=m)
+    result = solved.solve(sampler, noise)
+    expected = solved.solve(SEQUENTIAL, noise).trajectory
+    assert torch.equal(result.trajectory[:, : m + 1], expected[:, : m + 1])
+    assert result.rounds.tolist() == [m] * 3
+    assert set(result.status) == {Status.ROUND_BUDGET}
+    assert not result.converged.any()
+    assert "max_rounds" in Status.ROUND_BUDGET.value
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+@pytest.mark.parametrize("gain", [50.0, -50.0])
+def test_a_saturated_clip_changes_nothing(kind: str, gain: float) -> None:
+    """Every coordinate of x0hat sits on the bound; DDIM keeps the raw noise beside it."""
+    base = problem(kind, N)
+    solved = Problem(row_by_row(lambda x, t: gain * base.network(x, t) + gain), base.process)
+    noise = solved.noise()
+    expected = solved.solve(SEQUENTIAL, noise)
+    exact = solved.solve(samplers.get("paradigms", tolerance=0.0), noise)
+    assert torch.equal(exact.trajectory, expected.trajectory)
+    close = solved.solve(samplers.get("paradigms", tolerance=1e-7), noise)
+    scale = expected.trajectory.abs().max()
+    assert ((close.trajectory - expected.trajectory).abs().max() / scale) < 1e-6
+
+
+def step_function(x: Tensor, t: Tensor) -> Tensor:
+    return torch.where(x > 0.1, 1.0, -1.0).to(x.dtype)
+
+
+def expansive(x: Tensor, t: Tensor) -> Tensor:
+    return torch.remainder(37.0 * x, 2.0) - 1.0
+
+
+def hashed(x: Tensor, t: Tensor) -> Tensor:
+    """A pseudo-random number of the last bits of x and t: no smoothness at all."""
+    mixed = x.double().contiguous().view(torch.int64) * 6364136223846793005
+    mixed = mixed + t.reshape(-1, *(1,) * (x.ndim - 1)) * 1442695040888963407
+    return ((mixed >> 33) % 2001 / 1000.0 - 1.0).to(x.dtype)
+
+
+@pytest.mark.parametrize("net", [step_function, expansive, hashed])
+@pytest.mark.parametrize("window", [5, None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_adversarial_networks_end_exactly_within_n_rounds(
+    kind: str, window: int | None, net: Network
+) -> None:
+    solved = with_network(kind, net)
+    noise = solved.noise(batch=4)
+    result = solved.solve(samplers.get("paradigms", window=window, tolerance=0.0), noise)
+    assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
+    assert result.rounds.max() <= N
+    assert set(result.status) == {Status.CONVERGED}
+
+
+def test_iterates_that_overflow_do_not_end_a_solve_that_is_finite() -> None:
+    """Guesses far down a window can explode while the true trajectory stays small.
+
+    The first rows of a window are right whatever the rows after them do, so N rounds suffice.
+    """
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(x.abs() > 30, x**9, -3 * x)
+
+    solved = with_network("ddpm", net, 40, clip_sample=False, prediction_type="sample")
+    noise = solved.noise(dtype=torch.float32)
+    expected = solved.solve(SEQUENTIAL, noise)
+    assert set(expected.status) == {Status.CONVERGED}
+    result = solved.solve(samplers.get("paradigms", tolerance=0.0), noise)
+    assert set(result.status) == {Status.CONVERGED}
+    assert torch.equal(result.sample, expected.sample)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("name", samplers.names())
+def test_a_network_that_breaks_for_one_sample_leaves_the_others_alone(
+    name: str, bad: float
+) -> None:
+    base = problem("ddpm", N)
+    broken = torch.tensor([0.0, bad, 0.0])
+
+    def net(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        late = (t < 50).to(x.dtype)[:, None, None]
+        poison = torch.where(late > 0, condition[:, None, None], torch.zeros_like(late))
+        return row_by_row(base.network)(x, t) + poison
+
+    noise = base.noise()
+    result = samplers.get(name)(Denoiser(net, broken), base.process, noise)
+    assert result.status == (Status.CONVERGED, Status.NON_FINITE, Status.CONVERGED)
+    assert result.converged.tolist() == [True, False, True]
+    alone = samplers.get(name)(
+        Denoiser(row_by_row(base.network)), base.process, noise.select([0, 2])
+    )
+    assert torch.equal(result.sample[[0, 2]], alone.sample)
+    assert result.rounds[[0, 2]].tolist() == alone.rounds.tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", samplers.names())
+def test_a_sample_does_not_depend_on_the_rest_of_its_batch(name: str, kind: str) -> None:
+    solved = exact_problem(kind)
+    noise = solved.noise(batch=5)
+    together = solved.solve(samplers.get(name, **small_window(name)), noise)
+    for i in range(5):
+        alone = solved.solve(samplers.get(name, **small_window(name)), noise.select([i]))
+        assert torch.equal(alone.trajectory[0], together.trajectory[i])
+        for statistic in ("rounds", "evals", "residual"):
+            assert getattr(alone, statistic)[0] == getattr(together, statistic)[i], statistic
+        rounds = int(alone.rounds[0])
+        assert torch.equal(alone.residuals[:, 0], together.residuals[:rounds, i])
+
+
+def small_window(name: str) -> dict[str, int]:
+    return {} if name == "sequential" else {"window": 6}
+
+
+def test_counters_agree_with_the_denoiser() -> None:
+    solved = problem("ddpm", 50)
+    noise = solved.noise(batch=6)
+    denoiser = Denoiser(solved.network)
+    result = samplers.get("paradigms", window=8)(denoiser, solved.process, noise)
+    assert denoiser.evals == result.evals.sum()
+    assert denoiser.rounds == result.rounds.max() == len(result.residuals)
+    sequential = Denoiser(solved.network)
+    result = SEQUENTIAL(sequential, solved.process, noise)
+    assert (sequential.rounds, sequential.evals) == (50, 300)
+    assert result.rounds.tolist() == result.evals.tolist() == [50] * 6
+
+
+def test_residuals_are_recorded_until_a_sample_leaves() -> None:
+    solved = problem("ddpm", 50)
+    result = solved.solve(samplers.get("paradigms", window=8), solved.noise(batch=6))
+    assert len(set(result.rounds.tolist())) > 1, "samples are to leave at different times"
+    for i, rounds in enumerate(result.rounds.tolist()):
+        assert result.residuals[:rounds, i].isfinite().all()
+        assert result.residuals[rounds:, i].isnan().all()
+
+
+def test_the_residual_is_the_largest_defect_that_was_let_pass() -> None:
+    """It vanishes with the tolerance, and no accepted defect is larger."""
+    solved = problem("ddpm", 50)
+    noise = solved.noise(batch=6)
+    largest = []
+    for tolerance in (1e-1, 1e-2, 1e-4, 0.0):
+        result = solved.solve(samplers.get("paradigms", tolerance=tolerance), noise)
+        largest.append(result.residual.max().item())
+        assert (result.residual <= result.residuals.nan_to_num(0).amax(dim=0)).all()
+    assert largest == sorted(largest, reverse=True)
+    assert largest[-1] == 0
+
+
+@pytest.mark.parametrize("name", samplers.names())
+def test_a_callback_sees_every_round(name: str) -> None:
+    solved = problem("ddim", N)
+    noise = solved.noise()
+    seen: list[RoundInfo] = []
+
+    def record(info: RoundInfo) -> None:
+        seen.append(info)
+        assert torch.equal(info.trajectory[:, 0], noise.initial)
+
+    result = solved.solve(samplers.get(name), noise, callback=record)
+    assert [info.round for info in seen] == list(range(1, int(result.rounds.max()) + 1))
+    assert (seen[-1].frozen == N).all()
+    assert all(info.frozen.shape == info.residual.shape == (3,) for info in seen)
+    assert torch.equal(seen[-1].trajectory, result.trajectory)
+
+
+def test_what_a_callback_was_given_is_not_changed_afterwards() -> None:
+    solved = problem("ddim", N)
+    progress: list[Tensor] = []
+    solved.solve(
+        samplers.get("paradigms", window=4),
+        solved.noise(),
+        callback=lambda info: progress.append(info.frozen),
+    )
+    counts = torch.stack(progress)
+    assert (counts.diff(dim=0) >= 0).all()
+    assert (counts[0] < N).all(), "frozen of the first round was overwritten by later rounds"
+
+
+@pytest.mark.parametrize("name", samplers.names())
+def test_the_arguments_are_left_unchanged(name: str) -> None:
+    solved = problem("ddpm", N)
+    noise = solved.noise()
+    before = (noise.initial.clone(), noise.steps.clone(), solved.process.A.clone())
+    solved.solve(samplers.get(name), noise)
+    now = (noise.initial, noise.steps, solved.process.A)
+    assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
+
+
+@pytest.mark.parametrize("name", samplers.names())
+def test_noise_of_another_process_is_refused(name: str) -> None:
+    solved, other = problem("ddpm", N), problem("ddpm", N + 5)
+    with pytest.raises(InputError, match="25 steps.*20"):
+        solved.solve(samplers.get(name), other.noise())
+
+
+def test_one_step_and_one_coordinate_are_enough() -> None:
+    solved = problem("ddim", 1, Gaussian())
+    noise = solved.noise(batch=1, shape=(1,))
+    result = solved.solve(samplers.get("paradigms"), noise)
+    assert torch.equal(result.sample, solved.solve(SEQUENTIAL, noise).sample)
+    assert result.rounds.tolist() == [1]
+
+
+def test_the_same_solve_gives_the_same_floats() -> None:
+    solved = problem("ddpm", N)
+    first, again = (solved.solve(samplers.get("paradigms"), solved.noise()) for _ in range(2))
+    assert torch.equal(first.rounds, again.rounds)
+    assert torch.equal(first.trajectory, again.trajectory)

@@ -1,0 +1,49 @@
+"""Samplers by name, and the options that are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from para_policy import samplers
+from para_policy.errors import InputError
+
+
+def test_every_name_makes_a_sampler_with_its_defaults() -> None:
+    assert {"sequential", "paradigms"} <= set(samplers.names())
+    for name in samplers.names():
+        assert callable(samplers.get(name))
+        assert samplers.get(name) == samplers.get(name)
+
+
+def test_paradigms_has_the_papers_defaults() -> None:
+    sampler = samplers.get("paradigms")
+    assert (sampler.window, sampler.acceptance.tolerance) == (20, 0.1)
+    assert sampler.max_rounds is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("heun", {}, "unknown sampler 'heun'.*sequential.*paradigms"),
+        ("paradigms", {"windwo": 3}, "no option.*windwo.*window"),
+        ("sequential", {"window": 3}, "no option.*window"),
+        ("paradigms", {"window": 0}, "window is 0"),
+        ("paradigms", {"window": -1}, "window is -1"),
+        ("paradigms", {"window": 2.5}, "window is 2.5"),
+        ("paradigms", {"window": "20"}, "window is '20'"),
+        ("paradigms", {"window": True}, "window is True"),
+        ("paradigms", {"max_rounds": 0}, "max_rounds is 0"),
+        ("paradigms", {"tolerance": -0.1}, "tolerance is -0.1"),
+        ("paradigms", {"tolerance": float("nan")}, "tolerance is nan"),
+        ("paradigms", {"tolerance": float("inf")}, "tolerance is inf"),
+        ("paradigms", {"tolerance": "0.1"}, "tolerance is '?0.1"),
+        ("paradigms", {"tolerance": None}, "tolerance is None"),
+    ],
+)
+def test_a_wrong_name_or_option_is_refused(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        samplers.get(name, **options)

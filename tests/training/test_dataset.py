@@ -1,0 +1,200 @@
+"""Windows follow the original project's padding rules; keypoints follow the simulator's order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gym_pusht.envs.pusht as pusht
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from para_policy.errors import DataError
+from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.training.dataset import (
+    ChunkDataset,
+    Columns,
+    RigidPoints,
+    read_features,
+    window_starts,
+)
+from para_policy.training.replay_buffer import ReplayBuffer
+from tests.fixtures_checkpoint import tiny_config
+from tests.training.demonstrations import REPOSITORY, real_demonstrations
+
+
+def naive_windows(
+    episode_ends: list[int], episodes: list[int], horizon: int, before: int, after: int
+) -> list[list[int]]:
+    """Step indices of every window, by the rules of the original sequence sampler.
+
+    A window starts at most `before` steps before its episode and ends at most `after` steps
+    behind it; what lies outside is the first or the last step of the episode, repeated.
+    """
+    windows = []
+    for episode in episodes:
+        begin = 0 if episode == 0 else episode_ends[episode - 1]
+        length = episode_ends[episode] - begin
+        for start in range(-before, length - horizon + after + 1):
+            inside = [start + k for k in range(horizon) if 0 <= start + k < length]
+            window = [inside[0]] * -min(start, 0) + inside
+            window += [inside[-1]] * (horizon - len(window))
+            windows.append([begin + step for step in window])
+    return windows
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[list[int], list[int], PolicyConfig]:
+    lengths = draw(st.lists(st.integers(1, 25), min_size=1, max_size=4))
+    episodes = draw(st.sets(st.integers(0, len(lengths) - 1), min_size=1))
+    horizon = draw(st.sampled_from([4, 8, 16]))
+    observed = draw(st.integers(1, min(3, horizon)))
+    config = PolicyConfig(
+        inputs={"x": (1,)},
+        action_names=("a",),
+        n_obs_steps=observed,
+        horizon=horizon,
+        n_action_steps=draw(st.integers(1, horizon - observed + 1)),
+        network=UnetConfig(down_dims=(8, 16)),
+        noise_scheduler={"_class_name": "DDPMScheduler"},
+    )
+    return np.cumsum(lengths).tolist(), sorted(episodes), config
+
+
+def dataset(ends: list[int], episodes: list[int], config: PolicyConfig) -> ChunkDataset:
+    """Every feature is the number of its step, so that a window tells where it came from."""
+    number = torch.arange(ends[-1], dtype=torch.float32)[:, None]
+    features = {"observation": number, "action": number + 0.5}
+    return ChunkDataset(features, np.array(ends), np.array(episodes), config)
+
+
+@settings(max_examples=80, deadline=None)
+@given(cuts())
+def test_windows_are_those_of_the_original_sampler(
+    case: tuple[list[int], list[int], PolicyConfig],
+) -> None:
+    ends, episodes, config = case
+    before, after = config.n_obs_steps - 1, config.n_action_steps - 1
+    expected = naive_windows(ends, episodes, config.horizon, before, after)
+    data = dataset(ends, episodes, config)
+    assert len(data) == len(expected)
+    batch = data.batch(torch.arange(len(data)))
+    assert (batch["action"][..., 0] - 0.5).tolist() == expected
+    assert batch["observation"][..., 0].tolist() == [w[: config.n_obs_steps] for w in expected]
+
+
+def test_one_item_is_a_row_of_the_batch() -> None:
+    data = dataset([20, 50], [0, 1], tiny_config())
+    batch = data.batch(torch.tensor([3, 7]))
+    assert batch["observation"].shape == (2, 2, 1)
+    assert batch["action"].shape == (2, 16, 1)
+    for key in batch:
+        assert torch.equal(data[7][key], batch[key][1])
+
+
+def test_pusht_windows_are_as_many_as_the_original_counts() -> None:
+    """To = 2, Tp = 16, Ta = 8: an episode of L steps gives L - 7 windows."""
+    assert len(window_starts(np.array([100, 49]), 16, 1, 7)) == (100 - 7) + (49 - 7)
+    assert window_starts(np.array([3]), 16, 1, 7).shape == (0, 2)
+
+
+STATE = Columns(array="state", columns=(0, 1))
+ACTION = Columns(array="action")
+
+
+def policy_config(**inputs: tuple[int, ...]) -> PolicyConfig:
+    return tiny_config().model_copy(update={"inputs": inputs})
+
+
+def test_columns_are_picked_and_flattened(zarr_path: Path) -> None:
+    buffer = ReplayBuffer(zarr_path)
+    picked = Columns(array="state", columns=(4, 0)).read(buffer)
+    np.testing.assert_array_equal(picked, buffer.array("state")[:, [4, 0]])
+    assert picked.dtype == np.float32
+
+
+def test_features_are_read_in_the_policys_order(zarr_path: Path) -> None:
+    config = policy_config(agent_pos=(2,))
+    features = read_features(ReplayBuffer(zarr_path), {"agent_pos": STATE}, ACTION, config)
+    assert {name: values.shape for name, values in features.items()} == {
+        "agent_pos": (95, 2),
+        "action": (95, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("observations", "action", "inputs", "message"),
+    [
+        ({}, ACTION, {"agent_pos": (2,)}, "describes.*agent_pos"),
+        ({"agent": STATE}, ACTION, {"agent_pos": (2,)}, "agent.*agent_pos"),
+        ({"agent_pos": STATE}, ACTION, {"agent_pos": (3,)}, "agent_pos has 2 columns.*3"),
+        ({"agent_pos": STATE}, Columns(array="state"), {"agent_pos": (2,)}, "action has 5.*2"),
+        ({"agent_pos": Columns(array="img")}, ACTION, {"agent_pos": (2,)}, "no data/img"),
+        (
+            {"agent_pos": Columns(array="state", columns=(0, 5))},
+            ACTION,
+            {"agent_pos": (2,)},
+            "data/state has 5 columns",
+        ),
+    ],
+)
+def test_features_that_do_not_fit_the_policy_are_refused(
+    zarr_path: Path, observations: Any, action: Any, inputs: Any, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read_features(ReplayBuffer(zarr_path), observations, action, policy_config(**inputs))
+
+
+@pytest.mark.parametrize("columns", [(), (-1, 0)])
+def test_columns_that_do_not_exist_are_refused(zarr_path: Path, columns: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="columns"):
+        Columns(array="state", columns=columns).read(ReplayBuffer(zarr_path))
+
+
+def shipped_points() -> RigidPoints:
+    content = yaml.safe_load((REPOSITORY / "configs" / "pusht_state.yaml").read_text())
+    return RigidPoints.model_validate(content["data"]["observations"]["environment_state"])
+
+
+def simulator_keypoints(poses: np.ndarray) -> np.ndarray:
+    """What gym-pusht itself reports for a block at these poses, (n, 16)."""
+    block, shapes = pusht.PushTEnv.add_tee(pusht.pymunk.Space(), (0, 0), 0)
+    rows = []
+    for x, y, angle in poses:
+        block.angle = float(angle)
+        block.position = (float(x), float(y))  # last: turning moves a block off its position
+        rows.append(pusht.PushTEnv.get_keypoints(shapes).flatten())
+    return np.array(rows)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(50, 450), st.floats(50, 450), st.floats(-7, 7))
+def test_the_shipped_keypoints_are_the_simulators_in_its_order(
+    x: float, y: float, angle: float
+) -> None:
+    """Another order trains without any error, and the policy fails in the simulator."""
+    pose = np.array([[x, y, angle]])
+    expected = simulator_keypoints(pose)
+    np.testing.assert_allclose(shipped_points().transform(pose), expected, atol=1e-9)
+
+
+def test_recorded_states_give_the_simulators_keypoints() -> None:
+    buffer = ReplayBuffer(real_demonstrations())
+    points = shipped_points().read(buffer)[::97]
+    poses = buffer.array("state")[::97, 2:5].astype(np.float64)
+    np.testing.assert_allclose(points, simulator_keypoints(poses), atol=1e-3)
+
+
+def test_the_environment_observes_the_same_keypoints() -> None:
+    """Through a reset: the environment turns the block about its centre of mass, then steps."""
+    environment = pusht.PushTEnv(obs_type="environment_state_agent_pos")
+    state = np.array([100.0, 120.0, 300.0, 250.0, 0.7])
+    observation, _ = environment.reset(options={"reset_to_state": state})
+    block = environment.block
+    pose = np.array([[*block.position, block.angle]])
+    expected = np.asarray(observation["environment_state"])[None]
+    np.testing.assert_allclose(shipped_points().transform(pose), expected, atol=1e-4)
