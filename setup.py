@@ -44,7 +44,7 @@ setup(
     extras_require={
         "train": ["accelerate"],
         "test": ["accelerate", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist"],
-        "dev": ["import-linter", "mypy", "ruff", "types-PyYAML"],
+        "dev": ["import-linter", "mypy", "ruff", "scipy-stubs", "types-PyYAML"],
     },
     entry_points={
         "console_scripts": [

@@ -135,7 +135,11 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
 
 def table(report: Mapping[str, Any]) -> Table:
     """The report as a table for the terminal."""
-    view = Table(title=title(report))
+    view = Table(
+        title=title(report),
+        caption="error: largest coordinate difference to sequential with the same noise, "
+        "in normalised action units",
+    )
     for column in COLUMNS:
         view.add_column(column, justify="left" if column == "sampler" else "right")
     for row in rows(report):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from para_policy import bench
-from sim import plots, tables
+from sim import plots, report, tables
 
 HEADER = """# Results
 
@@ -23,34 +22,22 @@ BENCH_NOTE = """Error: largest coordinate difference to `sequential` with the sa
 over the observations. Evals: network rows. Speed-up: ratio of the median latencies."""
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose first column is text and whose others are numbers."""
-    ruler = ["---"] + ["---:"] * (len(columns) - 1)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
-
-
 def page(folder: Path, images: Path) -> str:
     """The whole page; saves the plots in `images`."""
     parts = [HEADER, "## Samplers on the same observations"]
     for name in ("bench_ddpm100", "bench_ddim16"):
-        report = json.loads((folder / f"{name}.json").read_text())
-        parts += [f"### {bench.title(report)}", markdown_table(bench.COLUMNS, bench.rows(report))]
+        measured = json.loads((folder / f"{name}.json").read_text())
+        parts += [
+            f"### {bench.title(measured)}",
+            tables.markdown(bench.COLUMNS, bench.rows(measured)),
+        ]
     parts += [BENCH_NOTE, "## Closed loop in PushT"]
     document = json.loads((folder / "evaluate.json").read_text())
-    parts += [
-        tables.lead(document),
-        markdown_table(tables.RESULT_COLUMNS, tables.result_rows(document)),
-        tables.RESULT_NOTE,
-        f"### Compared with `{document['reference']}`",
-        markdown_table(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
-        tables.PAIRED_NOTE,
-    ]
+    parts += report.markdown_parts(document)
     for plot in (plots.rewards, plots.paired_rewards, plots.rounds, plots.residuals):
         name = f"{plot.__name__}.png"
         plots.save(plot, document, images / name)
         parts.append(f"![{plot.__name__.replace('_', ' ')}](images/{name})")
-    facts = [f"- {name}: {value}" for name, value in tables.circumstances(document).items()]
-    parts += ["## Circumstances", "\n".join(facts)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

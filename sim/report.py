@@ -27,7 +27,7 @@ PAGE = Template("""<!doctype html>
 <style>
 body { margin: 0; background: #f5f6f7; color: #26292e;
        font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 980px; margin: 32px auto; padding: 28px 44px 40px; background: #fff;
+main { max-width: 1080px; margin: 32px auto; padding: 28px 44px 40px; background: #fff;
        border: 1px solid #e3e5e8; border-radius: 10px; }
 h1 { font-size: 27px; margin: 8px 0 4px; }
 h2 { font-size: 19px; margin: 38px 0 6px; }
@@ -39,6 +39,8 @@ th, td { padding: 7px 10px; text-align: right; border-bottom: 1px solid #e9ebee;
          white-space: nowrap; }
 th { color: #5a6068; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
+.figures { display: flex; flex-wrap: wrap; gap: 0 36px; }
+.figures section { flex: 1 1 430px; max-width: 500px; }
 figure { margin: 10px 0 0; }
 figure img { max-width: 100%; }
 figcaption, .note { color: #5a6068; font-size: 14px; max-width: 46em; }
@@ -58,7 +60,11 @@ FIGURES: tuple[tuple[str, Callable[[Document], Figure], str], ...] = (
         "Max reward is the best coverage of the goal during the episode, divided by 0.95 and cut "
         "off at 1, where the episode ends in success.",
     ),
-    ("Paired difference", plots.paired_differences, "Mean over the episodes."),
+    (
+        "Paired difference",
+        plots.paired_differences,
+        "Equivalent if the whole interval lies within the shaded margin.",
+    ),
     (
         "Episode by episode",
         plots.paired_rewards,
@@ -121,13 +127,14 @@ def write_html(document: Document, path: Path) -> None:
             _html_table(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
             f'<p class="note">{escape(tables.PAIRED_NOTE)}</p>',
         ]
-    for heading, plot, caption in FIGURES:
-        if _has_data(document, plot):
-            sections.append(
-                f"<h2>{heading}</h2><figure>"
-                f'<img alt="{heading}" src="{plots.render(plot, document)}">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>"
-            )
+    figures = (
+        f"<section><h2>{heading}</h2><figure>"
+        f'<img alt="{heading}" src="{plots.render(plot, document)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
+        for heading, plot, caption in FIGURES
+        if _has_data(document, plot)
+    )
+    sections.append(f'<div class="figures">{"".join(figures)}</div>')
     facts = (
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
         for name, value in tables.circumstances(document).items()
@@ -143,22 +150,25 @@ def write_html(document: Document, path: Path) -> None:
 
 def write_markdown(document: Document, path: Path) -> None:
     """Write the tables and the circumstances as a Markdown page."""
+    write_text(path, "\n\n".join([f"# {tables.title(document)}", *markdown_parts(document)]) + "\n")
+
+
+def markdown_parts(document: Document) -> list[str]:
+    """The paragraphs and tables of the Markdown page, without its title."""
     parts = [
-        f"# {tables.title(document)}",
         tables.lead(document),
-        _markdown_table(tables.RESULT_COLUMNS, tables.result_rows(document)),
+        tables.markdown(tables.RESULT_COLUMNS, tables.result_rows(document)),
         tables.RESULT_NOTE,
     ]
     if document["paired"]:
         parts += [
-            f"## Compared with `{document['reference']}`",
-            _markdown_table(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
+            f"### Compared with `{document['reference']}`",
+            tables.markdown(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
             tables.PAIRED_NOTE,
         ]
     facts = [f"- {name}: {value}" for name, value in tables.circumstances(document).items()]
-    parts += ["## Circumstances", "\n".join(facts)]
-    parts += ["## Run it again", f"```bash\n{tables.command(document)}\n```"]
-    write_text(path, "\n\n".join(parts) + "\n")
+    command = f"```bash\n{tables.command(document)}\n```"
+    return [*parts, "### Circumstances", "\n".join(facts), "### Run it again", command]
 
 
 def _has_data(document: Document, plot: Callable[[Document], Figure]) -> bool:
@@ -178,11 +188,6 @@ def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruler = ["---"] + ["---:"] * (len(columns) - 1)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
 
 
 def main() -> None:

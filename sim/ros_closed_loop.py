@@ -19,8 +19,10 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from para_policy import samplers
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
 from para_policy.errors import InputError
+from para_policy.formats.native import read_config
 from sim.env import MAX_STEPS
 from sim.episode import Chunk, Episode
 from sim.ros_processes import RosProcesses
@@ -192,6 +194,9 @@ def _main(arguments: Arguments) -> None:
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
     except ValueError as error:
         raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
+    # Cheap to find out here, while the nodes would take seconds to start and say the same.
+    read_config(arguments.loop.checkpoint)
+    samplers.get(arguments.loop.sampler)
     if arguments.json is not None:
         check_output_file(arguments.json)
     if arguments.record is not None:

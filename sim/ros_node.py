@@ -22,6 +22,7 @@ from std_srvs.srv import Trigger
 
 from para_policy.ros.conversions import ns_to_stamp
 from para_policy.ros.parameters import Parameter, declare, value
+from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
 from sim.env import CONTROL_DT, MAX_STEPS, Observation
 from sim.ros_episode import LiveEpisode
@@ -88,7 +89,9 @@ class PushTSim(Node):
             self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
         if value(self, "publish_image"):
             self._images = self.create_publisher(Image, "image", 10)
-        self.create_subscription(Float64MultiArray, "command", self._receive, 10)
+        self.create_subscription(
+            Float64MultiArray, "command", self._receive, for_mode(self._lockstep)
+        )
         self.create_service(Trigger, "~/reset", self._reset)
         # On the steady clock: ROS time may be the very time that this node makes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -179,7 +182,7 @@ class PushTSim(Node):
         )
 
     def _send_again(self) -> None:
-        """In lockstep, repeat the present for a node that has joined only now."""
+        """In lockstep, repeat the present for a node that has joined or was activated only now."""
         if self._running and self._stalled:
             self._publish(self._episode.observation())
         self._stalled = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.progress import verdict
@@ -17,14 +17,12 @@ RESULT_COLUMNS = (
     "Rounds",
     "Evals",
     "Converged",
-    "p50 ms",
-    "p95 ms",
-    "p99 ms",
+    "Latency, ms",
 )
 RESULT_NOTE = (
     "Intervals are 95 %: bootstrap for means, Wilson for success. Rounds (batched network calls, "
-    "mean and max) and evals (network rows, mean) are per chunk. Latency is the wall time from "
-    "observation to actions of one robot (batch 1), in closed loop and after warm-up."
+    "mean and max) and evals (network rows, mean) are per chunk. Latency (p50 / p95 / p99) is the "
+    "wall time from observation to actions of one robot (batch 1), in closed loop, after warm-up."
 )
 PAIRED_COLUMNS = ("Sampler", "Difference", "95 % interval", "Verdict", "First-chunk error")
 PAIRED_NOTE = (
@@ -34,6 +32,12 @@ PAIRED_NOTE = (
     "median / p95 / max over the episodes, in normalised action units (the demonstrations span "
     "-1 to 1)."
 )
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    ruler = ["---"] + ["---:"] * (len(columns) - 1)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
 
 
 def title(document: Document) -> str:
@@ -62,7 +66,7 @@ def result_rows(document: Document) -> list[list[str]]:
             f"{result['rounds_mean']:.1f} ({result['rounds_max']})",
             f"{result['evals_mean']:.0f}",
             f"{100 * result['converged_rate']:.1f} %",
-            *(_or_dash(result["latency_ms"][key]) for key in ("p50", "p95", "p99")),
+            _latency(result["latency_ms"]),
         ]
         for name, result in document["samplers"].items()
     ]
@@ -126,5 +130,6 @@ def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _latency(percentiles: Mapping[str, float | None]) -> str:
+    values = (percentiles[name] for name in ("p50", "p95", "p99"))
+    return " / ".join("-" if value is None else f"{value:.0f}" for value in values)

@@ -16,7 +16,6 @@ from para_policy import Process
 from para_policy.errors import InputError
 from para_policy.schedulers import build_scheduler
 
-
 # numpy 2 warns about how diffusers converts a tensor.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -19,6 +19,7 @@ from para_policy.errors import ParaPolicyError
 from para_policy.ros import diagnostics
 from para_policy.ros.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.parameters import NO_NAMES, Parameter, declare, names, value
+from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
 
 PARAMETERS = (
@@ -47,9 +48,10 @@ class ChunkExecutor(Node):
         self._refusal = ""
         self._refused = 0
         self._playing = False
-        self._commands = self.create_publisher(Float64MultiArray, "~/command", 10)
+        qos = for_mode(self._lockstep)
+        self._commands = self.create_publisher(Float64MultiArray, "~/command", qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_subscription(JointTrajectory, "action_chunk", self._receive, 10)
+        self.create_subscription(JointTrajectory, "action_chunk", self._receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
         if self._lockstep:
             self.create_subscription(ClockMessage, "/clock", self._follow_clock, 10)
@@ -82,8 +84,8 @@ class ChunkExecutor(Node):
         self._answer_tick()
 
     def _answer_tick(self) -> None:
-        """Send the command of this tick, once, and only to a simulator that listens."""
-        if self._enabled and self._commands.get_subscription_count():
+        """Send the command of this tick, once."""
+        if self._enabled:
             self._send(self._player.answer_tick(self._tick_ns))
 
     def _play(self) -> None:

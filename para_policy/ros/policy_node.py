@@ -24,6 +24,7 @@ from para_policy.ros.lifecycle import logged, survive_invalid_requests
 from para_policy.ros.parameters import declare, names, value
 from para_policy.ros.planner import Plan, Planner
 from para_policy.ros.policy_parameters import PARAMETERS, load_planner
+from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
 from para_policy.ros.worker import Worker
 
@@ -124,7 +125,8 @@ class PolicyNode(LifecycleNode):
         self._worker = self._planner = None
 
     def _create_interface(self, inputs: dict[str, InputMapping]) -> None:
-        self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", 10)
+        qos = for_mode(value(self, "lockstep"))
+        self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", qos)
         self._undo.append(functools.partial(self.destroy_lifecycle_publisher, self._chunks))
         self._infos = self.create_lifecycle_publisher(DiagnosticStatus, "~/chunk_info", 10)
         self._undo.append(functools.partial(self.destroy_lifecycle_publisher, self._infos))
@@ -160,16 +162,15 @@ class PolicyNode(LifecycleNode):
             return
         try:
             plan = self._planner.plan(self._now_ns())
+            if plan is None or not self._active:
+                return
+            self._publish(plan)
+            self._problem = ""
         except ParaPolicyError as error:
             self._problem = f"no chunk: {error}"
         except Exception as error:  # the node lives on: the next observation may be a better one
             self.get_logger().error(traceback.format_exc())
             self._problem = f"no chunk: {error!r}"
-        else:
-            if plan is None or not self._active:
-                return
-            self._publish(plan)
-            self._problem = ""
         self._report_change()
 
     def _publish(self, plan: Plan) -> None:
@@ -211,8 +212,11 @@ class PolicyNode(LifecycleNode):
         """Log and publish health at once where it differs from what was last said."""
         level, message = self._health()
         if message != self._reported:
-            log = self.get_logger().info if level == diagnostics.OK else self.get_logger().warning
-            log(message)
+            # Two lines on purpose: rclpy refuses one call site with two severities.
+            if level == diagnostics.OK:
+                self.get_logger().info(message)
+            else:
+                self.get_logger().warning(message)
             self._reported = message
             self._report()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 
 
@@ -10,7 +11,7 @@ class Worker:
     """Calls `work` in its own thread after `wake`; wakes that come during a call become one.
 
     So the work always looks at the newest state of the world, and never at a queue of old ones.
-    `work` must not raise.
+    What `work` raises is printed, and the next wake calls it again.
     """
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
@@ -35,4 +36,7 @@ class Worker:
             self._wake.clear()
             if self._stopping:
                 return
-            self._work()
+            try:
+                self._work()
+            except Exception:  # a defect in one call must not silently end all later ones
+                traceback.print_exc()

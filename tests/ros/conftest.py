@@ -69,9 +69,9 @@ class Graph:
         self.probe.create_subscription(kind, topic, received.append, qos)
         return received
 
-    def talk(self, kind: type, topic: str) -> Any:
+    def talk(self, kind: type, topic: str, qos: Any = 10) -> Any:
         """A publisher that is connected to a subscriber."""
-        publisher = self.probe.create_publisher(kind, topic, 10)
+        publisher = self.probe.create_publisher(kind, topic, qos)
         self.wait(lambda: publisher.get_subscription_count() > 0)
         return publisher
 

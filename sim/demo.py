@@ -1,0 +1,211 @@
+"""`make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
+
+Then the same episodes are played in one process, in parallel and in sequence, to show that neither
+ROS nor the parallel sampler changes what the robot does.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from para_policy import bench, load_policy
+from para_policy.command_line import check_output_folder, run, write_text
+from para_policy.errors import InputError
+from para_policy.formats.native import read_observations
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+from sim.env import CONTROL_DT, MAX_STEPS
+from sim.episode import Episode
+from sim.plots import STYLE
+from sim.rollout import rollout
+from sim.ros_closed_loop import LoopSettings, play_episodes
+from sim.video import write_mp4
+
+REFERENCE = bench.REFERENCE
+_BROAD: dict[str, Any] = {"linewidth": 5, "alpha": 0.35}
+_THIN: dict[str, Any] = {"linewidth": 1.2}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Drive PushT over ROS 2 with parallel sampling and compare with sequential sampling."""
+
+    checkpoint: Path = Path("checkpoints/pusht_state")
+    """Checkpoint directory."""
+    sampler: str = "paradigms"
+    """The parallel sampler."""
+    episodes: int = 3
+    """Episodes, each from its own start state."""
+    seed: int = 100000
+    """Seed of the first episode."""
+    observations: int = 12
+    """Observations for the comparison chunk by chunk."""
+    output: Path = Path("outputs/demo")
+    """Receives demo.mp4, demo.png and demo.json."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """The same episodes three times."""
+
+    over_ros: list[Episode]
+    in_process: list[Episode]
+    sequential: list[Episode]
+
+    @property
+    def path_difference(self) -> float:
+        """Largest difference in pixels or radians between the ROS run and the one in process."""
+        pairs = zip(self.over_ros, self.in_process, strict=True)
+        return max(
+            float(np.abs(a.states - b.states).max()) if a.steps == b.steps else float("inf")
+            for a, b in pairs
+        )
+
+
+def demo(arguments: Arguments, console: Console) -> None:
+    """Play, compare, and write everything to `arguments.output`."""
+    if arguments.episodes < 1:
+        raise InputError(f"--episodes is {arguments.episodes}; expected at least 1")
+    check_output_folder(arguments.output)
+    policy = load_policy(arguments.checkpoint)
+    observations = read_observations(arguments.checkpoint)
+    seeds = range(arguments.seed, arguments.seed + arguments.episodes)
+    console.print(
+        f"[bold]{arguments.checkpoint}[/bold] drives PushT: pusht_sim, policy_node and "
+        f"chunk_executor are three processes that talk over ROS 2 topics. Chunks are sampled "
+        f"with [bold]{arguments.sampler}[/bold], in simulated time."
+    )
+    played = _play(arguments, policy, seeds, console)
+    console.print(f"Comparing {arguments.observations} chunks with the same observation and noise")
+    comparison = bench.Benchmark((REFERENCE, arguments.sampler), None, None, arguments.observations)
+    report = {
+        **bench.describe_machine(policy),
+        "scheduler": "ddpm",
+        "steps": policy.process().num_steps,
+        "observations": arguments.observations,
+        "samplers": bench.run(comparison, policy, observations),
+    }
+    _write(arguments, played, report)
+    console.print(bench.table(report))
+    console.print(_reward_table(arguments.sampler, played))
+    for name in ("demo.mp4", "demo.png", "demo.json"):
+        console.print(f"  {arguments.output / name}")
+
+
+def _play(
+    arguments: Arguments, policy: DiffusionPolicy, seeds: Sequence[int], console: Console
+) -> Played:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+
+        def bar(description: str) -> Callable[[int], None]:
+            task = progress.add_task(description, total=MAX_STEPS * len(seeds))
+            return lambda steps: progress.advance(task, steps)
+
+        total = bar(f"{arguments.sampler}, over ROS 2")
+        reached: dict[int, int] = {}
+
+        def on_ros(seed: int, steps: int) -> None:
+            total(steps - reached.get(seed, 0))
+            reached[seed] = steps
+
+        settings = LoopSettings(arguments.checkpoint, arguments.sampler)
+        over_ros = play_episodes(settings, seeds, on_progress=on_ros)
+        total(MAX_STEPS * len(seeds) - sum(reached.values()))
+        # One at a time, as the node plays them: the shape of a batch changes the last bits.
+        advance = bar(f"{arguments.sampler}, in process")
+        in_process = [
+            rollout(policy, [seed], sampler=arguments.sampler, on_progress=advance)[0]
+            for seed in seeds
+        ]
+        sequential = rollout(policy, seeds, sampler=REFERENCE, on_progress=bar(f"{REFERENCE}"))
+    return Played(over_ros, in_process, sequential)
+
+
+def _reward_table(sampler: str, played: Played) -> Table:
+    difference = played.path_difference
+    table = Table(
+        title=f"Max reward (1 = success). Largest difference of the path over ROS 2 to the same "
+        f"run in process: {difference:.1e} px"
+    )
+    table.add_column("start state")
+    for heading in (f"{sampler} over ROS 2", f"{sampler} in process", REFERENCE):
+        table.add_column(heading, justify="right")
+    for ros, own, exact in zip(played.over_ros, played.in_process, played.sequential, strict=True):
+        cells = [f"{e.max_reward:.3f} in {e.steps * CONTROL_DT:.0f} s" for e in (ros, own, exact)]
+        table.add_row(str(ros.seed), *cells)
+    return table
+
+
+def _write(arguments: Arguments, played: Played, report: dict[str, Any]) -> None:
+    best = max(played.over_ros, key=lambda episode: episode.max_reward)
+    write_mp4({f"{arguments.sampler}, over ROS 2": best}, arguments.output / "demo.mp4")
+    _plot(arguments, played, arguments.output / "demo.png")
+    runs = {
+        f"{arguments.sampler}_over_ros": played.over_ros,
+        f"{arguments.sampler}_in_process": played.in_process,
+        f"{REFERENCE}_in_process": played.sequential,
+    }
+    document = {
+        "comparison": report,
+        "largest_path_difference_ros_to_in_process": played.path_difference,
+        "max_reward": {
+            name: {episode.seed: episode.max_reward for episode in episodes}
+            for name, episodes in runs.items()
+        },
+    }
+    write_text(arguments.output / "demo.json", json.dumps(document, indent=2) + "\n")
+
+
+def _plot(arguments: Arguments, played: Played, path: Path) -> None:
+    """Reward over time of every episode, and the rounds of every chunk."""
+    with plt.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+        for index, (ros, exact) in enumerate(zip(played.over_ros, played.sequential, strict=True)):
+            # The reference is broad and pale, so that it shows where both are the same.
+            for episode, line in ((exact, _BROAD), (ros, _THIN)):
+                seconds = CONTROL_DT * np.arange(1, episode.steps + 1)
+                left.plot(seconds, episode.rewards, color=f"C{index}", **line)
+        left.plot([], [], color="gray", label=f"{REFERENCE}, in process", **_BROAD)
+        left.plot([], [], color="gray", label=f"{arguments.sampler}, over ROS 2", **_THIN)
+        left.set(xlabel="time, s", ylabel="reward", ylim=(0, 1.03))
+        left.legend(loc="lower right")
+        rounds = [chunk.rounds for episode in played.over_ros for chunk in episode.chunks]
+        right.hist(rounds, bins=np.arange(0.5, max(rounds) + 1.5), color="C0")
+        steps = played.sequential[0].chunks[0].rounds
+        right.axvline(steps, color="gray", linestyle=":", label=f"{REFERENCE}: {steps}")
+        right.yaxis.get_major_locator().set_params(integer=True)
+        right.set(xlabel="network calls in a row, per chunk", ylabel="chunks", xlim=(0, steps + 5))
+        right.legend()
+        figure.savefig(path, dpi=130)
+        plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.demo")
+    console = Console()
+    try:
+        return run(lambda: demo(arguments, console))
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
