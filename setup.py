@@ -19,6 +19,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
         (f"share/{NAME}/config", glob("config/*.yaml")),
+        (f"share/{NAME}/configs", glob("configs/*.yaml")),
         # colcon puts the console scripts there; pip does not, and `ros2 run` looks nowhere else.
         (f"lib/{NAME}", glob("libexec/*")),
     ],

@@ -186,7 +186,11 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.ros_closed_loop")
-    return run(lambda: _main(arguments))
+    try:
+        return run(lambda: _main(arguments))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _main(arguments: Arguments) -> None:

@@ -138,5 +138,5 @@ def test_another_sampler_keeps_the_trained_noise_schedule(kind: str) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_the_choices() -> None:
-    with pytest.raises(InputError, match="heun.*ddim"):
+    with pytest.raises(InputError, match=r"heun.*ddim"):
         build_scheduler(TRAINED, "heun")

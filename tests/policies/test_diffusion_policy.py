@@ -140,7 +140,7 @@ def test_steps_choose_the_number_of_network_calls(policy: DiffusionPolicy) -> No
 
 def test_a_step_count_that_a_solver_cannot_take_says_so(policy: DiffusionPolicy) -> None:
     """DPM-Solver's spacing repeats noise levels when it is asked for every training step."""
-    with pytest.raises(InputError, match="num_steps|fewer steps"):
+    with pytest.raises(InputError, match=r"num_steps|fewer steps"):
         policy.sample(one(observations()), scheduler="dpmsolver++")
 
 
@@ -194,7 +194,7 @@ def test_bad_input_is_refused_by_name(
 def test_a_device_that_cannot_be_used_is_refused(device: str) -> None:
     if device == "mps" and torch.backends.mps.is_available():
         pytest.skip("this machine has an mps device")
-    with pytest.raises(InputError, match="device .*available: cpu"):
+    with pytest.raises(InputError, match=r"device .*available: cpu"):
         check_device(device)
 
 

@@ -16,7 +16,7 @@ from para_policy.control import ActionChunk
 from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.conversions import chunk_to_message, ns_to_stamp
 from para_policy.ros.qos import for_mode
-from tests.ros.conftest import Graph
+from tests.ros.graph import Graph
 
 NAMES = ["x", "y"]
 DT_NS = 100_000_000

@@ -6,7 +6,7 @@ import pytest
 
 from para_policy.errors import InputError
 from para_policy.ros.inputs import load_inputs
-from tests.ros.conftest import CONFIG
+from tests.ros.graph import CONFIG
 
 SHAPES = {"environment_state": (16,), "agent_pos": (2,)}
 JOINTS = "inputs: {a: {topic: t, type: sensor_msgs/msg/JointState, joints: [x]}}"

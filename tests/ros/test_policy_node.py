@@ -24,7 +24,7 @@ from para_policy.ros import policy_node as policy_node_module
 from para_policy.ros.conversions import message_to_chunk, ns_to_stamp, stamp_to_ns
 from para_policy.ros.diagnostics import status_values
 from para_policy.ros.policy_node import PolicyNode
-from tests.ros.conftest import CONFIG, Graph
+from tests.ros.graph import CONFIG, Graph
 
 DT_NS = 100_000_000
 T0 = 50 * 10**9

@@ -15,7 +15,7 @@ from para_policy.ros.conversions import stamp_to_ns
 from para_policy.ros.qos import for_mode
 from sim.env import PushT, legacy_start_state
 from sim.ros_node import DT_NS, PushTSim
-from tests.ros.conftest import Graph
+from tests.ros.graph import Graph
 
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -87,7 +88,7 @@ def test_the_marginal_variance_follows_the_noise_levels(
 def ddim_variance(abar: Tensor, eta: float) -> Tensor:
     """Song et al. 2021, eqs. 12 and 16, for E[x0 | x] = sqrt(abar) x, E[eps | x] = sqrt(1 - abar) x."""
     variance = [torch.ones((), dtype=torch.float64)]
-    for now, after in zip(abar[:-1], abar[1:], strict=True):
+    for now, after in pairwise(abar):
         added = eta**2 * (1 - after) / (1 - now) * (1 - now / after)
         gain = (after * now).sqrt() + ((1 - after - added) * (1 - now)).sqrt()
         variance.append(gain**2 * variance[-1] + added)
@@ -142,7 +143,7 @@ def test_first_order_dpmsolver_is_ddim(sampler: Sampler) -> None:
     trajectory = solve_gaussian(sampler, made, data, noise)
     expected = noise.initial
     abar = alpha_bars(made, Process.from_scheduler(made, N))
-    for now, after in zip(abar[:-1], abar[1:], strict=True):
+    for now, after in pairwise(abar):
         clean = data.clean(expected, now)
         eps = (expected - now.sqrt() * clean) / (1 - now).sqrt()
         expected = after.sqrt() * clean + (1 - after).sqrt() * eps

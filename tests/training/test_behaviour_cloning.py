@@ -113,7 +113,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 def test_a_finished_run_is_not_overwritten(zarr_path: Path, tmp_path: Path) -> None:
     train(config(zarr_path), tmp_path / "run", device="cpu")
     before = weights(tmp_path / "run")
-    with pytest.raises(InputError, match="already holds a run.*--resume"):
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
         train(config(zarr_path, seed=7), tmp_path / "run", device="cpu")
     assert weights(tmp_path / "run") == before
 
@@ -163,7 +163,7 @@ def test_features_are_normalised_to_the_unit_box(zarr_path: Path) -> None:
 
 def test_too_few_windows_for_a_batch_are_refused(tmp_path: Path) -> None:
     path = write_group(tmp_path / "demo.zarr", *circles((10,)))
-    with pytest.raises(DataError, match="3 training windows.*batch of 16.*batch_size"):
+    with pytest.raises(DataError, match=r"3 training windows.*batch of 16.*batch_size"):
         prepare_data(config(path))
 
 
@@ -218,10 +218,10 @@ def test_a_wrong_configuration_is_refused_by_key(tmp_path: Path, text: str, mess
 
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="absent.yaml"):
+    with pytest.raises(InputError, match=r"absent\.yaml"):
         TrainConfig.from_yaml(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="cannot read"):
         TrainConfig.from_yaml(tmp_path)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(InputError, match="binary.yaml"):
+    with pytest.raises(InputError, match=r"binary\.yaml"):
         TrainConfig.from_yaml(tmp_path / "binary.yaml")

@@ -29,7 +29,7 @@ def test_a_string_path_will_do(zarr_path: Path) -> None:
 
 
 def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="absent.zarr.*diffusion-policy.*--data"):
+    with pytest.raises(DataError, match=r"absent\.zarr.*diffusion-policy.*--data"):
         ReplayBuffer(tmp_path / "absent.zarr")
 
 

@@ -1,0 +1,106 @@
+"""Networks that are hard on purpose: discontinuous, expansive, overflowing, broken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from para_policy import Denoiser, Process, samplers
+from para_policy.samplers import Status
+from tests.problems import Network, Problem, problem, row_by_row, scheduler
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+KINDS = ["ddpm", "ddim", "dpmsolver++"]
+SEQUENTIAL = samplers.get("sequential")
+N = 20
+
+
+def with_network(kind: str, net: Network, num_steps: int = N, **options: object) -> Problem:
+    return Problem(net, Process.from_scheduler(scheduler(kind, **options), num_steps))
+
+
+def step_function(x: Tensor, t: Tensor) -> Tensor:
+    return torch.where(x > 0.1, 1.0, -1.0).to(x.dtype)
+
+
+def expansive(x: Tensor, t: Tensor) -> Tensor:
+    return torch.remainder(37.0 * x, 2.0) - 1.0
+
+
+def hashed(x: Tensor, t: Tensor) -> Tensor:
+    """A pseudo-random number of the last bits of x and t: no smoothness at all."""
+    mixed = x.double().contiguous().view(torch.int64) * 6364136223846793005
+    mixed = mixed + t.reshape(-1, *(1,) * (x.ndim - 1)) * 1442695040888963407
+    return ((mixed >> 33) % 2001 / 1000.0 - 1.0).to(x.dtype)
+
+
+@pytest.mark.parametrize("net", [step_function, expansive, hashed])
+@pytest.mark.parametrize("window", [5, None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_adversarial_networks_end_exactly_within_n_rounds(
+    kind: str, window: int | None, net: Network
+) -> None:
+    solved = with_network(kind, net)
+    noise = solved.noise(batch=4)
+    result = solved.solve(samplers.get("paradigms", window=window, tolerance=0.0), noise)
+    assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
+    assert result.rounds.max() <= N
+    assert set(result.status) == {Status.CONVERGED}
+
+
+def test_iterates_that_overflow_do_not_end_a_solve_that_is_finite() -> None:
+    """Guesses far down a window can explode while the true trajectory stays small.
+
+    The first rows of a window are right whatever the rows after them do, so N rounds suffice.
+    """
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(x.abs() > 30, x**9, -3 * x)
+
+    solved = with_network("ddpm", net, 40, clip_sample=False, prediction_type="sample")
+    noise = solved.noise(dtype=torch.float32)
+    expected = solved.solve(SEQUENTIAL, noise)
+    assert set(expected.status) == {Status.CONVERGED}
+    result = solved.solve(samplers.get("paradigms", tolerance=0.0), noise)
+    assert set(result.status) == {Status.CONVERGED}
+    assert torch.equal(result.sample, expected.sample)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("name", samplers.names())
+def test_a_network_that_breaks_for_one_sample_leaves_the_others_alone(
+    name: str, bad: float
+) -> None:
+    base = problem("ddpm", N)
+    broken = torch.tensor([0.0, bad, 0.0])
+
+    def net(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        late = (t < 50).to(x.dtype)[:, None, None]
+        poison = torch.where(late > 0, condition[:, None, None], torch.zeros_like(late))
+        return row_by_row(base.network)(x, t) + poison
+
+    noise = base.noise()
+    result = samplers.get(name)(Denoiser(net, broken), base.process, noise)
+    assert result.status == (Status.CONVERGED, Status.NON_FINITE, Status.CONVERGED)
+    assert result.converged.tolist() == [True, False, True]
+    alone = samplers.get(name)(
+        Denoiser(row_by_row(base.network)), base.process, noise.select([0, 2])
+    )
+    assert torch.equal(result.sample[[0, 2]], alone.sample)
+    assert result.rounds[[0, 2]].tolist() == alone.rounds.tolist()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 10.0])
+def test_a_network_that_breaks_in_the_very_last_step_is_noticed(tolerance: float) -> None:
+    """A loose tolerance accepts everything before it in one go."""
+    base = problem("ddim", N)
+    last = base.process.timesteps[-1]
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where((t == last)[:, None, None], torch.nan, base.network(x, t))
+
+    solved = Problem(net, base.process)
+    result = solved.solve(samplers.get("paradigms", tolerance=tolerance), solved.noise())
+    assert set(result.status) == {Status.NON_FINITE}
