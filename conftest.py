@@ -5,9 +5,19 @@ from __future__ import annotations
 import importlib.util
 import os
 
+from hypothesis import HealthCheck, settings
+
+# A busy machine must not fail a property; how long an example takes says nothing about it.
+settings.register_profile(
+    "any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any_machine")
+
 # Modules that import rclpy cannot even be collected on a machine without ROS 2.
 collect_ignore_glob: list[str] = []
 if importlib.util.find_spec("rclpy") is None:
     if os.environ.get("PARA_POLICY_REQUIRE_ROS"):
-        raise RuntimeError("PARA_POLICY_REQUIRE_ROS is set, but rclpy is not installed; run make setup")
+        raise RuntimeError(
+            "PARA_POLICY_REQUIRE_ROS is set, but rclpy is not installed; run make setup"
+        )
     collect_ignore_glob = ["para_policy/ros/*", "sim/ros_*"]

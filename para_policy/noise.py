@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class Noise:
         """
         drawn = []
         for seed in seeds:
-            generator = torch.Generator().manual_seed(int(seed))
+            generator = torch.Generator().manual_seed(_checked(seed))
             initial = torch.randn(1, *shape, generator=generator)
             drawn.append(torch.cat([initial, torch.randn(num_steps, *shape, generator=generator)]))
         if not drawn:
@@ -76,3 +77,13 @@ class Noise:
     def select(self, index: Sequence[int] | Tensor) -> Noise:
         """The noise of some samples of the batch."""
         return dataclasses.replace(self, initial=self.initial[index], steps=self.steps[index])
+
+
+def _checked(seed: int) -> int:
+    try:
+        value = operator.index(seed)
+    except TypeError as error:
+        raise InputError(f"seed is {seed!r}; expected an integer") from error
+    if not -(2**63) <= value < 2**64:
+        raise InputError(f"seed is {value}; expected -2**63 to 2**64 - 1")
+    return value

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from para_policy.schedulers import Scheduler, step_table
+from para_policy.schedulers import Scheduler
+from para_policy.step_table import step_table
 
 
 @dataclass(frozen=True)

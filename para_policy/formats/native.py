@@ -180,6 +180,10 @@ def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, MinMax
                 raise CheckpointError(
                     f"'{path}': '{key}' has shape {tuple(statistics[key].shape)}, config.json says ({width},)"
                 )
+        if (statistics[f"{name}.scale"] == 0).any():
+            raise CheckpointError(
+                f"'{path}': '{name}.scale' holds 0; every coordinate needs a range"
+            )
         normalizers[name] = MinMaxNormalizer(
             statistics[f"{name}.scale"], statistics[f"{name}.offset"]
         )

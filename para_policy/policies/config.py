@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from para_policy.schedulers import build_scheduler
 
 
 class UnetConfig(BaseModel):
@@ -12,10 +14,26 @@ class UnetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    down_dims: tuple[int, ...] = Field((256, 512, 1024), min_length=2)
+    down_dims: tuple[PositiveInt, ...] = Field((256, 512, 1024), min_length=2)
     step_embed_dim: int = Field(256, ge=4)
     kernel_size: int = Field(5, ge=1)
     n_groups: int = Field(8, ge=1)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> UnetConfig:
+        if any(channels % self.n_groups for channels in self.down_dims):
+            raise ValueError(
+                f"down_dims {self.down_dims} must be multiples of n_groups {self.n_groups}"
+            )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size is {self.kernel_size}; it must be odd to keep the horizon"
+            )
+        if self.step_embed_dim % 2:
+            raise ValueError(
+                f"step_embed_dim is {self.step_embed_dim}; half are sines: it must be even"
+            )
+        return self
 
 
 class PolicyConfig(BaseModel):
@@ -44,6 +62,12 @@ class PolicyConfig(BaseModel):
     def action_dim(self) -> int:
         return len(self.action_names)
 
+    @field_validator("noise_scheduler")
+    @classmethod
+    def _known_schedule(cls, value: dict[str, Any]) -> dict[str, Any]:
+        build_scheduler(value)
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> PolicyConfig:
         stride = 2 ** (len(self.network.down_dims) - 1)
@@ -57,6 +81,10 @@ class PolicyConfig(BaseModel):
             raise ValueError(
                 f"n_action_steps is {self.n_action_steps}; "
                 f"at most horizon - n_obs_steps + 1 = {available} fit"
+            )
+        if "action" in self.inputs:
+            raise ValueError(
+                "no input may be called 'action': its statistics would be the action's"
             )
         if any(size < 1 for shape in self.inputs.values() for size in shape):
             raise ValueError(f"inputs must have positive sizes, got {self.inputs}")

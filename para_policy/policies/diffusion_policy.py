@@ -137,13 +137,12 @@ class DiffusionPolicy:
         """
         start = time.perf_counter()
         solver = samplers.get(sampler) if isinstance(sampler, str) else sampler
-        batched = isinstance(seed, Sequence)
-        seeds = [int(value) for value in seed] if isinstance(seed, Sequence) else [int(seed)]
+        batched = isinstance(seed, (Sequence, np.ndarray))
+        seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
         values = self._check(obs, batched=batched)
-        if any(len(value) != len(seeds) for value in values.values()):
-            raise InputError(
-                f"{len(seeds)} seeds for {len(next(iter(values.values())))} observations"
-            )
+        for name, value in values.items():
+            if len(value) != len(seeds):
+                raise InputError(f"{len(seeds)} seeds for {len(value)} observations {name!r}")
         process = self.process(scheduler, steps)
         shape = (self.config.horizon, self.config.action_dim)
         noise = Noise.from_seeds(seeds, shape, process.num_steps, device=self.device)

@@ -36,9 +36,10 @@ class ChangeBelowNoise:
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.tolerance) and self.tolerance >= 0):
+        number = isinstance(self.tolerance, (int, float))
+        if not (number and math.isfinite(self.tolerance) and self.tolerance >= 0):
             raise InputError(
-                f"tolerance is {self.tolerance}; expected a finite number of at least 0"
+                f"tolerance is {self.tolerance!r}; expected a finite number of at least 0"
             )
 
     def passed(self, change: Tensor, defect: Tensor, sigma: Tensor) -> Tensor:

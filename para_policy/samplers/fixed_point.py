@@ -25,9 +25,10 @@ class FixedPoint:
     and its number of rounds do not depend on the others, and it leaves the batch when it is done.
 
     At least one row becomes final in each round: the first row of a window follows from a final
-    state. So N rounds always suffice, whatever the parts, and m rounds make the first m states exact.
-    With a tolerance of 0 only values that the step formula wrote from final parents are kept, and
-    the result is the sequential one to the bit wherever the network is independent of its batch.
+    state. So N rounds always suffice, whatever the parts. With a tolerance of 0 the first m states
+    are exact after m rounds, because only values that the step formula wrote from final parents are
+    kept, and the result is the sequential one to the bit wherever the network is independent of its
+    batch.
 
     Attributes:
         splitting: the linear part that each sweep solves exactly.
@@ -120,7 +121,8 @@ class _Solve:
         live, height = self.live, valid.sum(dim=1)
         leading = passed.long().cumprod(dim=1).sum(dim=1)
         size = defect.flatten(2).abs().amax(dim=2)  # (n, W)
-        end = self.frozen[live] + height
+        first = self.frozen[live].clone()
+        end = first + height
         self.frozen[live] += (leading + 1).minimum(height)
         self.X[live] = self.parts.guess.enter(self.X[live], end)
 
@@ -130,12 +132,15 @@ class _Solve:
         # The first row follows from a final state: its new value has no defect at all.
         let_pass = torch.where((self.window > 0) & (self.window < leading[:, None]), size, 0)
         self.residual[live] = self.residual[live].maximum(let_pass.amax(dim=1))
-        self.finite[live] = size.isfinite().all(dim=1)
+        # Only final states belong to the solution; a guess further down may overflow on its own.
+        states = (first[:, None] + 1 + self.window).clamp(max=self.N)
+        broken = ~self.X[live[:, None], states].flatten(2).isfinite().all(dim=2)
+        self.finite[live] = ~(broken & (states <= self.frozen[live, None])).any(dim=1)
         residual = torch.full_like(self.residual, torch.nan)
         residual[live] = size.amax(dim=1)
         self.residuals.append(residual)
         self.live = live[(self.frozen[live] < self.N) & self.finite[live]]
-        return RoundInfo(self.rounds_done, self.X, self.frozen, residual)
+        return RoundInfo(self.rounds_done, self.X, self.frozen.clone(), residual)
 
     def result(self) -> SampleResult:
         done = (self.frozen >= self.N).tolist()

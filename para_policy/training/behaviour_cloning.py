@@ -88,6 +88,8 @@ def train(
         DataError: if the demonstrations cannot be used.
     """
     output = Path(output)
+    if device not in (None, "cpu"):
+        raise InputError(f"device is {device!r}; expected 'cpu', or None to let accelerate choose")
     run = _Run(config, output, device)
     start = run.load() if resume else run.refuse_existing()
     columns = (
@@ -180,6 +182,12 @@ class _Run:
         step_file = self.output / "state" / "step.json"
         if not step_file.is_file():
             raise InputError(f"nothing to resume in '{self.output}'; start without --resume")
+        begun_with = TrainConfig.model_validate_json((self.output / "config.json").read_text())
+        if (begun_with.policy, begun_with.training) != (self.config.policy, self.config.training):
+            raise InputError(
+                f"'{self.output}' was begun with another configuration (see its config.json); "
+                "resume with that one, or start anew in another --output"
+            )
         self.accelerator.load_state(str(self.output / "state"))
         step: int = json.loads(step_file.read_text())["step"]
         lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
@@ -188,11 +196,13 @@ class _Run:
         return step
 
     def refuse_existing(self) -> int:
-        if self.metrics_file.exists():
+        if (self.output / "state" / "step.json").exists():
             raise InputError(
                 f"'{self.output}' already holds a run; pass --resume or another --output"
             )
         self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+        self.metrics_file.unlink(missing_ok=True)  # of a run that never reached a checkpoint
         return 0
 
     def _batch_indices(self, step: int, per_device: int) -> Tensor:

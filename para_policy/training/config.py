@@ -65,5 +65,7 @@ class TrainConfig(BaseModel):
             raise InputError(
                 f"'{path}' is not valid YAML: {' '.join(str(error).split())}"
             ) from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"'{path}' is no text file: {error}") from error
         except ValidationError as error:
             raise InputError(f"'{path}': {summarise(error)}") from error

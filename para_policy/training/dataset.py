@@ -28,7 +28,7 @@ class Columns(BaseModel):
         flat = values.reshape(len(values), -1).astype(np.float32)
         if self.columns is None:
             return flat
-        if max(self.columns) >= flat.shape[1]:
+        if not self.columns or min(self.columns) < 0 or max(self.columns) >= flat.shape[1]:
             raise DataError(
                 f"data/{self.array} has {flat.shape[1]} columns, asked for {self.columns}"
             )

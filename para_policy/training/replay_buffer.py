@@ -57,23 +57,32 @@ class ReplayBuffer:
         return self._read(f"data/{name}")
 
     def _check_layout(self) -> None:
-        if "data" not in self._group or "meta/episode_ends" not in self._group:
+        data = self._group.get("data")
+        if not isinstance(data, zarr.Group) or "meta/episode_ends" not in self._group:
             found = sorted(self._group.keys())
             raise DataError(f"'{self.path}' holds {found}; {_EXPECTED}")
         ends = self.episode_ends
-        if ends.ndim != 1 or ends.size == 0 or (np.diff(ends, prepend=0) <= 0).any():
+        whole = self._group["meta/episode_ends"].dtype.kind in "iu"
+        if not whole or ends.ndim != 1 or ends.size == 0 or (np.diff(ends, prepend=0) <= 0).any():
             raise DataError(
-                f"'{self.path}': meta/episode_ends must be increasing, got shape {ends.shape}"
+                f"'{self.path}': meta/episode_ends must be increasing integers, got shape {ends.shape}"
             )
-        for name, array in self._group["data"].arrays():
-            if array.shape[0] != len(self):
+        for name, array in data.arrays():
+            if array.shape[:1] != (len(self),):
                 raise DataError(
-                    f"'{self.path}': data/{name} has {array.shape[0]} steps, episode_ends says {len(self)}"
+                    f"'{self.path}': data/{name} has shape {array.shape}, episode_ends says {len(self)}"
                 )
 
     def _read(self, key: str) -> np.ndarray:
+        array = self._group[key]
+        # zarr reads a chunk that is not there as zeros.
+        if array.nchunks_initialized < array.nchunks:
+            missing = array.nchunks - array.nchunks_initialized
+            raise DataError(
+                f"'{self.path}': {missing} of {array.nchunks} chunks of {key} are missing"
+            )
         try:
-            return np.asarray(self._group[key][:])
+            return np.asarray(array[:])
         except Exception as error:
             raise DataError(
                 f"'{self.path}': cannot decode {key} ({error}); the archive is damaged"

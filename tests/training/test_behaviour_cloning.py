@@ -136,6 +136,17 @@ def test_a_run_that_stopped_before_its_first_checkpoint_can_go_on(
     assert refused < 2, "neither with nor without resume"
 
 
+def test_a_run_is_resumed_with_its_own_configuration_only(zarr_path: Path, tmp_path: Path) -> None:
+    train(config(zarr_path), tmp_path / "run", device="cpu")
+    with pytest.raises(InputError, match="another configuration"):
+        train(config(zarr_path, seed=7), tmp_path / "run", resume=True, device="cpu")
+
+
+def test_a_device_that_is_none_is_refused(zarr_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="device is 'nonsense'"):
+        train(config(zarr_path), tmp_path / "run", device="nonsense")
+
+
 def test_there_must_be_something_to_resume(zarr_path: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to resume"):
         train(config(zarr_path), tmp_path / "run", resume=True, device="cpu")
