@@ -53,6 +53,8 @@ class Arguments:
     """Observations for the comparison chunk by chunk."""
     output: Path = Path("outputs/demo")
     """Receives demo.mp4, demo.png and demo.json."""
+    domain_id: int = 77
+    """ROS domain of the run."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def _play(
             total(steps - reached.get(seed, 0))
             reached[seed] = steps
 
-        settings = LoopSettings(arguments.checkpoint, arguments.sampler)
+        settings = LoopSettings(
+            arguments.checkpoint, arguments.sampler, domain_id=arguments.domain_id
+        )
         over_ros = play_episodes(settings, seeds, on_progress=on_ros)
         total(MAX_STEPS * len(seeds) - sum(reached.values()))
         # One at a time, as the node plays them: the shape of a batch changes the last bits.
