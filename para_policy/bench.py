@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from para_policy import samplers
+from para_policy.command_line import progress_bars
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 
@@ -64,13 +64,7 @@ def run(
         )
     order = (REFERENCE, *(name for name in benchmark.samplers if name != REFERENCE))
     results: dict[str, list[ActionResult]] = {name: [] for name in order}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, transient=True) as progress:
+    with progress_bars() as progress:
         total = len(order) * (benchmark.observations + _WARM_UP_CHUNKS)
         bar = progress.add_task("benchmark", total=total)
         for turn in range(-_WARM_UP_CHUNKS, benchmark.observations):

@@ -8,6 +8,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from para_policy.errors import InputError, ParaPolicyError
 
 
@@ -19,6 +22,18 @@ def run(command: Callable[[], None]) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
+
+
+def progress_bars(console: Console | None = None, *, hidden: bool = False) -> Progress:
+    """Bars that tell what is done, how far it is, and the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=hidden,
+    )
 
 
 def check_output_file(path: Path) -> None:

@@ -17,11 +17,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from para_policy import bench, load_policy
-from para_policy.command_line import check_output_folder, run, write_text
+from para_policy.command_line import check_output_folder, progress_bars, run, write_text
 from para_policy.errors import InputError
 from para_policy.formats.native import read_observations
 from para_policy.policies.diffusion_policy import DiffusionPolicy
@@ -108,13 +107,7 @@ def demo(arguments: Arguments, console: Console) -> None:
 def _play(
     arguments: Arguments, policy: DiffusionPolicy, seeds: Sequence[int], console: Console
 ) -> Played:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with progress_bars(console) as progress:
 
         def bar(description: str) -> Callable[[int], None]:
             task = progress.add_task(description, total=MAX_STEPS * len(seeds))

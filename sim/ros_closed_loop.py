@@ -17,10 +17,15 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from para_policy import samplers
-from para_policy.command_line import check_output_file, check_output_folder, run, write_text
+from para_policy.command_line import (
+    check_output_file,
+    check_output_folder,
+    progress_bars,
+    run,
+    write_text,
+)
 from para_policy.errors import InputError
 from para_policy.formats.native import read_config
 from sim.env import MAX_STEPS
@@ -206,13 +211,7 @@ def _main(arguments: Arguments) -> None:
     if arguments.record is not None:
         check_output_folder(arguments.record)
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with progress_bars(console) as progress:
         bar = progress.add_task("starting nodes", total=arguments.loop.max_steps)
 
         def show(seed: int, steps: int) -> None:

@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from para_policy.command_line import progress_bars
 from para_policy.errors import DataError, InputError
 from para_policy.formats.native import save_checkpoint
 from para_policy.policies.diffusion_policy import build_network
@@ -92,14 +92,8 @@ def train(
         raise InputError(f"device is {device!r}; expected 'cpu', or None to let accelerate choose")
     run = _Run(config, output, device)
     start = run.load() if resume else run.refuse_existing()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     total = config.training.steps
-    with Progress(*columns, disable=not run.accelerator.is_main_process) as progress:
+    with progress_bars(hidden=not run.accelerator.is_main_process) as progress:
         bar = progress.add_task("training", total=total, completed=start)
         recent: list[Tensor] = []
         for step in range(start, total):
