@@ -14,6 +14,7 @@ from para_policy import samplers
 from para_policy.command_line import progress_bars
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
+from para_policy.schedulers import scheduler_kind
 
 REFERENCE = "sequential"
 _WARM_UP_CHUNKS = 2
@@ -86,10 +87,24 @@ def run(
     return {name: _summarise(chunks, reference) for name, chunks in results.items()}
 
 
+def make_report(
+    benchmark: Benchmark, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Run the benchmark and say what it was run on; see `run` for arguments and errors."""
+    trained = scheduler_kind(policy.config.noise_scheduler)
+    return {
+        **describe_machine(policy),
+        "scheduler": benchmark.scheduler or trained,
+        "steps": policy.process(benchmark.scheduler, benchmark.steps).num_steps,
+        "observations": benchmark.observations,
+        "samplers": run(benchmark, policy, observations),
+    }
+
+
 def describe_machine(policy: DiffusionPolicy) -> dict[str, Any]:
     """Device, dtype and threads: what a latency means nothing without."""
     device = policy.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     dtype = str(next(policy.network.parameters()).dtype).removeprefix("torch.")
     return {"device": f"{device} ({name})", "dtype": dtype, "threads": torch.get_num_threads()}
 
@@ -166,7 +181,8 @@ def _summarise(chunks: Sequence[ActionResult], reference: Sequence[ActionResult]
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Model name of the processor."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(

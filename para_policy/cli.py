@@ -17,7 +17,6 @@ from para_policy import bench
 from para_policy.command_line import check_output_file, run, write_text
 from para_policy.errors import InputError
 from para_policy.formats import native
-from para_policy.schedulers import scheduler_kind
 
 
 @dataclass(frozen=True)
@@ -92,15 +91,10 @@ class Bench:
             torch.set_num_threads(self.threads)
         policy = native.load_policy(self.checkpoint, device=self.device)
         observations = native.read_observations(self.checkpoint)
-        process = policy.process(self.scheduler, self.steps)
         report = {
-            **bench.describe_machine(policy),
             "checkpoint": str(self.checkpoint),
             "checkpoint_sha256": native.checkpoint_hash(self.checkpoint),
-            "scheduler": self.scheduler or scheduler_kind(policy.config.noise_scheduler),
-            "steps": process.num_steps,
-            "observations": self.observations,
-            "samplers": bench.run(benchmark, policy, observations),
+            **bench.make_report(benchmark, policy, observations),
         }
         write_text(self.json, json.dumps(report, indent=2) + "\n")
         Console().print(bench.table(report))

@@ -90,13 +90,7 @@ def demo(arguments: Arguments, console: Console) -> None:
     played = _play(arguments, policy, seeds, console)
     console.print(f"Comparing {arguments.observations} chunks with the same observation and noise")
     comparison = bench.Benchmark((REFERENCE, arguments.sampler), None, None, arguments.observations)
-    report = {
-        **bench.describe_machine(policy),
-        "scheduler": "ddpm",
-        "steps": policy.process().num_steps,
-        "observations": arguments.observations,
-        "samplers": bench.run(comparison, policy, observations),
-    }
+    report = bench.make_report(comparison, policy, observations)
     _write(arguments, played, report)
     console.print(bench.table(report))
     console.print(_reward_table(arguments.sampler, played))

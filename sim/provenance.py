@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import torch
 
+from para_policy.bench import cpu_name
 from para_policy.policies.diffusion_policy import DiffusionPolicy
-from para_policy.schedulers import SCHEDULERS
+from para_policy.schedulers import scheduler_kind
 from sim.batches import Settings
 
 PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
@@ -20,12 +22,10 @@ PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
 
 def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, Any]:
     """Everything that an episode depends on, besides its sampler and seed."""
-    trained_with = policy.config.noise_scheduler["_class_name"]
-    own_kind = next(kind for kind, cls in SCHEDULERS.items() if cls.__name__ == trained_with)
     return {
         "checkpoint": str(settings.checkpoint),
         "checkpoint_sha256": directory_hash(settings.checkpoint),
-        "scheduler": settings.scheduler or own_kind,
+        "scheduler": settings.scheduler or scheduler_kind(policy.config.noise_scheduler),
         "steps": policy.process(settings.scheduler, settings.steps).num_steps,
         "device": settings.device,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
@@ -37,17 +37,9 @@ def circumstances() -> dict[str, Any]:
     return {
         "dtype": "float32",
         "threads": torch.get_num_threads(),
-        "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}",
+        "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def cpu_name() -> str:
-    """Model name of the processor and number of cores."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
 
 
 def directory_hash(directory: Path) -> str:

@@ -157,10 +157,10 @@ def checkpoint_hash(directory: str | Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def summarise(error: ValidationError) -> str:
-    """One line that names every wrong key of a pydantic error."""
+def summarise(error: ValidationError, root: str = "configuration") -> str:
+    """One line that names every wrong key of a pydantic error; `root` names the whole."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'configuration'}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc']) or root}: {item['msg']}"
         for item in error.errors()
     )
 

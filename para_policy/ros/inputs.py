@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from para_policy.errors import InputError
+from para_policy.formats.native import summarise
 from para_policy.ros.conversions import CONVERTERS, Converter, stamp_to_ns
 
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -90,10 +91,7 @@ def load_inputs(path: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> dict
         reason = " ".join(str(error).split())
         raise InputError(f"inputs_file '{path}' is not valid YAML: {reason}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()
-        )
-        raise InputError(f"inputs_file '{path}': {problems}") from error
+        raise InputError(f"inputs_file '{path}': {summarise(error, 'file')}") from error
     if set(mappings) != set(shapes):
         raise InputError(
             f"inputs_file '{path}' maps {sorted(mappings)}; the policy needs {sorted(shapes)}"
