@@ -12,9 +12,10 @@ from sim import plots, report, tables
 HEADER = """# Results
 
 Every figure on this page comes from `make results` (`scripts/results.sh`), which anyone can rerun.
-No figure was measured on a GPU. All samplers of a table ran in one process on the same eager
-network, with the same observations and the same noise, taking turns; latency is the wall time from
-the observation on the host to the actions on the host, one robot, after warm-up.
+No figure was measured on a GPU. All samplers of a table ran on the same eager network and the same
+noise: in the first section taking turns on the same observations in one process, in closed loop from
+the same start states. Latency is the wall time from the observation on the host to the actions on
+the host, one robot, after warm-up.
 """
 
 BENCH_NOTE = """Error: largest coordinate difference to `sequential` with the same noise, over the whole
