@@ -2,22 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+import datetime
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from scipy import stats
 
-from para_policy import samplers
+from para_policy import peers, samplers
 from para_policy.command_line import progress_bars
+from para_policy.device import cpu_name
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
+from para_policy.samplers import Sampler
 from para_policy.schedulers import scheduler_kind
 
 REFERENCE = "sequential"
+AUTO = "auto"
+ANOTHER_SAMPLE = {
+    "asd": "another sample: the law of sequential, but another draw from the same noise",
+    **peers.ANOTHER_SAMPLE,
+}
+"""Samplers that do not solve for the sample of `sequential`, and why."""
+
 _WARM_UP_CHUNKS = 2
+_RESAMPLES = 9999
+_CONFIDENCE = 0.95
+# Options that a command line cannot spell: tensors, and what belongs to them.
+_NOT_TEXT = ("matrices", "trajectory", "solve_last")
+
+Value = float | int | str | bool | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A sampler with options, as it is written: `NAME` or `NAME:OPTION=VALUE,OPTION=VALUE`.
+
+    Values are numbers, true, false or none.
+
+    >>> Choice.parse("x0:tolerance=3e-3,window=none").options
+    {'tolerance': 0.003, 'window': None}
+    """
+
+    label: str
+    """As written; its name in the report."""
+    name: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """Read one choice and check everything that can be checked without a policy.
+
+        Raises:
+            InputError: for unknown samplers or options, malformed options, or values out of range.
+        """
+        label = "".join(text.split())
+        name, colon, rest = label.partition(":")
+        known = (*samplers.names(), AUTO, *peers.names())
+        if name not in known:
+            raise InputError(f"unknown sampler {name!r}; expected one of {', '.join(known)}")
+        options: dict[str, Value] = {}
+        for part in rest.split(",") if colon else ():
+            key, equals, value = part.partition("=")
+            if not (key and equals and value):
+                raise InputError(
+                    f"sampler {label!r} has {part!r} where OPTION=VALUE was expected, "
+                    "as in paradigms:window=10,tolerance=0.05"
+                )
+            if key in options:
+                raise InputError(f"sampler {label!r} has option {key!r} twice; give it once")
+            options[key] = _value(value)
+        choice = cls(label, name, options)
+        choice._check()
+        return choice
+
+    @property
+    def note(self) -> str | None:
+        """Why its difference to the reference is no error, or None where it is one."""
+        return ANOTHER_SAMPLE.get(self.name)
+
+    def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
+        """Make the sampler, with what the policy's calibration has measured.
+
+        Raises:
+            InputError: if it does not fit the process, or a calibration is missing.
+        """
+        if self.name in peers.names():
+            num_steps = policy.process(scheduler, steps).num_steps
+            config = policy.config.noise_scheduler
+            return peers.get(self.name, config, num_steps, scheduler, **self.options)
+        return policy.sampler(self.name, scheduler=scheduler, steps=steps, **self.options)
+
+    def _check(self) -> None:
+        allowed = self._allowed()
+        unknown = sorted(set(self.options) - set(allowed))
+        if unknown:
+            raise InputError(
+                f"sampler {self.name!r} has no option {unknown}; it takes {list(allowed) or 'none'}"
+            )
+        if self.name in samplers.names():
+            # Calibrated matrices come later; the other options do not depend on them.
+            needed = "matrices" in samplers.options(self.name)
+            extra = {"matrices": torch.zeros(1, 1, 1)} if needed else {}
+            samplers.get(self.name, **self.options, **extra)
+
+    def _allowed(self) -> tuple[str, ...]:
+        if self.name == AUTO:
+            return ()
+        if self.name in peers.names():
+            return peers.options(self.name)
+        return tuple(name for name in samplers.options(self.name) if name not in _NOT_TEXT)
+
+
+def split_samplers(text: str) -> tuple[str, ...]:
+    """Split a list of choices at its commas. A part with `=` belongs to the options before it.
+
+    >>> split_samplers("sequential, chord:tolerance=3e-3,window=none, x0")
+    ('sequential', 'chord:tolerance=3e-3,window=none', 'x0')
+    """
+    parts: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if "=" in part and ":" not in part and parts:
+            parts[-1] += f",{part}"
+        elif part:
+            parts.append(part)
+    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -25,23 +143,30 @@ class Benchmark:
     """What to compare.
 
     Attributes:
-        samplers: names; the reference is always measured, whether listed or not.
+        samplers: as for `Choice.parse`; the reference is always measured, whether listed or not.
         scheduler, steps: as in `DiffusionPolicy.sample`.
         observations: how many of the checkpoint's observations; observation i has noise seed i.
+        first: index of the first of them.
     """
 
     samplers: tuple[str, ...]
     scheduler: str | None = None
     steps: int | None = None
     observations: int = 24
+    first: int = 0
 
     def __post_init__(self) -> None:
-        if self.observations < 1:
-            raise InputError(f"observations is {self.observations}; expected at least 1")
+        for name, least in (("observations", 1), ("first", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if not self.samplers:
             raise InputError(f"no samplers given; expected some of {', '.join(samplers.names())}")
-        for name in self.samplers:
-            samplers.get(name)
+        self.choices()
+
+    def choices(self) -> tuple[Choice, ...]:
+        """The reference, then the others in their order, each once."""
+        parsed = {choice.label: choice for choice in map(Choice.parse, self.samplers)}
+        return tuple({REFERENCE: Choice(REFERENCE, REFERENCE), **parsed}.values())
 
 
 def run(
@@ -49,8 +174,8 @@ def run(
 ) -> dict[str, dict[str, Any]]:
     """Measure one chunk at a time, as a robot would ask for it.
 
-    The samplers take turns on each observation, so that a disturbance of the machine meets all of
-    them alike.
+    The samplers take turns on each observation, each time in another order, so that a disturbance
+    of the machine meets all of them alike.
 
     Args:
         observations: {name: (n, To, *shape)}, physical units.
@@ -59,32 +184,40 @@ def run(
         for each sampler the entries of the `bench` JSON contract.
     """
     available = len(next(iter(observations.values())))
-    if benchmark.observations > available:
+    if benchmark.first + benchmark.observations > available:
         raise InputError(
-            f"{benchmark.observations} observations asked for, the checkpoint holds {available}"
+            f"{benchmark.observations} observations from {benchmark.first} on asked for, "
+            f"the checkpoint holds {available}"
         )
-    order = (REFERENCE, *(name for name in benchmark.samplers if name != REFERENCE))
-    results: dict[str, list[ActionResult]] = {name: [] for name in order}
+    choices = benchmark.choices()
+    made = [choice.make(policy, benchmark.scheduler, benchmark.steps) for choice in choices]
+    results: list[list[ActionResult]] = [[] for _ in choices]
     with progress_bars() as progress:
-        total = len(order) * (benchmark.observations + _WARM_UP_CHUNKS)
+        total = len(choices) * (benchmark.observations + _WARM_UP_CHUNKS)
         bar = progress.add_task("benchmark", total=total)
         for turn in range(-_WARM_UP_CHUNKS, benchmark.observations):
-            index = max(turn, 0)
+            index = benchmark.first + max(turn, 0)
             obs = {name: values[index] for name, values in observations.items()}
-            for name in order:
-                progress.update(bar, description=name)
+            for k in range(len(choices)):
+                which = (k + turn) % len(choices)
+                progress.update(bar, description=choices[which].label)
                 result = policy.sample(
                     obs,
-                    sampler=name,
+                    sampler=made[which],
                     seed=index,
                     scheduler=benchmark.scheduler,
                     steps=benchmark.steps,
                 )
                 if turn >= 0:
-                    results[name].append(result)
+                    results[which].append(result)
                 progress.advance(bar)
-    reference = results[REFERENCE]
-    return {name: _summarise(chunks, reference) for name, chunks in results.items()}
+    return {
+        choice.label: {
+            **_describe(choice, sampler),
+            **_summarise(chunks, results[0], solves=choice.note is None),
+        }
+        for choice, sampler, chunks in zip(choices, made, results, strict=True)
+    }
 
 
 def make_report(
@@ -94,9 +227,11 @@ def make_report(
     trained = scheduler_kind(policy.config.noise_scheduler)
     return {
         **describe_machine(policy),
+        **describe_software(),
         "scheduler": benchmark.scheduler or trained,
         "steps": policy.process(benchmark.scheduler, benchmark.steps).num_steps,
         "observations": benchmark.observations,
+        "seeds": [benchmark.first, benchmark.first + benchmark.observations - 1],
         "samplers": run(benchmark, policy, observations),
     }
 
@@ -106,16 +241,37 @@ def describe_machine(policy: DiffusionPolicy) -> dict[str, Any]:
     device = policy.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     dtype = str(next(policy.network.parameters()).dtype).removeprefix("torch.")
-    return {"device": f"{device} ({name})", "dtype": dtype, "threads": torch.get_num_threads()}
+    return {
+        "device": f"{device} ({name})",
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def describe_software() -> dict[str, Any]:
+    """Versions, and when it was."""
+    versions = {name: version(name) for name in ("numpy", "torch", "diffusers")}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
 
 
 COLUMNS = (
     "sampler",
-    "rounds mean (max)",
-    "evals",
+    "rounds mean / p95 / max",
+    "evals mean (max)",
+    "ms mean",
     "ms p50 / p95 / p99",
-    "error median / p95 / max",
+    "error median / p95 / p99 / max",
+    "bound holds",
     "speed-up",
+)
+CAPTION = (
+    "Error: largest coordinate difference to sequential with the same noise, in normalised action "
+    "units. Speed-up: median over the observations of sequential's time divided by the sampler's "
+    "on the same observation."
 )
 
 
@@ -132,61 +288,185 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             name,
-            f"{entry['rounds_mean']:.1f} ({entry['rounds_max']})",
-            f"{entry['evals_mean']:.0f}",
+            f"{entry['rounds_mean']:.1f} / {entry['rounds_p95']:.0f} / {entry['rounds_max']}",
+            f"{entry['evals_mean']:.0f} ({entry['evals_max']})",
+            f"{entry['latency_ms']['mean']:.0f}",
             " / ".join(f"{entry['latency_ms'][key]:.0f}" for key in ("p50", "p95", "p99")),
-            " / ".join(f"{entry['max_abs_error'][key]:.1e}" for key in ("median", "p95", "max")),
-            f"{entry['speedup_vs_sequential']:.2f}",
+            _error_text(entry, ("median", "p95", "p99", "max")),
+            _bound_text(entry["error_bound"]),
+            _speedup_text(entry),
         ]
         for name, entry in report["samplers"].items()
     ]
 
 
 def table(report: Mapping[str, Any]) -> Table:
-    """The report as a table for the terminal."""
-    view = Table(
-        title=title(report),
-        caption="error: largest coordinate difference to sequential with the same noise, "
-        "in normalised action units",
-    )
-    for column in COLUMNS:
-        view.add_column(column, justify="left" if column == "sampler" else "right")
-    for row in rows(report):
-        view.add_row(*row)
+    """The main columns of the report, for the terminal."""
+    view = Table(title=title(report), caption=CAPTION, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    view.add_column("sampler", overflow="fold")
+    for column in ("rounds (max)", "evals", "ms p50 / p99", "error median / max", "speed-up"):
+        view.add_column(column, justify="right", no_wrap=True)
+    for name, entry in report["samplers"].items():
+        view.add_row(
+            name,
+            f"{entry['rounds_mean']:.1f} ({entry['rounds_max']})",
+            f"{entry['evals_mean']:.0f}",
+            f"{entry['latency_ms']['p50']:.0f} / {entry['latency_ms']['p99']:.0f}",
+            _error_text(entry, ("median", "max")),
+            f"{entry['speedup_vs_sequential']:.2f}",
+        )
     return view
 
 
-def _summarise(chunks: Sequence[ActionResult], reference: Sequence[ActionResult]) -> dict[str, Any]:
+def _error_text(entry: Mapping[str, Any], keys: Sequence[str]) -> str:
+    error = entry["max_abs_error"]
+    if error is None:
+        return "another sample"
+    text = " / ".join(f"{error[key]:.1e}" for key in keys)
+    return text if entry["converged"] else f"{text} ({_share(entry['converged_rate'])} converged)"
+
+
+def _bound_text(bound: Mapping[str, Any] | None) -> str:
+    if bound is None:
+        return "-"
+    low, high = (_share(end) for end in bound["coverage_ci95"])
+    return f"{_share(bound['coverage'])} [{low}, {high}]"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _speedup_text(entry: Mapping[str, Any]) -> str:
+    value, interval = entry["speedup_vs_sequential"], entry["speedup_ci95"]
+    return f"{value:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
+
+
+def _value(text: str) -> Value:
+    words: dict[str, Value] = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _describe(choice: Choice, sampler: Sampler) -> dict[str, Any]:
+    """What ran, with every option that has a value of its own."""
+    name = getattr(sampler, "name", choice.name)  # `auto` stands for another one
+    bare = getattr(sampler, "sampler", sampler)
+    return {"sampler": name, "options": dict(_plain_fields(bare)), "note": choice.note}
+
+
+def _plain_fields(parts: Any) -> Iterable[tuple[str, Value]]:
+    """Numbers and words of a sampler and its parts; guesses and tensors are left out."""
+    for item in dataclasses.fields(parts):
+        value = getattr(parts, item.name)
+        if item.name == "guess":
+            continue
+        if value is None or isinstance(value, (bool, int, float, str)):
+            yield item.name, value
+        elif dataclasses.is_dataclass(value):
+            yield from _plain_fields(value)
+
+
+def _summarise(
+    chunks: Sequence[ActionResult], reference: Sequence[ActionResult], *, solves: bool
+) -> dict[str, Any]:
     rounds = np.array([chunk.stats.rounds for chunk in chunks])
+    evals = np.array([chunk.stats.evals for chunk in chunks])
     wall_ms = 1e3 * np.array([chunk.stats.wall_s for chunk in chunks])
     reference_ms = 1e3 * np.array([chunk.stats.wall_s for chunk in reference])
-    errors = np.array(
-        [
-            np.abs(chunk.sample - exact.sample).max()
-            for chunk, exact in zip(chunks, reference, strict=True)
-        ]
-    )
+    ratio = reference_ms / wall_ms
+    converged = [bool(chunk.stats.converged) for chunk in chunks]
     return {
         "rounds_mean": float(rounds.mean()),
+        "rounds_p95": float(np.percentile(rounds, 95)),
         "rounds_max": int(rounds.max()),
-        "evals_mean": float(np.mean([chunk.stats.evals for chunk in chunks])),
-        "latency_ms": {f"p{q}": float(np.percentile(wall_ms, q)) for q in (50, 95, 99)},
-        "max_abs_error": {
-            "median": float(np.median(errors)),
-            "p95": float(np.percentile(errors, 95)),
-            "max": float(errors.max()),
+        "evals_mean": float(evals.mean()),
+        "evals_max": int(evals.max()),
+        "latency_ms": {
+            "mean": float(wall_ms.mean()),
+            **{f"p{q}": float(np.percentile(wall_ms, q)) for q in (50, 95, 99)},
         },
-        "speedup_vs_sequential": float(np.median(reference_ms) / np.median(wall_ms)),
-        "converged": bool(all(chunk.stats.converged for chunk in chunks)),
+        "max_abs_error": _errors(chunks, reference) if solves else None,
+        "error_bound": _coverage(chunks, reference) if solves else None,
+        "speedup_vs_sequential": float(np.median(ratio)),
+        "speedup_ci95": _median_interval(ratio),
+        "converged": all(converged),
+        "converged_rate": float(np.mean(converged)),
+        "residual_per_round": _residual_per_round(chunks),
     }
 
 
-def cpu_name() -> str:
-    """Model name of the processor."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        return "CPU"
+def _errors(chunks: Sequence[ActionResult], reference: Sequence[ActionResult]) -> dict[str, float]:
+    errors = [
+        np.abs(chunk.sample - exact.sample).max()
+        for chunk, exact in zip(chunks, reference, strict=True)
+    ]
+    return {
+        "median": float(np.median(errors)),
+        "p95": float(np.percentile(errors, 95)),
+        "p99": float(np.percentile(errors, 99)),
+        "max": float(np.max(errors)),
+    }
+
+
+def _coverage(
+    chunks: Sequence[ActionResult], reference: Sequence[ActionResult]
+) -> dict[str, Any] | None:
+    """How often no coordinate of a chunk was further off than its bound, physical units."""
+    held, bounds = [], []
+    for chunk, exact in zip(chunks, reference, strict=True):
+        bound = chunk.stats.error_bound
+        if np.isfinite(bound).all():
+            error = np.abs(chunk.prediction - exact.prediction).max(axis=0)
+            held.append(bool((error <= bound).all()))
+            bounds.append(bound)
+    if not held:
+        return None
+    interval = stats.binomtest(sum(held), len(held)).proportion_ci(_CONFIDENCE, method="wilson")
+    return {
+        "coverage": float(np.mean(held)),
+        "coverage_ci95": [float(interval.low), float(interval.high)],
+        "observations": len(held),
+        "median": np.median(bounds, axis=0).tolist(),
+    }
+
+
+def _median_interval(values: NDArray[np.float64]) -> list[float] | None:
+    """Bootstrap 95 % interval of the median, the observations drawn anew; None for one value."""
+    if len(values) < 2:
+        return None
+    result = stats.bootstrap(
+        (values,),
+        np.median,
+        n_resamples=_RESAMPLES,
+        confidence_level=_CONFIDENCE,
+        method="percentile",
+        rng=0,
+    )
+    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def _residual_per_round(chunks: Sequence[ActionResult]) -> dict[str, list[float]]:
+    """Median and 95th percentile after each round, over the `in_flight` chunks that ran it.
+
+    Empty for samplers without defects: sequential ones, and those that do not measure them.
+    """
+    curves = [np.asarray(chunk.stats.residuals, dtype=float) for chunk in chunks]
+    if not any((curve > 0).any() for curve in curves):
+        return {"p50": [], "p95": [], "in_flight": []}
+    columns = [
+        [curve[k] for curve in curves if len(curve) > k and np.isfinite(curve[k])]
+        for k in range(max(map(len, curves)))
+    ]
+    columns = [column for column in columns if column]
+    return {
+        "p50": [float(np.median(column)) for column in columns],
+        "p95": [float(np.percentile(column, 95)) for column in columns],
+        "in_flight": [len(column) for column in columns],
+    }

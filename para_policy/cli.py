@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
 
-from para_policy import bench
+from para_policy import bench, calibrate
 from para_policy.command_line import check_output_file, run, write_text
+from para_policy.device import device_description
 from para_policy.errors import InputError
 from para_policy.formats import native
+from para_policy.formats.calibration import save_calibration, save_latency
+from para_policy.policies.config import PolicyConfig
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class Bench:
     json: Path
     """Where the report goes."""
     samplers: str = "sequential,paradigms"
-    """Names, separated by commas."""
+    """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
+    "auto" is the fastest here; "diffusers-paradigms", "-ddpm", "-ddim10", "-ddim16" are peers."""
     scheduler: str | None = None
     """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
     steps: int | None = None
@@ -82,13 +87,10 @@ class Bench:
     """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
-        names = tuple(name.strip() for name in self.samplers.split(",") if name.strip())
+        names = bench.split_samplers(self.samplers)
         benchmark = bench.Benchmark(names, self.scheduler, self.steps, self.observations)
         check_output_file(self.json)
-        if self.threads is not None:
-            if self.threads < 1:
-                raise InputError(f"--threads is {self.threads}; expected at least 1")
-            torch.set_num_threads(self.threads)
+        set_threads(self.threads)
         policy = native.load_policy(self.checkpoint, device=self.device)
         observations = native.read_observations(self.checkpoint)
         report = {
@@ -98,6 +100,47 @@ class Bench:
         }
         write_text(self.json, json.dumps(report, indent=2) + "\n")
         Console().print(bench.table(report))
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Measure chord Jacobians, samplers and latency; written beside the checkpoint."""
+
+    checkpoint: Path
+    """Checkpoint directory; receives calibration/."""
+    data: Path | None = None
+    """Demonstrations to take observations from, with --config; by default the second half of those
+    that ship with the checkpoint."""
+    config: Path = Path("configs/pusht_state.yaml")
+    """Training configuration that says how observations are read from --data."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    tolerance: float = 1e-2
+    """Largest defect that x0 and chord let pass, normalised action units."""
+    cases: int = 256
+    """Samples to measure errors on."""
+    device: str = "cpu"
+    """Where the network runs."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+    def __call__(self) -> None:
+        settings = calibrate.Settings(self.scheduler, self.steps, self.tolerance, cases=self.cases)
+        set_threads(self.threads)
+        policy = native.load_policy(self.checkpoint, device=self.device, calibrated=False)
+        if self.data is None:
+            observations = calibrate.second_half(native.read_observations(self.checkpoint))
+        else:
+            observations = _demonstrated(policy.config, self.config, self.data, self.cases)
+        calibration = calibrate.calibrate(policy, observations, settings)
+        sha256 = native.checkpoint_hash(self.checkpoint)
+        path = save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
+        table = policy.measure_latency(calibration.steps)
+        save_latency(self.checkpoint, device_description(policy.device), table)
+        Console().print(calibrate.table(calibration, table))
+        print(f"calibration: {path}")
 
 
 @dataclass(frozen=True)
@@ -123,10 +166,39 @@ class Info:
             ),
             "weights sha256": native.checkpoint_hash(self.checkpoint),
             "observations": str(native.count_observations(self.checkpoint)),
+            "calibrated for": ", ".join(f"{kind} {n} steps" for kind, n in policy.calibrations)
+            or "nothing (para-policy calibrate)",
         }
         width = max(map(len, rows))
         for name, text in rows.items():
             print(f"{name:<{width}}  {text}")
+
+
+def set_threads(threads: int | None) -> None:
+    """Use so many CPU threads; None keeps torch's choice."""
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; expected at least 1")
+    torch.set_num_threads(threads)
+
+
+def _demonstrated(
+    config: PolicyConfig, path: Path, data: Path, count: int
+) -> dict[str, np.ndarray]:
+    """Observations of demonstrations, read as in training: {name: (n, To, *shape)}."""
+    try:
+        from para_policy.training.config import TrainConfig
+        from para_policy.training.dataset import observation_windows
+        from para_policy.training.replay_buffer import ReplayBuffer
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"reading demonstrations needs {error.name}; pip install 'para_policy[train]'"
+        ) from error
+    columns = TrainConfig.from_yaml(path).data
+    return observation_windows(
+        ReplayBuffer(data), columns.observations, columns.action, config, count
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = tyro.cli(
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
+        | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
         | Annotated[Info, tyro.conf.subcommand("info")],
         prog="para-policy",
         description="Real-time diffusion policies by parallel sampling.",

@@ -23,10 +23,13 @@ class Noise:
     Attributes:
         initial: (batch, *shape).
         steps: (batch, N, *shape).
+        uniforms: (batch, N) in [0, 1), independent of the rest, for samplers that accept or reject
+            a step at random; None if there are none.
     """
 
     initial: Tensor
     steps: Tensor
+    uniforms: Tensor | None = None
 
     def __post_init__(self) -> None:
         batch, *shape = self.initial.shape
@@ -34,6 +37,11 @@ class Noise:
             raise InputError(f"steps must be ({batch}, N, *{shape}), got {tuple(self.steps.shape)}")
         if list(self.steps.shape[2:]) != shape:
             raise InputError(f"steps must be ({batch}, N, *{shape}), got {tuple(self.steps.shape)}")
+        if self.uniforms is not None and self.uniforms.shape != self.steps.shape[:2]:
+            raise InputError(
+                f"uniforms must be {tuple(self.steps.shape[:2])}, one for each step, "
+                f"got {tuple(self.uniforms.shape)}"
+            )
 
     @classmethod
     def from_seeds(
@@ -48,23 +56,28 @@ class Noise:
         """Draw one sample's noise from each seed.
 
         Sample i depends on `seeds[i]` alone, not on the rest of the batch. Numbers are drawn in
-        float32 on the CPU, so every device and dtype sees the same noise, and X_0 is drawn first,
-        so it does not depend on `num_steps`.
+        float32 on the CPU, so every device and dtype sees the same noise. X_0 is drawn first, so it
+        does not depend on `num_steps`; the uniforms last.
 
         >>> a = Noise.from_seeds([7, 8], (16, 2), 100)
         >>> b = Noise.from_seeds([8], (16, 2), 10)
         >>> a.steps.shape, bool((a.initial[1] == b.initial[0]).all())
         (torch.Size([2, 100, 16, 2]), True)
         """
-        drawn = []
+        drawn, uniforms = [], []
         for seed in seeds:
             generator = torch.Generator().manual_seed(_checked(seed))
             initial = torch.randn(1, *shape, generator=generator)
             drawn.append(torch.cat([initial, torch.randn(num_steps, *shape, generator=generator)]))
+            uniforms.append(torch.rand(num_steps, generator=generator))
         if not drawn:
             raise InputError("seeds is empty; give one seed per sample")
         stacked = torch.stack(drawn).to(device=device, dtype=dtype)
-        return cls(initial=stacked[:, 0], steps=stacked[:, 1:])
+        return cls(
+            initial=stacked[:, 0],
+            steps=stacked[:, 1:],
+            uniforms=torch.stack(uniforms).to(device=device, dtype=dtype),
+        )
 
     @property
     def batch(self) -> int:
@@ -76,7 +89,35 @@ class Noise:
 
     def select(self, index: Sequence[int] | Tensor) -> Noise:
         """The noise of some samples of the batch."""
-        return dataclasses.replace(self, initial=self.initial[index], steps=self.steps[index])
+        uniforms = None if self.uniforms is None else self.uniforms[index]
+        return dataclasses.replace(
+            self, initial=self.initial[index], steps=self.steps[index], uniforms=uniforms
+        )
+
+    def shifted(self, count: int, fresh: Noise) -> Noise:
+        """This noise moved `count` entries along the horizon, the first axis of a sample.
+
+        Action k of the new chunk meets the noise of action k + count of the old one, so chunks that
+        overlap in time agree better; the end comes from `fresh`. Each chunk alone has the same
+        distribution as before, but consecutive chunks are no longer independent given the
+        observations.
+
+        >>> old, fresh = (Noise.from_seeds([seed], (4, 1), 2) for seed in (0, 1))
+        >>> new = old.shifted(3, fresh)
+        >>> torch.equal(new.steps[:, :, 0], old.steps[:, :, 3])
+        True
+        """
+        horizon = self.initial.shape[1]
+        if self.steps.shape != fresh.steps.shape or not 0 <= count <= horizon:
+            raise InputError(
+                f"cannot shift noise {tuple(self.steps.shape)} by {count} into "
+                f"{tuple(fresh.steps.shape)}; expected equal shapes and a shift of 0 to {horizon}"
+            )
+        kept = horizon - count
+        initial, steps = fresh.initial.clone(), fresh.steps.clone()
+        initial[:, :kept] = self.initial[:, count:]
+        steps[:, :, :kept] = self.steps[:, :, count:]
+        return dataclasses.replace(fresh, initial=initial, steps=steps)
 
 
 def _checked(seed: int) -> int:

@@ -37,6 +37,8 @@ class Process:
         B, A, R, H, c: (N,) coefficients of the recurrence above.
         sigma: (N + 1,) noise std of the stochastic (eta = 1) step that *leaves* each state, the
             yardstick of ParaDiGMS; 0 for the finished sample.
+        alpha_bar: (N + 1,) cumulative alpha of each state, its signal-to-noise ratio being
+            alpha_bar / (1 - alpha_bar).
         x0_from_x, x0_from_output: (N,), x0raw = x0_from_x * x + x0_from_output * network output.
         clip: bound on |x0hat|, or None.
     """
@@ -48,6 +50,7 @@ class Process:
     H: Tensor
     c: Tensor
     sigma: Tensor
+    alpha_bar: Tensor
     x0_from_x: Tensor
     x0_from_output: Tensor
     clip: float | None
@@ -56,6 +59,11 @@ class Process:
     def num_steps(self) -> int:
         """N, the number of steps and of sequential network calls."""
         return len(self.timesteps)
+
+    @property
+    def clean_weight(self) -> Tensor:
+        """(N,) how much of a constant clean sample each step adds: X_{s+1} = B_s X_s + weight x0."""
+        return self.A + self.R + self.H
 
     @classmethod
     def from_scheduler(

@@ -80,6 +80,7 @@ def _ddpm_table(scheduler: DDPMScheduler) -> Table:
         "H": zero,
         "c": np.where(t > 0, std, 0.0),
         "sigma": np.append(std, 0.0),
+        "alpha_bar": np.append(abar.now, abar.next[-1]),
         **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
     }
 
@@ -102,6 +103,7 @@ def _ddim_table(scheduler: DDIMScheduler, eta: float, use_clipped: bool) -> Tabl
         "H": zero,
         "c": c,
         "sigma": np.append(std, 0.0),
+        "alpha_bar": np.append(abar.now, abar.next[-1]),
         **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
     }
 
@@ -132,6 +134,7 @@ def _dpmsolver_table(scheduler: DPMSolverMultistepScheduler) -> Table:
         "H": H,
         "c": zero,
         "sigma": np.append(np.sqrt(np.maximum(yardstick, 0.0)), 0.0),
+        "alpha_bar": alpha**2,
         **_conversion(scheduler, alpha[:-1], sigma[:-1]),
     }
 

@@ -1,20 +1,86 @@
 #!/usr/bin/env bash
 # Regenerates docs/results.md: every figure in README and docs comes from here.
-# About 25 minutes on two cores. An interrupted evaluation resumes when started again.
+#
+#   scripts/results.sh [PART ...]     parts: bench benchmarks evaluate page; default all of them
+#
+# On two cores bench takes about 15 minutes, benchmarks 10, and evaluate about 4 hours: EPISODES and
+# EPISODES_GUESS make it shorter, and when interrupted it resumes. Nothing else should run on the
+# machine meanwhile. The checkpoint must be calibrated for ddpm with 100 and ddim with 16 steps.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 BIN=.venv/bin
-CHECKPOINT=checkpoints/pusht_state
+CHECKPOINT=${CHECKPOINT:-checkpoints/pusht_state}
+DEVICE=${DEVICE:-cpu}
 OUT=outputs/results
 THREADS=${THREADS:-2}
-EPISODES=${EPISODES:-200}
+OBSERVATIONS=${OBSERVATIONS:-100}
+EPISODES=${EPISODES:-500}
+EPISODES_GUESS=${EPISODES_GUESS:-200}
 export OMP_NUM_THREADS=$THREADS
 mkdir -p $OUT
 
-$BIN/para-policy bench --checkpoint $CHECKPOINT --observations 100 --threads "$THREADS" --json $OUT/bench_ddpm100.json
-$BIN/para-policy bench --checkpoint $CHECKPOINT --observations 100 --threads "$THREADS" \
-    --scheduler ddim --steps 16 --json $OUT/bench_ddim16.json
-$BIN/python -m sim.evaluate --checkpoint $CHECKPOINT --samplers sequential,paradigms \
-    --episodes "$EPISODES" --jobs "$THREADS" --json $OUT/evaluate.json --report $OUT/evaluate.html
-$BIN/python scripts/results_page.py $OUT docs/results.md
+measure() { # MODULE ARGUMENT...   one of benchmarks/, its numbers to $OUT
+    local name=$1
+    shift
+    "$BIN/python" -m "benchmarks.$name" --checkpoint "$CHECKPOINT" --device "$DEVICE" \
+        --json "$OUT/$name.json" --plot "$OUT/$name.png" "$@"
+}
+
+found() { # KEY   what benchmarks.parataa_options found
+    "$BIN/python" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' \
+        "$OUT/parataa_options.json" "$1"
+}
+
+bench() { # NAME SAMPLERS ARGUMENT...
+    local name=$1 samplers=$2
+    shift 2
+    "$BIN/para-policy" bench --checkpoint "$CHECKPOINT" --device "$DEVICE" --threads "$THREADS" \
+        --observations "$OBSERVATIONS" --samplers "$samplers" --json "$OUT/$name.json" "$@"
+}
+
+evaluate() { # NAME SAMPLERS EPISODES
+    "$BIN/python" -m sim.evaluate --checkpoint "$CHECKPOINT" --device "$DEVICE" --samplers "$2" \
+        --episodes "$3" --jobs "$THREADS" --json "$OUT/$1.json" --report "$OUT/$1.html"
+}
+
+for part in "${@:-all}"; do
+    case $part in
+        all | bench | benchmarks | evaluate | page) ;;
+        *)
+            echo "unknown part '$part'; expected bench, benchmarks, evaluate or page" >&2
+            exit 2
+            ;;
+    esac
+done
+
+wanted() { # PART   was it asked for?
+    [[ " $PARTS " == *" all "* || " $PARTS " == *" $1 "* ]]
+}
+PARTS="${*:-all}"
+
+if wanted bench; then
+    measure parataa_options --threads "$THREADS"
+    # A name that occurs twice is measured once.
+    bench bench_ddpm100 "sequential,paradigms,diffusers-paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,auto,diffusers-ddpm,diffusers-ddim10,diffusers-ddim16"
+    bench bench_ddim16 "sequential,paradigms,parataa,x0,chord" --scheduler ddim --steps 16
+fi
+
+if wanted benchmarks; then
+    [[ -f $OUT/parataa_options.json ]] || measure parataa_options --threads "$THREADS"
+    best=$(found best)
+    measure pareto --threads "$THREADS" --parataa-options "${best#parataa:}"
+    measure residuals --threads "$THREADS"
+    measure rounds_vs_steps --threads "$THREADS"
+    measure latency_vs_batch
+fi
+
+if wanted evaluate; then
+    evaluate evaluate "sequential,paradigms,parataa,chord" "$EPISODES"
+    evaluate evaluate_guess "sequential,chord,chord+guess,sequential+noise,chord+guess+noise" \
+        "$EPISODES_GUESS"
+fi
+
+if wanted page; then
+    "$BIN/python" -m scripts.results_page $OUT docs/results.md
+fi

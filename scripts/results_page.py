@@ -4,42 +4,179 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
+
+from benchmarks import latency_vs_batch, parataa_options, pareto, residuals, rounds_vs_steps
 from para_policy import bench
 from sim import plots, report, tables
+
+Document = Mapping[str, Any]
 
 HEADER = """# Results
 
 Every figure on this page comes from `make results` (`scripts/results.sh`), which anyone can rerun.
-No figure was measured on a GPU. All samplers of a table ran on the same eager network and the same
-noise: in the first section taking turns on the same observations in one process, in closed loop from
-the same start states. Latency is the wall time from the observation on the host to the actions on
-the host, one robot, after warm-up.
+All samplers of a table ran on the same eager network and the same noise: on single observations
+taking turns in one process, in closed loop from the same start states. Latency is the wall time from
+the observation on the host to the actions on the host, one robot, after warm-up. {where}
 """
 
-BENCH_NOTE = """Error: largest coordinate difference to `sequential` with the same noise, over the whole
-16 x 2 chunk, in normalised action units (1 unit is about 250 px); its three columns are percentiles
-over the observations. Evals: network rows. Speed-up: ratio of the median latencies."""
+BENCH_NOTE = """Columns: *rounds* are batched network calls, *evals* network rows. *Error* is the
+largest coordinate difference to `sequential` with the same noise, over the whole 16 x 2 chunk, in
+normalised action units (1 unit is about 250 px); percentiles over the observations. *Bound holds*:
+share of the chunks whose error in every action coordinate is within the `error_bound` that they came
+with, Wilson 95 % interval; "-" where the sampler has no bound. *Speed-up*: median over the
+observations of `sequential`'s time divided by the sampler's on the same observation, 95 % bootstrap
+interval. The samplers take turns in an order that rotates from observation to observation.
+
+`diffusers-paradigms` is the published loop around diffusers' `DDPMParallelScheduler`, written
+independently of our engine; `diffusers-ddpm` is `DDPMScheduler.step` in a loop, an outside check of
+`sequential`. `diffusers-ddim10` and `-ddim16` take fewer steps: they are fast, but they answer
+another question, so their difference to `sequential` is no error of solving."""
+
+TUNING_NOTE = """ParaTAA's options were searched on {n} other observations ({first} to {last}):
+fastest `{best}`, fewest rounds `{rounds}`. The tables above show its defaults and both."""
+
+PARETO_NOTE = """Each curve is one sampler at several tolerances, {n} observations: dots are medians,
+lines reach up to the largest error. Dashed: time of `sequential`, and of samplers with fewer steps,
+whose sample is another."""
+
+RESIDUAL_NOTE = """Largest first-order defect in the window before each round's update; median of {n}
+chunks, shaded up to the 95th percentile. A chunk counts for the rounds that it took part in. Windows
+differ: `paradigms` sees 20 states at a time, the others most or all of them."""
+
+STEPS_NOTE = """Mean rounds, shaded from the least to the most; the number of observations n is in the
+table, and it is small where rows are many. The network was trained with 100 timesteps; for N > 100
+the same cosine schedule is cut ten times finer and timestep t' is fed to the network as
+(t' + 1) / 10 - 1, which has the same noise level. So this shows how solvers scale, not how good the
+actions are. `x0` and `chord` run with tolerance {tolerance:g}, which makes their errors about those of
+the published methods with their defaults. Chord matrices come from the mean Jacobian of
+{jacobians} observations."""
+
+LATENCY_NOTE = """One network call, median and 95th percentile of {n} calls, the sizes taking turns. A
+parallel sampler pays if its rounds cost less than N calls of one row."""
+
+IN_EVALUATION = (
+    plots.rewards,
+    plots.paired_differences,
+    plots.paired_rewards,
+    plots.rounds,
+    plots.residuals,
+)
 
 
 def page(folder: Path, images: Path) -> str:
     """The whole page; saves the plots in `images`."""
-    parts = [HEADER, "## Samplers on the same observations"]
-    for name in ("bench_ddpm100", "bench_ddim16"):
-        measured = json.loads((folder / f"{name}.json").read_text())
+
+    def read(name: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+        return document
+
+    def picture(plot: Callable[[Any], Figure], document: Document, name: str) -> str:
+        plots.save(plot, document, images / f"{name}.png")
+        return f"![{name.replace('_', ' ')}](images/{name}.png)"
+
+    compared = [read(name) for name in ("bench_ddpm100", "bench_ddim16")]
+    tuned, curve, defects, steps, calls = (
+        read(module.__name__.rpartition(".")[2])
+        for module in (parataa_options, pareto, residuals, rounds_vs_steps, latency_vs_batch)
+    )
+    played = {name: read(name) for name in ("evaluate", "evaluate_guess")}
+
+    documents = [*compared, tuned, curve, defects, steps, calls]
+    parts = [HEADER.format(where=_where(documents, played.values()))]
+    parts.append("## Samplers on the same observations")
+    for measured in compared:
         parts += [
             f"### {bench.title(measured)}",
             tables.markdown(bench.COLUMNS, bench.rows(measured)),
+            "\n".join([*_remarks(measured), *_facts(measured)]),
         ]
-    parts += [BENCH_NOTE, "## Closed loop in PushT"]
-    document = json.loads((folder / "evaluate.json").read_text())
-    parts += report.markdown_parts(document)
-    for plot in (plots.rewards, plots.paired_rewards, plots.rounds, plots.residuals):
-        name = f"{plot.__name__}.png"
-        plots.save(plot, document, images / name)
-        parts.append(f"![{plot.__name__.replace('_', ' ')}](images/{name})")
+    first, last = tuned["seeds"]
+    parts += [
+        BENCH_NOTE,
+        "### Options of ParaTAA",
+        TUNING_NOTE.format(
+            n=tuned["observations"],
+            first=first,
+            last=last,
+            best=tuned["best"],
+            rounds=tuned["fewest_rounds"],
+        ),
+        picture(parataa_options.figure, tuned, "parataa_options"),
+        "\n".join(_facts(tuned)),
+        "## Error against time",
+        PARETO_NOTE.format(n=curve["observations"]),
+        picture(pareto.figure, curve, "pareto"),
+        tables.markdown(bench.COLUMNS, bench.rows(curve)),
+        "\n".join(_facts(curve)),
+        "## Convergence",
+        RESIDUAL_NOTE.format(n=defects["observations"]),
+        picture(residuals.figure, defects, "residual_per_round"),
+        "\n".join(_facts(defects)),
+        "## Rounds against denoising steps",
+        STEPS_NOTE.format(tolerance=steps["tolerance"], jacobians=steps["jacobian_observations"]),
+        picture(rounds_vs_steps.figure, steps, "rounds_vs_steps"),
+        tables.markdown(rounds_vs_steps.COLUMNS, rounds_vs_steps.rows(steps)),
+        "\n".join(_facts(steps)),
+        "## Latency of the network",
+        LATENCY_NOTE.format(n=calls["repeats"]),
+        picture(latency_vs_batch.figure, calls, "latency_vs_batch"),
+        tables.markdown(latency_vs_batch.COLUMNS, latency_vs_batch.rows(calls)),
+        "\n".join(_facts(calls, threads=False)),
+    ]
+    for heading, name in (
+        ("Closed loop in PushT", "evaluate"),
+        ("Starting from the last chunk", "evaluate_guess"),
+    ):
+        parts += [f"## {heading}", *report.markdown_parts(played[name])]
+        prefix = "" if name == "evaluate" else "guess_"
+        parts += [picture(plot, played[name], f"{prefix}{plot.__name__}") for plot in IN_EVALUATION]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _where(documents: Iterable[Document], played: Iterable[Document]) -> str:
+    devices = sorted({str(document["device"]) for document in documents})
+    everywhere = [*devices, *(str(document["device"]) for document in played)]
+    gpu = any("cuda" in device for device in everywhere)
+    return f"Measured on: {', '.join(devices)}." + ("" if gpu else " No figure is from a GPU.")
+
+
+def _remarks(measured: Document) -> list[str]:
+    """What a reader must know about single rows of a table."""
+    lines = []
+    for label, entry in measured["samplers"].items():
+        if label == bench.AUTO:
+            chosen = ", ".join(
+                f"{key} {entry['options'][key]}"
+                for key in ("tolerance", "window", "lookahead")
+                if key in entry["options"]
+            )
+            lines.append(f"- `{label}` chose `{entry['sampler']}`" + (chosen and f" with {chosen}"))
+        if entry["note"] is not None:
+            lines.append(f"- `{label}`: {entry['note']}")
+    return lines
+
+
+def _facts(document: Document, *, threads: bool = True) -> list[str]:
+    """What a figure means nothing without."""
+    machine = f"{document['device']}, {document['cores']} cores"
+    machine += f", {document['threads']} thread(s)" if threads else ""
+    lines = [f"- Device: {machine}, {document['dtype']}"]
+    if "seeds" in document:
+        first, last = document["seeds"]
+        lines.append(f"- Observations: {document['observations']}, noise seeds {first} to {last}")
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    sha = document["checkpoint_sha256"][:16]
+    return [
+        *lines,
+        f"- Checkpoint: {document['checkpoint']} (sha256 {sha}...)",
+        f"- Versions: {versions}",
+        f"- Date: {document['date']}",
+    ]
 
 
 if __name__ == "__main__":

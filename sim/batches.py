@@ -17,6 +17,7 @@ from para_policy import load_policy
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from sim.episode import Episode
 from sim.rollout import Progress, rollout
+from sim.variants import Variant
 
 POLL_S = 0.2
 
@@ -26,6 +27,7 @@ class Task:
     """One vectorised batch of episodes with one sampler."""
 
     sampler: str
+    """Name of a `Variant`."""
     seeds: tuple[int, ...]
 
 
@@ -37,6 +39,8 @@ class Settings:
     device: str = "cpu"
     scheduler: str | None = None
     steps: int | None = None
+    check_errors: bool = False
+    """Whether every chunk is solved again with `sequential`, to measure its error."""
 
 
 def make_tasks(samplers: Sequence[str], seed: int, episodes: int, batch: int) -> list[Task]:
@@ -50,10 +54,13 @@ def play(
     policy: DiffusionPolicy, settings: Settings, task: Task, on_progress: Progress | None = None
 ) -> list[Episode]:
     """The episodes of one task."""
+    variant = Variant.parse(task.sampler)
     return rollout(
         policy,
         task.seeds,
-        sampler=task.sampler,
+        sampler=variant.sampler,
+        start=variant.start,
+        check_errors=settings.check_errors and variant.approximates,
         scheduler=settings.scheduler,
         steps=settings.steps,
         on_progress=on_progress,

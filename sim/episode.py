@@ -36,6 +36,9 @@ class Chunk:
     """(horizon, 2) predicted actions, pixels; the first belongs to the oldest observation."""
     first_action: int
     """Index in `prediction` of the first action that was executed."""
+    error: float | None = None
+    """Largest coordinate difference to the sequential sample of the same observation and noise,
+    normalised units; None where it was not measured."""
 
 
 @dataclass(frozen=True)

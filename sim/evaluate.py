@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from para_policy import load_policy, samplers
+from para_policy import load_policy
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import DiffusionPolicy
@@ -25,6 +25,7 @@ from sim.provenance import circumstances, sampling_identity
 from sim.report import write_html
 from sim.rollout import check_policy, rollout
 from sim.summary import Runs, summarize
+from sim.variants import Variant
 from sim.video import write_videos
 
 WARM_UP_CHUNKS = 3
@@ -42,7 +43,10 @@ class Arguments:
     json: Path
     """Where the results go."""
     samplers: str = "sequential,paradigms"
-    """Names, separated by commas. The others are compared with `sequential`, or the first."""
+    """Names, separated by commas, each as NAME, NAME+guess (starts from the last chunk: the same
+    answer) or NAME+guess+noise (also shifts the last chunk's noise along the horizon: chunks that
+    agree better); sequential and asd take no guess, so only +noise. A run is compared with the
+    sequential run of the same noise, if there is one, or with sequential, or the first."""
     episodes: int = 200
     """Episodes per sampler."""
     seed: int = 100000
@@ -59,6 +63,8 @@ class Arguments:
     """Processes; the CPU threads are divided among them."""
     device: str = "cpu"
     """Torch device."""
+    check_errors: bool = False
+    """Solve every chunk again with `sequential` and report the errors; multiplies the run time."""
     latency_chunks: int = 50
     """Chunks for the latency of one robot (batch 1), measured after the episodes; 0: none."""
     report: Path | None = None
@@ -74,7 +80,7 @@ class Arguments:
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.checkpoint, self.device, self.scheduler, self.steps)
+        return Settings(self.checkpoint, self.device, self.scheduler, self.steps, self.check_errors)
 
 
 def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
@@ -84,7 +90,7 @@ def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
     check_policy(policy)
     identity = sampling_identity(policy, args.settings)
     tasks = make_tasks(args.sampler_names, args.seed, args.episodes, args.batch)
-    partial = PartialResults(partial_path(args.json), identity)
+    partial = PartialResults(partial_path(args.json), _identities(args, policy, identity))
     runs = _play_all(args, policy, tasks, partial, console)
 
     console.print("Measuring the latency of one robot ...")
@@ -106,6 +112,19 @@ def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
         write_videos(runs, args.video, args.video_episodes)
     partial.remove()
     return document
+
+
+def _identities(
+    args: Arguments, policy: DiffusionPolicy, identity: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """For each sampler, everything that its episodes depend on besides the seed."""
+    identities = {}
+    for name in args.sampler_names:
+        variant = Variant.parse(name)
+        sampler = policy.sampler(variant.sampler, scheduler=args.scheduler, steps=args.steps)
+        # A sampler is a frozen dataclass: its repr lists all its options.
+        identities[name] = {**identity, "sampler": repr(sampler), "start": variant.start}
+    return identities
 
 
 def partial_path(json_path: Path) -> Path:
@@ -133,7 +152,7 @@ def _check(args: Arguments) -> None:
     if not names or len(set(names)) < len(names):
         raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")
     for name in names:
-        samplers.get(name)
+        Variant.parse(name)
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
@@ -171,6 +190,7 @@ def _play_all(
 
 def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> list[float]:
     """Wall time per chunk of one robot in closed loop: observation in, actions out."""
+    variant = Variant.parse(sampler)
     calls: list[float] = []
     wanted = args.latency_chunks + WARM_UP_CHUNKS if args.latency_chunks else 0
     seed = args.seed
@@ -179,7 +199,8 @@ def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> lis
         (episode,) = rollout(
             policy,
             [seed],
-            sampler=sampler,
+            sampler=variant.sampler,
+            start=variant.start,
             scheduler=args.scheduler,
             steps=args.steps,
             max_steps=min(limit, MAX_STEPS),

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from para_policy import samplers
 from sim.batches import Task
 from sim.episode import Episode
 
@@ -20,9 +19,10 @@ class PartialResults:
     a line that was cut off by a crash, are passed over.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identities: Mapping[str, Mapping[str, Any]]) -> None:
+        """`identities`: for each sampler, everything that its episodes depend on."""
         self.path = path
-        self._identity = dict(identity)
+        self._keys = {name: _hash(identity) for name, identity in identities.items()}
 
     def load(self) -> dict[Task, list[Episode]]:
         """All finished tasks of this run."""
@@ -31,7 +31,7 @@ class PartialResults:
         finished = {}
         for line in self.path.read_text(encoding="utf-8").splitlines():
             record = _parse_line(line)
-            if record is not None and record["key"] == self._key(record["sampler"]):
+            if record is not None and record["key"] == self._keys.get(record["sampler"]):
                 task = Task(record["sampler"], tuple(record["seeds"]))
                 finished[task] = [Episode.from_json(episode) for episode in record["episodes"]]
         return finished
@@ -39,7 +39,7 @@ class PartialResults:
     def add(self, task: Task, episodes: Sequence[Episode]) -> None:
         """Keep one finished task."""
         record = {
-            "key": self._key(task.sampler),
+            "key": self._keys[task.sampler],
             "sampler": task.sampler,
             "seeds": task.seeds,
             "episodes": [episode.to_json() for episode in episodes],
@@ -48,13 +48,12 @@ class PartialResults:
             # A line of its own, even after one that a crash has cut off.
             file.write("\n" + json.dumps(record) + "\n")
 
-    def _key(self, sampler: str) -> str:
-        # A sampler is a frozen dataclass: its repr lists all its options.
-        identity = {**self._identity, "sampler": repr(samplers.get(sampler))}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _hash(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:

@@ -18,7 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Document = Mapping[str, Any]
-COLORS = ("#2b62bf", "#e2631e", "#2f8f5b", "#8c56bd", "#b88a00", "#5a6673")
+COLORS = (
+    *("#2b62bf", "#e2631e", "#2f8f5b", "#8c56bd", "#b88a00"),
+    *("#5a6673", "#c2407e", "#2aa1b3", "#7a4b2a", "#9bb02f"),
+)
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": "#9aa1a9",
@@ -42,7 +45,7 @@ def color_of(document: Document, sampler: str) -> str:
 
 def rewards(document: Document) -> Figure:
     """Share of episodes that reach at least a given reward."""
-    figure, axes = _new_figure()
+    figure, axes = new_figure()
     for name, result in document["samplers"].items():
         best = np.sort([episode["max_reward"] for episode in result["per_episode"]])
         share = 100 * np.arange(len(best), 0, -1) / len(best)
@@ -51,28 +54,27 @@ def rewards(document: Document) -> Figure:
         axes.step(x, y, where="pre", color=color_of(document, name), label=name, linewidth=1.8)
     axes.set(xlabel="max reward of the episode", ylabel="episodes with at least this reward, %")
     axes.set(xlim=(0, 1.02), ylim=(0, 102))
-    _legend_above(axes)
+    legend_above(axes)
     return figure
 
 
 def paired_rewards(document: Document) -> Figure:
     """Reward of each episode under the reference and under the other samplers."""
-    figure, axes = _new_figure(width=4.6, height=4.2)
-    baseline = _max_rewards(document, document["reference"])
+    figure, axes = new_figure(width=4.6, height=4.2)
     axes.plot([0, 1], [0, 1], color="#9aa1a9", linewidth=1)
-    for name in document["paired"]:
-        other = _max_rewards(document, name)
+    for name, pair in document["paired"].items():
+        baseline, other = (_max_rewards(document, run) for run in (pair["reference"], name))
         axes.scatter(baseline, other, s=16, alpha=0.5, color=color_of(document, name), label=name)
-    axes.set(xlabel=f"max reward, {document['reference']}", ylabel="max reward, other sampler")
+    axes.set(xlabel=f"max reward, {_references(document)}", ylabel="max reward, other sampler")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    _legend_above(axes)
+    legend_above(axes)
     return figure
 
 
 def paired_differences(document: Document) -> Figure:
     """Mean difference of each sampler from the reference, with interval and margin."""
     pairs = document["paired"]
-    figure, axes = _new_figure(height=1.5 + 0.45 * len(pairs))
+    figure, axes = new_figure(height=1.5 + 0.45 * len(pairs))
     margin = max(pair["margin"] for pair in pairs.values())
     axes.axvspan(-margin, margin, color="#e4f1e6", label=f"margin ±{margin:g}")
     axes.axvline(0, color="#9aa1a9", linewidth=1)
@@ -85,14 +87,14 @@ def paired_differences(document: Document) -> Figure:
     axes.set_xlim(-1.3 * max(margin, *limits), 1.3 * max(margin, *limits))
     axes.set_yticks(range(len(pairs)), list(pairs))
     axes.set(ylim=(len(pairs) - 0.4, -0.6))
-    axes.set_xlabel(f"mean max reward minus {document['reference']}, 95 % interval")
-    _legend_above(axes)
+    axes.set_xlabel(f"mean max reward minus {_references(document)}, 95 % interval")
+    legend_above(axes)
     return figure
 
 
 def rounds(document: Document) -> Figure:
     """Histogram of the rounds per chunk."""
-    figure, axes = _new_figure()
+    figure, axes = new_figure()
     counts = {
         name: np.concatenate([episode["rounds"] for episode in result["per_episode"]])
         for name, result in document["samplers"].items()
@@ -104,13 +106,13 @@ def rounds(document: Document) -> Figure:
         axes.bar(found, share, 1.0, color=color_of(document, name), alpha=0.75, label=label)
     axes.set(xlabel="rounds (batched network calls) per chunk", ylabel="chunks, %")
     axes.set_xlim(left=0)
-    _legend_above(axes)
+    legend_above(axes)
     return figure
 
 
 def residuals(document: Document) -> Figure:
     """Residual after each round, median and 95th percentile of the chunks still in flight."""
-    figure, axes = _new_figure()
+    figure, axes = new_figure()
     for name, result in document["samplers"].items():
         curve = result["residual_per_round"]
         if not curve["p50"]:
@@ -120,7 +122,7 @@ def residuals(document: Document) -> Figure:
         axes.plot(at, median, color=color, linewidth=1.8, label=f"{name}, median")
         axes.plot(at, high, color=color, linewidth=1, linestyle="--", label=f"{name}, p95")
     axes.set(xlabel="round", ylabel="largest defect, normalised units", yscale="log")
-    _legend_above(axes)
+    legend_above(axes)
     return figure
 
 
@@ -131,7 +133,7 @@ def latencies(document: Document) -> Figure:
         for name, result in document["samplers"].items()
         if result["latency_ms"]["p50"] is not None
     }
-    figure, axes = _new_figure(height=1.5 + 0.45 * len(measured))
+    figure, axes = new_figure(height=1.5 + 0.45 * len(measured))
     for row, (name, latency) in enumerate(measured.items()):
         color = color_of(document, name)
         axes.barh(row, latency["p50"], 0.55, color=color, alpha=0.75)
@@ -164,13 +166,23 @@ def save(plot: Callable[[Document], Figure], document: Document, path: Path) -> 
         plt.close(figure)
 
 
-def _new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
+def new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
     return plt.subplots(figsize=(width, height))
 
 
-def _legend_above(axes: Axes) -> None:
-    # Above the plot, where no data can hide behind it.
+def legend_above(axes: Axes) -> None:
+    # Above the plot, where no data can hide behind it; more lines make the figure higher.
+    figure = axes.get_figure(root=True)
+    lines = -(-len(axes.get_legend_handles_labels()[1]) // 2)
+    if figure is not None:
+        figure.set_figheight(figure.get_figheight() + 0.2 * (lines - 1))
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
+
+
+def _references(document: Document) -> str:
+    """The one sampler that all others are compared with, or a word for several."""
+    names = {pair["reference"] for pair in document["paired"].values()}
+    return names.pop() if len(names) == 1 else "reference"
 
 
 def _max_rewards(document: Document, sampler: str) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from sim import tables
 from sim.batches import Task
 from sim.env import MAX_STEPS
 from sim.episode import Episode
@@ -75,8 +77,8 @@ class EvaluationProgress:
 def print_results(console: Console, document: Mapping[str, Any]) -> None:
     """Show the main numbers of an evaluation JSON document."""
     table = Table(title=f"{document['episodes']} PushT episodes from seed {document['seed']}")
-    table.add_column("sampler")
-    for heading in ("max reward, 95 %", "success", "rounds (max)", "ms / chunk"):
+    table.add_column("sampler", overflow="fold")
+    for heading in ("max reward, 95 %", "success", "rounds (max)", "ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, result in document["samplers"].items():
         low, high = result["mean_max_reward_ci95"]
@@ -89,16 +91,23 @@ def print_results(console: Console, document: Mapping[str, Any]) -> None:
             "-" if p50 is None else f"{p50:.0f}",
         )
     console.print(table)
+    for other in tables.report_tables(document):
+        if other.columns in (tables.SEAM_COLUMNS, tables.ERROR_COLUMNS):
+            console.print(_terminal_table(other))
     for name, pair in document["paired"].items():
         low, high = pair["ci95"]
         console.print(
-            f"{name} minus {document['reference']}: {pair['difference']:+.4f} "
-            f"[{low:+.4f}, {high:+.4f}], {verdict(pair)}",
+            f"{name} minus {pair['reference']}: {pair['difference']:+.4f} "
+            f"[{low:+.4f}, {high:+.4f}], {tables.verdict(pair)}",
             highlight=False,
             markup=False,
         )
 
 
-def verdict(pair: Mapping[str, Any]) -> str:
-    """The equivalence test in words."""
-    return f"{'equivalent' if pair['equivalent'] else 'not shown equivalent'}, ±{pair['margin']:g}"
+def _terminal_table(source: tables.ReportTable) -> Table:
+    table = Table(title=source.heading)
+    for index, column in enumerate(source.columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in source.rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table

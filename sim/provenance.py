@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from para_policy.bench import cpu_name
+from para_policy.device import cpu_name
+from para_policy.formats.calibration import LATENCY_FILE
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.schedulers import scheduler_kind
 from sim.batches import Settings
@@ -28,6 +29,7 @@ def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, 
         "scheduler": settings.scheduler or scheduler_kind(policy.config.noise_scheduler),
         "steps": policy.process(settings.scheduler, settings.steps).num_steps,
         "device": settings.device,
+        "check_errors": settings.check_errors,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
 
@@ -43,10 +45,10 @@ def circumstances() -> dict[str, Any]:
 
 
 def directory_hash(directory: Path) -> str:
-    """SHA-256 over the names and contents of all files that a policy is made of."""
+    """SHA-256 over the names and contents of all files that actions depend on."""
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*")):
-        if path.suffix in {".json", ".safetensors"}:
+        if path.suffix in {".json", ".safetensors"} and path.name != LATENCY_FILE:
             digest.update(f"{path.relative_to(directory)}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -106,7 +106,9 @@ def read_document(path: Path) -> dict[str, Any]:
     """Read an evaluation JSON; InputError if it is none."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        document["samplers"], document["paired"], document["reference"]
+        document["paired"], document["reference"]
+        for result in document["samplers"].values():
+            result["seams"], result["max_abs_error"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is no evaluation JSON ({error}); write one with python -m sim.evaluate"
@@ -116,16 +118,12 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def write_html(document: Document, path: Path) -> None:
     """Write the report as one file that needs nothing else."""
-    sections = [
-        "<h2>Results</h2>",
-        _html_table(tables.RESULT_COLUMNS, tables.result_rows(document)),
-    ]
-    sections.append(f'<p class="note">{escape(tables.RESULT_NOTE)}</p>')
-    if document["paired"]:
+    sections = []
+    for table in tables.report_tables(document):
         sections += [
-            f"<h2>Compared with {escape(document['reference'])}</h2>",
-            _html_table(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
-            f'<p class="note">{escape(tables.PAIRED_NOTE)}</p>',
+            f"<h2>{escape(table.heading)}</h2>",
+            _html_table(table.columns, table.rows),
+            f'<p class="note">{escape(table.note)}</p>',
         ]
     figures = (
         f"<section><h2>{heading}</h2><figure>"
@@ -155,16 +153,12 @@ def write_markdown(document: Document, path: Path) -> None:
 
 def markdown_parts(document: Document) -> list[str]:
     """The paragraphs and tables of the Markdown page, without its title."""
-    parts = [
-        tables.lead(document),
-        tables.markdown(tables.RESULT_COLUMNS, tables.result_rows(document)),
-        tables.RESULT_NOTE,
-    ]
-    if document["paired"]:
+    parts = [tables.lead(document)]
+    for table in tables.report_tables(document):
         parts += [
-            f"### Compared with `{document['reference']}`",
-            tables.markdown(tables.PAIRED_COLUMNS, tables.paired_rows(document)),
-            tables.PAIRED_NOTE,
+            f"### {table.heading}",
+            tables.markdown(table.columns, table.rows),
+            table.note,
         ]
     facts = [f"- {name}: {value}" for name, value in tables.circumstances(document).items()]
     command = f"```bash\n{tables.command(document)}\n```"

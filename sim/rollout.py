@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 from para_policy.control.seeding import chunk_seed
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
+from para_policy.samplers import Sampler
 from sim.env import CONTROL_DT, MAX_STEPS, Observation, PushT, legacy_start_state
 from sim.episode import Chunk, Episode
+from sim.variants import SEQUENTIAL, STARTS, Start
 
 PUSHT_INPUTS = {"environment_state": (16,), "agent_pos": (2,)}
 Progress = Callable[[int], None]
@@ -23,10 +27,12 @@ def rollout(
     policy: DiffusionPolicy,
     seeds: Sequence[int],
     *,
-    sampler: str = "sequential",
+    sampler: str | Sampler = SEQUENTIAL,
+    start: Start = "cold",
     scheduler: str | None = None,
     steps: int | None = None,
     max_steps: int = MAX_STEPS,
+    check_errors: bool = False,
     on_progress: Progress | None = None,
 ) -> list[Episode]:
     """Play one episode per seed, all replanning together every `n_action_steps` actions.
@@ -35,32 +41,63 @@ def rollout(
     seed with another sampler is a paired experiment. An episode does not depend on the others in
     its batch, up to the rounding of batched arithmetic.
 
-    `on_progress(n)` is called with increments that add up to `max_steps` per episode.
+    Args:
+        start: what a chunk takes over from the one before.
+            "cold": nothing.
+            "guess": its sample, shifted to the present, is the initial guess. The noise is that of
+            "cold", and so is the answer, within the sampler's tolerance.
+            "guess+noise": its noise too is shifted along the horizon. The chunks of an episode
+            then have another joint law, each chunk by itself the same.
+        check_errors: solve every chunk again with `sequential`, which costs its N network calls,
+            and record the error.
+        on_progress: called with increments that add up to `max_steps` per episode.
+
+    Raises:
+        InputError: for an unknown start, a policy of another robot, or what `policy.sample` refuses.
     """
     check_policy(policy)
+    if start not in STARTS:
+        raise InputError(f"start is {start!r}; expected one of {', '.join(STARTS)}")
+    # Made once, as a robot would, and not in the time of each chunk.
+    solver = (
+        policy.sampler(sampler, scheduler=scheduler, steps=steps)
+        if isinstance(sampler, str)
+        else sampler
+    )
     robots = [_Robot(seed, policy.config.n_obs_steps) for seed in seeds]
     live = robots
+    previous: ActionResult | None = None
     for index, step in enumerate(range(0, max_steps, policy.config.n_action_steps)):
         n_actions = min(policy.config.n_action_steps, max_steps - step)
         started = time.perf_counter()
-        result = policy.sample(
+        sample = partial(
+            policy.sample,
             _stack([robot.history for robot in live]),
-            sampler=sampler,
             seed=[chunk_seed(robot.seed, index) for robot in live],
             scheduler=scheduler,
             steps=steps,
+            previous=previous,
+            shift_noise=start == "guess+noise" and previous is not None,
         )
+        result = sample(sampler=solver)
         wall_s = time.perf_counter() - started
+        exact = sample(sampler=SEQUENTIAL) if check_errors else None
         for row, robot in enumerate(live):
             chunk = _chunk(result, row, step, policy.config.n_obs_steps - 1, len(live), wall_s)
+            if exact is not None:
+                error = float(np.abs(result.sample[row] - exact.sample[row]).max())
+                chunk = replace(chunk, error=error)
             robot.add_chunk(chunk, result.sample[row])
             robot.execute(result.actions[row, :n_actions])
         if on_progress is not None:
             skipped = max_steps - step - n_actions
             on_progress(sum(n_actions + skipped * robot.done for robot in live))
-        live = [robot for robot in live if not robot.done]
+        rows = [row for row, robot in enumerate(live) if not robot.done]
+        live = [live[row] for row in rows]
         if not live:
             break
+        if start != "cold":
+            previous = result.select(rows)
     return [robot.episode() for robot in robots]
 
 
@@ -132,14 +169,15 @@ def _chunk(
     stats = result.stats
     residual = float(stats.residual[row])
     curve = stats.residuals[:, row]
-    in_flight = curve[np.isfinite(curve)] if curve.any() else []  # zeros: `sequential` has none
+    in_flight = curve[np.isfinite(curve)]
+    measured = in_flight if in_flight.any() else ()  # zeros: the sampler has none, as `sequential`
     return Chunk(
         step=step,
         rounds=int(stats.rounds[row]),
         evals=int(stats.evals[row]),
         residual=residual if np.isfinite(residual) else None,
         converged=bool(stats.converged[row]),
-        residuals=tuple(float(f"{value:.3g}") for value in in_flight),
+        residuals=tuple(float(f"{value:.3g}") for value in measured),
         batch_size=batch_size,
         batch_wall_s=wall_s,
         prediction=result.prediction[row].astype(np.float64),

@@ -205,7 +205,7 @@ def _main(arguments: Arguments) -> None:
         raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
     # Cheap to find out here, while the nodes would take seconds to start and say the same.
     read_config(arguments.loop.checkpoint)
-    samplers.get(arguments.loop.sampler)
+    samplers.options(arguments.loop.sampler)
     if arguments.json is not None:
         check_output_file(arguments.json)
     if arguments.record is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,22 +40,55 @@ def mean_interval(values: ArrayLike) -> Interval:
     Values that are all equal, one value included, give the interval of zero width at that value.
     """
     sample = _finite_sample(values)
-    if np.ptp(sample) == 0.0:
-        return float(sample[0]), float(sample[0])
+    return _interval((sample,), np.mean, sample)
+
+
+def ratio_interval(sums: ArrayLike, counts: ArrayLike) -> Interval:
+    """Bootstrap 95 % interval of sum(sums) / sum(counts), both (n,), drawing episodes anew.
+
+    That is the mean of all values of all episodes, with `counts` values in each.
+    """
+    total, count = _finite_sample(sums), _finite_sample(counts)
+    if total.shape != count.shape or not (count > 0).all():
+        raise InputError(
+            f"expected one count above 0 for each of {total.size} sums, got {counts!r}"
+        )
+    return _interval((total, count), _ratio, total / count)
+
+
+def _ratio(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], axis: int = -1
+) -> NDArray[np.float64]:
+    return np.asarray(sums.sum(axis=axis) / counts.sum(axis=axis))
+
+
+def _interval(
+    samples: tuple[NDArray[np.float64], ...],
+    statistic: Callable[..., Any],
+    values: NDArray[np.float64],
+) -> Interval:
+    """Bootstrap interval of a statistic whose `values` (n,) are those of each element alone."""
+    if np.ptp(values) == 0.0:
+        return float(values[0]), float(values[0])
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        low, high = _bootstrap_mean(sample, "BCa")
+        low, high = _bootstrap(samples, statistic, "BCa")
     if not np.isfinite([low, high]).all():  # too little spread for BCa's corrections
-        low, high = _bootstrap_mean(sample, "percentile")
+        low, high = _bootstrap(samples, statistic, "percentile")
     return low, high
 
 
-def _bootstrap_mean(sample: NDArray[np.float64], method: Literal["BCa", "percentile"]) -> Interval:
+def _bootstrap(
+    samples: tuple[NDArray[np.float64], ...],
+    statistic: Callable[..., Any],
+    method: Literal["BCa", "percentile"],
+) -> Interval:
     result = stats.bootstrap(
-        (sample,),
-        np.mean,
+        samples,
+        statistic,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
+        paired=len(samples) > 1,
         method=method,
         rng=0,
     )

@@ -10,22 +10,20 @@ import numpy as np
 
 from sim.env import legacy_start_state
 from sim.episode import Chunk, Episode
+from sim.seams import seam_metrics
 from sim.statistics import compare_paired, mean_interval, percentiles, success_interval
+from sim.variants import OWN_SAMPLE, Variant, paired_with, reference_of
 
+LARGE_ERROR = 1e-2
 Runs = Mapping[str, Sequence[Episode]]
-
-
-def reference_of(samplers: Sequence[str]) -> str:
-    """The sampler that the others are compared with: `sequential`, or else the first one."""
-    return "sequential" if "sequential" in samplers else samplers[0]
 
 
 def summarize(
     runs: Runs, latencies_ms: Mapping[str, Sequence[float]], margin: float
 ) -> dict[str, Any]:
     """The parts `samplers` and `paired` of the JSON. Episode i of all samplers has one seed."""
-    reference = reference_of(list(runs))
-    baseline = runs[reference]
+    names = list(runs)
+    reference, pairs = reference_of(names), paired_with(names)
     summaries = {}
     for name, episodes in runs.items():
         summaries[name] = {
@@ -33,13 +31,17 @@ def summarize(
             **_effort(episodes),
             "latency_ms": _percentiles_or_null(latencies_ms[name]),
             "latency_chunks": len(latencies_ms[name]),
-            "first_chunk_error": first_chunk_error(baseline, episodes),
+            "first_chunk_error": _first_chunk_error(runs, name, pairs.get(name, reference)),
+            **_errors(episodes),
+            "seams": seam_metrics(episodes),
             "per_episode": [_per_episode(episode) for episode in episodes],
         }
     paired = {
-        name: asdict(compare_paired(_max_rewards(baseline), _max_rewards(episodes), margin))
-        for name, episodes in runs.items()
-        if name != reference
+        name: {
+            "reference": other,
+            **asdict(compare_paired(_max_rewards(runs[other]), _max_rewards(runs[name]), margin)),
+        }
+        for name, other in pairs.items()
     }
     return {"reference": reference, "samplers": summaries, "paired": paired}
 
@@ -62,6 +64,12 @@ def first_chunk_error(reference: Sequence[Episode], other: Sequence[Episode]) ->
         "max": float(np.max(normalised)),
         "max_px": float(np.max(pixels)),
     }
+
+
+def _first_chunk_error(runs: Runs, name: str, reference: str) -> dict[str, float] | None:
+    if any(Variant.parse(run).sampler in OWN_SAMPLE for run in (name, reference)):
+        return None  # another sample by design
+    return first_chunk_error(runs[reference], runs[name])
 
 
 def _max_rewards(episodes: Sequence[Episode]) -> list[float]:
@@ -88,12 +96,39 @@ def _effort(episodes: Sequence[Episode]) -> dict[str, Any]:
     rounds = [chunk.rounds for chunk in chunks]
     return {
         "chunks": len(chunks),
+        "rounds": {
+            "mean": float(np.mean(rounds)),
+            "p95": float(np.percentile(rounds, 95)),
+            "max": max(rounds),
+        },
         "rounds_mean": float(np.mean(rounds)),
         "rounds_max": max(rounds),
         "evals_mean": float(np.mean([chunk.evals for chunk in chunks])),
         "converged_rate": float(np.mean([chunk.converged for chunk in chunks])),
         "batched_call_ms": percentiles([1e3 * chunk.batch_wall_s for chunk in chunks]),
         "residual_per_round": _residual_per_round(chunks),
+    }
+
+
+def _errors(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Error of all chunks in closed loop; None where it was not measured.
+
+    Largest coordinate difference to `sequential` with the same observation and noise, normalised
+    action units, and the share of chunks where it is above LARGE_ERROR.
+    """
+    errors = [
+        chunk.error for episode in episodes for chunk in episode.chunks if chunk.error is not None
+    ]
+    if not errors:
+        return {"max_abs_error": None, "error_above_1e-2_rate": None}
+    return {
+        "max_abs_error": {
+            "median": float(np.median(errors)),
+            "p95": float(np.percentile(errors, 95)),
+            "p99": float(np.percentile(errors, 99)),
+            "max": max(errors),
+        },
+        "error_above_1e-2_rate": float(np.mean(np.array(errors) > LARGE_ERROR)),
     }
 
 
@@ -127,6 +162,7 @@ def _per_episode(episode: Episode) -> dict[str, Any]:
         "evals": [chunk.evals for chunk in episode.chunks],
         "residual": [chunk.residual for chunk in episode.chunks],
         "converged": [chunk.converged for chunk in episode.chunks],
+        "error": [chunk.error for chunk in episode.chunks],
         "batched_call_ms": [round(1e3 * chunk.batch_wall_s, 3) for chunk in episode.chunks],
         "batch_size": [chunk.batch_size for chunk in episode.chunks],
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sim.progress import verdict
+from sim.seams import QUANTITIES
+from sim.variants import OWN_SAMPLE, Variant
 
 Document = Mapping[str, Any]
 
@@ -24,7 +26,14 @@ RESULT_NOTE = (
     "mean and max) and evals (network rows, mean) are per chunk. Latency (p50 / p95 / p99) is the "
     "wall time from observation to actions of one robot (batch 1), in closed loop, after warm-up."
 )
-PAIRED_COLUMNS = ("Sampler", "Difference", "95 % interval", "Verdict", "First-chunk error")
+PAIRED_COLUMNS = (
+    "Sampler",
+    "Compared with",
+    "Difference",
+    "95 % interval",
+    "Verdict",
+    "First-chunk error",
+)
 PAIRED_NOTE = (
     "Difference of the mean max reward, episodes paired by start state and noise. Equivalent: the "
     "whole 95 % bootstrap interval lies within the margin. First-chunk error: largest coordinate "
@@ -32,6 +41,36 @@ PAIRED_NOTE = (
     "median / p95 / max over the episodes, in normalised action units (the demonstrations span "
     "-1 to 1)."
 )
+START_NOTE = (
+    "+guess: each chunk starts from the one before. +noise: it also has the noise of the one before, "
+    "shifted along the horizon. From the second chunk of an episode on that is other noise than in "
+    "runs without +noise."
+)
+OWN_SAMPLE_NOTE = (
+    f"{' and '.join(OWN_SAMPLE)}: another sample of the same law, so it has no such error."
+)
+SEAM_COLUMNS = ("Sampler", "Jump of", "At seams", "Inside chunks")
+SEAM_NOTE = (
+    "Mean jump of the commanded velocity and acceleration between consecutive actions, where one "
+    "chunk follows another and, as a yardstick, inside the chunks; the interval is a 95 % bootstrap "
+    "over the episodes. A jump is the largest change across a place, from one finite difference to "
+    "the next."
+)
+ERROR_COLUMNS = ("Sampler", "Chunks", "Median", "p95", "p99", "Max", "Above 0.01")
+ERROR_NOTE = (
+    "Every chunk solved again by sequential with the same observation and noise: largest coordinate "
+    "difference, in normalised action units."
+)
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table with what stands above and below it."""
+
+    heading: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -53,6 +92,23 @@ def lead(document: Document) -> str:
         f"{document['device']} with {_count(document['threads'], 'thread')}, "
         f"{document['date'][:10]}."
     )
+
+
+def report_tables(document: Document) -> list[ReportTable]:
+    """The tables of the report that have rows."""
+    variants = [Variant.parse(name) for name in document["samplers"]]
+    notes = [PAIRED_NOTE]
+    if any(variant.sampler in OWN_SAMPLE for variant in variants):
+        notes.append(OWN_SAMPLE_NOTE)
+    if any(variant.start != "cold" for variant in variants):
+        notes.append(START_NOTE)
+    found = (
+        ReportTable("Outcome and effort", RESULT_COLUMNS, result_rows(document), RESULT_NOTE),
+        ReportTable("Paired comparison", PAIRED_COLUMNS, paired_rows(document), " ".join(notes)),
+        ReportTable("Error of every chunk", ERROR_COLUMNS, error_rows(document), ERROR_NOTE),
+        ReportTable("Seams between chunks", SEAM_COLUMNS, seam_rows(document), SEAM_NOTE),
+    )
+    return [table for table in found if table.rows]
 
 
 def result_rows(document: Document) -> list[list[str]]:
@@ -81,13 +137,52 @@ def paired_rows(document: Document) -> list[list[str]]:
         rows.append(
             [
                 name,
+                pair["reference"],
                 f"{pair['difference']:+.4f}",
                 f"{low:+.4f} to {high:+.4f}",
                 verdict(pair),
-                " / ".join(f"{error[key]:.1e}" for key in ("median", "p95", "max")),
+                "-"
+                if error is None
+                else " / ".join(f"{error[key]:.1e}" for key in ("median", "p95", "max")),
             ]
         )
     return rows
+
+
+def seam_rows(document: Document) -> list[list[str]]:
+    """Two rows of SEAM_COLUMNS per sampler, for velocity and acceleration."""
+    labels = zip(QUANTITIES, ("velocity, px/s", "acceleration, px/s²"), strict=True)
+    return [
+        [
+            name,
+            label,
+            *(
+                _mean_with_interval(result["seams"][quantity][where])
+                for where in ("seam", "inside")
+            ),
+        ]
+        for quantity, label in labels
+        for name, result in document["samplers"].items()
+    ]
+
+
+def error_rows(document: Document) -> list[list[str]]:
+    """One row of ERROR_COLUMNS per sampler whose chunks were checked."""
+    return [
+        [
+            name,
+            str(result["chunks"]),
+            *(f"{result['max_abs_error'][key]:.1e}" for key in ("median", "p95", "p99", "max")),
+            f"{100 * result['error_above_1e-2_rate']:.2f} %",
+        ]
+        for name, result in document["samplers"].items()
+        if result["max_abs_error"] is not None
+    ]
+
+
+def verdict(pair: Mapping[str, Any]) -> str:
+    """The equivalence test in words."""
+    return f"{'equivalent' if pair['equivalent'] else 'not shown equivalent'}, ±{pair['margin']:g}"
 
 
 def circumstances(document: Document) -> dict[str, str]:
@@ -115,7 +210,8 @@ def command(document: Document) -> str:
         f"python -m sim.evaluate --checkpoint {document['checkpoint']} "
         f"--samplers {','.join(document['samplers'])} --episodes {document['episodes']} "
         f"--seed {document['seed']} --scheduler {document['scheduler']} "
-        f"--steps {document['steps']} --json results.json --report results.html"
+        f"--steps {document['steps']}{' --check-errors' if document['check_errors'] else ''} "
+        "--json results.json --report results.html"
     )
 
 
@@ -124,6 +220,12 @@ def _with_interval(
 ) -> str:
     low, high = (scale * bound for bound in interval)
     return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _mean_with_interval(statistic: Mapping[str, Any]) -> str:
+    if statistic["mean"] is None:
+        return "-"
+    return _with_interval(statistic["mean"], statistic["ci95"], digits=0)
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -23,6 +23,7 @@ from sim.drawing import draw, moments
 from sim.env import CONTROL_DT
 from sim.episode import Episode
 from sim.rollout import rollout
+from sim.variants import Variant
 
 Frame = NDArray[np.uint8]
 FPS = round(1 / CONTROL_DT)
@@ -101,7 +102,8 @@ def write_videos(runs: Mapping[str, Sequence[Episode]], folder: Path, count: int
             shows.append(together)
         for show in shows:
             seed = next(iter(show.values())).seed
-            path = folder / f"pusht_{seed}_{'_vs_'.join(show)}.mp4"
+            names = "_vs_".join(show).replace("+", "-")  # plus means a space in web addresses
+            path = folder / f"pusht_{seed}_{names}.mp4"
             write_mp4(show, path)
             written.append(path)
     return written
@@ -116,7 +118,7 @@ class Arguments:
     output: Path
     """File to write: .mp4, .gif, or .png for a row of boards per sampler."""
     samplers: str = "sequential,paradigms"
-    """Names, separated by commas."""
+    """Names, separated by commas; NAME+guess or NAME+guess+noise starts from the last chunk."""
     seed: int = 100000
     """Start state and noise."""
     scheduler: str | None = None
@@ -131,13 +133,18 @@ def film(args: Arguments) -> None:
     if args.output.suffix not in writers:
         raise InputError(f"output {args.output} must end in one of {', '.join(writers)}")
     check_output_file(args.output)
+    variants = [Variant.parse(name.strip()) for name in args.samplers.split(",")]
     policy = load_policy(args.checkpoint)
-    episodes = {
-        name: rollout(
-            policy, [args.seed], sampler=name, scheduler=args.scheduler, steps=args.steps
-        )[0]
-        for name in args.samplers.split(",")
-    }
+    episodes = {}
+    for variant in variants:
+        (episodes[variant.name],) = rollout(
+            policy,
+            [args.seed],
+            sampler=variant.sampler,
+            start=variant.start,
+            scheduler=args.scheduler,
+            steps=args.steps,
+        )
     writers[args.output.suffix](episodes, args.output)
 
 

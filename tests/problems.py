@@ -6,6 +6,7 @@ are tested without a trained network.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from para_policy import Denoiser, Noise, Process
+from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.samplers import Sampler, SampleResult
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -83,6 +84,24 @@ def network(data: Data, scheduler: Any) -> Network:
     return predict
 
 
+# Samplers with the sequential result; `asd` has only its distribution.
+SOLVERS = tuple(name for name in samplers.names() if name != "asd")
+
+
+def solver(name: str, process: Process, size: int = 8, **options: Any) -> Sampler:
+    """The named sampler; `chord` gets the Jacobian of a network that ignores the state.
+
+    Options that the sampler does not have are left out. Where a sampler has several tolerances,
+    `tolerance` sets all of them.
+    """
+    if name == "chord":
+        options["matrices"] = process.B[:, None, None] * torch.eye(size, dtype=torch.float64)
+    if name == "parataa" and "tolerance" in options:
+        options["relative_tolerance"] = options["tolerance"]
+    known = inspect.signature(samplers.presets._PRESETS[name]).parameters
+    return samplers.get(name, **{key: value for key, value in options.items() if key in known})
+
+
 def row_by_row(inner: Network) -> Network:
     """Evaluate rows one at a time, so that no float depends on the batch a row sits in."""
 
@@ -128,3 +147,82 @@ def problem(kind: str, num_steps: int, data: Data | None = None, **options: Any)
     return Problem(
         network(data or Mixture(), made), Process.from_scheduler(made, num_steps, eta=eta)
     )
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """A pseudo-random number in [-gain, gain] of the last bits of x and of t: nowhere smooth."""
+
+    seed: int = 0
+    gain: float = 1.0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        mixed = x.double().contiguous().view(torch.int64) * 6364136223846793005
+        mixed = mixed + self.seed * 3037000493
+        mixed = mixed + t.reshape(-1, *(1,) * (x.ndim - 1)) * 1442695040888963407
+        return self.gain * ((mixed >> 33) % 2001 / 1000.0 - 1.0).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Sawtooth:
+    """Expansive by the factor `slope` between its jumps, everywhere in [-1, 1]."""
+
+    slope: float = 37.0
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.remainder(self.slope * x, 2.0) - 1.0
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A jump from -1 to 1 and no slope at all."""
+
+    level: float = 0.1
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(x > self.level, 1.0, -1.0).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Rational:
+    """Smooth, coupled and nonlinear, from basic arithmetic alone: bitwise independent of its batch."""
+
+    gain: float = 1.5
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        mixed = x - 0.5 * x.flip(1) + 0.01 * t.to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        return self.gain * mixed / (1 + mixed * mixed)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A clean-sample network (prediction type "sample") that is a full, unsymmetric matrix.
+
+    Every row is multiplied on its own, so that no float depends on the batch it sits in.
+    """
+
+    size: int = 8
+    gain: float = 0.5
+    seed: int = 0
+
+    @property
+    def matrix(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(self.size, self.size, generator=generator, dtype=torch.float64)
+        return self.gain * drawn / self.size**0.5
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        product = self.matrix.to(x.dtype) * x.flatten(1)[:, None]  # (M, size, size)
+        return product.sum(dim=2).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Passes rows on to a network and remembers the timesteps of every call."""
+
+    inner: Network
+    calls: list[Tensor]
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls.append(t.clone())
+        return self.inner(x, t)

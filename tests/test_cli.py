@@ -62,11 +62,12 @@ def test_bench_writes_the_report_of_the_contract(
     assert list(report["samplers"]) == ["sequential", "paradigms"]
     reference, parallel = report["samplers"].values()
     assert reference["rounds_mean"] == reference["evals_mean"] == reference["rounds_max"] == 10
-    assert reference["max_abs_error"] == {"median": 0.0, "p95": 0.0, "max": 0.0}
+    assert set(reference["max_abs_error"]) >= {"median", "p95", "max"}
+    assert set(reference["max_abs_error"].values()) == {0.0}
     assert reference["speedup_vs_sequential"] == 1.0
     assert parallel["rounds_max"] <= 10
     assert 0 < parallel["max_abs_error"]["max"] < 0.5
-    assert set(parallel["latency_ms"]) == {"p50", "p95", "p99"}
+    assert set(parallel["latency_ms"]) >= {"p50", "p95", "p99"}
 
 
 def test_bench_takes_another_scheduler(checkpoint: Path, tmp_path: Path, run: Run) -> None:

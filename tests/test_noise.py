@@ -61,8 +61,27 @@ def test_noise_is_standard_normal_and_uncorrelated_between_seeds_and_steps() -> 
     assert torch.corrcoef(values[:40]).fill_diagonal_(0).abs().max() < 0.45
 
 
+def test_uniforms_are_drawn_last_and_independent_of_the_rest() -> None:
+    generator = torch.Generator().manual_seed(3)
+    noise = Noise.from_seeds([3], (4, 2), 5)
+    assert torch.equal(noise.initial, torch.randn(1, 4, 2, generator=generator))
+    assert torch.equal(noise.steps[0], torch.randn(5, 4, 2, generator=generator))
+    assert torch.equal(noise.uniforms, torch.rand(5, generator=generator)[None])
+    many = Noise.from_seeds(range(2000), (4, 2), 5)
+    assert many.uniforms.shape == (2000, 5)
+    assert many.uniforms.min() >= 0
+    assert many.uniforms.max() < 1
+    assert abs(many.uniforms.mean() - 0.5) < 0.015  # 5 sigma
+    values = torch.cat([many.uniforms, many.initial.flatten(1), many.steps.flatten(1)], dim=1)
+    correlation = torch.corrcoef(values.T)[:5].fill_diagonal_(0)
+    assert correlation.abs().max() < 0.12  # 5 sigma of 1 / sqrt(2000)
+
+
 def test_selected_samples_keep_their_noise() -> None:
     noise = Noise.from_seeds([5, 6, 7], (2, 2), 3)
+    chosen = noise.select([2, 0])
+    assert torch.equal(chosen.uniforms, Noise.from_seeds([7, 5], (2, 2), 3).uniforms)
+    assert Noise(noise.initial, noise.steps).select([1]).uniforms is None
     assert torch.equal(noise.select([2, 0]).steps, Noise.from_seeds([7, 5], (2, 2), 3).steps)
     assert torch.equal(noise.select(torch.tensor([1])).initial, noise.initial[1:2])
 
@@ -71,6 +90,12 @@ def test_selected_samples_keep_their_noise() -> None:
 def test_steps_that_do_not_fit_the_initial_state_are_refused(steps: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"steps must be \(2, N, \*\[4, 2\]\)"):
         Noise(initial=torch.zeros(2, 4, 2), steps=torch.zeros(steps))
+
+
+@pytest.mark.parametrize("uniforms", [(2, 9), (3, 10), (2, 10, 1)])
+def test_uniforms_that_do_not_fit_the_steps_are_refused(uniforms: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"uniforms must be \(2, 10\)"):
+        Noise(torch.zeros(2, 4, 2), torch.zeros(2, 10, 4, 2), torch.zeros(uniforms))
 
 
 @pytest.mark.parametrize("seeds", [[], [2**64], [-(2**63) - 1], [0.5], ["abc"], [None]])

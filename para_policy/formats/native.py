@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from para_policy.errors import CheckpointError
+from para_policy.formats.calibration import read_calibrations, read_latencies
+from para_policy.formats.files import read_tensors, replace, summarise
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.policies.normalizer import MinMaxNormalizer
@@ -42,21 +42,26 @@ def save_checkpoint(
         for key, value in (("scale", normalizer.scale), ("offset", normalizer.offset))
     }
     model = {key: value.detach().cpu().float().contiguous() for key, value in model_state.items()}
-    _replace(directory / MODEL_FILE, lambda path: save_file(model, path))
-    _replace(directory / NORMALIZER_FILE, lambda path: save_file(statistics, path))
+    replace(directory / MODEL_FILE, lambda path: save_file(model, path))
+    replace(directory / NORMALIZER_FILE, lambda path: save_file(statistics, path))
     text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
-    _replace(directory / CONFIG_FILE, lambda path: path.write_text(text))
+    replace(directory / CONFIG_FILE, lambda path: path.write_text(text))
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
+def load_policy(
+    path: str | Path, device: str | torch.device = "cpu", *, calibrated: bool = True
+) -> DiffusionPolicy:
     """Load a policy from a native checkpoint directory.
 
     Args:
-        path: directory with `config.json`, `model.safetensors` and `normalizer.safetensors`.
+        path: directory with `config.json`, `model.safetensors` and `normalizer.safetensors`, and
+            optionally `calibration/`.
         device: where the network runs, such as "cpu" or "cuda:0".
+        calibrated: read `calibration/`; False ignores it, to measure anew.
 
     Raises:
-        CheckpointError: if a file is missing, truncated, or does not fit the configuration.
+        CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
+            calibration was made for other weights.
         InputError: if the device does not exist.
     """
     directory = Path(path)
@@ -64,11 +69,23 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Diffusi
     model_state = read_tensors(directory / MODEL_FILE)
     normalizers = _read_normalizers(directory, config)
     try:
-        return DiffusionPolicy(config, model_state, normalizers, device=device)
+        policy = DiffusionPolicy(config, model_state, normalizers, device=device)
     except RuntimeError as error:
         raise CheckpointError(
             f"'{directory / MODEL_FILE}' does not fit config.json: {error}"
         ) from error
+    if not calibrated:
+        return policy
+    calibrations = read_calibrations(
+        directory,
+        checkpoint_hash(directory),
+        config.noise_scheduler,
+        condition_dim=config.condition_dim,
+        sample_dim=config.horizon * config.action_dim,
+    )
+    policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
+    policy.latencies = read_latencies(directory)
+    return policy
 
 
 def read_config(directory: str | Path) -> PolicyConfig:
@@ -95,33 +112,13 @@ def read_config(directory: str | Path) -> PolicyConfig:
         raise CheckpointError(f"'{path}': {summarise(error)}") from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: if it is missing, truncated, or holds NaN or infinite values.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"'{path}' is missing from the checkpoint")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"'{path}' is truncated or no safetensors file ({error}); copy the checkpoint again"
-        ) from error
-    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise CheckpointError(f"'{path}' holds NaN or infinite values in {broken[:3]}")
-    return tensors
-
-
 def save_observations(directory: str | Path, observations: Mapping[str, np.ndarray]) -> None:
     """Write {name: (n, To, *shape)} beside the weights, so that `bench` needs no data set."""
     tensors = {
         name: torch.from_numpy(np.asarray(values, np.float32))
         for name, values in observations.items()
     }
-    _replace(Path(directory) / OBSERVATIONS_FILE, lambda path: save_file(tensors, path))
+    replace(Path(directory) / OBSERVATIONS_FILE, lambda path: save_file(tensors, path))
 
 
 def read_observations(directory: str | Path) -> dict[str, np.ndarray]:
@@ -157,14 +154,6 @@ def checkpoint_hash(directory: str | Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def summarise(error: ValidationError, root: str = "configuration") -> str:
-    """One line that names every wrong key of a pydantic error; `root` names the whole."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or root}: {item['msg']}"
-        for item in error.errors()
-    )
-
-
 def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, MinMaxNormalizer]:
     path = directory / NORMALIZER_FILE
     statistics = read_tensors(path)
@@ -188,9 +177,3 @@ def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, MinMax
             statistics[f"{name}.scale"], statistics[f"{name}.offset"]
         )
     return normalizers
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    write(temporary)
-    os.replace(temporary, path)

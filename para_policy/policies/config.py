@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
@@ -61,6 +62,11 @@ class PolicyConfig(BaseModel):
     @property
     def action_dim(self) -> int:
         return len(self.action_names)
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of the condition vector: all inputs of all observation steps."""
+        return self.n_obs_steps * sum(math.prod(shape) for shape in self.inputs.values())
 
     @field_validator("noise_scheduler")
     @classmethod

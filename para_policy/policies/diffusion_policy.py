@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 
 from para_policy import samplers
+from para_policy.calibration import Calibration
+from para_policy.deadline import Deadline, LatencyTable
 from para_policy.denoiser import Denoiser
+from para_policy.device import check_device, device_description
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.noise import Noise
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import MinMaxNormalizer
 from para_policy.policies.unet1d import ConditionalUnet1D
 from para_policy.process import Process
-from para_policy.samplers import Callback, Sampler, Status
-from para_policy.schedulers import build_scheduler
+from para_policy.samplers import Callback, CleanSample, Sampler, Status
+from para_policy.schedulers import build_scheduler, scheduler_kind
 
 Observation = Mapping[str, Any]
 
@@ -33,6 +36,9 @@ class SampleStats:
         rounds, evals: batched network calls, and network rows.
         residual: largest defect let pass, normalised action units.
         residuals: largest defect of each round, (R, B) or (R,).
+        correction: largest last update of an accepted state, normalised action units.
+        error_bound: (A,) or (B, A), physical units, what no coordinate of the chunk differs by from
+            the sequential answer, with the confidence of the calibration; NaN where there is none.
         converged: whether the acceptance test passed.
         status: in words.
         wall_s: seconds from the observation on the host to the actions on the host, whole batch.
@@ -42,6 +48,8 @@ class SampleStats:
     evals: Any
     residual: Any
     residuals: np.ndarray
+    correction: Any
+    error_bound: np.ndarray
     converged: Any
     status: Any
     wall_s: float
@@ -55,20 +63,36 @@ class ActionResult:
         actions: (Ta, A) float32, physical units; action 0 belongs to the newest observation's time.
         prediction: (Tp, A) float32, the whole predicted horizon, physical units.
         sample: (Tp, A) float32, the same in normalised units.
+        noise: what it was made from, always a batch.
     """
 
     actions: np.ndarray
     prediction: np.ndarray
     sample: np.ndarray
+    noise: Noise
     stats: SampleStats
+
+    def select(self, index: Sequence[int]) -> ActionResult:
+        """Some chunks of a batch."""
+        rows = list(index)
+        stats = {
+            name: value[rows] if name not in ("residuals", "status", "wall_s") else value
+            for name, value in vars(self.stats).items()
+        }
+        stats["residuals"] = self.stats.residuals[:, rows]
+        stats["status"] = [self.stats.status[row] for row in rows]
+        return ActionResult(
+            self.actions[rows],
+            self.prediction[rows],
+            self.sample[rows],
+            self.noise.select(rows),
+            SampleStats(**stats),
+        )
 
 
 def build_network(config: PolicyConfig) -> ConditionalUnet1D:
     """Make the noise predictor that `config` describes, with random weights."""
-    width = sum(int(np.prod(shape)) for shape in config.inputs.values())
-    return ConditionalUnet1D(
-        config.action_dim, config.n_obs_steps * width, **config.network.model_dump()
-    )
+    return ConditionalUnet1D(config.action_dim, config.condition_dim, **config.network.model_dump())
 
 
 class DiffusionPolicy:
@@ -79,6 +103,10 @@ class DiffusionPolicy:
         model_state: weights of the `ConditionalUnet1D` (EMA weights, for a trained policy).
         normalizers: one for each input, and one for "action".
         device: where the network runs.
+
+    Attributes:
+        calibrations: by scheduler and step count, from `para-policy calibrate`.
+        latencies: of the network, by `device_description`.
 
     Raises:
         InputError: if the device cannot be used.
@@ -98,6 +126,9 @@ class DiffusionPolicy:
         network.load_state_dict(dict(model_state))
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.normalizers = {name: n.to(self.device) for name, n in normalizers.items()}
+        self.calibrations: dict[tuple[str, int], Calibration] = {}
+        self.latencies: dict[str, LatencyTable] = {}
+        self._samplers: dict[tuple[str, str | None, int | None], Sampler] = {}
         self._processes: dict[tuple[str | None, int | None], Process] = {}
 
     def process(self, scheduler: str | None = None, steps: int | None = None) -> Process:
@@ -112,6 +143,53 @@ class DiffusionPolicy:
         """Bind batched observations {name: (B, To, *shape)} to the network, once for a whole solve."""
         return Denoiser(self.network, self._condition(self._check(obs, batched=True)))
 
+    def sampler(
+        self, name: str, *, scheduler: str | None = None, steps: int | None = None, **options: Any
+    ) -> Sampler:
+        """Make a sampler by name, with what calibration has measured for this process.
+
+        Args:
+            name: one of `samplers.names()`, or "auto" for the one that is expected to be fastest on
+                this device.
+            scheduler, steps: as in `sample`.
+            options: of the sampler, such as `tolerance`; see `samplers.options(name)`.
+
+        Raises:
+            InputError: for unknown names or options, or if a calibration is needed and missing.
+        """
+        process = self.process(scheduler, steps)
+        kind = scheduler or scheduler_kind(self.config.noise_scheduler)
+        calibration = self.calibrations.get((kind, process.num_steps))
+        if calibration is not None:
+            if name == "auto":
+                variant = calibration.fastest(self.latency(process.num_steps))
+                name, options = variant.sampler, {**variant.options, **options}
+            return calibration.sampler(name, options)
+        if name == "auto" or ("matrices" in samplers.options(name) and "matrices" not in options):
+            available = ", ".join(f"{k} {n}" for k, n in self.calibrations) or "none"
+            raise InputError(
+                f"sampler {name!r} needs a calibration for {kind} with {process.num_steps} steps "
+                f"(there: {available}); run para-policy calibrate --checkpoint DIR "
+                f"--scheduler {kind} --steps {process.num_steps}"
+            )
+        return samplers.get(name, **options)
+
+    def latency(self, most_rows: int) -> LatencyTable:
+        """Seconds of a network call on this device; measured now (a second) if not calibrated."""
+        key = device_description(self.device)
+        if key not in self.latencies:
+            self.latencies[key] = self.measure_latency(most_rows)
+        return self.latencies[key]
+
+    def measure_latency(self, most_rows: int) -> LatencyTable:
+        """Time network calls of 1 to at least `most_rows` rows."""
+        sizes = [2**k for k in range(max(most_rows - 1, 1).bit_length() + 1)]
+        horizon, width = self.config.horizon, self.config.action_dim
+        x = torch.zeros(sizes[-1], horizon, width, device=self.device)
+        t = torch.zeros(sizes[-1], dtype=torch.int64, device=self.device)
+        denoiser = Denoiser(self.network, x.new_zeros(1, self.config.condition_dim))
+        return LatencyTable.measure(lambda n: denoiser(x[:n], t[:n], t[:n]).cpu(), tuple(sizes))
+
     def sample(
         self,
         obs: Observation,
@@ -120,23 +198,40 @@ class DiffusionPolicy:
         seed: int | Sequence[int] = 0,
         scheduler: str | None = None,
         steps: int | None = None,
+        previous: ActionResult | None = None,
+        executed: int | None = None,
+        shift_noise: bool = False,
+        deadline_s: float | None = None,
         callback: Callback | None = None,
     ) -> ActionResult:
         """Predict a chunk.
 
         Args:
             obs: {name: (To, *shape)} in physical units, oldest first; or (B, To, *shape) for a batch.
-            sampler: a name of `samplers.names()`, or a sampler.
+            sampler: a name as for `sampler`, or a sampler.
             seed: of the chunk's noise; for a batch, one for each observation.
             scheduler: "ddpm", "ddim" or "dpmsolver++"; None for the one it was trained with.
             steps: denoising steps N; None for all.
+            previous: the last chunk (or batch of chunks) of the same robots. Parallel samplers start
+                from it, moved to the present: fewer rounds, the same answer.
+            executed: time steps from `previous` to now; None for `n_action_steps`.
+            shift_noise: use the noise of `previous`, moved likewise, with new noise at the end of
+                the horizon only. Consecutive chunks then agree better. Each chunk has the same
+                distribution as before; the chunks of an episode jointly have not.
+            deadline_s: parallel samplers stop at the last round that ends before so many seconds from
+                now and return their last iterate with `converged=False`.
+            callback: called after every round.
 
         Raises:
             InputError: for missing, misshapen or non-finite observations, or unknown options.
             NonFiniteError: if the result holds NaN or infinity; nothing is returned to be executed.
         """
         start = time.perf_counter()
-        solver = samplers.get(sampler) if isinstance(sampler, str) else sampler
+        deadline = None
+        if deadline_s is not None:
+            known = self.latencies.get(device_description(self.device))
+            deadline = Deadline.after(deadline_s, known)
+        solver = self._named(sampler, scheduler, steps) if isinstance(sampler, str) else sampler
         batched = isinstance(seed, (Sequence, np.ndarray))
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
         values = self._check(obs, batched=batched)
@@ -146,8 +241,14 @@ class DiffusionPolicy:
         process = self.process(scheduler, steps)
         shape = (self.config.horizon, self.config.action_dim)
         noise = Noise.from_seeds(seeds, shape, process.num_steps, device=self.device)
+        guess = None
+        if previous is not None:
+            count = self._shift(previous, executed, len(seeds))
+            guess = CleanSample(_moved(previous.sample.reshape(-1, *shape), count).to(self.device))
+            if shift_noise:
+                noise = previous.noise.shifted(count, noise)
         denoiser = Denoiser(self.network, self._condition(values))
-        result = solver(denoiser, process, noise, callback=callback)
+        result = solver(denoiser, process, noise, guess=guess, deadline=deadline, callback=callback)
         prediction = self.normalizers["action"].unnormalize(result.sample).cpu().numpy()
         if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():
             raise NonFiniteError(
@@ -156,10 +257,28 @@ class DiffusionPolicy:
         first = self.config.n_obs_steps - 1
         actions = prediction[:, first : first + self.config.n_action_steps]
         sample = result.sample.cpu().numpy()
-        stats = _stats(result, time.perf_counter() - start, batched)
+        unit = 1 / self.normalizers["action"].scale.cpu().abs()
+        stats = _stats(result, unit, time.perf_counter() - start, batched)
         if batched:
-            return ActionResult(actions, prediction, sample, stats)
-        return ActionResult(actions[0], prediction[0], sample[0], stats)
+            return ActionResult(actions, prediction, sample, noise, stats)
+        return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
+
+    def _named(self, name: str, scheduler: str | None, steps: int | None) -> Sampler:
+        key = (name, scheduler, steps)
+        if key not in self._samplers:
+            self._samplers[key] = self.sampler(name, scheduler=scheduler, steps=steps)
+        return self._samplers[key]
+
+    def _shift(self, previous: ActionResult, executed: int | None, batch: int) -> int:
+        if previous.noise.batch != batch:
+            raise InputError(
+                f"previous holds {previous.noise.batch} chunks for {batch} observations; "
+                "use ActionResult.select"
+            )
+        count = self.config.n_action_steps if executed is None else executed
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise InputError(f"executed is {count!r}; expected a number of time steps, 0 or more")
+        return min(count, self.config.horizon)
 
     def _check(self, obs: Observation, *, batched: bool) -> dict[str, np.ndarray]:
         """Return every input as a finite float32 array (B, To, D)."""
@@ -196,26 +315,21 @@ class DiffusionPolicy:
         return torch.cat(parts, dim=-1).flatten(1)
 
 
-def check_device(device: torch.device | str) -> torch.device:
-    """Return the device if tensors can live there.
-
-    Raises:
-        InputError: for an unknown or unreachable device.
-    """
-    try:
-        checked = torch.device(device)
-        torch.empty(1, device=checked)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        available = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"device {str(device)!r} cannot be used ({reason}); available: {available}"
-        ) from error
-    return checked
+def _moved(sample: np.ndarray, count: int) -> Tensor:
+    """A clean sample (B, Tp, A) `count` time steps later; the last action is held."""
+    index = np.minimum(np.arange(sample.shape[1]) + count, sample.shape[1] - 1)
+    return torch.from_numpy(sample[:, index])
 
 
-def _stats(result: samplers.SampleResult, wall_s: float, batched: bool) -> SampleStats:
+def _stats(
+    result: samplers.SampleResult, unit: Tensor, wall_s: float, batched: bool
+) -> SampleStats:
+    bound = result.error_bound
+    if bound is None:
+        bound = torch.full_like(result.correction, torch.nan)
     columns: dict[str, Any] = {
+        "correction": result.correction.numpy(),
+        "error_bound": (bound.cpu()[:, None] * unit).numpy(),
         "rounds": result.rounds.numpy(),
         "evals": result.evals.numpy(),
         "residual": result.residual.numpy(),
@@ -226,7 +340,7 @@ def _stats(result: samplers.SampleResult, wall_s: float, batched: bool) -> Sampl
     if batched:
         return SampleStats(**columns, residuals=residuals, wall_s=wall_s)
     scalars = {
-        name: values[0].item() if name != "status" else values[0]
+        name: values[0] if name in ("status", "error_bound") else values[0].item()
         for name, values in columns.items()
     }
     return SampleStats(**scalars, residuals=residuals[:, 0], wall_s=wall_s)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from para_policy.errors import InputError
-from para_policy.formats.native import summarise
+from para_policy.formats.files import summarise
 from para_policy.ros.conversions import CONVERTERS, Converter, stamp_to_ns
 
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")

@@ -10,10 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from para_policy.deadline import Deadline
 from para_policy.denoiser import Denoiser
 from para_policy.errors import InputError
 from para_policy.noise import Noise
 from para_policy.process import Process
+from para_policy.samplers.guess import Guess
 
 
 class Status(enum.Enum):
@@ -22,6 +24,10 @@ class Status(enum.Enum):
     CONVERGED = "converged"
     ROUND_BUDGET = (
         "stopped at max_rounds before the acceptance test passed; raise max_rounds or the tolerance"
+    )
+    DEADLINE = (
+        "stopped at the deadline before the acceptance test passed; allow more time, or a larger "
+        "tolerance"
     )
     NON_FINITE = "the network returned NaN or infinity; the sample must not be executed"
 
@@ -56,9 +62,15 @@ class SampleResult:
         rounds: (batch,) int64, batched network calls in which each sample took part.
         evals: (batch,) int64, network rows spent on each sample.
         residual: (batch,) largest first-order defect |S_s(X_s) + c_s xi_s - X_{s+1}| over the rows
-            that the acceptance test let pass, before their last update; 0 for `sequential`.
+            that the acceptance test let pass, before their last update; 0 for `sequential`. Of a
+            sample that did not converge, the largest of its last round.
+        correction: (batch,) largest last update of the rows that passed: their estimated error
+            before it.
         residuals: (rounds, batch) largest defect in each round's window, NaN once a sample is done.
         status: one `Status` for each sample.
+        error_bound: (batch,) what no coordinate of `sample` is off by, with the confidence of the
+            calibration, normalised action units; NaN for samples that did not converge, None where
+            the sampler is not calibrated.
     """
 
     sample: Tensor
@@ -66,8 +78,10 @@ class SampleResult:
     rounds: Tensor
     evals: Tensor
     residual: Tensor
+    correction: Tensor
     residuals: Tensor
     status: tuple[Status, ...]
+    error_bound: Tensor | None = None
 
     @property
     def converged(self) -> Tensor:
@@ -84,8 +98,25 @@ class Sampler(Protocol):
         process: Process,
         noise: Noise,
         *,
+        guess: Guess | None = None,
+        deadline: Deadline | None = None,
         callback: Callback | None = None,
-    ) -> SampleResult: ...
+    ) -> SampleResult:
+        """Solve for all samples of `noise`.
+
+        Args:
+            denoiser, process: the network with its condition, and the step table.
+            noise: X_0 and every xi, which fix the answer.
+            guess: where to start, instead of the sampler's own guess. It moves the start, never the
+                solution; `sequential` has no use for it.
+            deadline: stop at the last round that fits and return its iterate, which is the closest in
+                practice and never NaN.
+            callback: called with a `RoundInfo` after every round.
+
+        Raises:
+            InputError: if the arguments do not fit each other, or the sampler cannot stop early.
+        """
+        ...
 
 
 def check_noise(process: Process, noise: Noise) -> None:

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from para_policy.deadline import Deadline
 from para_policy.denoiser import Denoiser
-from para_policy.errors import InputError
 from para_policy.noise import Noise
 from para_policy.process import Process
 from para_policy.samplers.acceptance import Acceptance
+from para_policy.samplers.anderson import TriangularAnderson
 from para_policy.samplers.base import Callback, RoundInfo, SampleResult, Status, check_noise
+from para_policy.samplers.checks import check_optional_count
 from para_policy.samplers.guess import Guess
+from para_policy.samplers.lookahead import evaluated, interpolate
+from para_policy.samplers.pace import Pace
 from para_policy.samplers.splitting import Splitting
 
 
@@ -34,23 +38,25 @@ class FixedPoint:
         splitting: the linear part that each sweep solves exactly.
         acceptance: when a row is final.
         guess: where the iteration starts.
+        acceleration: of the rows that are not final yet; None for plain sweeps.
         window: rows in flight, at least 1; None for all N.
+        lookahead: beyond the window every so-many-th row is evaluated too, up to the end, and the
+            defects between are interpolated; None for nothing beyond the window. Multistep
+            schedulers (H != 0) need both neighbours of a row: there the window is all N instead.
         max_rounds: give up after so many rounds, at least 1; None for no limit.
     """
 
     splitting: Splitting
     acceptance: Acceptance
     guess: Guess
+    acceleration: TriangularAnderson | None = None
     window: int | None = None
+    lookahead: int | None = None
     max_rounds: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("window", "max_rounds"):
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < 1
-            ):
-                raise InputError(f"{name} is {value!r}; expected an integer of at least 1, or None")
+        for name in ("window", "lookahead", "max_rounds"):
+            check_optional_count(name, getattr(self, name))
 
     def __call__(
         self,
@@ -58,106 +64,163 @@ class FixedPoint:
         process: Process,
         noise: Noise,
         *,
+        guess: Guess | None = None,
+        deadline: Deadline | None = None,
         callback: Callback | None = None,
     ) -> SampleResult:
-        """Return X_N; see `SampleResult`. Raises InputError if noise does not fit the process."""
+        """Return X_N; see `Sampler` and `SampleResult`."""
         check_noise(process, noise)
-        solve = _Solve(self, process, noise)
-        limit = self.max_rounds or process.num_steps
-        while solve.rounds_done < limit and len(solve.live):
-            info = solve.sweep(denoiser)
+        solve = _Solve(self, process, noise, guess or self.guess)
+        limit, pace = self.max_rounds or process.num_steps, Pace(deadline)
+        while len(solve.live):
+            rows = solve.next_rows()
+            if solve.rounds_done == limit:
+                return solve.result(Status.ROUND_BUDGET)
+            if not pace.fits(rows.count):
+                return solve.result(Status.DEADLINE)
+            pace.start()
+            info = solve.sweep(denoiser, rows)
+            pace.stop(rows.count)
             if callback is not None:
                 callback(info)
-        return solve.result()
+        return solve.result(Status.CONVERGED)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one round: steps (n, span), and which are in the window, and evaluated."""
+
+    steps: Tensor
+    valid: Tensor
+    seen: Tensor
+    count: int
 
 
 class _Solve:
     """State of one solve."""
 
-    def __init__(self, parts: FixedPoint, process: Process, noise: Noise) -> None:
+    def __init__(self, parts: FixedPoint, process: Process, noise: Noise, guess: Guess) -> None:
         device, dtype = noise.initial.device, noise.initial.dtype
-        self.parts, self.noise = parts, noise
+        self.parts, self.noise, self.guess = parts, noise, guess
         self.process = process.to(device, dtype)
         self.N = process.num_steps
-        self.window = torch.arange(min(parts.window or self.N, self.N), device=device)
-        self.X = parts.guess.start(self.process, noise)
+        multistep = bool((process.H != 0).any())
+        self.lookahead = None if multistep else parts.lookahead
+        whole = parts.window is None or (multistep and parts.lookahead is not None)
+        self.window = self.N if whole else min(parts.window or self.N, self.N)
+        self.span = torch.arange(self.N if self.lookahead else self.window, device=device)
+        self.propagate = parts.splitting.bind(self.process, noise.initial.shape[1:])
+        self.memory = parts.acceleration.memory() if parts.acceleration else None
+        self.X, first = guess.start(self.process, noise)
         self.x0 = torch.zeros_like(self.X[:, 1:])  # unclipped predictions at X_0 .. X_{N-1}
-        self.frozen = torch.zeros(noise.batch, dtype=torch.int64, device=device)
+        self.frozen = torch.full((noise.batch,), first, dtype=torch.int64, device=device)
         self.live = torch.arange(noise.batch, device=device)
         self.finite = torch.ones(noise.batch, dtype=torch.bool, device=device)
         self.rounds = torch.zeros_like(self.frozen)
         self.evals = torch.zeros_like(self.frozen)
         self.residual = torch.zeros(noise.batch, dtype=dtype, device=device)
+        self.correction = torch.zeros_like(self.residual)
         self.residuals: list[Tensor] = []
         self.rounds_done = 0
+        self.finite_X = self.X.clone()  # the last iterate without NaN
 
-    def sweep(self, denoiser: Denoiser) -> RoundInfo:
+    def next_rows(self) -> _Rows:
+        """The rows of the next round."""
+        steps = self.frozen[self.live, None] + self.span
+        valid = steps < self.N
+        steps = steps.clamp(max=self.N - 1)
+        if self.lookahead is None:
+            return _Rows(steps, valid, valid, int(valid.sum()))
+        seen = evaluated(steps, valid, self.window, self.lookahead, self.N)
+        return _Rows(steps, valid, seen, int(seen.sum()))
+
+    def sweep(self, denoiser: Denoiser, rows: _Rows) -> RoundInfo:
         """One round: a batched network call, the linear recurrence, acceptance, new rows."""
-        live, process = self.live, self.process
-        rows = self.frozen[live, None] + self.window  # (n, W)
-        valid = rows < self.N
-        rows = rows.clamp(max=self.N - 1)
-        i, s = live[:, None].expand_as(rows)[valid], rows[valid]  # (M,) sample and step of each row
-
+        process, live = self.process, self.live[:, None].expand_as(rows.steps)
+        i, s = live[rows.seen], rows.steps[rows.seen]  # (M,) sample and step of each row
         x = self.X[i, s]
         self.x0[i, s] = process.predict_clean(x, denoiser(x, process.timesteps[s], i), s)
         x0, x0_previous = self.x0[i, s], self.x0[i, (s - 1).clamp(min=0)]
         target = process.mean(x, x0, x0_previous, s) + process.noise(self.noise.steps[i, s], s)
 
-        defect = self.X.new_zeros(rows.shape + self.X.shape[2:])
-        defect[valid] = target - self.X[i, s + 1]
-        carry = self.parts.splitting.propagate(defect, rows)  # Phi_s E_s
+        defect = self.X.new_zeros(rows.steps.shape + self.X.shape[2:])
+        defect[rows.seen] = target - self.X[i, s + 1]
+        sound = defect.flatten(2).isfinite().all(dim=2)
+        size = defect.flatten(2).abs().amax(dim=2)
+        # A guess may overflow or become NaN further down; it must not reach other rows.
+        defect[~sound] = 0.0
+        if self.lookahead is not None and rows.count < int(rows.valid.sum()):
+            defect = interpolate(defect, rows.seen, rows.steps, process.clean_weight)
+            defect[~rows.valid | ~defect.flatten(2).isfinite().all(dim=2)] = 0.0
+        carry = self.propagate(defect, rows.steps)  # Phi_s E_s
+        change = carry + defect
+        unknown = rows.valid & ~(rows.seen & sound)
+        judged = change.clone()
+        judged[unknown] = torch.inf
+        passed = self.parts.acceptance.passed(judged, defect, process.sigma, rows.steps)
+        passed &= rows.seen & sound
+        leading = passed.long().cumprod(dim=1).sum(dim=1)
+
+        if self.memory is not None:
+            mixed = self.memory.mix(self.live, rows.steps, rows.valid, self.X, change)
+            # The rows that become final take the plain update: that is why N rounds suffice.
+            mixed[self.span <= leading[:, None]] = 0.0
+            carry = carry - mixed
         # target + carry rather than X + E: a row whose parents did not change gets the very floats
         # of the step formula.
-        self.X[i, s + 1] = target + carry[valid]
+        base = self.X[live, rows.steps + 1] + defect
+        base[rows.seen] = target
+        self.X[live[rows.valid], rows.steps[rows.valid] + 1] = (base + carry)[rows.valid]
+        return self._advance(rows, leading, size, change.flatten(2).abs().amax(dim=2))
 
-        passed = (
-            self.parts.acceptance.passed(carry + defect, defect, process.sigma[rows + 1]) & valid
-        )
-        return self._advance(passed, valid, defect)
-
-    def _advance(self, passed: Tensor, valid: Tensor, defect: Tensor) -> RoundInfo:
+    def _advance(self, rows: _Rows, leading: Tensor, size: Tensor, change: Tensor) -> RoundInfo:
         """Freeze the leading rows that passed and the row after them, whose parents are final."""
-        live, height = self.live, valid.sum(dim=1)
-        leading = passed.long().cumprod(dim=1).sum(dim=1)
-        size = defect.flatten(2).abs().amax(dim=2)  # (n, W)
-        first = self.frozen[live].clone()
-        end = first + height
-        self.frozen[live] += (leading + 1).minimum(height)
-        self.X[live] = self.parts.guess.enter(self.X[live], end)
+        live, height = self.live, rows.valid.sum(dim=1)
+        first = self.frozen[live]
+        following = rows.seen.gather(1, leading.clamp(max=len(self.span) - 1)[:, None])[:, 0]
+        self.frozen[live] = first + (leading + following).minimum(height)
+        self.X[live] = self.guess.enter(self.X[live], first + height)
 
         self.rounds_done += 1
         self.rounds[live] += 1
-        self.evals[live] += height
+        self.evals[live] += rows.seen.sum(dim=1)
         # The first row follows from a final state: its new value has no defect at all.
-        let_pass = torch.where((self.window > 0) & (self.window < leading[:, None]), size, 0)
-        self.residual[live] = self.residual[live].maximum(let_pass.amax(dim=1))
+        let_pass = (self.span > 0) & (self.span < leading[:, None])
+        for score, value in ((self.residual, size), (self.correction, change)):
+            score[live] = score[live].maximum(torch.where(let_pass, value, 0).amax(dim=1))
         # Only final states belong to the solution; a guess further down may overflow on its own.
-        states = (first[:, None] + 1 + self.window).clamp(max=self.N)
+        states = (first[:, None] + 1 + self.span).clamp(max=self.N)
         broken = ~self.X[live[:, None], states].flatten(2).isfinite().all(dim=2)
         self.finite[live] = ~(broken & (states <= self.frozen[live, None])).any(dim=1)
+
+        whole = self.X[live].flatten(1).isfinite().all(dim=1)
+        self.finite_X[live[whole]] = self.X[live[whole]]
         residual = torch.full_like(self.residual, torch.nan)
         residual[live] = size.amax(dim=1)
         self.residuals.append(residual)
         self.live = live[(self.frozen[live] < self.N) & self.finite[live]]
         return RoundInfo(self.rounds_done, self.X, self.frozen.clone(), residual)
 
-    def result(self) -> SampleResult:
-        done = (self.frozen >= self.N).tolist()
+    def result(self, unfinished: Status) -> SampleResult:
+        """`unfinished` is the status of samples that are still in flight."""
+        done = self.frozen >= self.N
+        states = torch.arange(self.N + 1, device=self.X.device)
+        final = (states <= self.frozen[:, None]).reshape(
+            self.X.shape[:2] + (1,) * (self.X.ndim - 2)
+        )
+        X = torch.where(final, self.X, self.finite_X)
+        residual = torch.where(done, self.residual, self.residuals[-1])
         status = [
-            Status.NON_FINITE
-            if not finite
-            else Status.CONVERGED
-            if complete
-            else Status.ROUND_BUDGET
-            for finite, complete in zip(self.finite.tolist(), done, strict=True)
+            Status.NON_FINITE if not finite else Status.CONVERGED if complete else unfinished
+            for finite, complete in zip(self.finite.tolist(), done.tolist(), strict=True)
         ]
         return SampleResult(
-            sample=self.X[:, -1],
-            trajectory=self.X,
+            sample=X[:, -1],
+            trajectory=X,
             rounds=self.rounds.cpu(),
             evals=self.evals.cpu(),
-            residual=self.residual.cpu(),
+            residual=residual.cpu(),
+            correction=self.correction.cpu(),
             residuals=torch.stack(self.residuals).cpu(),
             status=tuple(status),
         )

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
+from para_policy.deadline import Deadline
 from para_policy.denoiser import Denoiser
+from para_policy.errors import InputError
 from para_policy.noise import Noise
 from para_policy.process import Process
 from para_policy.samplers.base import Callback, RoundInfo, SampleResult, Status, check_noise
+from para_policy.samplers.guess import Guess
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,16 @@ class Sequential:
         process: Process,
         noise: Noise,
         *,
+        guess: Guess | None = None,
+        deadline: Deadline | None = None,
         callback: Callback | None = None,
     ) -> SampleResult:
-        """Return X_N after N steps; see `SampleResult`. Raises InputError if noise does not fit."""
+        """Return X_N after N steps; see `Sampler` and `SampleResult`."""
         check_noise(process, noise)
+        if deadline is not None:
+            raise InputError(
+                "sequential has no answer before its last step: use no deadline with it"
+            )
         N, batch, device = process.num_steps, noise.batch, noise.initial.device
         process = process.to(device, noise.initial.dtype)
         X = noise.initial[:, None].repeat_interleave(N + 1, dim=1)
@@ -53,6 +62,7 @@ class Sequential:
             rounds=torch.full((batch,), N),
             evals=torch.full((batch,), N),
             residual=nothing.cpu(),
+            correction=nothing.cpu(),
             residuals=torch.zeros(N, batch),
             status=tuple(Status.CONVERGED if ok else Status.NON_FINITE for ok in finite),
         )

@@ -11,25 +11,161 @@ only fixed point; the closer Phi_s is to dS_s/dx, the fewer sweeps it takes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from para_policy.errors import InputError
+from para_policy.process import Process
+from para_policy.samplers.checks import check_optional_count
+
+Propagate = Callable[[Tensor, Tensor], Tensor]
+"""Maps defects r_s (n, W, *shape) at steps (n, W) to Phi_s E_s (n, W, *shape)."""
 
 
 class Splitting(Protocol):
     """A choice of Phi_s."""
 
-    def propagate(self, defect: Tensor, rows: Tensor) -> Tensor:
-        """Return Phi_s E_s (n, W, *shape) for `defect` r_s (n, W, *shape) at steps `rows` (n, W)."""
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+        """Prepare the recurrence for samples of `shape`.
+
+        Raises:
+            InputError: if the linear part was made for another process or shape.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Phi = 1, Picard iteration: E is the prefix sum of the defects (ParaDiGMS, Shih et al. 2023)."""
+class Scalar:
+    """One number per step.
 
-    def propagate(self, defect: Tensor, rows: Tensor) -> Tensor:
-        change = defect[:, :-1].cumsum(dim=1)
-        return torch.cat([torch.zeros_like(defect[:, :1]), change], dim=1)
+    Attributes:
+        drift: what stays outside the linear part.
+            "identity": Phi = 1, Picard iteration (ParaDiGMS, Shih et al. 2023).
+            "epsilon": Phi_s = sqrt(alpha_bar_{s+1} / alpha_bar_s); the predicted noise drives the
+                system (ParaTAA, Tang et al. 2024, eq. 6). Phi > 1: early errors are amplified.
+            "clean": Phi_s = B_s; the predicted clean sample drives the system. Phi < 1.
+        order: each state integrates so many of the steps before it, at least 1; the order k of
+            ParaTAA's equations. 1 is the plain recursion, None the whole window.
+    """
+
+    drift: Literal["identity", "epsilon", "clean"]
+    order: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.drift not in ("identity", "epsilon", "clean"):
+            raise InputError(f"drift is {self.drift!r}; expected identity, epsilon or clean")
+        check_optional_count("order", self.order)
+
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+        if self.drift == "identity":
+            phi = torch.ones_like(process.B)
+        elif self.drift == "epsilon":
+            phi = (process.alpha_bar[1:] / process.alpha_bar[:-1]).sqrt()
+        else:
+            phi = process.B
+        transfer = transfer_matrix(phi)
+        if self.order is not None:
+            transfer = transfer.triu(1 - self.order)
+        strict = transfer.tril(-1)
+
+        def propagate(defect: Tensor, rows: Tensor) -> Tensor:
+            return each(lambda r, at: strict[at[:, None], at] @ r, defect, rows)
+
+        return propagate
+
+
+@dataclass(frozen=True, eq=False)
+class Chord:
+    """A matrix per step, the chord (fixed-Jacobian Newton) method.
+
+    The recurrence is solved in blocks of about sqrt(N) steps: all blocks at once from zero, then
+    from block to block. That takes 2 sqrt(N) small operations one after the other instead of N.
+
+    Attributes:
+        matrices: (N, d, d), row by row dS_s/dx averaged over observations; d is the number of
+            entries of a sample.
+    """
+
+    matrices: Tensor
+
+    def __post_init__(self) -> None:
+        if self.matrices.ndim != 3 or self.matrices.shape[1] != self.matrices.shape[2]:
+            raise InputError(f"chord matrices are {tuple(self.matrices.shape)}; expected (N, d, d)")
+        if not self.matrices.isfinite().all():
+            raise InputError("chord matrices hold NaN or infinity; calibrate again")
+
+    @cached_property
+    def _blocks(self) -> tuple[Tensor, Tensor]:
+        """Matrices by place in a block (m, blocks, d, d), transposed, and their running products."""
+        N, d, _ = self.matrices.shape
+        m = math.isqrt(N - 1) + 1
+        blocks = -(-N // m)
+        padded = torch.cat([self.matrices, self.matrices.new_zeros(m * blocks - N, d, d)])
+        phi = padded.mT.reshape(blocks, m, d, d).transpose(0, 1).contiguous()
+        products = [phi[0]]
+        for k in range(1, m):
+            products.append(products[-1] @ phi[k])
+        # An absurd calibration may overflow; times an error of 0 that must still be 0.
+        return phi, torch.stack(products).nan_to_num()
+
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+        d = torch.Size(shape).numel()
+        expected = (process.num_steps, d, d)
+        if self.matrices.shape != expected:
+            raise InputError(
+                f"chord matrices are {tuple(self.matrices.shape)}; {process.num_steps} steps and "
+                f"samples of shape {tuple(shape)} need {expected}: calibrate for this process"
+            )
+        if self.matrices.dtype != process.B.dtype or self.matrices.device != process.B.device:
+            return Chord(self.matrices.to(process.B)).bind(process, shape)
+        phi, products = self._blocks
+        m, blocks = phi.shape[:2]
+
+        def one(defect: Tensor, rows: Tensor) -> Tensor:
+            r = defect.new_zeros(m * blocks, d)
+            # Rows past the end are clamped to the last step; their defects are 0.
+            r.index_put_((rows,), defect, accumulate=True)
+            r = r.reshape(blocks, m, 1, d).transpose(0, 1)  # (m, blocks, 1, d)
+            carry = [torch.zeros_like(r[0])]
+            for k in range(1, m):
+                carry.append((carry[-1] + r[k - 1]) @ phi[k])
+            leaving = carry[-1] + r[-1]
+            entering = [torch.zeros_like(leaving[0])]
+            for b in range(blocks - 1):
+                entering.append(entering[-1] @ products[-1, b] + leaving[b])
+            total = torch.stack(carry) + torch.stack(entering) @ products
+            return total.transpose(0, 1).reshape(m * blocks, d)[rows]
+
+        return lambda defect, rows: each(one, defect, rows)
+
+
+def each(work: Callable[[Tensor, Tensor], Tensor], defect: Tensor, rows: Tensor) -> Tensor:
+    """Apply `work` (W, d), (W) -> (W, d) to the samples one by one.
+
+    Matrix products of another size may round differently. A sample must not depend on how many
+    others share its batch, not even in the last bit.
+    """
+    flat = defect.flatten(2)
+    return torch.stack([work(r, at) for r, at in zip(flat, rows, strict=True)]).reshape(
+        defect.shape
+    )
+
+
+def transfer_matrix(phi: Tensor) -> Tensor:
+    """(N, N) lower triangular products phi_{j+1} .. phi_s: how a defect of step j reaches X_{s+1}.
+
+    >>> transfer_matrix(torch.tensor([5.0, 2.0, 3.0]))
+    tensor([[1., 0., 0.],
+            [2., 1., 0.],
+            [6., 3., 1.]])
+    """
+    N = len(phi)
+    below = torch.ones(N, N, dtype=torch.bool, device=phi.device).tril(-1)
+    factors = torch.where(below, phi.double()[:, None], 1.0)
+    return factors.cumprod(dim=0).tril().to(phi.dtype)

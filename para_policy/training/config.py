@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from para_policy.errors import InputError
-from para_policy.formats.native import summarise
+from para_policy.formats.files import summarise
 from para_policy.policies.config import PolicyConfig
 from para_policy.training.dataset import Feature
 

@@ -101,6 +101,31 @@ def window_starts(lengths: np.ndarray, horizon: int, pad_before: int, pad_after:
     return np.asarray(rows, dtype=np.int64).reshape(-1, 2)
 
 
+def observation_windows(
+    buffer: ReplayBuffer,
+    observations: dict[str, Feature],
+    action: Feature,
+    config: PolicyConfig,
+    count: int,
+) -> dict[str, np.ndarray]:
+    """Observations {name: (n, To, *shape)} at up to `count` evenly spaced steps, physical units.
+
+    Raises:
+        DataError: as `read_features`.
+    """
+    features = read_features(buffer, observations, action, config)
+    ends = buffer.episode_ends
+    begins = np.concatenate([[0], ends[:-1]])
+    now = np.unique(np.linspace(0, ends[-1] - 1, count).astype(np.int64))
+    first = begins[np.searchsorted(ends, now, side="right")]
+    past = now[:, None] + np.arange(1 - config.n_obs_steps, 1)
+    steps = np.maximum(past, first[:, None])
+    return {
+        name: features[name][steps].reshape(*steps.shape, *shape)
+        for name, shape in config.inputs.items()
+    }
+
+
 class ChunkDataset(Dataset[dict[str, Tensor]]):
     """Windows of normalised `observation` (To, D) and `action` (Tp, A).
 

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
 import torch
 
 from para_policy import samplers
-from para_policy.samplers import Sampler, Status
-from tests.problems import Data, Gaussian, Mixture, problem
+from para_policy.samplers import Status
+from tests.problems import SOLVERS, Data, Gaussian, Mixture, problem, solver
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 KINDS = ["ddpm", "ddim", "dpmsolver++"]
 DATA = {"gaussian": Gaussian(0.2, 0.25), "mixture": Mixture()}
-# Tolerance in noise stds of a step, and the error in the sample that we claim for it.
-TIGHT = {torch.float64: (1e-7, 1e-7), torch.float32: (1e-4, 1e-4)}
-
-
-def with_tolerance(name: str, tolerance: float) -> Sampler:
-    """The named sampler; exact ones have no tolerance to set."""
-    options = inspect.signature(samplers.presets._PRESETS[name]).parameters
-    return samplers.get(name, **({"tolerance": tolerance} if "tolerance" in options else {}))
+# Tolerance, in whatever unit the sampler measures it, and the error in the sample that we claim for it.
+TIGHT = {torch.float64: (1e-8, 1e-7), torch.float32: (1e-5, 1e-4)}
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_a_tight_tolerance_gives_the_sequential_sample(
     name: str, kind: str, dtype: torch.dtype, data: Data, prediction: str
 ) -> None:
@@ -38,20 +31,20 @@ def test_a_tight_tolerance_gives_the_sequential_sample(
     solved = problem(kind, 24, data, prediction_type=prediction)
     noise = solved.noise(batch=4, dtype=dtype)
     expected = solved.solve(samplers.get("sequential"), noise)
-    result = solved.solve(with_tolerance(name, tolerance), noise)
+    result = solved.solve(solver(name, solved.process, tolerance=tolerance), noise)
     assert result.sample.dtype == dtype
     assert set(result.status) == {Status.CONVERGED}
     assert (result.trajectory - expected.trajectory).abs().max() < bound
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_the_default_tolerance_stays_close(name: str, kind: str) -> None:
     """Half a percent of the workspace in the median; a rare sample may commit to another mode."""
     solved = problem(kind, 50 if kind == "ddpm" else 20)
     noise = solved.noise(batch=40)
     expected = solved.solve(samplers.get("sequential"), noise)
-    result = solved.solve(samplers.get(name), noise)
+    result = solved.solve(solver(name, solved.process), noise)
     error = (result.sample - expected.sample).abs().amax(dim=(1, 2))
     assert error.median() < 0.01
     assert (error < 0.05).double().mean() >= 0.95
@@ -71,12 +64,12 @@ def test_the_default_tolerance_stays_close(name: str, kind: str) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_every_variant_of_the_process_agrees(name: str, options: dict[str, Any]) -> None:
     solved = problem(num_steps=24, **options)
     noise = solved.noise(batch=3)
     expected = solved.solve(samplers.get("sequential"), noise)
-    result = solved.solve(with_tolerance(name, 1e-7), noise)
+    result = solved.solve(solver(name, solved.process, tolerance=1e-7), noise)
     assert (result.trajectory - expected.trajectory).abs().max() < 1e-6
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from para_policy import Denoiser, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import RoundInfo, Status
-from tests.problems import Gaussian, Problem, problem, row_by_row
+from tests.problems import SOLVERS, Gaussian, Problem, problem, row_by_row, solver
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -96,22 +96,18 @@ def test_a_saturated_clip_changes_nothing(kind: str, gain: float) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_a_sample_does_not_depend_on_the_rest_of_its_batch(name: str, kind: str) -> None:
     solved = exact_problem(kind)
     noise = solved.noise(batch=5)
-    together = solved.solve(samplers.get(name, **small_window(name)), noise)
+    together = solved.solve(solver(name, solved.process, window=6), noise)
     for i in range(5):
-        alone = solved.solve(samplers.get(name, **small_window(name)), noise.select([i]))
+        alone = solved.solve(solver(name, solved.process, window=6), noise.select([i]))
         assert torch.equal(alone.trajectory[0], together.trajectory[i])
         for statistic in ("rounds", "evals", "residual"):
             assert getattr(alone, statistic)[0] == getattr(together, statistic)[i], statistic
         rounds = int(alone.rounds[0])
         assert torch.equal(alone.residuals[:, 0], together.residuals[:rounds, i])
-
-
-def small_window(name: str) -> dict[str, int]:
-    return {} if name == "sequential" else {"window": 6}
 
 
 def test_counters_agree_with_the_denoiser() -> None:
@@ -149,7 +145,7 @@ def test_the_residual_is_the_largest_defect_that_was_let_pass() -> None:
     assert largest[-1] == 0
 
 
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_a_callback_sees_every_round(name: str) -> None:
     solved = problem("ddim", N)
     noise = solved.noise()
@@ -159,7 +155,7 @@ def test_a_callback_sees_every_round(name: str) -> None:
         seen.append(info)
         assert torch.equal(info.trajectory[:, 0], noise.initial)
 
-    result = solved.solve(samplers.get(name), noise, callback=record)
+    result = solved.solve(solver(name, solved.process), noise, callback=record)
     assert [info.round for info in seen] == list(range(1, int(result.rounds.max()) + 1))
     assert (seen[-1].frozen == N).all()
     assert all(info.frozen.shape == info.residual.shape == (3,) for info in seen)
@@ -179,21 +175,21 @@ def test_what_a_callback_was_given_is_not_changed_afterwards() -> None:
     assert (counts[0] < N).all(), "frozen of the first round was overwritten by later rounds"
 
 
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_the_arguments_are_left_unchanged(name: str) -> None:
     solved = problem("ddpm", N)
     noise = solved.noise()
     before = (noise.initial.clone(), noise.steps.clone(), solved.process.A.clone())
-    solved.solve(samplers.get(name), noise)
+    solved.solve(solver(name, solved.process), noise)
     now = (noise.initial, noise.steps, solved.process.A)
     assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
 
 
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_noise_of_another_process_is_refused(name: str) -> None:
     solved, other = problem("ddpm", N), problem("ddpm", N + 5)
     with pytest.raises(InputError, match=r"25 steps.*20"):
-        solved.solve(samplers.get(name), other.noise())
+        solved.solve(solver(name, solved.process), other.noise())
 
 
 def test_one_step_and_one_coordinate_are_enough() -> None:

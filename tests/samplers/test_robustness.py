@@ -8,7 +8,7 @@ from torch import Tensor
 
 from para_policy import Denoiser, Process, samplers
 from para_policy.samplers import Status
-from tests.problems import Network, Problem, problem, row_by_row, scheduler
+from tests.problems import SOLVERS, Network, Problem, problem, row_by_row, scheduler, solver
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -69,7 +69,7 @@ def test_iterates_that_overflow_do_not_end_a_solve_that_is_finite() -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", SOLVERS)
 def test_a_network_that_breaks_for_one_sample_leaves_the_others_alone(
     name: str, bad: float
 ) -> None:
@@ -82,10 +82,10 @@ def test_a_network_that_breaks_for_one_sample_leaves_the_others_alone(
         return row_by_row(base.network)(x, t) + poison
 
     noise = base.noise()
-    result = samplers.get(name)(Denoiser(net, broken), base.process, noise)
+    result = solver(name, base.process)(Denoiser(net, broken), base.process, noise)
     assert result.status == (Status.CONVERGED, Status.NON_FINITE, Status.CONVERGED)
     assert result.converged.tolist() == [True, False, True]
-    alone = samplers.get(name)(
+    alone = solver(name, base.process)(
         Denoiser(row_by_row(base.network)), base.process, noise.select([0, 2])
     )
     assert torch.equal(result.sample[[0, 2]], alone.sample)

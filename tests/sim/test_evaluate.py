@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
 import signal
@@ -19,6 +21,7 @@ import sim.evaluate
 import sim.report
 from sim.evaluate import Arguments, evaluate, partial_path
 from sim.partial import PartialResults
+from sim.progress import print_results
 from sim.provenance import sampling_identity
 from tests.fixtures_checkpoint import save_tiny_checkpoint
 
@@ -83,6 +86,17 @@ def test_json_contract(finished: tuple[Path, dict[str, Any]]) -> None:
         assert [episode["seed"] for episode in episodes] == [100000, 100001, 100002]
         assert episodes[0]["start_state"] == pytest.approx([235, 124, 335, 128, -0.9049274284])
         assert len(episodes[0]["rounds"]) == 38
+        assert result["rounds"]["mean"] == result["rounds_mean"]
+        assert result["rounds"]["p95"] <= result["rounds"]["max"] == result["rounds_max"]
+        assert result["max_abs_error"] is None
+        assert result["error_above_1e-2_rate"] is None
+        assert result["seams"]["count"] == 3 * 37
+        for jump in ("velocity_jump_px_per_s", "acceleration_jump_px_per_s2"):
+            for where in ("seam", "inside"):
+                low, high = result["seams"][jump][where]["ci95"]
+                assert 0 < low <= result["seams"][jump][where]["mean"] <= high
+    assert document["reference"] == "sequential"
+    assert document["paired"]["paradigms"]["reference"] == "sequential"
     assert list(document["paired"]) == ["paradigms"]
     assert set(document["paired"]["paradigms"]) >= {"difference", "ci95", "margin", "equivalent"}
     assert document["paired"]["paradigms"]["margin"] == 0.02
@@ -95,6 +109,8 @@ def test_report_needs_nothing_else(finished: tuple[Path, dict[str, Any]]) -> Non
     assert "http" not in page
     for fact in ("sequential", "paradigms", "±0.02", "100000 to 100002", "cpu", "thread"):
         assert fact in page
+    assert "Seams between chunks" in page
+    assert "Error of every chunk" not in page
 
 
 def test_resumed_run_equals_an_uninterrupted_one(
@@ -131,9 +147,10 @@ def test_resumed_run_equals_an_uninterrupted_one(
 def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.partial.jsonl"
     task = sim.evaluate.Task("sequential", (1, 2))
-    PartialResults(path, {"steps": 4}).add(task, [])
-    assert PartialResults(path, {"steps": 4}).load() == {task: []}
-    assert PartialResults(path, {"steps": 5}).load() == {}
+    PartialResults(path, {"sequential": {"steps": 4}}).add(task, [])
+    assert PartialResults(path, {"sequential": {"steps": 4}}).load() == {task: []}
+    assert PartialResults(path, {"sequential": {"steps": 5}}).load() == {}
+    assert PartialResults(path, {"x0": {"steps": 4}}).load() == {}
 
 
 def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -> None:
@@ -147,15 +164,123 @@ def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -
             args,
             arguments(checkpoint, tmp_path, scheduler="ddim"),
             arguments(checkpoint, tmp_path, steps=8),
+            arguments(checkpoint, tmp_path, check_errors=True),
             arguments(other, tmp_path),
         )
     ]
     assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
 
 
+VARIANTS = ("sequential", "sequential+noise", "x0+guess", "x0+guess+noise", "asd")
+
+
+@pytest.fixture(scope="module")
+def compared(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """Folder and JSON of a run with starts and checked errors."""
+    folder = tmp_path_factory.mktemp("variants")
+    run_quietly(
+        arguments(
+            checkpoint, folder, samplers=",".join(VARIANTS), episodes=2, steps=4,
+            check_errors=True, latency_chunks=1, report=folder / "out.html",
+        )
+    )  # fmt: skip
+    return folder, json.loads((folder / "out.json").read_text())
+
+
+def test_variants_are_compared_with_the_sequential_run_of_their_noise(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    document = compared[1]
+    assert list(document["samplers"]) == list(VARIANTS)
+    # Of the same start states, and of the same noise but for `sequential+noise` and `asd`.
+    assert {name: pair["reference"] for name, pair in document["paired"].items()} == {
+        "sequential+noise": "sequential",
+        "x0+guess": "sequential",
+        "x0+guess+noise": "sequential+noise",
+        "asd": "sequential",
+    }
+    for name in VARIANTS[1:4]:  # in the first chunk nothing is shifted yet
+        assert document["samplers"][name]["first_chunk_error"]["max"] < 2e-2
+    assert document["samplers"]["asd"]["first_chunk_error"] is None
+    assert document["samplers"]["asd"]["residual_per_round"]["p50"] == []
+
+
+def test_errors_of_all_chunks_are_checked(compared: tuple[Path, dict[str, Any]]) -> None:
+    document = compared[1]
+    assert document["check_errors"] is True
+    for name, result in document["samplers"].items():
+        errors = [error for episode in result["per_episode"] for error in episode["error"]]
+        assert len(errors) == result["chunks"]
+        if not name.startswith("x0"):
+            assert set(errors) == {None}
+            assert result["max_abs_error"] is None
+            continue
+        found = result["max_abs_error"]
+        assert list(found) == ["median", "p95", "p99", "max"]
+        assert found["median"] <= found["p95"] <= found["p99"] <= found["max"] < 2e-2
+        assert found["max"] == max(errors)
+        above = sum(error > 1e-2 for error in errors) / len(errors)
+        assert result["error_above_1e-2_rate"] == pytest.approx(above)
+
+
+def test_seams_of_a_variant_are_those_of_its_reference(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    samplers = compared[1]["samplers"]
+    for jump in ("velocity_jump_px_per_s", "acceleration_jump_px_per_s2"):
+        exact, found = (
+            samplers[name]["seams"][jump]["seam"]["mean"]
+            for name in ("sequential+noise", "x0+guess+noise")
+        )
+        assert found == pytest.approx(exact, rel=0.02)
+
+
+def test_report_shows_variants_and_errors(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, document = compared
+    page = (folder / "out.html").read_text()
+    for fact in (*VARIANTS, "Error of every chunk", "Compared with", "another sample of the same"):
+        assert fact in page
+    text = "\n".join(sim.report.markdown_parts(document))
+    assert "| x0+guess+noise | sequential+noise |" in text
+    assert f"--samplers {','.join(VARIANTS)} " in text
+    assert "--check-errors" in text
+    printed = io.StringIO()
+    print_results(Console(file=printed, width=120), document)
+    for fact in (*VARIANTS, "acceleration, px/s²", "x0+guess+noise minus sequential+noise: "):
+        assert fact in printed.getvalue()
+
+
+def test_variants_resume_each_by_itself(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batches of another start, or without errors, are not those of this run."""
+    args = arguments(checkpoint, tmp_path, samplers="x0,x0+guess", episodes=1, latency_chunks=0)
+    play, played = sim.evaluate.play, []
+
+    def stop_after(count: int) -> Any:
+        def play_some(policy: Any, settings: Any, task: Any, on_progress: Any) -> Any:
+            if len(played) == count:
+                raise KeyboardInterrupt
+            played.append((task.sampler, settings.check_errors))
+            return play(policy, settings, task, on_progress)
+
+        return play_some
+
+    for checked in (False, True):
+        monkeypatch.setattr(sim.evaluate, "play", stop_after(1 if not checked else 2))
+        with pytest.raises(KeyboardInterrupt):
+            run_quietly(dataclasses.replace(args, check_errors=checked))
+    assert played == [("x0", False), ("x0", True)]
+    monkeypatch.setattr(sim.evaluate, "play", stop_after(3))
+    run_quietly(args)
+    assert played[2:] == [("x0+guess", False)]
+
+
 def test_one_episode_and_one_sampler(checkpoint: Path, tmp_path: Path) -> None:
     args = arguments(
-        checkpoint, tmp_path, samplers="sequential", episodes=1, latency_chunks=0,
+        checkpoint, tmp_path, samplers="sequential+noise", episodes=1, latency_chunks=0,
         report=tmp_path / "out.html", video=tmp_path / "video",
     )  # fmt: skip
     run_quietly(args)
@@ -164,19 +289,21 @@ def test_one_episode_and_one_sampler(checkpoint: Path, tmp_path: Path) -> None:
     assert json.loads(text)["paired"] == {}
     assert args.report is not None
     assert args.report.read_text().count("data:image/svg+xml") == 2
-    assert [path.name for path in (tmp_path / "video").iterdir()] == ["pusht_100000_sequential.mp4"]
+    assert [path.name for path in (tmp_path / "video").iterdir()] == [
+        "pusht_100000_sequential-noise.mp4"
+    ]
 
 
 def test_jobs_give_the_same_results(
-    finished: tuple[Path, dict[str, Any]], checkpoint: Path, tmp_path: Path
+    compared: tuple[Path, dict[str, Any]], checkpoint: Path, tmp_path: Path
 ) -> None:
-    changes = {"jobs": 2, "samplers": "paradigms", "episodes": 2, "batch": 1, "latency_chunks": 0}
-    document = run_quietly(arguments(checkpoint, tmp_path, **changes))
-    found, expected = (
-        [episode["max_reward"] for episode in results["samplers"]["paradigms"]["per_episode"]]
-        for results in (document, finished[1])
-    )
-    assert found == pytest.approx(expected[:2], abs=1e-3)
+    name = "x0+guess+noise"
+    changes = {"jobs": 2, "samplers": name, "episodes": 2, "batch": 1, "latency_chunks": 0}
+    document = run_quietly(arguments(checkpoint, tmp_path, **changes, check_errors=True))
+    found, expected = (results["samplers"][name] for results in (document, compared[1]))
+    for one, other in zip(found["per_episode"], expected["per_episode"], strict=True):
+        assert one["max_reward"] == pytest.approx(other["max_reward"], abs=1e-3)
+    assert found["max_abs_error"]["max"] < 2e-2
 
 
 def command_line(module: Any, monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
@@ -193,6 +320,9 @@ def bad_options(checkpoint: Path, folder: Path) -> Iterator[tuple[str, list[obje
     occupied = folder / "file"
     occupied.touch()
     yield "unknown sampler 'magic'", [*good, "--samplers", "sequential,magic"]
+    yield "expected x0, x0+guess, x0+guess+noise", [*good, "--samplers", "sequential,x0+noise"]
+    yield "expected sequential, sequential+noise", [*good, "--samplers", "sequential+guess"]
+    yield "run para-policy calibrate", [*good, "--samplers", "sequential,chord+guess"]
     yield "different samplers", [*good, "--samplers", "sequential,sequential"]
     yield "--episodes 0", [*good, "--episodes", 0]
     yield "--jobs 0", [*good, "--jobs", 0]
@@ -241,6 +371,11 @@ def test_report_command(
     other.write_text("[1, 2]")
     assert command_line(sim.report, monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
     assert "no evaluation JSON" in capsys.readouterr().err
+    document = json.loads(source.read_text())
+    del document["samplers"]["sequential"]["seams"]
+    other.write_text(json.dumps(document))  # as an older version wrote it
+    assert command_line(sim.report, monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
+    assert "no evaluation JSON ('seams')" in capsys.readouterr().err
 
 
 def test_interrupt_tells_how_to_go_on(checkpoint: Path, tmp_path: Path) -> None:

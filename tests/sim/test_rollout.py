@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from para_policy import load_policy
+from para_policy import load_policy, samplers
 from para_policy.control.seeding import chunk_seed
 from para_policy.errors import InputError
 from para_policy.policies import DiffusionPolicy
 from sim.env import legacy_start_state
 from sim.episode import Episode
 from sim.rollout import rollout
+from sim.variants import STARTS, Start
 from tests.fixtures_checkpoint import save_tiny_checkpoint
 
 SEEDS = (100000, 100001, 100002)
@@ -50,6 +51,82 @@ def test_first_chunk_is_that_of_the_policy(policy: DiffusionPolicy) -> None:
     np.testing.assert_array_equal(executed, result.actions[0])
 
 
+def observed(states: np.ndarray, step: int) -> dict[str, np.ndarray]:
+    """What a batch of one robot observes before action `step`."""
+    from sim.env import PushT
+
+    board = PushT()
+    seen = [board.place(states[max(at, 0)]) for at in (step - 1, step)]
+    return {name: np.array([[moment[name] for moment in seen]]) for name in seen[0]}
+
+
+@pytest.mark.parametrize("start", ["cold", "guess", "guess+noise"])
+@pytest.mark.parametrize("sampler", ["sequential", "x0"])
+def test_what_a_chunk_takes_over_from_the_one_before(
+    policy: DiffusionPolicy, sampler: str, start: Start
+) -> None:
+    (episode,) = rollout(policy, [100000], sampler=sampler, start=start, max_steps=24)
+    previous = None
+    for index, chunk in enumerate(episode.chunks):
+        result = policy.sample(
+            observed(episode.states, chunk.step),
+            sampler=sampler,
+            seed=[chunk_seed(100000, index)],
+            previous=None if start == "cold" else previous,
+            shift_noise=start == "guess+noise" and index > 0,
+        )
+        np.testing.assert_allclose(chunk.prediction, result.prediction[0], atol=1e-2)
+        assert chunk.rounds == result.stats.rounds[0]
+        if start == "guess+noise" and previous is not None:
+            kept = result.noise.steps.shape[2] - policy.config.n_action_steps
+            new, old = result.noise.steps[:, :, :kept], previous.noise.steps[:, :, -kept:]
+            np.testing.assert_array_equal(new, old)
+        previous = result
+
+
+def test_a_guess_does_not_change_the_answer_and_shifted_noise_does(
+    policy: DiffusionPolicy,
+) -> None:
+    sampler = samplers.get("x0", tolerance=1e-5)
+    cold, guess, noise = (
+        rollout(policy, SEEDS, sampler=sampler, start=start, max_steps=24) for start in STARTS
+    )
+    for a, b, c in zip(cold, guess, noise, strict=True):
+        np.testing.assert_allclose(a.states, b.states, atol=0.02)
+        np.testing.assert_array_equal(a.first_sample, b.first_sample)
+        np.testing.assert_array_equal(a.first_sample, c.first_sample)
+        assert np.abs(a.chunks[1].prediction - c.chunks[1].prediction).max() > 10
+
+
+@pytest.mark.parametrize("start", ["cold", "guess", "guess+noise"])
+def test_errors_are_those_to_the_sequential_sample_of_the_same_noise(
+    policy: DiffusionPolicy, start: Start
+) -> None:
+    loose, tight, exact = (
+        rollout(policy, SEEDS[:2], sampler=solver, start=start, max_steps=24, check_errors=True)
+        for solver in (samplers.get("x0", max_rounds=2), samplers.get("x0"), "sequential")
+    )
+    assert min(_errors(loose)) > 1e-2  # two of eight rounds are too few
+    assert 0 < max(_errors(tight)) < 2e-2
+    assert max(_errors(exact)) == 0
+    (unchecked,) = rollout(policy, SEEDS[:1], sampler="x0", start=start, max_steps=8)
+    assert unchecked.chunks[0].error is None
+    if start == "cold":
+        found = np.abs(loose[0].first_sample - exact[0].first_sample).max()
+        assert loose[0].chunks[0].error == pytest.approx(found)
+
+
+def _errors(episodes: list[Episode]) -> list[float]:
+    found = [chunk.error for episode in episodes for chunk in episode.chunks]
+    assert len(found) == 3 * len(episodes)
+    return [error for error in found if error is not None]
+
+
+def test_unknown_start(policy: DiffusionPolicy) -> None:
+    with pytest.raises(InputError, match="expected one of cold, guess, guess"):
+        rollout(policy, [0], start="warm")  # type: ignore[arg-type]
+
+
 def test_record(policy: DiffusionPolicy) -> None:
     (episode,) = rollout(policy, [100000], sampler="paradigms", max_steps=20)
     assert episode.steps == 20
@@ -64,8 +141,9 @@ def test_record(policy: DiffusionPolicy) -> None:
         assert chunk.batch_size == 1
 
 
+@pytest.mark.parametrize("start", ["cold", "guess+noise"])
 def test_success_ends_an_episode_and_the_others_go_on(
-    policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
+    policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
     at_goal = np.array([60.0, 60.0, 256.0, 256.0, np.pi / 4])
 
@@ -76,15 +154,17 @@ def test_success_ends_an_episode_and_the_others_go_on(
 
     monkeypatch.setattr("sim.rollout.PushT", SolvedBoard)
     counted: list[int] = []
-    episodes = rollout(policy, SEEDS, max_steps=20, on_progress=counted.append)
+    episodes = rollout(policy, SEEDS, start=start, max_steps=20, on_progress=counted.append)
     assert [episode.success for episode in episodes] == [False, True, False]
     assert [episode.steps for episode in episodes] == [20, 1, 20]
     assert [chunk.batch_size for chunk in episodes[0].chunks] == [3, 2, 2]
     assert sum(counted) == 3 * 20
+    (alone,) = rollout(policy, SEEDS[2:], start=start, max_steps=20)
+    np.testing.assert_allclose(alone.states, episodes[2].states, atol=0.02)
 
 
 def test_json_restores_an_equal_episode(policy: DiffusionPolicy) -> None:
-    (episode,) = rollout(policy, [7], sampler="paradigms", max_steps=16)
+    (episode,) = rollout(policy, [7], sampler="paradigms", max_steps=16, check_errors=True)
     text = json.dumps(episode.to_json(), allow_nan=False)
     restored = Episode.from_json(json.loads(text))
     assert restored.to_json() == episode.to_json()

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from para_policy.errors import InputError
-from sim.statistics import compare_paired, mean_interval, percentiles, success_interval
+from sim.statistics import (
+    compare_paired,
+    mean_interval,
+    percentiles,
+    ratio_interval,
+    success_interval,
+)
 
 
 def test_bootstrap_interval_agrees_with_the_normal_one() -> None:
@@ -28,6 +34,35 @@ def test_bootstrap_coverage_is_about_95_percent() -> None:
         low < 0.5 < high for low, high in (mean_interval(random.random(40)) for _ in range(60))
     ]
     assert np.mean(covered) > 0.85
+
+
+def test_interval_of_a_ratio_is_that_of_the_mean_for_equal_counts() -> None:
+    values = np.random.default_rng(6).normal(3.0, 2.0, 100)
+    assert ratio_interval(7 * values, np.full(100, 7)) == pytest.approx(
+        mean_interval(values), abs=0.03
+    )
+
+
+def test_interval_of_a_ratio_covers_the_mean_over_all_values() -> None:
+    """Long episodes count more: values of 1 in those, of 0 in the short ones."""
+    counts = np.array([1, 9] * 50)
+    low, high = ratio_interval(np.where(counts == 9, 9.0, 0.0), counts)
+    assert 0.8 < low < 0.9 < high < 0.95
+
+
+@pytest.mark.parametrize(
+    ("sums", "counts"), [([6.0], [3]), ([6.0, 2.0], [3, 1]), ([0.0, 1e-300], [1, 2])]
+)
+def test_degenerate_ratios_have_finite_intervals(sums: list[float], counts: list[int]) -> None:
+    low, high = ratio_interval(sums, counts)
+    ratios = np.divide(sums, counts)
+    assert ratios.min() <= low <= high <= ratios.max()
+
+
+@pytest.mark.parametrize(("sums", "counts"), [([1.0], [0]), ([1.0, 2.0], [1]), ([], [])])
+def test_unusable_ratios(sums: list[float], counts: list[int]) -> None:
+    with pytest.raises(InputError):
+        ratio_interval(sums, counts)
 
 
 def test_wilson_interval() -> None:

@@ -13,7 +13,16 @@ from para_policy.errors import InputError
 from sim.drawing import AGENT, EXECUTED, REST, caption_height, draw, moments
 from sim.env import PushT, legacy_start_state
 from sim.episode import Chunk, Episode
-from sim.video import HOLD_FRAMES, Arguments, film, frames, write_gif, write_mp4, write_strips
+from sim.video import (
+    HOLD_FRAMES,
+    Arguments,
+    film,
+    frames,
+    write_gif,
+    write_mp4,
+    write_strips,
+    write_videos,
+)
 
 
 def straight_line(seed: int, steps: int) -> Episode:
@@ -89,3 +98,18 @@ def test_gif_and_strips(episode: Episode, tmp_path: Path) -> None:
 def test_unknown_format(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.avi"):
         film(Arguments(checkpoint=tmp_path, output=tmp_path / "x.avi"))
+
+
+def test_unknown_start(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected x0, x0"):
+        film(Arguments(checkpoint=tmp_path, output=tmp_path / "x.gif", samplers="x0, x0+noise"))
+
+
+def test_file_names_hold_no_plus(episode: Episode, tmp_path: Path) -> None:
+    runs = {"sequential": [episode], "x0+guess+noise": [episode]}
+    names = [path.name for path in write_videos(runs, tmp_path, count=1)]
+    assert names == [
+        "pusht_100000_sequential.mp4",
+        "pusht_100000_x0-guess-noise.mp4",
+        "pusht_100000_sequential_vs_x0-guess-noise.mp4",
+    ]

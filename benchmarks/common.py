@@ -1,0 +1,124 @@
+"""What the benchmarks share: options, the policy under test, output, and the look of the plots."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+
+from para_policy import bench, load_policy
+from para_policy.command_line import check_output_file, run, write_text
+from para_policy.errors import InputError
+from para_policy.formats.native import checkpoint_hash, read_observations
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+from sim import plots
+
+Document = Mapping[str, Any]
+
+# One colour per method through all plots.
+_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "diffusers", "auto")
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every benchmark."""
+
+    json: Path
+    """Where the numbers go."""
+    plot: Path | None = None
+    """Where the plot goes (png, pdf or svg)."""
+    checkpoint: Path = Path("checkpoints/pusht_state")
+    """Checkpoint directory."""
+    device: str = "cpu"
+    """Where the network runs."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The policy under test and its shipped observations {name: (n, To, *shape)}."""
+
+    policy: DiffusionPolicy
+    observations: dict[str, np.ndarray]
+
+    @property
+    def available(self) -> int:
+        """How many observations there are; calibration uses the second half."""
+        return len(next(iter(self.observations.values())))
+
+    def some(self, first: int, count: int) -> dict[str, np.ndarray]:
+        """A batch of observations.
+
+        Raises:
+            InputError: if the checkpoint does not hold so many.
+        """
+        if count < 1 or first + count > self.available:
+            raise InputError(
+                f"{count} observations from {first} on asked for; "
+                f"the checkpoint holds {self.available}"
+            )
+        return {name: values[first : first + count] for name, values in self.observations.items()}
+
+
+def load(options: Common) -> Subject:
+    """Load what the options name.
+
+    Raises:
+        InputError: for options that cannot be used.
+    """
+    if options.threads is not None:
+        if options.threads < 1:
+            raise InputError(f"--threads is {options.threads}; expected at least 1")
+        torch.set_num_threads(options.threads)
+    policy = load_policy(options.checkpoint, device=options.device)
+    return Subject(policy, read_observations(options.checkpoint))
+
+
+def circumstances(options: Common, policy: DiffusionPolicy) -> dict[str, Any]:
+    """What a figure means nothing without."""
+    return {
+        "checkpoint": str(options.checkpoint),
+        "checkpoint_sha256": checkpoint_hash(options.checkpoint),
+        **bench.describe_machine(policy),
+        **bench.describe_software(),
+    }
+
+
+def color_of(label: str) -> str:
+    """Colour of a sampler, by the method that its label begins with."""
+    index = next((i for i, name in enumerate(_METHODS) if label.startswith(name)), len(_METHODS))
+    return plots.COLORS[index % len(plots.COLORS)]
+
+
+Options = TypeVar("Options", bound=Common)
+
+
+def main(
+    settings: type[Options],
+    measure: Callable[[Options], dict[str, Any]],
+    figure: Callable[[Document], Figure],
+) -> None:
+    """Command line of a benchmark: measure, write the numbers, draw the plot."""
+    options = tyro.cli(settings)
+
+    def command() -> None:
+        for path in (options.json, options.plot):
+            if path is not None:
+                check_output_file(path)
+        document = measure(options)
+        write_text(options.json, json.dumps(document, indent=1) + "\n")
+        print(f"numbers: {options.json}")
+        if options.plot is not None:
+            plots.save(figure, document, options.plot)
+            print(f"plot: {options.plot}")
+
+    sys.exit(run(command))

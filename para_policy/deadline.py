@@ -1,0 +1,85 @@
+"""When a solve must end, and how long a network call takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from para_policy.errors import InputError
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Measured seconds of one network call against its number of rows.
+
+    >>> LatencyTable((1, 11), (0.004, 0.008)).predict(6)
+    0.006
+    """
+
+    rows: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.seconds) or not self.rows:
+            raise InputError(
+                f"{len(self.rows)} rows and {len(self.seconds)} times; expected as many"
+            )
+        if sorted(set(self.rows)) != list(self.rows) or self.rows[0] < 1:
+            raise InputError(f"rows are {self.rows}; expected increasing numbers from 1")
+        if not all(math.isfinite(value) and value > 0 for value in self.seconds):
+            raise InputError(f"seconds are {self.seconds}; expected numbers above 0")
+
+    def predict(self, rows: float) -> float:
+        """Seconds of a call with `rows` rows: linear between measurements, proportional beyond."""
+        if rows > self.rows[-1]:
+            return self.seconds[-1] * rows / self.rows[-1]
+        return float(np.interp(rows, self.rows, self.seconds))
+
+    @classmethod
+    def measure(
+        cls, call: Callable[[int], object], rows: tuple[int, ...], repeats: int = 7
+    ) -> LatencyTable:
+        """Time `call(n)` for every number of rows; it must return when the work is done.
+
+        The median of `repeats` calls is kept, made non-decreasing: more rows never cost less.
+        """
+        seconds = []
+        for n in rows:
+            call(n)
+            times = []
+            for _ in range(repeats):
+                start = time.perf_counter()
+                call(n)
+                times.append(time.perf_counter() - start)
+            seconds.append(float(np.median(times)))
+        return cls(rows, tuple(np.maximum.accumulate(seconds).tolist()))
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point in time that a solve must not pass.
+
+    Attributes:
+        at: seconds of `time.monotonic`.
+        latency: of the network on this device; without it a round is assumed to take as long as
+            the slowest one so far.
+    """
+
+    at: float
+    latency: LatencyTable | None = None
+
+    @classmethod
+    def after(cls, seconds: float, latency: LatencyTable | None = None) -> Deadline:
+        """`seconds` from now.
+
+        Raises:
+            InputError: unless seconds is a number above 0.
+        """
+        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not (number and math.isfinite(seconds) and seconds > 0):
+            raise InputError(f"deadline is {seconds!r} s; expected a number above 0")
+        return cls(time.monotonic() + seconds, latency)

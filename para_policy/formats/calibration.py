@@ -1,0 +1,151 @@
+"""Calibrations beside a checkpoint: `calibration/<scheduler>_<steps>.safetensors`.
+
+Each file is bound to the weights and the noise schedule that it was measured with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from para_policy.calibration import Calibration, LinearGuess, Variant
+from para_policy.deadline import LatencyTable
+from para_policy.errors import CheckpointError
+from para_policy.formats.files import read_tensors, replace, summarise
+
+FOLDER = "calibration"
+FORMAT_VERSION = 1
+LATENCY_FILE = "latency.json"
+
+_VARIANTS = TypeAdapter(tuple[Variant, ...])
+_TABLES = TypeAdapter(dict[str, LatencyTable])
+
+
+def save_calibration(
+    directory: str | Path,
+    calibration: Calibration,
+    weights_sha256: str,
+    noise_scheduler: Mapping[str, Any],
+) -> Path:
+    """Write a calibration beside the weights that it belongs to, and return its path."""
+    path = Path(directory) / FOLDER / f"{calibration.scheduler}_{calibration.steps}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "weights_sha256": weights_sha256,
+        "noise_scheduler": dict(noise_scheduler),
+        "scheduler": calibration.scheduler,
+        "steps": calibration.steps,
+        "tolerance": calibration.tolerance,
+        "cases": calibration.cases,
+        "variants": _VARIANTS.dump_python(calibration.variants, mode="json"),
+    }
+    tensors = {
+        "matrices": calibration.matrices.float().contiguous(),
+        "guess.weight": calibration.guess.weight.float().contiguous(),
+        "guess.bias": calibration.guess.bias.float().contiguous(),
+    }
+    replace(path, lambda file: save_file(tensors, file, {"calibration": json.dumps(facts)}))
+    return path
+
+
+def read_calibrations(
+    directory: str | Path,
+    weights_sha256: str,
+    noise_scheduler: Mapping[str, Any],
+    condition_dim: int,
+    sample_dim: int,
+) -> dict[tuple[str, int], Calibration]:
+    """Read all calibrations of a checkpoint, by scheduler and step count.
+
+    Raises:
+        CheckpointError: for a file that is broken, or was made for other weights, another noise
+            schedule or other shapes; its chord matrices would only waste rounds, and its error
+            bounds would be wrong.
+    """
+    found = {}
+    for path in sorted((Path(directory) / FOLDER).glob("*.safetensors")):
+        calibration, facts = _read(path)
+        for what, given, expected in (
+            ("weights", facts["weights_sha256"], weights_sha256),
+            ("noise_scheduler", facts["noise_scheduler"], dict(noise_scheduler)),
+        ):
+            if given != expected:
+                raise CheckpointError(
+                    f"'{path}' was measured with other {what} ({given}, here {expected}); "
+                    "run para-policy calibrate again, or delete the file"
+                )
+        shapes = {
+            "matrices": (calibration.matrices, (calibration.steps, sample_dim, sample_dim)),
+            "guess.weight": (calibration.guess.weight, (condition_dim, sample_dim)),
+            "guess.bias": (calibration.guess.bias, (sample_dim,)),
+        }
+        for name, (tensor, expected_shape) in shapes.items():
+            if tensor.shape != expected_shape:
+                raise CheckpointError(
+                    f"'{path}': {name} is {tuple(tensor.shape)}; this policy needs {expected_shape}; "
+                    "run para-policy calibrate again"
+                )
+        found[calibration.scheduler, calibration.steps] = calibration
+    return found
+
+
+def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
+    tensors = read_tensors(path)
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})["calibration"])
+        if facts["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"'{path}' has format_version {facts['format_version']!r}, this release reads "
+                f"{FORMAT_VERSION}; run para-policy calibrate again"
+            )
+        calibration = Calibration(
+            scheduler=facts["scheduler"],
+            steps=int(facts["steps"]),
+            tolerance=float(facts["tolerance"]),
+            cases=int(facts["cases"]),
+            matrices=tensors["matrices"],
+            guess=LinearGuess(tensors["guess.weight"], tensors["guess.bias"]),
+            variants=_VARIANTS.validate_python(facts["variants"]),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"'{path}' is no calibration ({type(error).__name__}: {error}); "
+            "run para-policy calibrate again"
+        ) from error
+    except ValidationError as error:
+        raise CheckpointError(f"'{path}': {summarise(error)}") from error
+    return calibration, facts
+
+
+def save_latency(directory: str | Path, device: str, table: LatencyTable) -> Path:
+    """Add or replace the table of `device` in `calibration/latency.json`."""
+    path = Path(directory) / FOLDER / LATENCY_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tables = {**read_latencies(directory), device: table}
+    text = json.dumps(_TABLES.dump_python(tables, mode="json"), indent=2) + "\n"
+    replace(path, lambda file: file.write_text(text))
+    return path
+
+
+def read_latencies(directory: str | Path) -> dict[str, LatencyTable]:
+    """Latency tables by device description; empty if none was measured.
+
+    Raises:
+        CheckpointError: if the file is broken.
+    """
+    path = Path(directory) / FOLDER / LATENCY_FILE
+    if not path.is_file():
+        return {}
+    try:
+        return _TABLES.validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = summarise(error) if isinstance(error, ValidationError) else str(error)
+        raise CheckpointError(f"'{path}': {reason}; run para-policy calibrate again") from error

@@ -1,0 +1,79 @@
+"""Samplers as the evaluation names them: a name, and what it takes over from the chunk before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from para_policy import samplers
+from para_policy.errors import InputError
+
+Start = Literal["cold", "guess", "guess+noise"]
+STARTS: tuple[Start, ...] = get_args(Start)
+SEQUENTIAL = "sequential"
+OWN_SAMPLE = ("asd",)
+"""Samplers that draw from the law of `sequential`, but another sample from the same noise."""
+WITHOUT_GUESS = (SEQUENTIAL, *OWN_SAMPLE)
+_STARTS: dict[str, Start] = {"": "cold", "+guess": "guess", "+guess+noise": "guess+noise"}
+_STARTS_WITHOUT_GUESS: dict[str, Start] = {"": "cold", "+noise": "guess+noise"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A sampler and how each chunk of an episode starts; see `rollout` for the starts."""
+
+    name: str
+    """As on the command line and in all results."""
+    sampler: str
+    start: Start
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        """Read NAME, NAME+guess, NAME+guess+noise, or NAME+noise for samplers that take no guess.
+
+        Raises:
+            InputError: for anything else; lists what is possible.
+        """
+        sampler, plus, rest = name.partition("+")
+        if sampler not in samplers.names():
+            raise InputError(
+                f"unknown sampler {name!r}; expected one of {', '.join(samplers.names())}, "
+                "with +guess or +guess+noise to start from the last chunk "
+                f"(+noise for {' and '.join(WITHOUT_GUESS)})"
+            )
+        starts = _STARTS_WITHOUT_GUESS if sampler in WITHOUT_GUESS else _STARTS
+        if plus + rest not in starts:
+            possible = ", ".join(sampler + suffix for suffix in starts)
+            raise InputError(f"unknown start {plus + rest!r} in {name!r}; expected {possible}")
+        return cls(name, sampler, starts[plus + rest])
+
+    @property
+    def exact(self) -> str:
+        """Name of the sequential run whose chunks have the same joint law and the same noise."""
+        return SEQUENTIAL + ("+noise" if self.start == "guess+noise" else "")
+
+    @property
+    def approximates(self) -> bool:
+        """Whether its samples should equal those of `sequential` with the same noise."""
+        return self.sampler not in WITHOUT_GUESS
+
+
+def reference_of(names: Sequence[str]) -> str:
+    """The run that is compared with no other: a sequential one, or else the first."""
+    present = (name for name in (SEQUENTIAL, f"{SEQUENTIAL}+noise") if name in names)
+    return next(present, names[0])
+
+
+def paired_with(names: Sequence[str]) -> dict[str, str]:
+    """For each run besides `reference_of` the one that it is compared with.
+
+    That is the sequential run of the same noise scheme where there is one, or else that reference.
+    """
+    reference = reference_of(names)
+    pairs = {}
+    for name in names:
+        exact = Variant.parse(name).exact
+        if name != reference:
+            pairs[name] = exact if exact in names and exact != name else reference
+    return pairs
