@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import bench
@@ -83,15 +84,18 @@ def figure(document: Document) -> Figure:
         words = name if name == bench.REFERENCE else f"{name}\n(another sample)"
         axes.annotate(
             words,
-            (at, 0.98),
+            (at, 0.02),
             xycoords=("data", "axes fraction"),
             rotation=90,
             ha="right",
-            va="top",
+            va="bottom",
             fontsize=7,
             color=color_of(name),
         )
     axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(left=0.7 * min(entry["latency_ms"]["p50"] for entry in entries.values()))
     axes.set_xlabel("wall time of one chunk, median, ms")
     axes.set_ylabel("largest coordinate error,\nmedian to max, normalised units")

@@ -29,7 +29,7 @@ ARGUMENTS = {
         "directory of the policy; empty: as in params_file, or the shipped PushT policy",
     ),
     "device": ("", "torch device of the network, such as cpu or cuda; empty: as in params_file"),
-    "sampler": ("", "sequential, paradigms ...; empty: as in params_file"),
+    "sampler": ("", "chord, x0, sequential ...; empty: as in params_file"),
     "control_rate_hz": ("", "actions per second; empty: as in params_file"),
     "deadline_ms": ("", "a longer planning time counts as a miss; empty: as in params_file"),
     "params_file": (SHIPPED_PARAMETERS, "parameters of all nodes"),

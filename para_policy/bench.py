@@ -329,7 +329,7 @@ def _error_text(entry: Mapping[str, Any], keys: Sequence[str]) -> str:
 def _bound_text(bound: Mapping[str, Any] | None) -> str:
     if bound is None:
         return "-"
-    low, high = (_share(end) for end in bound["coverage_ci95"])
+    low, high = (f"{100 * end:.0f}" for end in bound["coverage_ci95"])
     return f"{_share(bound['coverage'])} [{low}, {high}]"
 
 
@@ -393,7 +393,7 @@ def _summarise(
             **{f"p{q}": float(np.percentile(wall_ms, q)) for q in (50, 95, 99)},
         },
         "max_abs_error": _errors(chunks, reference) if solves else None,
-        "error_bound": _coverage(chunks, reference) if solves else None,
+        "error_bound": _coverage(chunks, reference) if solves and chunks is not reference else None,
         "speedup_vs_sequential": float(np.median(ratio)),
         "speedup_ci95": _median_interval(ratio),
         "converged": all(converged),

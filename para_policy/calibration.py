@@ -77,7 +77,8 @@ class Calibration:
         scheduler, steps: which process, as in `DiffusionPolicy.sample`.
         tolerance: of the samplers of our family in `variants`.
         cases: samples that `variants` were measured on.
-        matrices: (N, d, d) mean Jacobian dS_s/dx.
+        matrices: (N, d, d) mean Jacobian dS_s/dx, or the factors (N, d, r), (N, r, d) of
+            `LowRankChord` where d is large.
         guess: clean sample from the condition.
         variants: every sampler that was measured, `sequential` first.
     """
@@ -86,14 +87,19 @@ class Calibration:
     steps: int
     tolerance: float
     cases: int
-    matrices: Tensor
+    matrices: Tensor | tuple[Tensor, Tensor]
     guess: LinearGuess
     variants: tuple[Variant, ...]
 
     def to(self, device: torch.device | str) -> Calibration:
         """A copy with its tensors on `device`."""
         guess = LinearGuess(self.guess.weight.to(device), self.guess.bias.to(device))
-        return dataclasses.replace(self, matrices=self.matrices.to(device), guess=guess)
+        matrices = (
+            (self.matrices[0].to(device), self.matrices[1].to(device))
+            if isinstance(self.matrices, tuple)
+            else self.matrices.to(device)
+        )
+        return dataclasses.replace(self, matrices=matrices, guess=guess)
 
     def amplification(self, sampler: str, options: Mapping[str, Any]) -> float:
         """The largest one measured for `sampler`; NaN if none was, or at a smaller tolerance only."""

@@ -72,7 +72,7 @@ class Bench:
     """Checkpoint directory."""
     json: Path
     """Where the report goes."""
-    samplers: str = "sequential,paradigms"
+    samplers: str = "sequential,paradigms,parataa,x0,chord"
     """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
     "auto" is the fastest here; "diffusers-paradigms", "-ddpm", "-ddim10", "-ddim16" are peers."""
     scheduler: str | None = None

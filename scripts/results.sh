@@ -12,13 +12,14 @@ cd "$(dirname "$0")/.."
 BIN=.venv/bin
 CHECKPOINT=${CHECKPOINT:-checkpoints/pusht_state}
 DEVICE=${DEVICE:-cpu}
-OUT=outputs/results
+OUT=${OUT:-outputs/results}
+PAGE=${PAGE:-docs/results.md}
 THREADS=${THREADS:-2}
 OBSERVATIONS=${OBSERVATIONS:-100}
 EPISODES=${EPISODES:-500}
 EPISODES_GUESS=${EPISODES_GUESS:-200}
 export OMP_NUM_THREADS=$THREADS
-mkdir -p $OUT
+mkdir -p "$OUT"
 
 measure() { # MODULE ARGUMENT...   one of benchmarks/, its numbers to $OUT
     local name=$1
@@ -82,5 +83,5 @@ if wanted evaluate; then
 fi
 
 if wanted page; then
-    "$BIN/python" -m scripts.results_page $OUT docs/results.md
+    "$BIN/python" -m scripts.results_page "$OUT" "$PAGE"
 fi

@@ -42,7 +42,7 @@ class Arguments:
 
     checkpoint: Path = Path("checkpoints/pusht_state")
     """Checkpoint directory."""
-    sampler: str = "paradigms"
+    sampler: str = "chord"
     """The parallel sampler."""
     episodes: int = 3
     """Episodes, each from its own start state."""

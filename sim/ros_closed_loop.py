@@ -45,7 +45,7 @@ class LoopSettings:
     """How the policy samples, and where the run lives; None means what the checkpoint says."""
 
     checkpoint: Path
-    sampler: str = "paradigms"
+    sampler: str = "chord"
     sampler_options: str = "{}"
     scheduler: str | None = None
     steps: int | None = None

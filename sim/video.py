@@ -1,6 +1,6 @@
 """Videos of episodes: mp4, a small GIF, or a strip of frames.
 
-`python -m sim.video --checkpoint DIR --samplers sequential,paradigms --output episode.gif`
+`python -m sim.video --checkpoint DIR --samplers sequential,chord --output episode.gif`
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Arguments:
     """Checkpoint directory."""
     output: Path
     """File to write: .mp4, .gif, or .png for a row of boards per sampler."""
-    samplers: str = "sequential,paradigms"
+    samplers: str = "sequential,chord"
     """Names, separated by commas; NAME+guess or NAME+guess+noise starts from the last chunk."""
     seed: int = 100000
     """Start state and noise."""

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from para_policy.formats.native import save_checkpoint
+from para_policy import load_policy
+from para_policy.calibrate import Settings, calibrate
+from para_policy.formats.calibration import save_calibration
+from para_policy.formats.native import checkpoint_hash, save_checkpoint
 from para_policy.policies.config import PolicyConfig, UnetConfig
 from para_policy.policies.diffusion_policy import build_network
 from para_policy.policies.normalizer import MinMaxNormalizer
@@ -44,6 +47,24 @@ def save_tiny_checkpoint(directory: str | Path, train_timesteps: int = 100, seed
     }
     save_checkpoint(directory, config, network.state_dict(), normalizers)
     return Path(directory)
+
+
+def random_observations(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Observations anywhere on the board, {name: (batch, 2, D)}."""
+    generator = np.random.default_rng(seed)
+    return {
+        "environment_state": generator.uniform(0, 512, (batch, 2, 16)),
+        "agent_pos": generator.uniform(0, 512, (batch, 2, 2)),
+    }
+
+
+def calibrate_tiny_checkpoint(directory: Path, scheduler: str, steps: int) -> Path:
+    """Measure on a handful of samples, which takes about a second; return the file."""
+    policy = load_policy(directory, calibrated=False)
+    settings = Settings(scheduler, steps, jacobians=2, cases=6)
+    measured = calibrate(policy, random_observations(3, seed=99), settings)
+    schedule = policy.config.noise_scheduler
+    return save_calibration(directory, measured, checkpoint_hash(directory), schedule)
 
 
 if __name__ == "__main__":

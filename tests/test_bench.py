@@ -119,6 +119,7 @@ def test_figures_of_the_reference_are_those_of_itself(report: dict[str, Any]) ->
     assert set(entry["max_abs_error"].values()) == {0.0}
     assert entry["speedup_vs_sequential"] == 1.0
     assert entry["speedup_ci95"] == [1.0, 1.0]
+    assert entry["error_bound"] is None
     assert entry["rounds_p95"] == entry["evals_max"] == STEPS
     assert entry["residual_per_round"] == {"p50": [], "p95": [], "in_flight": []}
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from para_policy.calibration import Calibration, LinearGuess, Variant
 from para_policy.deadline import LatencyTable
@@ -23,6 +24,7 @@ FOLDER = "calibration"
 FORMAT_VERSION = 1
 LATENCY_FILE = "latency.json"
 
+_FACTORS = ("left", "right")
 _VARIANTS = TypeAdapter(tuple[Variant, ...])
 _TABLES = TypeAdapter(dict[str, LatencyTable])
 
@@ -46,11 +48,14 @@ def save_calibration(
         "cases": calibration.cases,
         "variants": _VARIANTS.dump_python(calibration.variants, mode="json"),
     }
+    matrices = calibration.matrices
+    factors = isinstance(matrices, tuple)
     tensors = {
-        "matrices": calibration.matrices.float().contiguous(),
-        "guess.weight": calibration.guess.weight.float().contiguous(),
-        "guess.bias": calibration.guess.bias.float().contiguous(),
+        **(dict(zip(_FACTORS, matrices, strict=True)) if factors else {"matrices": matrices}),
+        "guess.weight": calibration.guess.weight,
+        "guess.bias": calibration.guess.bias,
     }
+    tensors = {name: value.float().contiguous() for name, value in tensors.items()}
     replace(path, lambda file: save_file(tensors, file, {"calibration": json.dumps(facts)}))
     return path
 
@@ -82,7 +87,7 @@ def read_calibrations(
                     "run para-policy calibrate again, or delete the file"
                 )
         shapes = {
-            "matrices": (calibration.matrices, (calibration.steps, sample_dim, sample_dim)),
+            **_linear_part(calibration, sample_dim),
             "guess.weight": (calibration.guess.weight, (condition_dim, sample_dim)),
             "guess.bias": (calibration.guess.bias, (sample_dim,)),
         }
@@ -94,6 +99,18 @@ def read_calibrations(
                 )
         found[calibration.scheduler, calibration.steps] = calibration
     return found
+
+
+def _linear_part(calibration: Calibration, d: int) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+    """Tensors of the linear part, and the shapes that they should have."""
+    N, matrices = calibration.steps, calibration.matrices
+    if not isinstance(matrices, tuple):
+        return {"matrices": (matrices, (N, d, d))}
+    rank = matrices[0].shape[-1]
+    return {
+        "left": (matrices[0], (N, d, rank)),
+        "right": (matrices[1], (N, rank, d)),
+    }
 
 
 def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
@@ -111,7 +128,9 @@ def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
             steps=int(facts["steps"]),
             tolerance=float(facts["tolerance"]),
             cases=int(facts["cases"]),
-            matrices=tensors["matrices"],
+            matrices=tensors["matrices"]
+            if "matrices" in tensors
+            else (tensors["left"], tensors["right"]),
             guess=LinearGuess(tensors["guess.weight"], tensors["guess.bias"]),
             variants=_VARIANTS.validate_python(facts["variants"]),
         )

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rclpy.node import Node
 
-from para_policy import load_policy, samplers
+from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.ros.parameters import NO_NAMES, Parameter, value
 from para_policy.ros.planner import Planner, PlannerSettings
 
 if TYPE_CHECKING:
     from para_policy.policies import PolicyConfig
-    from para_policy.samplers import Sampler
 
 _HOUR_S = 3600.0
 _MAX_SEED = 2**63 - 1
@@ -23,8 +22,8 @@ _MAX_SEED = 2**63 - 1
 PARAMETERS = (
     Parameter("checkpoint", "", "Directory of the policy's checkpoint."),
     Parameter("device", "cpu", "Torch device of the network: cpu, cuda, cuda:1 ..."),
-    Parameter("sampler", "paradigms", "Sampler by name: sequential, paradigms ..."),
-    Parameter("sampler_options", "{}", "Options of the sampler as YAML: '{window: 20}'."),
+    Parameter("sampler", "x0", "Sampler by name: x0, chord (calibrated checkpoints), auto ..."),
+    Parameter("sampler_options", "{}", "Options of the sampler as YAML: '{tolerance: 0.003}'."),
     Parameter("scheduler", "", "Noise scheduler: ddpm, ddim ...; empty: the checkpoint's."),
     Parameter("steps", 0, "Denoising steps; 0: the checkpoint's.", (0, 10_000)),
     Parameter(
@@ -64,13 +63,14 @@ def load_planner(node: Node) -> tuple[Planner, PolicyConfig]:
         raise InputError("parameter checkpoint is empty; give the directory of a checkpoint")
     if not value(node, "inputs_file"):
         raise InputError("parameter inputs_file is empty; give the file that maps topics to inputs")
-    sampler = _sampler(value(node, "sampler"), value(node, "sampler_options"))
+    options = _options(value(node, "sampler_options"))
     policy = load_policy(value(node, "checkpoint"), device=value(node, "device"))
+    scheduler, steps = value(node, "scheduler") or None, value(node, "steps") or None
     rate_hz = value(node, "control_rate_hz") or policy.config.control_hz
     settings = PlannerSettings(
-        sampler=sampler,
-        scheduler=value(node, "scheduler") or None,
-        steps=value(node, "steps") or None,
+        sampler=policy.sampler(value(node, "sampler"), scheduler=scheduler, steps=steps, **options),
+        scheduler=scheduler,
+        steps=steps,
         dt_ns=round(1e9 / rate_hz),
         max_age_ns=math.ceil(1e9 * value(node, "max_observation_age_s")),
         deadline_s=value(node, "deadline_ms") / 1e3,
@@ -79,11 +79,11 @@ def load_planner(node: Node) -> tuple[Planner, PolicyConfig]:
     return Planner(policy, settings, seed=value(node, "seed")), policy.config
 
 
-def _sampler(name: str, options: str) -> Sampler:
+def _options(text: str) -> dict[str, Any]:
     try:
-        parsed: Any = yaml.safe_load(options)
+        parsed: Any = yaml.safe_load(text)
     except yaml.YAMLError:
         parsed = None
     if not isinstance(parsed, dict):
-        raise InputError(f"sampler_options is {options!r}; expected YAML like '{{window: 20}}'")
-    return samplers.get(name, **parsed)
+        raise InputError(f"sampler_options is {text!r}; expected YAML like '{{tolerance: 0.003}}'")
+    return parsed

@@ -21,6 +21,7 @@ from para_policy.samplers.presets import names as names
 from para_policy.samplers.presets import options as options
 from para_policy.samplers.sequential import Sequential as Sequential
 from para_policy.samplers.splitting import Chord as Chord
+from para_policy.samplers.splitting import LowRankChord as LowRankChord
 from para_policy.samplers.splitting import Propagate as Propagate
 from para_policy.samplers.splitting import Scalar as Scalar
 from para_policy.samplers.splitting import Splitting as Splitting

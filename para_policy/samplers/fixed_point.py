@@ -136,30 +136,24 @@ class _Solve:
 
     def sweep(self, denoiser: Denoiser, rows: _Rows) -> RoundInfo:
         """One round: a batched network call, the linear recurrence, acceptance, new rows."""
-        process, live = self.process, self.live[:, None].expand_as(rows.steps)
-        i, s = live[rows.seen], rows.steps[rows.seen]  # (M,) sample and step of each row
-        x = self.X[i, s]
-        self.x0[i, s] = process.predict_clean(x, denoiser(x, process.timesteps[s], i), s)
-        x0, x0_previous = self.x0[i, s], self.x0[i, (s - 1).clamp(min=0)]
-        target = process.mean(x, x0, x0_previous, s) + process.noise(self.noise.steps[i, s], s)
-
+        live = self.live[:, None].expand_as(rows.steps)
+        target, found = self._evaluate(denoiser, live[rows.seen], rows.steps[rows.seen])
         defect = self.X.new_zeros(rows.steps.shape + self.X.shape[2:])
-        defect[rows.seen] = target - self.X[i, s + 1]
-        sound = defect.flatten(2).isfinite().all(dim=2)
-        size = defect.flatten(2).abs().amax(dim=2)
+        defect[rows.seen] = found
+        size = _largest(defect)
         # A guess may overflow or become NaN further down; it must not reach other rows.
+        sound = size.isfinite()
         defect[~sound] = 0.0
         if self.lookahead is not None and rows.count < int(rows.valid.sum()):
-            defect = interpolate(defect, rows.seen, rows.steps, process.clean_weight)
-            defect[~rows.valid | ~defect.flatten(2).isfinite().all(dim=2)] = 0.0
+            defect = interpolate(defect, rows.seen, rows.steps, self.process.clean_weight)
+            defect[~rows.valid | ~_largest(defect).isfinite()] = 0.0
         carry = self.propagate(defect, rows.steps)  # Phi_s E_s
         change = carry + defect
-        unknown = rows.valid & ~(rows.seen & sound)
-        judged = change.clone()
-        judged[unknown] = torch.inf
-        passed = self.parts.acceptance.passed(judged, defect, process.sigma, rows.steps)
-        passed &= rows.seen & sound
-        leading = passed.long().cumprod(dim=1).sum(dim=1)
+
+        known = rows.seen & sound
+        judged = change.masked_fill(_like(rows.valid & ~known, change), torch.inf)
+        passed = self.parts.acceptance.passed(judged, defect, self.process.sigma, rows.steps)
+        leading = (passed & known).long().cumprod(dim=1).sum(dim=1)
 
         if self.memory is not None:
             mixed = self.memory.mix(self.live, rows.steps, rows.valid, self.X, change)
@@ -171,7 +165,15 @@ class _Solve:
         base = self.X[live, rows.steps + 1] + defect
         base[rows.seen] = target
         self.X[live[rows.valid], rows.steps[rows.valid] + 1] = (base + carry)[rows.valid]
-        return self._advance(rows, leading, size, change.flatten(2).abs().amax(dim=2))
+        return self._advance(rows, leading, size, _largest(change))
+
+    def _evaluate(self, denoiser: Denoiser, i: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """What the step formula writes for steps `s` of samples `i`, and minus what is there."""
+        process, x = self.process, self.X[i, s]
+        self.x0[i, s] = process.predict_clean(x, denoiser(x, process.timesteps[s], i), s)
+        x0, x0_previous = self.x0[i, s], self.x0[i, (s - 1).clamp(min=0)]
+        target = process.mean(x, x0, x0_previous, s) + process.noise(self.noise.steps[i, s], s)
+        return target, target - self.X[i, s + 1]
 
     def _advance(self, rows: _Rows, leading: Tensor, size: Tensor, change: Tensor) -> RoundInfo:
         """Freeze the leading rows that passed and the row after them, whose parents are final."""
@@ -205,10 +207,7 @@ class _Solve:
         """`unfinished` is the status of samples that are still in flight."""
         done = self.frozen >= self.N
         states = torch.arange(self.N + 1, device=self.X.device)
-        final = (states <= self.frozen[:, None]).reshape(
-            self.X.shape[:2] + (1,) * (self.X.ndim - 2)
-        )
-        X = torch.where(final, self.X, self.finite_X)
+        X = torch.where(_like(states <= self.frozen[:, None], self.X), self.X, self.finite_X)
         residual = torch.where(done, self.residual, self.residuals[-1])
         status = [
             Status.NON_FINITE if not finite else Status.CONVERGED if complete else unfinished
@@ -224,3 +223,13 @@ class _Solve:
             residuals=torch.stack(self.residuals).cpu(),
             status=tuple(status),
         )
+
+
+def _largest(value: Tensor) -> Tensor:
+    """(n, W) largest coordinate of (n, W, *shape)."""
+    return value.flatten(2).abs().amax(dim=2)
+
+
+def _like(mask: Tensor, value: Tensor) -> Tensor:
+    """A mask (n, W), to be broadcast against (n, W, *shape)."""
+    return mask.reshape(mask.shape + (1,) * (value.ndim - 2))

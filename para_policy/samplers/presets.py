@@ -17,7 +17,7 @@ from para_policy.samplers.checks import check_count
 from para_policy.samplers.fixed_point import FixedPoint
 from para_policy.samplers.guess import CleanSample, Copy, Trajectory
 from para_policy.samplers.sequential import Sequential
-from para_policy.samplers.splitting import Chord, Scalar, Splitting
+from para_policy.samplers.splitting import Chord, LowRankChord, Scalar, Splitting
 
 
 def sequential() -> Sequential:
@@ -105,7 +105,7 @@ def x0(
 
 
 def chord(
-    matrices: Tensor,
+    matrices: Tensor | tuple[Tensor, Tensor],
     tolerance: float = 1e-2,
     window: int | None = 60,
     lookahead: int | None = 4,
@@ -115,10 +115,12 @@ def chord(
     """Fixed-Jacobian Newton (chord) method: the fewest rounds, with matrices measured once.
 
     Args:
-        matrices: (N, d, d) mean Jacobian of each step, from `para-policy calibrate`.
+        matrices: (N, d, d) mean Jacobian of each step, or its factors (N, d, r) and (N, r, d) as in
+            `LowRankChord`, from `para-policy calibrate`.
         tolerance, window, lookahead, history, max_rounds: as for `x0`.
     """
-    return _ours(Chord(matrices), tolerance, window, lookahead, history, max_rounds)
+    splitting = LowRankChord(*matrices) if isinstance(matrices, tuple) else Chord(matrices)
+    return _ours(splitting, tolerance, window, lookahead, history, max_rounds)
 
 
 def asd(window: int | None = 20) -> Asd:

@@ -145,6 +145,60 @@ class Chord:
         return lambda defect, rows: each(one, defect, rows)
 
 
+@dataclass(frozen=True, eq=False)
+class LowRankChord:
+    """The chord method for many action coordinates: Phi_s = B_s + left_s right_s.
+
+    A step then costs 2 d r operations instead of d^2, in memory and in time.
+
+    Attributes:
+        left: (N, d, r).
+        right: (N, r, d).
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __post_init__(self) -> None:
+        if self.left.ndim != 3 or self.left.mT.shape != self.right.shape:
+            raise InputError(
+                f"chord factors are {tuple(self.left.shape)} and {tuple(self.right.shape)}; "
+                "expected (N, d, r) and (N, r, d)"
+            )
+        if not (self.left.isfinite().all() and self.right.isfinite().all()):
+            raise InputError("chord factors hold NaN or infinity; calibrate again")
+
+    @classmethod
+    def compress(cls, matrices: Tensor, process: Process, rank: int) -> LowRankChord:
+        """The best approximation of (N, d, d) mean Jacobians by factors of `rank`."""
+        d = matrices.shape[1]
+        B = process.B.to(matrices)[:, None, None] * torch.eye(d).to(matrices)
+        left, scale, right = torch.linalg.svd(matrices - B, full_matrices=False)
+        return cls(left[:, :, :rank] * scale[:, None, :rank], right[:, :rank])
+
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+        d = torch.Size(shape).numel()
+        if self.left.shape[:2] != (process.num_steps, d):
+            raise InputError(
+                f"chord factors are {tuple(self.left.shape)}; {process.num_steps} steps and samples "
+                f"of shape {tuple(shape)} need ({process.num_steps}, {d}, r): calibrate for this process"
+            )
+        B, left, right = process.B, self.left.to(process.B), self.right.to(process.B)
+
+        def one(defect: Tensor, rows: Tensor) -> Tensor:
+            carry = [torch.zeros_like(defect[0])]
+            steps = rows.tolist()
+            for r, before, s in zip(defect, steps, steps[1:], strict=False):
+                if s == before:  # past the end, where steps are clamped to the last one
+                    carry.append(carry[-1])
+                    continue
+                change = carry[-1] + r
+                carry.append(B[s] * change + left[s] @ (right[s] @ change))
+            return torch.stack(carry)
+
+        return lambda defect, rows: each(one, defect, rows)
+
+
 def each(work: Callable[[Tensor, Tensor], Tensor], defect: Tensor, rows: Tensor) -> Tensor:
     """Apply `work` (W, d), (W) -> (W, d) to the samples one by one.
 

@@ -5,14 +5,26 @@ from pathlib import Path
 import pytest
 
 from para_policy import DiffusionPolicy, load_policy
-from tests.fixtures_checkpoint import save_tiny_checkpoint
+from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
+
+CALIBRATED = [("ddpm", 20), ("ddpm", 8), ("ddim", 8), ("dpmsolver++", 8)]
 
 
 @pytest.fixture(scope="session")
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", train_timesteps=20)
+    directory = save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", 20)
+    for scheduler, steps in CALIBRATED:
+        calibrate_tiny_checkpoint(directory, scheduler, steps)
+    return directory
 
 
 @pytest.fixture
 def policy(tiny_directory: Path) -> DiffusionPolicy:
+    """A tiny policy of 20 steps, calibrated for `CALIBRATED`."""
     return load_policy(tiny_directory)
+
+
+@pytest.fixture
+def bare_policy(tiny_directory: Path) -> DiffusionPolicy:
+    """The same without calibrations."""
+    return load_policy(tiny_directory, calibrated=False)
