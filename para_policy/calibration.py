@@ -102,10 +102,21 @@ class Calibration:
         return dataclasses.replace(self, matrices=matrices, guess=guess)
 
     def amplification(self, sampler: str, options: Mapping[str, Any]) -> float:
-        """The largest one measured for `sampler`; NaN if none was, or at a smaller tolerance only."""
-        measured = [v.amplification for v in self.variants if v.sampler == sampler]
-        looser = options.get("tolerance", 0.0) > self.tolerance
-        return float("nan") if looser else max(measured, default=float("nan"))
+        """The largest one measured for `sampler`; NaN if it was not measured with such options.
+
+        Samplers of our family were measured with several windows, and a smaller tolerance than the
+        measured one only helps.
+        """
+        measured = [v for v in self.variants if v.sampler == sampler]
+        if any("tolerance" in v.options for v in measured):
+            covered = {"matrices", "window", "lookahead"}
+            if options.get("tolerance", 0.0) <= self.tolerance:
+                covered.add("tolerance")
+        else:
+            covered = set()
+        if not measured or set(options) - covered:
+            return float("nan")
+        return max(v.amplification for v in measured)
 
     def sampler(self, name: str, options: Mapping[str, Any]) -> CalibratedSampler:
         """Make a sampler that starts from the linear guess and bounds its error.

@@ -72,7 +72,7 @@ class Bench:
     """Checkpoint directory."""
     json: Path
     """Where the report goes."""
-    samplers: str = "sequential,paradigms,parataa,x0,chord"
+    samplers: str = "sequential,paradigms,x0"
     """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
     "auto" is the fastest here; "diffusers-paradigms", "-ddpm", "-ddim10", "-ddim16" are peers."""
     scheduler: str | None = None
@@ -137,7 +137,7 @@ class Calibrate:
         calibration = calibrate.calibrate(policy, observations, settings)
         sha256 = native.checkpoint_hash(self.checkpoint)
         path = save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
-        table = policy.measure_latency(calibration.steps)
+        table = policy.measure_latency(max(calibration.steps, 128))
         save_latency(self.checkpoint, device_description(policy.device), table)
         Console().print(calibrate.table(calibration, table))
         print(f"calibration: {path}")

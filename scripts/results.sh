@@ -64,7 +64,8 @@ if wanted bench; then
     measure parataa_options --threads "$THREADS"
     # A name that occurs twice is measured once.
     bench bench_ddpm100 "sequential,paradigms,diffusers-paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,auto,diffusers-ddpm,diffusers-ddim10,diffusers-ddim16"
-    bench bench_ddim16 "sequential,paradigms,parataa,x0,chord" --scheduler ddim --steps 16
+    bench bench_ddim16 "sequential,paradigms,parataa,x0,chord,auto" --scheduler ddim --steps 16
+    THREADS=1 OBSERVATIONS=30 bench bench_one_thread "sequential,x0,chord,auto"
 fi
 
 if wanted benchmarks; then
@@ -74,6 +75,12 @@ if wanted benchmarks; then
     measure residuals --threads "$THREADS"
     measure rounds_vs_steps --threads "$THREADS"
     measure latency_vs_batch
+    for process in ddpm:100:${CASES_DDPM:-2000} ddim:16:${CASES:-10000}; do
+        IFS=: read -r kind steps cases <<<"$process"
+        "$BIN/python" -m benchmarks.error_bounds --checkpoint "$CHECKPOINT" --device "$DEVICE" \
+            --scheduler "$kind" --steps "$steps" --cases "$cases" --threads "$THREADS" \
+            --json "$OUT/error_bounds_$kind$steps.json"
+    done
 fi
 
 if wanted evaluate; then

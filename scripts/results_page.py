@@ -10,7 +10,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks import latency_vs_batch, parataa_options, pareto, residuals, rounds_vs_steps
+from benchmarks import (
+    error_bounds,
+    latency_vs_batch,
+    parataa_options,
+    pareto,
+    residuals,
+    rounds_vs_steps,
+)
 from para_policy import bench
 from sim import plots, report, tables
 
@@ -56,6 +63,10 @@ actions are. `x0` and `chord` run with tolerance {tolerance:g}, which makes thei
 the published methods with their defaults. Chord matrices come from the mean Jacobian of
 {jacobians} observations."""
 
+BOUNDS_NOTE = """A calibrated result carries an `error_bound`. Here many fresh samples, of observations
+and noise that calibration has not seen, are solved by `{sampler}` and by `sequential`, and the bound
+*holds* if no action coordinate differs by more. Pixels; 95 % Wilson interval."""
+
 LATENCY_NOTE = """One network call, median and 95th percentile of {n} calls, the sizes taking turns. A
 parallel sampler pays if its rounds cost less than N calls of one row."""
 
@@ -79,14 +90,15 @@ def page(folder: Path, images: Path) -> str:
         plots.save(plot, document, images / f"{name}.png")
         return f"![{name.replace('_', ' ')}](images/{name}.png)"
 
-    compared = [read(name) for name in ("bench_ddpm100", "bench_ddim16")]
+    compared = [read(name) for name in ("bench_ddpm100", "bench_ddim16", "bench_one_thread")]
     tuned, curve, defects, steps, calls = (
         read(module.__name__.rpartition(".")[2])
         for module in (parataa_options, pareto, residuals, rounds_vs_steps, latency_vs_batch)
     )
     played = {name: read(name) for name in ("evaluate", "evaluate_guess")}
 
-    documents = [*compared, tuned, curve, defects, steps, calls]
+    bounds = [read(name) for name in ("error_bounds_ddpm100", "error_bounds_ddim16")]
+    documents = [*compared, tuned, curve, defects, steps, calls, *bounds]
     parts = [HEADER.format(where=_where(documents, played.values()))]
     parts.append("## Samplers on the same observations")
     for measured in compared:
@@ -122,6 +134,11 @@ def page(folder: Path, images: Path) -> str:
         picture(rounds_vs_steps.figure, steps, "rounds_vs_steps"),
         tables.markdown(rounds_vs_steps.COLUMNS, rounds_vs_steps.rows(steps)),
         "\n".join(_facts(steps)),
+        "## Error bounds",
+        BOUNDS_NOTE.format(sampler=bounds[0]["sampler"]),
+        tables.markdown(error_bounds.COLUMNS, [error_bounds.row(document) for document in bounds]),
+        picture(error_bounds.figure, bounds[0], "error_bounds"),
+        "\n".join(_facts(bounds[0])),
         "## Latency of the network",
         LATENCY_NOTE.format(n=calls["repeats"]),
         picture(latency_vs_batch.figure, calls, "latency_vs_batch"),

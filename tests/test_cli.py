@@ -14,7 +14,11 @@ import yaml
 
 from para_policy.cli import main
 from para_policy.formats.native import save_observations
-from tests.fixtures_checkpoint import save_tiny_checkpoint, tiny_config
+from tests.fixtures_checkpoint import (
+    calibrate_tiny_checkpoint,
+    save_tiny_checkpoint,
+    tiny_config,
+)
 from tests.training.demonstrations import circles, write_group
 
 Run = Callable[..., tuple[int, str, str]]
@@ -52,14 +56,15 @@ def bench(checkpoint: Path, output: Path, *more: object) -> tuple[object, ...]:
 def test_bench_writes_the_report_of_the_contract(
     checkpoint: Path, tmp_path: Path, run: Run
 ) -> None:
-    code, out, _ = run(*bench(checkpoint, tmp_path / "out.json", "--threads", 1))
+    chosen = ("--threads", 1, "--samplers", "sequential,paradigms")
+    code, out, _ = run(*bench(checkpoint, tmp_path / "out.json", *chosen))
     report: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())
     assert code == 0
     assert "paradigms" in out
     assert (report["scheduler"], report["steps"], report["observations"]) == ("ddpm", 10, 3)
     assert report["threads"] == 1
     assert report["dtype"] == "float32"
-    assert list(report["samplers"]) == ["sequential", "paradigms"]
+    assert list(report["samplers"]) == ["sequential", "paradigms", "x0"]
     reference, parallel = report["samplers"].values()
     assert reference["rounds_mean"] == reference["evals_mean"] == reference["rounds_max"] == 10
     assert set(reference["max_abs_error"]) >= {"median", "p95", "max"}
@@ -120,6 +125,13 @@ def test_info_says_what_a_checkpoint_holds(checkpoint: Path, run: Run) -> None:
     assert code == 0
     for words in ("environment_state [16]", "agent_pos [2]", "10 Hz", "predicts 16", "DDPM"):
         assert words in out
+
+
+def test_info_says_what_a_checkpoint_is_calibrated_for(checkpoint: Path, run: Run) -> None:
+    assert "nothing (para-policy calibrate)" in run("info", checkpoint)[1]
+    calibrate_tiny_checkpoint(checkpoint, "ddim", 4)
+    calibrate_tiny_checkpoint(checkpoint, "ddpm", 5)
+    assert "ddim 4 steps, ddpm 5 steps" in run("info", checkpoint)[1]
 
 
 def test_train_makes_a_checkpoint_that_info_reads(tmp_path: Path, run: Run) -> None:

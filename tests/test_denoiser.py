@@ -48,3 +48,25 @@ def test_no_gradient_is_recorded() -> None:
 def test_a_network_that_changes_the_shape_is_refused(cut: tuple[slice, ...]) -> None:
     with pytest.raises(InputError, match=r"\(4, 3, 2\).*shape must not change"):
         Denoiser(lambda x, t: x[cut])(X, T, SAMPLE)
+
+
+@pytest.mark.parametrize(("pad_to", "rows"), [(1, 3), (3, 3), (2, 4), (4, 4), (16, 16)])
+def test_calls_are_filled_up_to_a_multiple(pad_to: int, rows: int) -> None:
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def network(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        calls.append((x, t, cond))
+        return x + cond[:, :, None]
+
+    condition = torch.tensor([[10.0], [20.0], [30.0]])
+    denoiser = Denoiser(network, condition, pad_to=pad_to)
+    output = denoiser(X[:3], T[:3], SAMPLE[:3])
+    assert torch.equal(output, Denoiser(network, condition)(X[:3], T[:3], SAMPLE[:3]))
+    assert [len(value) for value in calls[0]] == [rows] * 3
+    assert (denoiser.rounds, denoiser.evals) == (1, 3)  # what fills a call up is no work
+
+
+@pytest.mark.parametrize("pad_to", [0, -1, 1.0, True, "8", None])
+def test_padding_that_is_no_number_of_rows_is_refused(pad_to: object) -> None:
+    with pytest.raises(InputError, match="pad_to is"):
+        Denoiser(lambda x, t: x, pad_to=pad_to)  # type: ignore[arg-type]

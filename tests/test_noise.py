@@ -102,3 +102,47 @@ def test_uniforms_that_do_not_fit_the_steps_are_refused(uniforms: tuple[int, ...
 def test_seeds_that_are_no_seeds_are_refused(seeds: list[object]) -> None:
     with pytest.raises(InputError, match="seed"):
         Noise.from_seeds(seeds, (4, 2), 3)  # type: ignore[arg-type]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 6), st.integers(1, 6), SEEDS)
+def test_shifted_noise_is_the_old_noise_and_then_new(count: int, horizon: int, seed: int) -> None:
+    old, fresh = (Noise.from_seeds([s, s + 1], (horizon, 2), 3) for s in (seed, seed // 2))
+    if count > horizon:
+        with pytest.raises(InputError, match=f"shift of 0 to {horizon}"):
+            old.shifted(count, fresh)
+        return
+    before = (old.steps.clone(), fresh.steps.clone())
+    new = old.shifted(count, fresh)
+    for moved, first, second in (
+        (new.initial, old.initial, fresh.initial),
+        (new.steps.flatten(0, 1), old.steps.flatten(0, 1), fresh.steps.flatten(0, 1)),
+    ):
+        expected = torch.cat([first[:, count:], second[:, horizon - count :]], dim=1)
+        assert torch.equal(moved, expected)
+    assert torch.equal(new.uniforms, fresh.uniforms)
+    assert torch.equal(old.steps, before[0])
+    assert torch.equal(fresh.steps, before[1])
+
+
+@pytest.mark.parametrize(
+    ("other", "count"),
+    [((1, (4, 2), 3), 1), ((2, (5, 2), 3), 1), ((2, (4, 2), 4), 1), ((2, (4, 2), 3), -1)],
+)
+def test_noise_of_another_kind_cannot_be_shifted_in(
+    other: tuple[int, tuple[int, ...], int], count: int
+) -> None:
+    batch, shape, num_steps = other
+    fresh = Noise.from_seeds(range(batch), shape, num_steps)
+    with pytest.raises(InputError, match="cannot shift noise"):
+        Noise.from_seeds([8, 9], (4, 2), 3).shifted(count, fresh)
+
+
+def test_a_chunk_of_shifted_noise_is_as_random_as_any() -> None:
+    old = Noise.from_seeds(range(2000), (4, 2), 2)
+    for k in range(1, 6):
+        old = old.shifted(3, Noise.from_seeds(range(2000 * k, 2000 * k + 2000), (4, 2), 2))
+    values = torch.cat([old.initial.flatten(1), old.steps.flatten(1)], dim=1)
+    assert values.mean(dim=0).abs().max() < 0.12  # 5 sigma of 1 / sqrt(2000)
+    assert (torch.corrcoef(values.T) - torch.eye(24)).abs().max() < 0.12
+    assert (values.std(dim=0) - 1).abs().max() < 0.08

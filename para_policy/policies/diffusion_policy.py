@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,74 +19,15 @@ from para_policy.errors import InputError, NonFiniteError
 from para_policy.noise import Noise
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import MinMaxNormalizer
+from para_policy.policies.result import ActionResult as ActionResult
+from para_policy.policies.result import SampleStats as SampleStats
+from para_policy.policies.result import moved, statistics
 from para_policy.policies.unet1d import ConditionalUnet1D
 from para_policy.process import Process
 from para_policy.samplers import Callback, CleanSample, Sampler, Status
 from para_policy.schedulers import build_scheduler, scheduler_kind
 
 Observation = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class SampleStats:
-    """Cost and trust of a chunk; arrays (B,) for a batch, scalars for one observation.
-
-    Attributes:
-        rounds, evals: batched network calls, and network rows.
-        residual: largest defect let pass, normalised action units.
-        residuals: largest defect of each round, (R, B) or (R,).
-        correction: largest last update of an accepted state, normalised action units.
-        error_bound: (A,) or (B, A), physical units, what no coordinate of the chunk differs by from
-            the sequential answer, with the confidence of the calibration; NaN where there is none.
-        converged: whether the acceptance test passed.
-        status: in words.
-        wall_s: seconds from the observation on the host to the actions on the host, whole batch.
-    """
-
-    rounds: Any
-    evals: Any
-    residual: Any
-    residuals: np.ndarray
-    correction: Any
-    error_bound: np.ndarray
-    converged: Any
-    status: Any
-    wall_s: float
-
-
-@dataclass(frozen=True)
-class ActionResult:
-    """A chunk of actions, or a batch of them (leading axis B).
-
-    Attributes:
-        actions: (Ta, A) float32, physical units; action 0 belongs to the newest observation's time.
-        prediction: (Tp, A) float32, the whole predicted horizon, physical units.
-        sample: (Tp, A) float32, the same in normalised units.
-        noise: what it was made from, always a batch.
-    """
-
-    actions: np.ndarray
-    prediction: np.ndarray
-    sample: np.ndarray
-    noise: Noise
-    stats: SampleStats
-
-    def select(self, index: Sequence[int]) -> ActionResult:
-        """Some chunks of a batch."""
-        rows = list(index)
-        stats = {
-            name: value[rows] if name not in ("residuals", "status", "wall_s") else value
-            for name, value in vars(self.stats).items()
-        }
-        stats["residuals"] = self.stats.residuals[:, rows]
-        stats["status"] = [self.stats.status[row] for row in rows]
-        return ActionResult(
-            self.actions[rows],
-            self.prediction[rows],
-            self.sample[rows],
-            self.noise.select(rows),
-            SampleStats(**stats),
-        )
 
 
 def build_network(config: PolicyConfig) -> ConditionalUnet1D:
@@ -244,7 +184,7 @@ class DiffusionPolicy:
         guess = None
         if previous is not None:
             count = self._shift(previous, executed, len(seeds))
-            guess = CleanSample(_moved(previous.sample.reshape(-1, *shape), count).to(self.device))
+            guess = CleanSample(moved(previous.sample.reshape(-1, *shape), count).to(self.device))
             if shift_noise:
                 noise = previous.noise.shifted(count, noise)
         denoiser = Denoiser(self.network, self._condition(values))
@@ -258,7 +198,7 @@ class DiffusionPolicy:
         actions = prediction[:, first : first + self.config.n_action_steps]
         sample = result.sample.cpu().numpy()
         unit = 1 / self.normalizers["action"].scale.cpu().abs()
-        stats = _stats(result, unit, time.perf_counter() - start, batched)
+        stats = statistics(result, unit, time.perf_counter() - start, batched)
         if batched:
             return ActionResult(actions, prediction, sample, noise, stats)
         return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
@@ -313,34 +253,3 @@ class DiffusionPolicy:
             for name in self.config.inputs
         ]
         return torch.cat(parts, dim=-1).flatten(1)
-
-
-def _moved(sample: np.ndarray, count: int) -> Tensor:
-    """A clean sample (B, Tp, A) `count` time steps later; the last action is held."""
-    index = np.minimum(np.arange(sample.shape[1]) + count, sample.shape[1] - 1)
-    return torch.from_numpy(sample[:, index])
-
-
-def _stats(
-    result: samplers.SampleResult, unit: Tensor, wall_s: float, batched: bool
-) -> SampleStats:
-    bound = result.error_bound
-    if bound is None:
-        bound = torch.full_like(result.correction, torch.nan)
-    columns: dict[str, Any] = {
-        "correction": result.correction.numpy(),
-        "error_bound": (bound.cpu()[:, None] * unit).numpy(),
-        "rounds": result.rounds.numpy(),
-        "evals": result.evals.numpy(),
-        "residual": result.residual.numpy(),
-        "converged": result.converged.numpy(),
-        "status": [status.value for status in result.status],
-    }
-    residuals = result.residuals.numpy()
-    if batched:
-        return SampleStats(**columns, residuals=residuals, wall_s=wall_s)
-    scalars = {
-        name: values[0] if name in ("status", "error_bound") else values[0].item()
-        for name, values in columns.items()
-    }
-    return SampleStats(**scalars, residuals=residuals[:, 0], wall_s=wall_s)

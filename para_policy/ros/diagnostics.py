@@ -44,7 +44,11 @@ def status_values(status: DiagnosticStatus) -> dict[str, str]:
 
 
 def describe_plan(plan: Plan, sampler: str, now_ns: int) -> dict[str, Any]:
-    """The values of `~/chunk_info`; `stamp_ns` tells which chunk message they belong to."""
+    """The values of `~/chunk_info`; `stamp_ns` tells which chunk message they belong to.
+
+    `error_bound` is the largest over the action coordinates, physical units; nan where the sampler is
+    not calibrated.
+    """
     return {
         "chunk": plan.chunk.id,
         "stamp_ns": plan.chunk.stamp_ns,
@@ -52,6 +56,7 @@ def describe_plan(plan: Plan, sampler: str, now_ns: int) -> dict[str, Any]:
         "rounds": int(plan.stats.rounds),
         "evals": int(plan.stats.evals),
         "residual": float(plan.stats.residual),
+        "error_bound": float(plan.stats.error_bound.max()),
         "converged": bool(plan.stats.converged),
         "latency_ms": 1e3 * plan.latency_s,
         "deadline_misses": plan.deadline_misses,

@@ -97,6 +97,21 @@ def test_double_precision_and_views_are_saved_too(checkpoint: Path) -> None:
     assert read.guess.weight.dtype == torch.float32
 
 
+def test_the_factors_of_a_large_jacobian_come_back_too(checkpoint: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    left = 0.1 * torch.randn(STEPS, SAMPLE, 5, generator=generator)
+    right = 0.1 * torch.randn(STEPS, 5, SAMPLE, generator=generator)
+    save(checkpoint, dataclasses.replace(calibration(), matrices=(left, right)))
+    policy = load_policy(checkpoint)
+    read = policy.calibrations["ddim", 8].matrices
+    assert isinstance(read, tuple)
+    assert torch.equal(read[0], left)
+    assert torch.equal(read[1], right)
+    obs, options = random_observations(2), {"scheduler": "ddim", "steps": STEPS, "seed": [0, 1]}
+    result = policy.sample(obs, sampler="chord", **options)
+    np.testing.assert_allclose(result.sample, policy.sample(obs, **options).sample, atol=0.05)
+
+
 def edit(
     tensors: Callable[[dict[str, Tensor]], object] | None = None,
     facts: Callable[[Facts], object] | None = None,
@@ -130,8 +145,19 @@ def tensor(name: str, value: Tensor) -> Callable[[Path], None]:
     return edit(tensors=lambda tensors: tensors.update({name: value}))
 
 
+def factors(**shapes: tuple[int, ...]) -> Callable[[Path], None]:
+    def replace(tensors: dict[str, Tensor]) -> None:
+        del tensors["matrices"]
+        tensors.update({name: torch.zeros(shape) for name, shape in shapes.items()})
+
+    return edit(tensors=replace)
+
+
 def rewrite(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda path: [path.write_bytes(change(path.read_bytes()))][0:0]  # type: ignore[return-value]
+    def damage(path: Path) -> None:
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -150,7 +176,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "flat matrices": (tensor("matrices", torch.zeros(8, 1024)), "matrices is"),
     "other inputs": (tensor("guess.weight", torch.zeros(35, 32)), r"guess.weight is \(35, 32\)"),
     "other bias": (tensor("guess.bias", torch.zeros(31)), "guess.bias is"),
-    "no matrices": (edit(tensors=lambda t: t.pop("matrices")), "no calibration.*matrices"),
+    "no matrices": (edit(tensors=lambda t: t.pop("matrices")), "no calibration.*KeyError"),
+    "no guess": (edit(tensors=lambda t: t.pop("guess.bias")), "no calibration.*guess.bias"),
+    "one factor": (factors(left=(8, 32, 4)), "no calibration.*right"),
+    "other ranks": (factors(left=(8, 32, 4), right=(8, 5, 32)), "right is"),
+    "other step count of a factor": (factors(left=(9, 32, 4), right=(8, 4, 32)), "left is"),
+    "a factor that is one number": (factors(left=(), right=(8, 4, 32)), "left"),
     "NaN": (edit(tensors=lambda t: t["matrices"][3, 1].fill_(math.nan)), "NaN.*matrices"),
     "infinite guess": (edit(tensors=lambda t: t["guess.bias"].fill_(math.inf)), "NaN.*guess.bias"),
     "truncated": (rewrite(lambda content: content[:-50]), "truncated"),
@@ -189,7 +220,7 @@ def test_a_calibration_that_cannot_be_trusted_is_refused(
 def test_new_weights_make_an_old_calibration_useless(checkpoint: Path) -> None:
     save(checkpoint, calibration())
     save_tiny_checkpoint(checkpoint, train_timesteps=20, seed=1)
-    with pytest.raises(CheckpointError, match="other weights.*calibrate again, or delete"):
+    with pytest.raises(CheckpointError, match=r"other weights.*calibrate again, or delete"):
         load_policy(checkpoint)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures_checkpoint import save_tiny_checkpoint
+from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 
 if TYPE_CHECKING:
     from tests.ros.graph import Graph
@@ -36,8 +36,10 @@ def domain_id() -> int:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that samples in ten steps."""
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("policy"), train_timesteps=10)
+    """A policy that samples in ten steps, calibrated for them."""
+    directory = save_tiny_checkpoint(tmp_path_factory.mktemp("policy"), train_timesteps=10)
+    calibrate_tiny_checkpoint(directory, "ddpm", 10)
+    return directory
 
 
 @pytest.fixture

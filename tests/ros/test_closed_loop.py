@@ -42,7 +42,7 @@ def test_closed_loop_over_dds_equals_the_in_process_one(
 
     policy = load_policy(checkpoint)
     for seed, over_dds in zip(SEEDS, played, strict=True):
-        (direct,) = rollout(policy, [seed], sampler="paradigms", max_steps=MAX_STEPS)
+        (direct,) = rollout(policy, [seed], sampler=settings.sampler, max_steps=MAX_STEPS)
         with np.load(over_dds.record) as record:
             np.testing.assert_array_equal(record["states"], direct.states)
             # gym-pusht adds up areas in the order of a set, which differs between runs.

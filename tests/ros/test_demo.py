@@ -31,7 +31,7 @@ def test_demo_plays_over_ros_what_it_plays_in_process(
     assert demo.main(arguments) == 0
     document = json.loads((tmp_path / "out" / "demo.json").read_text())
     assert document["largest_path_difference_ros_to_in_process"] == 0
-    assert set(document["comparison"]["samplers"]) == {"sequential", "paradigms"}
+    assert set(document["comparison"]["samplers"]) == {"sequential", "chord"}
     assert len(document["max_reward"]) == 3
     frames = iio.imread(tmp_path / "out" / "demo.mp4")
     assert frames.shape[0] >= 300

@@ -35,6 +35,7 @@ GOOD_PARAMETERS = {
     "sampler": "sequential",
     "sampler_options": "{}",
     "scheduler": "",
+    "steps": 0,
     "device": "cpu",
     "inputs_file": str(CONFIG / "pusht_inputs.yaml"),
     "joint_names": ["left", "right"],
@@ -252,6 +253,7 @@ def raises(error: Exception) -> Callable[..., Any]:
         ({"sampler_options": "{magic: 1}"}, "has no option ['magic']"),
         ({"sampler_options": "magic"}, "sampler_options is 'magic'"),
         ({"scheduler": "magic"}, "'magic'"),
+        ({"sampler": "chord", "steps": 5}, "calibration for ddpm with 5 steps (there: ddpm 10)"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
         ({"inputs_file": "/nowhere"}, "cannot read inputs_file '/nowhere'"),
         ({"joint_names": ["a", "b", "c"]}, "the policy has 2 actions"),
@@ -272,7 +274,7 @@ def test_bad_parameters_fail_configuration_with_one_line(
 def test_truncated_checkpoint_fails_configuration(
     rig: Callable[..., Rig], checkpoint: Path, tmp_path: Path
 ) -> None:
-    for file in checkpoint.iterdir():
+    for file in (path for path in checkpoint.iterdir() if path.is_file()):
         content = file.read_bytes()
         cut = len(content) // 2 if file.name == "model.safetensors" else len(content)
         (tmp_path / file.name).write_bytes(content[:cut])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from para_policy.errors import DataError
@@ -19,12 +19,13 @@ from para_policy.training.dataset import (
     ChunkDataset,
     Columns,
     RigidPoints,
+    observation_windows,
     read_features,
     window_starts,
 )
 from para_policy.training.replay_buffer import ReplayBuffer
 from tests.fixtures_checkpoint import tiny_config
-from tests.training.demonstrations import REPOSITORY, real_demonstrations
+from tests.training.demonstrations import REPOSITORY, real_demonstrations, write_group
 
 
 def naive_windows(
@@ -104,6 +105,44 @@ def test_pusht_windows_are_as_many_as_the_original_counts() -> None:
 
 STATE = Columns(array="state", columns=(0, 1))
 ACTION = Columns(array="action")
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(1, 40), st.integers(1, 3))
+def test_observations_are_windows_of_one_episode_that_end_now(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], count: int, observed: int
+) -> None:
+    """Every feature is the number of its step, from 1; before a first step is that step again."""
+    ends = np.cumsum(lengths)
+    number = np.arange(1, ends[-1] + 1, dtype=np.float32)
+    arrays = {"state": np.stack([number, -number], axis=1), "action": np.ones((ends[-1], 2))}
+    group = write_group(tmp_path_factory.mktemp("numbers") / "data.zarr", arrays, ends)
+    config = policy_config(agent_pos=(2,)).model_copy(update={"n_obs_steps": observed})
+    windows = observation_windows(ReplayBuffer(group), {"agent_pos": STATE}, ACTION, config, count)
+    found = windows["agent_pos"]
+    assert list(windows) == ["agent_pos"]
+    assert found.shape[1:] == (observed, 2)
+    assert np.array_equal(found[..., 1], -found[..., 0])
+    steps = found[..., 0].astype(int) - 1
+    now = steps[:, -1]
+    assert len(now) == min(count, ends[-1])
+    assert (np.diff(now) > 0).all()
+    if count > 1:
+        assert (now[0], now[-1]) == (0, ends[-1] - 1)
+    for window in steps:
+        begin = max(end for end in (0, *ends) if end <= window[-1])
+        past = range(window[-1] - observed + 1, window[-1] + 1)
+        assert window.tolist() == [max(step, begin) for step in past]
+
+
+def test_observations_keep_the_shape_of_an_input(zarr_path: Path) -> None:
+    config = policy_config(agent_pos=(1, 2))
+    windows = observation_windows(ReplayBuffer(zarr_path), {"agent_pos": STATE}, ACTION, config, 7)
+    assert windows["agent_pos"].shape == (7, 2, 1, 2)
+    with pytest.raises(DataError, match=r"describes.*agent_pos"):
+        observation_windows(ReplayBuffer(zarr_path), {}, ACTION, config, 7)
 
 
 def policy_config(**inputs: tuple[int, ...]) -> PolicyConfig:

@@ -1,0 +1,106 @@
+"""What a policy returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from para_policy.noise import Noise
+from para_policy.samplers import SampleResult
+
+
+@dataclass(frozen=True)
+class SampleStats:
+    """Cost and trust of a chunk; arrays (B,) for a batch, scalars for one observation.
+
+    Attributes:
+        rounds, evals: batched network calls, and network rows.
+        residual: largest defect let pass, normalised action units.
+        residuals: largest defect of each round, (R, B) or (R,).
+        correction: largest last update of an accepted state, normalised action units.
+        error_bound: (A,) or (B, A), physical units, what no coordinate of the chunk differs by from
+            the sequential answer, with the confidence of the calibration; NaN where there is none.
+        converged: whether the acceptance test passed.
+        status: in words.
+        wall_s: seconds from the observation on the host to the actions on the host, whole batch.
+    """
+
+    rounds: Any
+    evals: Any
+    residual: Any
+    residuals: np.ndarray
+    correction: Any
+    error_bound: np.ndarray
+    converged: Any
+    status: Any
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class ActionResult:
+    """A chunk of actions, or a batch of them (leading axis B).
+
+    Attributes:
+        actions: (Ta, A) float32, physical units; action 0 belongs to the newest observation's time.
+        prediction: (Tp, A) float32, the whole predicted horizon, physical units.
+        sample: (Tp, A) float32, the same in normalised units.
+        noise: what it was made from, always a batch.
+    """
+
+    actions: np.ndarray
+    prediction: np.ndarray
+    sample: np.ndarray
+    noise: Noise
+    stats: SampleStats
+
+    def select(self, index: Sequence[int]) -> ActionResult:
+        """Some chunks of a batch."""
+        rows = list(index)
+        stats = {
+            name: value[rows] if name not in ("residuals", "status", "wall_s") else value
+            for name, value in vars(self.stats).items()
+        }
+        stats["residuals"] = self.stats.residuals[:, rows]
+        stats["status"] = [self.stats.status[row] for row in rows]
+        return ActionResult(
+            self.actions[rows],
+            self.prediction[rows],
+            self.sample[rows],
+            self.noise.select(rows),
+            SampleStats(**stats),
+        )
+
+
+def moved(sample: np.ndarray, count: int) -> Tensor:
+    """A clean sample (B, Tp, A) `count` time steps later; the last action is held."""
+    index = np.minimum(np.arange(sample.shape[1]) + count, sample.shape[1] - 1)
+    return torch.from_numpy(sample[:, index])
+
+
+def statistics(result: SampleResult, unit: Tensor, wall_s: float, batched: bool) -> SampleStats:
+    """Numbers of a solve on the host; `unit` (A,) is the size of a normalised action unit."""
+    bound = result.error_bound
+    if bound is None:
+        bound = torch.full_like(result.correction, torch.nan)
+    columns: dict[str, Any] = {
+        "correction": result.correction.numpy(),
+        "error_bound": (bound.cpu()[:, None] * unit).numpy(),
+        "rounds": result.rounds.numpy(),
+        "evals": result.evals.numpy(),
+        "residual": result.residual.numpy(),
+        "converged": result.converged.numpy(),
+        "status": [status.value for status in result.status],
+    }
+    residuals = result.residuals.numpy()
+    if batched:
+        return SampleStats(**columns, residuals=residuals, wall_s=wall_s)
+    scalars = {
+        name: values[0] if name in ("status", "error_bound") else values[0].item()
+        for name, values in columns.items()
+    }
+    return SampleStats(**scalars, residuals=residuals[:, 0], wall_s=wall_s)
