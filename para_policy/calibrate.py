@@ -30,6 +30,7 @@ from para_policy.noise import Noise
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.process import Process
 from para_policy.samplers import LowRankChord, SampleResult, Sequential
+from para_policy.samplers.checks import check_count, check_number
 from para_policy.schedulers import scheduler_kind
 
 _BATCH = 64
@@ -58,9 +59,9 @@ class Settings:
     cases: int = 256
 
     def __post_init__(self) -> None:
-        for name, least in (("jacobians", 1), ("cases", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        for name in ("jacobians", "cases"):
+            check_count(name, getattr(self, name))
+        check_number("tolerance", self.tolerance, zero_allowed=False)
 
 
 def calibrate(
@@ -74,6 +75,8 @@ def calibrate(
     """
     process = policy.process(settings.scheduler, settings.steps)
     count = len(next(iter(observations.values())))
+    if count == 0:
+        raise InputError("there are no observations to calibrate with; expected at least one")
     index = np.arange(settings.cases) % count
     shape = (policy.config.horizon, policy.config.action_dim)
     batches: list[tuple[Denoiser, Noise]] = []

@@ -40,7 +40,7 @@ class LinearGuess:
 
     def __call__(self, condition: Tensor) -> Tensor:
         """(batch, C) to (batch, d)."""
-        return condition.flatten(1) @ self.weight + self.bias
+        return condition.flatten(1) @ self.weight.to(condition) + self.bias.to(condition)
 
 
 @dataclass(frozen=True)
@@ -107,43 +107,53 @@ class Calibration:
         Samplers of our family were measured with several windows, and a smaller tolerance than the
         measured one only helps.
         """
-        measured = [v for v in self.variants if v.sampler == sampler]
-        if any("tolerance" in v.options for v in measured):
-            covered = {"matrices", "window", "lookahead"}
-            if options.get("tolerance", 0.0) <= self.tolerance:
-                covered.add("tolerance")
-        else:
-            covered = set()
+        covered = {"window", "lookahead"} if self._is_ours(sampler) else set()
+        if options.get("tolerance", 0.0) <= self.tolerance:
+            covered.add("tolerance")
+        measured = [v.amplification for v in self.variants if v.sampler == sampler]
         if not measured or set(options) - covered:
             return float("nan")
-        return max(v.amplification for v in measured)
+        return max(measured)
+
+    def _is_ours(self, sampler: str) -> bool:
+        return any("tolerance" in v.options for v in self.variants if v.sampler == sampler)
 
     def sampler(self, name: str, options: Mapping[str, Any]) -> CalibratedSampler:
         """Make a sampler that starts from the linear guess and bounds its error.
 
+        Samplers of our family run at the tolerance that was measured, unless `options` says more.
+
         Raises:
             InputError: for unknown names and options.
         """
+        amplification = self.amplification(name, options)
         given = dict(options)
+        if self._is_ours(name):
+            given.setdefault("tolerance", self.tolerance)
         if "matrices" in samplers.options(name):
             given.setdefault("matrices", self.matrices)
-        return CalibratedSampler(
-            samplers.get(name, **given), name, self.amplification(name, given), self.guess
-        )
+        return CalibratedSampler(samplers.get(name, **given), name, amplification, self.guess)
 
-    def fastest(self, latency: LatencyTable, advantage: float = 1.25) -> Variant:
-        """The variant with the least expected time on a device.
+    def fastest(
+        self, latency: LatencyTable, advantage: float = 1.25, *, anytime: bool = False
+    ) -> Variant:
+        """The variant with the least expected time on a device, among those that were accurate.
 
         Args:
             latency: of the network on that device.
             advantage: how much faster than `sequential` it must be expected to be. The margin pays
                 for the work between network calls, which the table does not know.
+            anytime: it must be able to stop at a deadline, which `sequential` cannot.
         """
         reference = next(v for v in self.variants if v.sampler == "sequential")
-        best = min(self.variants, key=lambda variant: variant.seconds(latency))
-        if best.seconds(latency) * advantage > reference.seconds(latency):
+        accurate = [
+            v for v in self.variants if v is not reference and not v.error_p95 > self.tolerance
+        ]
+        if not accurate:
             return reference
-        return best
+        best = min(accurate, key=lambda variant: variant.seconds(latency))
+        slower = best.seconds(latency) * advantage > reference.seconds(latency)
+        return reference if slower and not anytime else best
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,12 @@ class CalibratedSampler:
         deadline: Deadline | None = None,
         callback: Callback | None = None,
     ) -> SampleResult:
-        """See `Sampler`; the result has an `error_bound`."""
+        """See `Sampler`; the result has an `error_bound`.
+
+        With a `guess` of the caller there is no bound (NaN): calibration has measured the sampler's
+        own start only, and a start near a wrong mode can make corrections small too early.
+        """
+        own_start = guess is None
         starts_at_prior = getattr(self.sampler, "guess", None) == CleanSample()
         if guess is None and starts_at_prior and denoiser.condition is not None:
             clean = self.linear_guess(denoiser.condition).reshape(noise.initial.shape)
@@ -183,9 +198,10 @@ class CalibratedSampler:
             denoiser, process, noise, guess=guess, deadline=deadline, callback=callback
         )
         bound = self.amplification * result.correction.clamp(min=ERROR_FLOOR)
-        return dataclasses.replace(
-            result, error_bound=torch.where(result.converged, bound, torch.nan)
-        )
+        if self.amplification > 0:  # 0 for `sequential`
+            bound = bound.clamp(min=ERROR_FLOOR)
+        known = result.converged & own_start
+        return dataclasses.replace(result, error_bound=torch.where(known, bound, torch.nan))
 
 
 def mean_jacobian(

@@ -15,11 +15,11 @@ import tyro
 from rich.console import Console
 
 from para_policy import bench, calibrate
-from para_policy.command_line import check_output_file, run, write_text
+from para_policy.command_line import check_output_file, check_output_folder, run, write_text
 from para_policy.device import device_description
 from para_policy.errors import InputError
 from para_policy.formats import native
-from para_policy.formats.calibration import save_calibration, save_latency
+from para_policy.formats.calibration import FOLDER, save_calibration, save_latency
 from para_policy.policies.config import PolicyConfig
 
 
@@ -130,6 +130,8 @@ class Calibrate:
         settings = calibrate.Settings(self.scheduler, self.steps, self.tolerance, cases=self.cases)
         set_threads(self.threads)
         policy = native.load_policy(self.checkpoint, device=self.device, calibrated=False)
+        folder = self.checkpoint / FOLDER
+        check_output_folder(folder if folder.exists() else self.checkpoint)
         if self.data is None:
             observations = calibrate.second_half(native.read_observations(self.checkpoint))
         else:

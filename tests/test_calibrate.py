@@ -174,7 +174,7 @@ def test_observations_may_come_from_demonstrations(tmp_path: Path, run: Run) -> 
 
 
 BAD: dict[str, tuple[Sequence[object], str]] = {
-    "no cases": (("--cases", 0), "cases is 0; expected at least 1"),
+    "no cases": (("--cases", 0), "cases is 0; expected an integer of at least 1"),
     "negative cases": (("--cases", -3), "cases is -3"),
     "scheduler": (("--scheduler", "euler"), "unknown scheduler 'euler'"),
     "steps": (("--steps", 11), "num_steps is 11"),

@@ -437,22 +437,46 @@ def test_what_is_assessed_is_the_worst_and_the_mean_over_all_batches() -> None:
         assess("x0", {}, found, exact[:1])
 
 
-@pytest.mark.parametrize("name", ["x0", "chord", "parataa", "paradigms"])
-def test_the_bound_holds_for_new_samples(name: str) -> None:
-    """The confidence that is promised is 500 / 501; the smallest share we accept is 99 %."""
-    solved, sequential = problem("ddim", 10, Mixture(modes=2, std=0.3)), samplers.get("sequential")
-    known, fresh = solved.noise(500, SHAPE), solved.noise(10_000, SHAPE, first_seed=1000)
-    exact = solved.solve(sequential, known)
-    some, trajectory = known.select(range(12)), exact.trajectory[:12]
+def certified(name: str, solved: Problem, noise: Noise) -> CalibratedSampler:
+    """The sampler, calibrated on the samples of `noise`."""
+    exact = solved.solve(samplers.get("sequential"), noise)
+    some, trajectory = noise.select(range(12)), exact.trajectory[:12]
     matrices = mean_jacobian(Denoiser(solved.network), solved.process, some, trajectory)
     made = calibration(matrices=matrices)
     options = {"tolerance": made.tolerance} if name in ("x0", "chord") else {}
-    results = [solved.solve(made.sampler(name, options), known)]
+    results = [solved.solve(made.sampler(name, options), noise)]
     made = dataclasses.replace(made, variants=(assess(name, options, results, [exact]),))
+    return made.sampler(name, options)
 
-    result = solved.solve(made.sampler(name, options), fresh)
-    error = (result.sample - solved.solve(sequential, fresh).sample).abs().flatten(1).amax(dim=1)
+
+def largest_error(result: SampleResult, exact: SampleResult) -> Tensor:
+    return (result.sample - exact.sample).abs().flatten(1).amax(dim=1)
+
+
+@pytest.mark.parametrize("name", ["x0", "chord", "parataa", "paradigms"])
+def test_the_bound_holds_for_new_samples(name: str) -> None:
+    """The confidence that is promised is 500 / 501; the smallest share we accept is 99 %."""
+    solved = problem("ddim", 10, Mixture(modes=2, std=0.3))
+    sampler = certified(name, solved, solved.noise(500, SHAPE))
+    fresh = solved.noise(10_000, SHAPE, first_seed=1000)
+    result = solved.solve(sampler, fresh)
+    error = largest_error(result, solved.solve(samplers.get("sequential"), fresh))
     assert result.converged.all()
+    assert result.error_bound is not None
     assert (error <= result.error_bound).double().mean() >= 0.99
     if name in ("x0", "chord"):  # a bound that holds because it is endless would tell nothing
         assert result.error_bound.median() < 0.05
+
+
+@pytest.mark.parametrize(("name", "distance"), [("x0", 1.0), ("chord", 0.0)])
+def test_from_another_start_the_bound_holds_or_is_not_given(name: str, distance: float) -> None:
+    """As with the previous chunk: a start that calibration has not seen."""
+    solved = problem("ddim", 10, Mixture(modes=2, std=0.3))
+    sampler = certified(name, solved, solved.noise(500, SHAPE))
+    fresh = solved.noise(3000, SHAPE, first_seed=1000)
+    exact = solved.solve(samplers.get("sequential"), fresh)
+    away = torch.randn(exact.sample.shape, generator=torch.Generator().manual_seed(0)).double()
+    result = solved.solve(sampler, fresh, guess=CleanSample(exact.sample + distance * away))
+    assert result.error_bound is not None
+    covered = largest_error(result, exact) <= result.error_bound
+    assert (covered | result.error_bound.isnan()).double().mean() >= 0.99

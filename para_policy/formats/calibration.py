@@ -106,7 +106,7 @@ def _linear_part(calibration: Calibration, d: int) -> dict[str, tuple[Tensor, tu
     N, matrices = calibration.steps, calibration.matrices
     if not isinstance(matrices, tuple):
         return {"matrices": (matrices, (N, d, d))}
-    rank = matrices[0].shape[-1]
+    rank = matrices[0].shape[-1] if matrices[0].ndim else 0
     return {
         "left": (matrices[0], (N, d, rank)),
         "right": (matrices[1], (N, rank, d)),
@@ -118,37 +118,50 @@ def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["calibration"])
-        if facts["format_version"] != FORMAT_VERSION:
-            raise CheckpointError(
-                f"'{path}' has format_version {facts['format_version']!r}, this release reads "
-                f"{FORMAT_VERSION}; run para-policy calibrate again"
-            )
+        version = facts["format_version"]
+        matrices = (
+            tensors["matrices"] if "matrices" in tensors else (tensors["left"], tensors["right"])
+        )
         calibration = Calibration(
             scheduler=facts["scheduler"],
             steps=int(facts["steps"]),
             tolerance=float(facts["tolerance"]),
             cases=int(facts["cases"]),
-            matrices=tensors["matrices"]
-            if "matrices" in tensors
-            else (tensors["left"], tensors["right"]),
+            matrices=matrices,
             guess=LinearGuess(tensors["guess.weight"], tensors["guess.bias"]),
             variants=_VARIANTS.validate_python(facts["variants"]),
         )
-    except (KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        bound_to = {key: facts[key] for key in ("weights_sha256", "noise_scheduler")}
+    except ValidationError as error:
+        raise CheckpointError(f"'{path}': {summarise(error)}") from error
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"'{path}' is no calibration ({type(error).__name__}: {error}); "
             "run para-policy calibrate again"
         ) from error
-    except ValidationError as error:
-        raise CheckpointError(f"'{path}': {summarise(error)}") from error
-    return calibration, facts
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{path}' has format_version {version!r}, this release reads {FORMAT_VERSION}; "
+            "run para-policy calibrate again"
+        )
+    if "sequential" not in {v.sampler for v in calibration.variants} or not all(
+        v.rounds >= 1 for v in calibration.variants
+    ):
+        raise CheckpointError(
+            f"'{path}': variants do not say what sequential and the other samplers took; "
+            "run para-policy calibrate again"
+        )
+    return calibration, bound_to
 
 
 def save_latency(directory: str | Path, device: str, table: LatencyTable) -> Path:
     """Add or replace the table of `device` in `calibration/latency.json`."""
     path = Path(directory) / FOLDER / LATENCY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    tables = {**read_latencies(directory), device: table}
+    try:
+        tables = {**read_latencies(directory), device: table}
+    except CheckpointError:  # broken: this is the remedy
+        tables = {device: table}
     text = json.dumps(_TABLES.dump_python(tables, mode="json"), indent=2) + "\n"
     replace(path, lambda file: file.write_text(text))
     return path

@@ -68,7 +68,7 @@ class DiffusionPolicy:
         self.normalizers = {name: n.to(self.device) for name, n in normalizers.items()}
         self.calibrations: dict[tuple[str, int], Calibration] = {}
         self.latencies: dict[str, LatencyTable] = {}
-        self._samplers: dict[tuple[str, str | None, int | None], Sampler] = {}
+        self._samplers: dict[tuple[object, ...], Sampler] = {}
         self._processes: dict[tuple[str | None, int | None], Process] = {}
 
     def process(self, scheduler: str | None = None, steps: int | None = None) -> Process:
@@ -97,22 +97,40 @@ class DiffusionPolicy:
         Raises:
             InputError: for unknown names or options, or if a calibration is needed and missing.
         """
-        process = self.process(scheduler, steps)
-        kind = scheduler or scheduler_kind(self.config.noise_scheduler)
-        calibration = self.calibrations.get((kind, process.num_steps))
+        return self._make(name, scheduler, steps, options, anytime=False)
+
+    def _make(
+        self,
+        name: str,
+        scheduler: str | None,
+        steps: int | None,
+        options: Mapping[str, Any],
+        *,
+        anytime: bool,
+    ) -> Sampler:
+        calibration = self._calibration(scheduler, steps)
         if calibration is not None:
             if name == "auto":
-                variant = calibration.fastest(self.latency(process.num_steps))
+                latency = self.latency(calibration.steps)
+                variant = calibration.fastest(latency, anytime=anytime)
                 name, options = variant.sampler, {**variant.options, **options}
             return calibration.sampler(name, options)
         if name == "auto" or ("matrices" in samplers.options(name) and "matrices" not in options):
+            kind, count = self._key(scheduler, steps)
             available = ", ".join(f"{k} {n}" for k, n in self.calibrations) or "none"
             raise InputError(
-                f"sampler {name!r} needs a calibration for {kind} with {process.num_steps} steps "
+                f"sampler {name!r} needs a calibration for {kind} with {count} steps "
                 f"(there: {available}); run para-policy calibrate --checkpoint DIR "
-                f"--scheduler {kind} --steps {process.num_steps}"
+                f"--scheduler {kind} --steps {count}"
             )
         return samplers.get(name, **options)
+
+    def _key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
+        kind = scheduler or scheduler_kind(self.config.noise_scheduler)
+        return kind, self.process(scheduler, steps).num_steps
+
+    def _calibration(self, scheduler: str | None, steps: int | None) -> Calibration | None:
+        return self.calibrations.get(self._key(scheduler, steps))
 
     def latency(self, most_rows: int) -> LatencyTable:
         """Seconds of a network call on this device; measured now (a second) if not calibrated."""
@@ -167,11 +185,15 @@ class DiffusionPolicy:
             NonFiniteError: if the result holds NaN or infinity; nothing is returned to be executed.
         """
         start = time.perf_counter()
-        deadline = None
+        anytime, deadline = deadline_s is not None, None
+        solver = (
+            self._named(sampler, scheduler, steps, anytime=anytime)
+            if isinstance(sampler, str)
+            else sampler
+        )
         if deadline_s is not None:
             known = self.latencies.get(device_description(self.device))
             deadline = Deadline.after(deadline_s, known)
-        solver = self._named(sampler, scheduler, steps) if isinstance(sampler, str) else sampler
         batched = isinstance(seed, (Sequence, np.ndarray))
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
         values = self._check(obs, batched=batched)
@@ -203,22 +225,29 @@ class DiffusionPolicy:
             return ActionResult(actions, prediction, sample, noise, stats)
         return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
 
-    def _named(self, name: str, scheduler: str | None, steps: int | None) -> Sampler:
-        key = (name, scheduler, steps)
+    def _named(
+        self, name: str, scheduler: str | None, steps: int | None, *, anytime: bool
+    ) -> Sampler:
+        """A sampler by name; chord matrices are prepared once, not for every chunk."""
+        calibration = self._calibration(scheduler, steps)
+        key = (name, scheduler, steps, anytime, id(calibration), torch.get_num_threads())
         if key not in self._samplers:
-            self._samplers[key] = self.sampler(name, scheduler=scheduler, steps=steps)
+            self._samplers[key] = self._make(name, scheduler, steps, {}, anytime=anytime)
         return self._samplers[key]
 
     def _shift(self, previous: ActionResult, executed: int | None, batch: int) -> int:
-        if previous.noise.batch != batch:
+        expected = (batch, self.config.horizon, self.config.action_dim)
+        held = previous.sample.shape if previous.sample.ndim == 3 else (1, *previous.sample.shape)
+        if held != expected:
             raise InputError(
-                f"previous holds {previous.noise.batch} chunks for {batch} observations; "
-                "use ActionResult.select"
+                f"previous holds chunks {held}, expected {expected}; "
+                "use ActionResult.select to keep some of a batch"
             )
         count = self.config.n_action_steps if executed is None else executed
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
+        if not whole or count < 0:
             raise InputError(f"executed is {count!r}; expected a number of time steps, 0 or more")
-        return min(count, self.config.horizon)
+        return min(int(count), self.config.horizon)
 
     def _check(self, obs: Observation, *, batched: bool) -> dict[str, np.ndarray]:
         """Return every input as a finite float32 array (B, To, D)."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from para_policy.errors import InputError
 from para_policy.noise import Noise
 from para_policy.samplers import SampleResult
 
@@ -60,6 +61,8 @@ class ActionResult:
 
     def select(self, index: Sequence[int]) -> ActionResult:
         """Some chunks of a batch."""
+        if self.sample.ndim != 3:
+            raise InputError("this is a single chunk, not a batch to select from")
         rows = list(index)
         stats = {
             name: value[rows] if name not in ("residuals", "status", "wall_s") else value

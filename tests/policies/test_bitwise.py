@@ -82,7 +82,7 @@ def test_every_sampler_returns_the_very_floats(shipped: DiffusionPolicy, schedul
 
 @pytest.mark.slow
 def test_a_hundred_steps_return_the_very_floats(shipped: DiffusionPolicy) -> None:
-    assert_equal_floats(shipped, "ddpm", 100, list(EXACT), pad_to=100)
+    assert_equal_floats(shipped, "ddpm", 100, ["chord"], pad_to=100)
 
 
 def test_a_measured_jacobian_returns_the_very_floats_in_a_few_rounds(

@@ -214,6 +214,15 @@ def test_samplers_without_an_early_answer_refuse_a_deadline(
         policy.sample(one(), sampler=name, deadline_s=10.0)
 
 
+def test_auto_with_a_deadline_never_ends_in_a_sampler_that_cannot_stop(
+    policy: DiffusionPolicy,
+) -> None:
+    """Where sequential is the fastest, the fastest that can stop early must do."""
+    with_latency(policy, LatencyTable((1, 128), (0.01, 1.28)))
+    result = policy.sample(one(), sampler="auto", deadline_s=1e6)
+    assert result.stats.converged
+
+
 def absurd(policy: DiffusionPolicy, scale: float) -> Any:
     generator = torch.Generator().manual_seed(0)
     return scale * torch.randn(20, 32, 32, generator=generator)

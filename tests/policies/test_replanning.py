@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -109,10 +110,23 @@ def test_a_previous_batch_of_another_size_is_refused(policy: DiffusionPolicy) ->
     options: dict[str, Any] = {"scheduler": "ddim", "steps": 4, "sampler": "x0"}
     previous = policy.sample(drifting(0), seed=SEEDS, **options)
     one = {name: values[0] for name, values in drifting(1).items()}
-    with pytest.raises(InputError, match=r"previous holds 3 chunks for 1 .*ActionResult.select"):
+    with pytest.raises(
+        InputError, match=r"previous holds chunks \(3, 16, 2\).*ActionResult.select"
+    ):
         policy.sample(one, previous=previous, **options)
     chosen = policy.sample(one, seed=SEEDS[1], previous=previous.select([1]), **options)
     assert chosen.actions.shape == (8, 2)
+
+
+@pytest.mark.parametrize("shape", [(16, 3), (12, 2), (32, 2)], ids=str)
+def test_a_previous_chunk_of_another_policy_is_refused(
+    policy: DiffusionPolicy, shape: tuple[int, ...]
+) -> None:
+    options: dict[str, Any] = {"scheduler": "ddim", "steps": 4, "sampler": "x0"}
+    one = {name: values[0] for name, values in drifting(0).items()}
+    other = dataclasses.replace(policy.sample(one, **options), sample=np.zeros(shape, np.float32))
+    with pytest.raises(InputError):
+        policy.sample(one, previous=other, **options)
 
 
 @pytest.mark.parametrize("executed", [-1, True, 1.5, "3"])
