@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import (
     common,
+    error_bounds,
     latency_vs_batch,
     parataa_options,
     pareto,
@@ -23,7 +24,7 @@ from para_policy import samplers
 from para_policy.calibration import mean_jacobian
 from para_policy.errors import InputError
 from para_policy.formats.native import save_observations
-from tests.fixtures_checkpoint import save_tiny_checkpoint
+from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,18 @@ def test_options_of_parataa_are_tuned_on_other_observations(
     others = [entry for name, entry in entries.items() if name != "sequential"]
     assert best["latency_ms"]["p50"] == min(entry["latency_ms"]["p50"] for entry in others)
     assert fewest["rounds_mean"] == min(entry["rounds_mean"] for entry in others)
+
+
+def test_error_bounds_are_counted_per_sample(checkpoint: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"scheduler": "ddim", "steps": 8, "cases": 5, "batch": 3}
+    with pytest.raises(InputError, match="needs a calibration for ddim with 8 steps"):
+        run(error_bounds, checkpoint, tmp_path, **options)
+    calibrate_tiny_checkpoint(checkpoint, "ddim", 8)
+    document = run(error_bounds, checkpoint, tmp_path, **options)
+    assert document["cases"] == len(document["shown"]["error"]) == 5
+    inside = [e <= b for e, b in zip(*document["shown"].values(), strict=True)]
+    assert document["holds"] <= sum(inside) / 5
+    assert len(error_bounds.row(document)) == len(error_bounds.COLUMNS)
 
 
 def test_latency_grows_with_rows(checkpoint: Path, tmp_path: Path) -> None:
