@@ -22,6 +22,7 @@ class Denoiser:
         pad_to: fill every call up to a multiple of so many rows. Kernels depend on the size of a
             batch, so only calls of equal size give equal floats: with the same padding, a parallel
             sampler with tolerance 0 returns the floats of `sequential`.
+        pad_from: leave calls with fewer rows as they are.
 
     Attributes:
         condition: as given.
@@ -35,13 +36,19 @@ class Denoiser:
     """
 
     def __init__(
-        self, network: Network, condition: Tensor | None = None, *, pad_to: int = 1
+        self,
+        network: Network,
+        condition: Tensor | None = None,
+        *,
+        pad_to: int = 1,
+        pad_from: int = 1,
     ) -> None:
-        if isinstance(pad_to, bool) or not isinstance(pad_to, int) or pad_to < 1:
-            raise InputError(f"pad_to is {pad_to!r}; expected an integer of at least 1")
+        for name, value in (("pad_to", pad_to), ("pad_from", pad_from)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; expected an integer of at least 1")
         self._network = network
         self.condition = condition
-        self._pad_to = pad_to
+        self._pad_to, self._pad_from = pad_to, pad_from
         self.rounds = 0
         self.evals = 0
 
@@ -55,7 +62,7 @@ class Denoiser:
         self.rounds += 1
         self.evals += len(x)
         rows = len(x)
-        padding = -rows % self._pad_to
+        padding = -rows % self._pad_to if rows >= self._pad_from else 0
         if padding:
             x, t, sample = (
                 torch.cat([v, v[-1:].expand(padding, *v.shape[1:])]) for v in (x, t, sample)

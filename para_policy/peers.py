@@ -21,6 +21,7 @@ from para_policy.errors import InputError
 from para_policy.noise import Noise
 from para_policy.process import Process
 from para_policy.samplers import Callback, Guess, Sampler, SampleResult, Status
+from para_policy.samplers.checks import check_number, check_optional_count
 from para_policy.schedulers import build_scheduler, scheduler_kind
 
 
@@ -44,14 +45,8 @@ class DiffusersParadigms:
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        window = self.window
-        if window is not None and (
-            isinstance(window, bool) or not isinstance(window, int) or window < 1
-        ):
-            raise InputError(f"window is {window!r}; expected an integer of at least 1, or None")
-        number = isinstance(self.tolerance, (int, float)) and not isinstance(self.tolerance, bool)
-        if not (number and self.tolerance >= 0):
-            raise InputError(f"tolerance is {self.tolerance!r}; expected a number of at least 0")
+        check_optional_count("window", self.window)
+        check_number("tolerance", self.tolerance)
         t, config = self.scheduler.timesteps, self.scheduler.config
         stride = config.num_train_timesteps // len(t)
         if not bool((t[:-1] - t[1:] == stride).all()):

@@ -29,6 +29,8 @@ from para_policy.schedulers import build_scheduler, scheduler_kind
 
 Observation = Mapping[str, Any]
 
+_PAD = 8
+
 
 def build_network(config: PolicyConfig) -> ConditionalUnet1D:
     """Make the noise predictor that `config` describes, with random weights."""
@@ -81,7 +83,11 @@ class DiffusionPolicy:
 
     def denoiser(self, obs: Observation) -> Denoiser:
         """Bind batched observations {name: (B, To, *shape)} to the network, once for a whole solve."""
-        return Denoiser(self.network, self._condition(self._check(obs, batched=True)))
+        return self._bound(self._check(obs, batched=True))
+
+    def _bound(self, values: Mapping[str, np.ndarray]) -> Denoiser:
+        # Kernels are prepared for each batch size anew; a few sizes are prepared once.
+        return Denoiser(self.network, self._condition(values), pad_to=_PAD, pad_from=_PAD + 1)
 
     def sampler(
         self, name: str, *, scheduler: str | None = None, steps: int | None = None, **options: Any
@@ -209,7 +215,7 @@ class DiffusionPolicy:
             guess = CleanSample(moved(previous.sample.reshape(-1, *shape), count).to(self.device))
             if shift_noise:
                 noise = previous.noise.shifted(count, noise)
-        denoiser = Denoiser(self.network, self._condition(values))
+        denoiser = self._bound(values)
         result = solver(denoiser, process, noise, guess=guess, deadline=deadline, callback=callback)
         prediction = self.normalizers["action"].unnormalize(result.sample).cpu().numpy()
         if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():

@@ -13,6 +13,7 @@ from para_policy.errors import InputError
 from para_policy.noise import Noise
 from para_policy.process import Process
 from para_policy.samplers.base import Callback, RoundInfo, SampleResult, Status, check_noise
+from para_policy.samplers.checks import check_optional_count
 from para_policy.samplers.guess import Guess
 
 
@@ -57,11 +58,7 @@ class Asd:
     window: int | None = 20
 
     def __post_init__(self) -> None:
-        window = self.window
-        if window is not None and (
-            isinstance(window, bool) or not isinstance(window, int) or window < 1
-        ):
-            raise InputError(f"window is {window!r}; expected an integer of at least 1, or None")
+        check_optional_count("window", self.window)
 
     def __call__(
         self,
