@@ -42,7 +42,7 @@ class Arguments:
     """Checkpoint directory."""
     json: Path
     """Where the results go."""
-    samplers: str = "sequential,chord"
+    samplers: str = "sequential,x0"
     """Names, separated by commas, each as NAME, NAME+guess (starts from the last chunk: the same
     answer) or NAME+guess+noise (also shifts the last chunk's noise along the horizon: chunks that
     agree better); sequential and asd take no guess, so only +noise. A run is compared with the

@@ -117,7 +117,7 @@ class Arguments:
     """Checkpoint directory."""
     output: Path
     """File to write: .mp4, .gif, or .png for a row of boards per sampler."""
-    samplers: str = "sequential,chord"
+    samplers: str = "sequential,x0"
     """Names, separated by commas; NAME+guess or NAME+guess+noise starts from the last chunk."""
     seed: int = 100000
     """Start state and noise."""

@@ -26,7 +26,7 @@ from sim.provenance import sampling_identity
 from tests.fixtures_checkpoint import save_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLERS = ("sequential", "paradigms")
+SAMPLERS = ("sequential", "x0")
 TIMINGS = {"date", "latency_ms", "batched_call_ms"}
 
 
@@ -96,10 +96,10 @@ def test_json_contract(finished: tuple[Path, dict[str, Any]]) -> None:
                 low, high = result["seams"][jump][where]["ci95"]
                 assert 0 < low <= result["seams"][jump][where]["mean"] <= high
     assert document["reference"] == "sequential"
-    assert document["paired"]["paradigms"]["reference"] == "sequential"
-    assert list(document["paired"]) == ["paradigms"]
-    assert set(document["paired"]["paradigms"]) >= {"difference", "ci95", "margin", "equivalent"}
-    assert document["paired"]["paradigms"]["margin"] == 0.02
+    assert document["paired"]["x0"]["reference"] == "sequential"
+    assert list(document["paired"]) == ["x0"]
+    assert set(document["paired"]["x0"]) >= {"difference", "ci95", "margin", "equivalent"}
+    assert document["paired"]["x0"]["margin"] == 0.02
     assert not partial_path(folder / "out.json").exists()
 
 
@@ -107,7 +107,7 @@ def test_report_needs_nothing_else(finished: tuple[Path, dict[str, Any]]) -> Non
     page = (finished[0] / "out.html").read_text()
     assert page.count('src="data:image/svg+xml;base64,') == 6
     assert "http" not in page
-    for fact in ("sequential", "paradigms", "±0.02", "100000 to 100002", "cpu", "thread"):
+    for fact in ("sequential", "x0", "±0.02", "100000 to 100002", "cpu", "thread"):
         assert fact in page
     assert "Seams between chunks" in page
     assert "Error of every chunk" not in page
@@ -363,8 +363,8 @@ def test_report_command(
     page = tmp_path / "docs" / "results.md"
     assert command_line(sim.report, monkeypatch, "--json", source, "--markdown", page) == 0
     text = page.read_text()
-    assert text.startswith("# PushT evaluation: sequential, paradigms\n")
-    assert "| paradigms |" in text
+    assert text.startswith("# PushT evaluation: sequential, x0\n")
+    assert "| x0 |" in text
     assert "python -m sim.evaluate --checkpoint" in text
     assert command_line(sim.report, monkeypatch, "--json", source) == 2
     other = tmp_path / "other.json"
