@@ -3,9 +3,9 @@
 #
 #   scripts/results.sh [PART ...]     parts: bench benchmarks evaluate page; default all of them
 #
-# On two cores bench takes about 15 minutes, benchmarks 10, and evaluate about 4 hours: EPISODES and
-# EPISODES_GUESS make it shorter, and when interrupted it resumes. Nothing else should run on the
-# machine meanwhile. The checkpoint must be calibrated for ddpm with 100 and ddim with 16 steps.
+# On two idle cores bench takes about 8 minutes, benchmarks 15, and evaluate an hour; when interrupted it
+# resumes. EPISODES, EPISODES_GUESS and EVALUATED (sampler names) make it longer: paradigms costs twice
+# as much as chord, parataa seven times. The checkpoint must be calibrated for ddpm 100 and ddim 16.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,9 +15,10 @@ DEVICE=${DEVICE:-cpu}
 OUT=${OUT:-outputs/results}
 PAGE=${PAGE:-docs/results.md}
 THREADS=${THREADS:-2}
-OBSERVATIONS=${OBSERVATIONS:-100}
-EPISODES=${EPISODES:-500}
-EPISODES_GUESS=${EPISODES_GUESS:-200}
+OBSERVATIONS=${OBSERVATIONS:-48}
+EPISODES=${EPISODES:-200}
+EPISODES_GUESS=${EPISODES_GUESS:-50}
+EVALUATED=${EVALUATED:-sequential,chord}
 export OMP_NUM_THREADS=$THREADS
 mkdir -p "$OUT"
 
@@ -40,9 +41,12 @@ bench() { # NAME SAMPLERS ARGUMENT...
         --observations "$OBSERVATIONS" --samplers "$samplers" --json "$OUT/$name.json" "$@"
 }
 
-evaluate() { # NAME SAMPLERS EPISODES
-    "$BIN/python" -m sim.evaluate --checkpoint "$CHECKPOINT" --device "$DEVICE" --samplers "$2" \
-        --episodes "$3" --jobs "$THREADS" --json "$OUT/$1.json" --report "$OUT/$1.html"
+evaluate() { # NAME SAMPLERS EPISODES ARGUMENT...   bench measures latency
+    local name=$1 samplers=$2 episodes=$3
+    shift 3
+    "$BIN/python" -m sim.evaluate --checkpoint "$CHECKPOINT" --device "$DEVICE" \
+        --samplers "$samplers" --episodes "$episodes" --batch 50 --jobs "$THREADS" \
+        --latency-chunks 0 --json "$OUT/$name.json" --report "$OUT/$name.html" "$@"
 }
 
 for part in "${@:-all}"; do
@@ -65,17 +69,17 @@ if wanted bench; then
     # A name that occurs twice is measured once.
     bench bench_ddpm100 "sequential,paradigms,diffusers-paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,chord:window=none,chord:tolerance=1e-3,asd,auto,diffusers-ddpm,diffusers-ddim10,diffusers-ddim16"
     bench bench_ddim16 "sequential,paradigms,parataa,x0,chord,auto" --scheduler ddim --steps 16
-    THREADS=1 OBSERVATIONS=30 bench bench_one_thread "sequential,x0,chord,auto"
+    THREADS=1 OBSERVATIONS=24 bench bench_one_thread "sequential,x0,chord,auto"
 fi
 
 if wanted benchmarks; then
     [[ -f $OUT/parataa_options.json ]] || measure parataa_options --threads "$THREADS"
     best=$(found best)
-    measure pareto --threads "$THREADS" --parataa-options "${best#parataa:}"
-    measure residuals --threads "$THREADS"
-    measure rounds_vs_steps --threads "$THREADS"
+    measure pareto --threads "$THREADS" --observations 6 --parataa-options "${best#parataa:}"
+    measure residuals --threads "$THREADS" --observations 8
+    measure rounds_vs_steps --threads "$THREADS" --observations 8
     measure latency_vs_batch
-    for process in ddpm:100:${CASES_DDPM:-2000} ddim:16:${CASES:-10000}; do
+    for process in ddpm:100:${CASES_DDPM:-1000} ddim:16:${CASES:-10000}; do
         IFS=: read -r kind steps cases <<<"$process"
         "$BIN/python" -m benchmarks.error_bounds --checkpoint "$CHECKPOINT" --device "$DEVICE" \
             --scheduler "$kind" --steps "$steps" --cases "$cases" --threads "$THREADS" \
@@ -84,9 +88,9 @@ if wanted benchmarks; then
 fi
 
 if wanted evaluate; then
-    evaluate evaluate "sequential,paradigms,parataa,chord" "$EPISODES"
+    evaluate evaluate "$EVALUATED" "$EPISODES"
     evaluate evaluate_guess "sequential,chord,chord+guess,sequential+noise,chord+guess+noise" \
-        "$EPISODES_GUESS"
+        "$EPISODES_GUESS" --check-errors
 fi
 
 if wanted page; then
