@@ -108,7 +108,7 @@ class Calibration:
         measured one only helps.
         """
         covered = {"window", "lookahead"} if self._is_ours(sampler) else set()
-        if options.get("tolerance", 0.0) <= self.tolerance:
+        if covered and options.get("tolerance", 0.0) <= self.tolerance:
             covered.add("tolerance")
         measured = [v.amplification for v in self.variants if v.sampler == sampler]
         if not measured or set(options) - covered:
