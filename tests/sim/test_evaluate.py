@@ -384,6 +384,8 @@ def test_interrupt_tells_how_to_go_on(checkpoint: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "sim.evaluate", "--checkpoint", checkpoint, "--json", out,
          "--episodes", "500", "--batch", "1", "--steps", "4"],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        # A shell starts background jobs, and all their children, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not partial_path(out).exists() and time.monotonic() < deadline:
