@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 import tyro
 from matplotlib.figure import Figure
 
 from para_policy import bench, load_policy
 from para_policy.command_line import check_output_file, run, write_text
+from para_policy.device import set_threads
 from para_policy.errors import InputError
 from para_policy.formats.native import checkpoint_hash, read_observations
 from para_policy.policies.diffusion_policy import DiffusionPolicy
@@ -75,10 +75,7 @@ def load(options: Common) -> Subject:
     Raises:
         InputError: for options that cannot be used.
     """
-    if options.threads is not None:
-        if options.threads < 1:
-            raise InputError(f"--threads is {options.threads}; expected at least 1")
-        torch.set_num_threads(options.threads)
+    set_threads(options.threads)
     policy = load_policy(options.checkpoint, device=options.device)
     return Subject(policy, read_observations(options.checkpoint))
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 
 from para_policy import bench, calibrate
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
-from para_policy.device import device_description
+from para_policy.device import device_description, set_threads
 from para_policy.errors import InputError
 from para_policy.formats import native
 from para_policy.formats.calibration import FOLDER, save_calibration, save_latency
@@ -174,15 +173,6 @@ class Info:
         width = max(map(len, rows))
         for name, text in rows.items():
             print(f"{name:<{width}}  {text}")
-
-
-def set_threads(threads: int | None) -> None:
-    """Use so many CPU threads; None keeps torch's choice."""
-    if threads is None:
-        return
-    if threads < 1:
-        raise InputError(f"--threads is {threads}; expected at least 1")
-    torch.set_num_threads(threads)
 
 
 def _demonstrated(

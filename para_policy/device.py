@@ -45,3 +45,16 @@ def cpu_name() -> str:
             )
     except (OSError, StopIteration):
         return "CPU"
+
+
+def set_threads(threads: int | None) -> None:
+    """Use so many CPU threads; None keeps torch's choice.
+
+    Raises:
+        InputError: for fewer than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; expected at least 1")
+    torch.set_num_threads(threads)
