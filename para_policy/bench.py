@@ -24,7 +24,6 @@ from para_policy.device import cpu_name
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
-from para_policy.schedulers import scheduler_kind
 
 REFERENCE = "sequential"
 AUTO = "auto"
@@ -224,12 +223,12 @@ def make_report(
     benchmark: Benchmark, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Run the benchmark and say what it was run on; see `run` for arguments and errors."""
-    trained = scheduler_kind(policy.config.noise_scheduler)
+    kind, steps = policy.process_key(benchmark.scheduler, benchmark.steps)
     return {
         **describe_machine(policy),
         **describe_software(),
-        "scheduler": benchmark.scheduler or trained,
-        "steps": policy.process(benchmark.scheduler, benchmark.steps).num_steps,
+        "scheduler": kind,
+        "steps": steps,
         "observations": benchmark.observations,
         "seeds": [benchmark.first, benchmark.first + benchmark.observations - 1],
         "samplers": run(benchmark, policy, observations),

@@ -31,7 +31,6 @@ from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.process import Process
 from para_policy.samplers import LowRankChord, SampleResult, Sequential
 from para_policy.samplers.checks import check_count, check_number
-from para_policy.schedulers import scheduler_kind
 
 _BATCH = 64
 _DENSE = 128
@@ -87,7 +86,7 @@ def calibrate(
         seeds = range(2**40 + first, 2**40 + first + len(part))
         noise = Noise.from_seeds(seeds, shape, process.num_steps, device=policy.device)
         batches.append((denoiser, noise))
-    kind = settings.scheduler or scheduler_kind(policy.config.noise_scheduler)
+    kind, _ = policy.process_key(settings.scheduler, settings.steps)
     with progress_bars() as progress:
         return _Measurement(process, batches, settings, progress).run(kind)
 

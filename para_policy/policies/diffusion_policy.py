@@ -122,7 +122,7 @@ class DiffusionPolicy:
                 name, options = variant.sampler, {**variant.options, **options}
             return calibration.sampler(name, options)
         if name == "auto" or ("matrices" in samplers.options(name) and "matrices" not in options):
-            kind, count = self._key(scheduler, steps)
+            kind, count = self.process_key(scheduler, steps)
             available = ", ".join(f"{k} {n}" for k, n in self.calibrations) or "none"
             raise InputError(
                 f"sampler {name!r} needs a calibration for {kind} with {count} steps "
@@ -131,12 +131,13 @@ class DiffusionPolicy:
             )
         return samplers.get(name, **options)
 
-    def _key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
+    def process_key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
+        """Kind of the scheduler and number of steps, with what None stands for filled in."""
         kind = scheduler or scheduler_kind(self.config.noise_scheduler)
         return kind, self.process(scheduler, steps).num_steps
 
     def _calibration(self, scheduler: str | None, steps: int | None) -> Calibration | None:
-        return self.calibrations.get(self._key(scheduler, steps))
+        return self.calibrations.get(self.process_key(scheduler, steps))
 
     def latency(self, most_rows: int) -> LatencyTable:
         """Seconds of a network call on this device; measured now (a second) if not calibrated."""
