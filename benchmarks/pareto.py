@@ -14,6 +14,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import bench
+from para_policy.choice import split_samplers
 from sim import plots
 
 
@@ -55,7 +56,7 @@ def measure(options: Settings) -> dict[str, Any]:
             curves[f"{method}{more and ': ' + more.replace(',', ', ')}"] = labels
     chosen = (
         *(label for labels in curves.values() for label in labels),
-        *bench.split_samplers(options.others),
+        *split_samplers(options.others),
     )
     comparison = bench.Benchmark(chosen, observations=options.observations)
     subject = load(options)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import bench
+from para_policy.choice import split_samplers
 from sim import plots
 
 
@@ -35,7 +36,7 @@ class Settings(Common):
 def measure(options: Settings) -> dict[str, Any]:
     """A `bench` report, which holds the curves as `residual_per_round`."""
     comparison = bench.Benchmark(
-        bench.split_samplers(options.samplers),
+        split_samplers(options.samplers),
         options.scheduler,
         options.steps,
         options.observations,

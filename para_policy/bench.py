@@ -7,7 +7,7 @@ import datetime
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +18,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy import stats
 
-from para_policy import peers, samplers
+from para_policy import samplers
+from para_policy.choice import Choice, Value
 from para_policy.command_line import progress_bars
 from para_policy.device import cpu_name
 from para_policy.errors import InputError
@@ -26,115 +27,10 @@ from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
 
 REFERENCE = "sequential"
-AUTO = "auto"
-ANOTHER_SAMPLE = {
-    "asd": "another sample: the law of sequential, but another draw from the same noise",
-    **peers.ANOTHER_SAMPLE,
-}
-"""Samplers that do not solve for the sample of `sequential`, and why."""
 
 _WARM_UP_CHUNKS = 2
 _RESAMPLES = 9999
 _CONFIDENCE = 0.95
-# Options that a command line cannot spell: tensors, and what belongs to them.
-_NOT_TEXT = ("matrices", "trajectory", "solve_last")
-
-Value = float | int | str | bool | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A sampler with options, as it is written: `NAME` or `NAME:OPTION=VALUE,OPTION=VALUE`.
-
-    Values are numbers, true, false or none.
-
-    >>> Choice.parse("x0:tolerance=3e-3,window=none").options
-    {'tolerance': 0.003, 'window': None}
-    """
-
-    label: str
-    """As written; its name in the report."""
-    name: str
-    options: Mapping[str, Value] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> Choice:
-        """Read one choice and check everything that can be checked without a policy.
-
-        Raises:
-            InputError: for unknown samplers or options, malformed options, or values out of range.
-        """
-        label = "".join(text.split())
-        name, colon, rest = label.partition(":")
-        known = (*samplers.names(), AUTO, *peers.names())
-        if name not in known:
-            raise InputError(f"unknown sampler {name!r}; expected one of {', '.join(known)}")
-        options: dict[str, Value] = {}
-        for part in rest.split(",") if colon else ():
-            key, equals, value = part.partition("=")
-            if not (key and equals and value):
-                raise InputError(
-                    f"sampler {label!r} has {part!r} where OPTION=VALUE was expected, "
-                    "as in paradigms:window=10,tolerance=0.05"
-                )
-            if key in options:
-                raise InputError(f"sampler {label!r} has option {key!r} twice; give it once")
-            options[key] = _value(value)
-        choice = cls(label, name, options)
-        choice._check()
-        return choice
-
-    @property
-    def note(self) -> str | None:
-        """Why its difference to the reference is no error, or None where it is one."""
-        return ANOTHER_SAMPLE.get(self.name)
-
-    def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
-        """Make the sampler, with what the policy's calibration has measured.
-
-        Raises:
-            InputError: if it does not fit the process, or a calibration is missing.
-        """
-        if self.name in peers.names():
-            num_steps = policy.process(scheduler, steps).num_steps
-            config = policy.config.noise_scheduler
-            return peers.get(self.name, config, num_steps, scheduler, **self.options)
-        return policy.sampler(self.name, scheduler=scheduler, steps=steps, **self.options)
-
-    def _check(self) -> None:
-        allowed = self._allowed()
-        unknown = sorted(set(self.options) - set(allowed))
-        if unknown:
-            raise InputError(
-                f"sampler {self.name!r} has no option {unknown}; it takes {list(allowed) or 'none'}"
-            )
-        if self.name in samplers.names():
-            # Calibrated matrices come later; the other options do not depend on them.
-            needed = "matrices" in samplers.options(self.name)
-            extra = {"matrices": torch.zeros(1, 1, 1)} if needed else {}
-            samplers.get(self.name, **self.options, **extra)
-
-    def _allowed(self) -> tuple[str, ...]:
-        if self.name == AUTO:
-            return ()
-        if self.name in peers.names():
-            return peers.options(self.name)
-        return tuple(name for name in samplers.options(self.name) if name not in _NOT_TEXT)
-
-
-def split_samplers(text: str) -> tuple[str, ...]:
-    """Split a list of choices at its commas. A part with `=` belongs to the options before it.
-
-    >>> split_samplers("sequential, chord:tolerance=3e-3,window=none, x0")
-    ('sequential', 'chord:tolerance=3e-3,window=none', 'x0')
-    """
-    parts: list[str] = []
-    for part in (part.strip() for part in text.split(",")):
-        if "=" in part and ":" not in part and parts:
-            parts[-1] += f",{part}"
-        elif part:
-            parts.append(part)
-    return tuple(parts)
 
 
 @dataclass(frozen=True)
@@ -339,18 +235,6 @@ def _share(value: float) -> str:
 def _speedup_text(entry: Mapping[str, Any]) -> str:
     value, interval = entry["speedup_vs_sequential"], entry["speedup_ci95"]
     return f"{value:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
-
-
-def _value(text: str) -> Value:
-    words: dict[str, Value] = {"none": None, "true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _describe(choice: Choice, sampler: Sampler) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from para_policy import bench, calibrate
+from para_policy.choice import split_samplers
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
 from para_policy.device import device_description, set_threads
 from para_policy.errors import InputError
@@ -86,7 +87,7 @@ class Bench:
     """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
-        names = bench.split_samplers(self.samplers)
+        names = split_samplers(self.samplers)
         benchmark = bench.Benchmark(names, self.scheduler, self.steps, self.observations)
         check_output_file(self.json)
         set_threads(self.threads)

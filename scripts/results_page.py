@@ -19,6 +19,7 @@ from benchmarks import (
     rounds_vs_steps,
 )
 from para_policy import bench
+from para_policy.choice import AUTO
 from sim import plots, report, tables
 
 Document = Mapping[str, Any]
@@ -166,7 +167,7 @@ def _remarks(measured: Document) -> list[str]:
     """What a reader must know about single rows of a table."""
     lines = []
     for label, entry in measured["samplers"].items():
-        if label == bench.AUTO:
+        if label == AUTO:
             chosen = ", ".join(
                 f"{key} {entry['options'][key]}"
                 for key in ("tolerance", "window", "lookahead")

@@ -58,7 +58,7 @@ def play(
     return rollout(
         policy,
         task.seeds,
-        sampler=variant.sampler,
+        sampler=variant.make(policy, settings.scheduler, settings.steps),
         start=variant.start,
         check_errors=settings.check_errors and variant.approximates,
         scheduler=settings.scheduler,

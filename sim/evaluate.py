@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from para_policy import load_policy
+from para_policy.choice import split_samplers
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import DiffusionPolicy
@@ -43,7 +44,8 @@ class Arguments:
     json: Path
     """Where the results go."""
     samplers: str = "sequential,x0"
-    """Names, separated by commas, each as NAME, NAME+guess (starts from the last chunk: the same
+    """Names, separated by commas, with options after a colon ("sequential,paradigms:window=10"), each
+    as NAME, NAME+guess (starts from the last chunk: the same
     answer) or NAME+guess+noise (also shifts the last chunk's noise along the horizon: chunks that
     agree better); sequential and asd take no guess, so only +noise. A run is compared with the
     sequential run of the same noise, if there is one, or with sequential, or the first."""
@@ -76,7 +78,7 @@ class Arguments:
 
     @property
     def sampler_names(self) -> list[str]:
-        return [name.strip() for name in self.samplers.split(",") if name.strip()]
+        return [Variant.parse(name).name for name in split_samplers(self.samplers)]
 
     @property
     def settings(self) -> Settings:
@@ -121,7 +123,7 @@ def _identities(
     identities = {}
     for name in args.sampler_names:
         variant = Variant.parse(name)
-        sampler = policy.sampler(variant.sampler, scheduler=args.scheduler, steps=args.steps)
+        sampler = variant.make(policy, args.scheduler, args.steps)
         # A sampler is a frozen dataclass: its repr lists all its options.
         identities[name] = {**identity, "sampler": repr(sampler), "start": variant.start}
     return identities
@@ -151,8 +153,6 @@ def _check(args: Arguments) -> None:
     names = args.sampler_names
     if not names or len(set(names)) < len(names):
         raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")
-    for name in names:
-        Variant.parse(name)
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
@@ -199,7 +199,7 @@ def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> lis
         (episode,) = rollout(
             policy,
             [seed],
-            sampler=variant.sampler,
+            sampler=variant.make(policy, args.scheduler, args.steps),
             start=variant.start,
             scheduler=args.scheduler,
             steps=args.steps,

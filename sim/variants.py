@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from para_policy import samplers
+from para_policy.choice import Choice, Value
 from para_policy.errors import InputError
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+from para_policy.samplers import Sampler
 
 Start = Literal["cold", "guess", "guess+noise"]
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -27,26 +31,35 @@ class Variant:
     """As on the command line and in all results."""
     sampler: str
     start: Start
+    options: Mapping[str, Value] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, name: str) -> Variant:
-        """Read NAME, NAME+guess, NAME+guess+noise, or NAME+noise for samplers that take no guess.
+        """Read CHOICE, CHOICE+guess, CHOICE+guess+noise, or CHOICE+noise for samplers that take no guess.
+
+        A choice is a sampler with or without options, as in `Choice`.
 
         Raises:
             InputError: for anything else; lists what is possible.
         """
-        sampler, plus, rest = name.partition("+")
-        if sampler not in samplers.names():
+        text = re.split(r"\+(?!\d)", name)[0]  # a plus before a digit belongs to a number
+        suffix = name.removeprefix(text)
+        if text.partition(":")[0].strip() not in samplers.names():
             raise InputError(
                 f"unknown sampler {name!r}; expected one of {', '.join(samplers.names())}, "
                 "with +guess or +guess+noise to start from the last chunk "
                 f"(+noise for {' and '.join(WITHOUT_GUESS)})"
             )
-        starts = _STARTS_WITHOUT_GUESS if sampler in WITHOUT_GUESS else _STARTS
-        if plus + rest not in starts:
-            possible = ", ".join(sampler + suffix for suffix in starts)
-            raise InputError(f"unknown start {plus + rest!r} in {name!r}; expected {possible}")
-        return cls(name, sampler, starts[plus + rest])
+        choice = Choice.parse(text)
+        starts = _STARTS_WITHOUT_GUESS if choice.name in WITHOUT_GUESS else _STARTS
+        if suffix not in starts:
+            possible = ", ".join(choice.label + known for known in starts)
+            raise InputError(f"unknown start {suffix!r} in {name!r}; expected {possible}")
+        return cls(choice.label + suffix, choice.name, starts[suffix], choice.options)
+
+    def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
+        """Make the sampler; raises InputError as `DiffusionPolicy.sampler`."""
+        return policy.sampler(self.sampler, scheduler=scheduler, steps=steps, **self.options)
 
     @property
     def exact(self) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from para_policy import load_policy
+from para_policy.choice import split_samplers
 from para_policy.command_line import check_output_file, run
 from para_policy.errors import InputError
 from sim.drawing import draw, moments
@@ -133,14 +134,14 @@ def film(args: Arguments) -> None:
     if args.output.suffix not in writers:
         raise InputError(f"output {args.output} must end in one of {', '.join(writers)}")
     check_output_file(args.output)
-    variants = [Variant.parse(name.strip()) for name in args.samplers.split(",")]
+    variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
     policy = load_policy(args.checkpoint)
     episodes = {}
     for variant in variants:
         (episodes[variant.name],) = rollout(
             policy,
             [args.seed],
-            sampler=variant.sampler,
+            sampler=variant.make(policy, args.scheduler, args.steps),
             start=variant.start,
             scheduler=args.scheduler,
             steps=args.steps,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from para_policy import bench, calibrate, load_policy, peers, samplers
-from para_policy.bench import Benchmark, Choice
+from para_policy.bench import Benchmark
+from para_policy.choice import Choice, split_samplers
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 from tests.fixtures_checkpoint import save_tiny_checkpoint
@@ -48,7 +49,7 @@ def policy(
 def test_lists_are_split_between_samplers_not_between_options(
     text: str, expected: tuple[str, ...]
 ) -> None:
-    assert bench.split_samplers(text) == expected
+    assert split_samplers(text) == expected
 
 
 def test_values_are_numbers_or_none() -> None:

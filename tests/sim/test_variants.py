@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from para_policy import samplers
@@ -23,6 +25,39 @@ from sim.variants import Variant, paired_with, reference_of
 def test_parse(name: str, sampler: str, start: str) -> None:
     variant = Variant.parse(name)
     assert (variant.name, variant.sampler, variant.start) == (name, sampler, start)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options", "start"),
+    [
+        ("paradigms: window=10", "paradigms:window=10", {"window": 10}, "cold"),
+        (
+            "parataa:order=none,tolerance=1e+0+guess",
+            "parataa:order=none,tolerance=1e+0+guess",
+            {"order": None, "tolerance": 1.0},
+            "guess",
+        ),
+        ("chord:tolerance=1e-3+guess+noise", None, {"tolerance": 1e-3}, "guess+noise"),
+    ],
+)
+def test_options(text: str, name: str | None, options: dict[str, object], start: str) -> None:
+    variant = Variant.parse(text)
+    assert variant.name == (name or text)
+    assert (variant.options, variant.start) == (options, start)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("paradigms:size=10", "no option ['size']"),
+        ("paradigms:window=0", "window is 0"),
+        ("auto", "unknown sampler 'auto'"),
+        ("diffusers-ddpm", "unknown sampler 'diffusers-ddpm'"),
+    ],
+)
+def test_bad_options_are_named(text: str, problem: str) -> None:
+    with pytest.raises(InputError, match=re.escape(problem)):
+        Variant.parse(text)
 
 
 @pytest.mark.parametrize("name", samplers.names())
