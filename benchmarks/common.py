@@ -24,7 +24,7 @@ from sim import plots
 Document = Mapping[str, Any]
 
 # One colour per method through all plots.
-_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "diffusers", "auto")
+_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "diffusers", "auto", "pcm")
 
 
 @dataclass(frozen=True)

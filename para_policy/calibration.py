@@ -42,6 +42,13 @@ class LinearGuess:
         """(batch, C) to (batch, d)."""
         return condition.flatten(1) @ self.weight.to(condition) + self.bias.to(condition)
 
+    def start(self, condition: Tensor, process: Process, noise: Noise) -> CleanSample:
+        """The initial guess of a solve, within the bounds of the process."""
+        clean = self(condition).reshape(noise.initial.shape)
+        return CleanSample(
+            clean if process.clip is None else clean.clamp(-process.clip, process.clip)
+        )
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -190,10 +197,7 @@ class CalibratedSampler:
         own_start = guess is None
         starts_at_prior = getattr(self.sampler, "guess", None) == CleanSample()
         if guess is None and starts_at_prior and denoiser.condition is not None:
-            clean = self.linear_guess(denoiser.condition).reshape(noise.initial.shape)
-            guess = CleanSample(
-                clean if process.clip is None else clean.clamp(-process.clip, process.clip)
-            )
+            guess = self.linear_guess.start(denoiser.condition, process, noise)
         result = self.sampler(
             denoiser, process, noise, guess=guess, deadline=deadline, callback=callback
         )

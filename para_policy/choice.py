@@ -19,8 +19,10 @@ ANOTHER_SAMPLE = {
 }
 """Samplers that do not solve for the sample of `sequential`, and why."""
 
-# Options that a command line cannot spell: tensors, and what belongs to them.
-_NOT_TEXT = ("matrices", "trajectory", "solve_last")
+# Options that a command line cannot spell: tensors, networks, and what belongs to them. The first two
+# come from calibration and training; the other options do not depend on them.
+_MEASURED = {"matrices": torch.zeros(1, 1, 1), "consistency": lambda share: None}
+_NOT_TEXT = (*_MEASURED, "trajectory", "solve_last")
 
 Value = float | int | str | bool | None
 
@@ -92,10 +94,9 @@ class Choice:
                 f"sampler {self.name!r} has no option {unknown}; it takes {list(allowed) or 'none'}"
             )
         if self.name in samplers.names():
-            # Calibrated matrices come later; the other options do not depend on them.
-            needed = "matrices" in samplers.options(self.name)
-            extra = {"matrices": torch.zeros(1, 1, 1)} if needed else {}
-            samplers.get(self.name, **self.options, **extra)
+            taken = samplers.options(self.name)
+            measured = {key: value for key, value in _MEASURED.items() if key in taken}
+            samplers.get(self.name, **self.options, **measured)
 
     def _allowed(self) -> tuple[str, ...]:
         if self.name == AUTO:

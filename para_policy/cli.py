@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -18,7 +19,7 @@ from para_policy.choice import split_samplers
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
 from para_policy.device import device_description, set_threads
 from para_policy.errors import InputError
-from para_policy.formats import native
+from para_policy.formats import consistency, native
 from para_policy.formats.calibration import FOLDER, save_calibration, save_latency
 from para_policy.policies.config import PolicyConfig
 
@@ -41,13 +42,8 @@ class Train:
     """Continue the run in --output."""
 
     def __call__(self) -> None:
-        # Training needs `accelerate`, an extra; the other commands must run without it.
-        try:
+        with _extra("training"):
             from para_policy.training import behaviour_cloning
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"training needs {error.name}; pip install 'para_policy[train]'"
-            ) from error
         config = behaviour_cloning.TrainConfig.from_yaml(self.config)
         if self.data is not None:
             config = config.model_copy(
@@ -146,6 +142,98 @@ class Calibrate:
 
 
 @dataclass(frozen=True)
+class MakeTrajectories:
+    """Solve chunks in parallel and store the iterates: the data of `distill`. Resumes by itself."""
+
+    checkpoint: Path
+    """Checkpoint directory."""
+    data: Path
+    """Demonstrations to take observations from."""
+    output: Path
+    """Zarr group that receives the trajectories."""
+    config: Path = Path("configs/pusht_state.yaml")
+    """Training configuration that says how observations are read from --data."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    splitting: str = "chord"
+    """Linear part of the sweeps: identity (the paper's), x0 or chord (needs a calibration)."""
+    rounds: int = 2
+    """Iterates to store for each trajectory, the start included."""
+    count: int = 2048
+    """Trajectories."""
+    device: str = "cpu"
+    """Where the network runs."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+    def __call__(self) -> None:
+        with _extra("making trajectories"):
+            from para_policy.training import trajectories
+        settings = trajectories.Settings(
+            self.scheduler, self.steps, self.splitting, self.rounds, self.count
+        )
+        set_threads(self.threads)
+        policy = native.load_policy(self.checkpoint, device=self.device)
+        observations = _demonstrated(policy.config, self.config, self.data, self.count)
+        sha256 = native.checkpoint_hash(self.checkpoint)
+        path = trajectories.generate(policy, observations, settings, self.output, sha256)
+        print(f"trajectories: {path}")
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Fine-tune a Picard Consistency Model: the network that begins the solve of `pcm`."""
+
+    checkpoint: Path
+    """Checkpoint directory of the base model."""
+    data: Path
+    """Trajectories from `para-policy trajectories`."""
+    output: Path = Path("outputs/distill")
+    """Receives checkpoint/ (the PCM weights), state/ (to resume), metrics.jsonl and curves.png."""
+    objective: Literal["picard", "own"] = "own"
+    """Iterates to train on: those of the base model (the paper's), or the network's own."""
+    rank: int = 16
+    """Of the low-rank update of each layer (LoRA); 0 fine-tunes all weights."""
+    stride: int = 1
+    """The rounds of the fine-tuned network evaluate every so-many-th row."""
+    steps: int = 2000
+    """Optimiser steps."""
+    batch_size: int = 8
+    """Trajectories of each step."""
+    learning_rate: float = 1e-3
+    """Of Adam; 1e-4 is the paper's for a full fine-tune."""
+    seed: int = 42
+    """Of the order of trajectories and the first weights of the update."""
+    device: str | None = None
+    """Device "cpu" forces the CPU; by default every device that accelerate finds is used."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+    resume: bool = False
+    """Continue the run in --output."""
+
+    def __call__(self) -> None:
+        with _extra("training"):
+            from para_policy.training import distill
+        set_threads(self.threads)
+        policy = native.load_policy(self.checkpoint)
+        keys = ("data", "objective", "rank", "stride", "steps", "batch_size", "learning_rate")
+        config = distill.make_config(
+            {**{key: getattr(self, key) for key in keys}, "seed": self.seed}
+        )
+        checkpoint = distill.distill(
+            policy,
+            native.checkpoint_hash(self.checkpoint),
+            config,
+            self.output,
+            resume=self.resume,
+            device=self.device,
+        )
+        print(f"PCM weights: {checkpoint}; copy them to {consistency.folder(self.checkpoint)}")
+
+
+@dataclass(frozen=True)
 class Info:
     """Say in words what a checkpoint holds."""
 
@@ -168,6 +256,10 @@ class Info:
             ),
             "weights sha256": native.checkpoint_hash(self.checkpoint),
             "observations": str(native.count_observations(self.checkpoint)),
+            "PCM weights for": ", ".join(
+                f"{kind} {n} steps {splitting}" for kind, n, splitting in policy.consistency_models
+            )
+            or "nothing (para-policy distill)",
             "calibrated for": ", ".join(f"{kind} {n} steps" for kind, n in policy.calibrations)
             or "nothing (para-policy calibrate)",
         }
@@ -180,18 +272,23 @@ def _demonstrated(
     config: PolicyConfig, path: Path, data: Path, count: int
 ) -> dict[str, np.ndarray]:
     """Observations of demonstrations, read as in training: {name: (n, To, *shape)}."""
-    try:
+    with _extra("reading demonstrations"):
         from para_policy.training.config import TrainConfig
         from para_policy.training.dataset import observation_windows
         from para_policy.training.replay_buffer import ReplayBuffer
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"reading demonstrations needs {error.name}; pip install 'para_policy[train]'"
-        ) from error
     columns = TrainConfig.from_yaml(path).data
     return observation_windows(
         ReplayBuffer(data), columns.observations, columns.action, config, count
     )
+
+
+@contextmanager
+def _extra(what: str) -> Iterator[None]:
+    """Imports of an optional extra, which the other commands must run without."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"{what} needs {error.name}; pip install 'para_policy[train]'") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,6 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
         | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
+        | Annotated[MakeTrajectories, tyro.conf.subcommand("trajectories")]
+        | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[Info, tyro.conf.subcommand("info")],
         prog="para-policy",
         description="Real-time diffusion policies by parallel sampling.",

@@ -53,8 +53,13 @@ class Denoiser:
         self.evals = 0
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+    def __call__(
+        self, x: Tensor, t: Tensor, sample: Tensor, network: Network | None = None
+    ) -> Tensor:
         """Evaluate states `x` (M, *shape) at timesteps `t` (M,); row m belongs to `sample[m]`.
+
+        Args:
+            network: called instead of the bound network, with the same condition.
 
         Raises:
             InputError: if the network changes the shape of its input.
@@ -67,11 +72,9 @@ class Denoiser:
             x, t, sample = (
                 torch.cat([v, v[-1:].expand(padding, *v.shape[1:])]) for v in (x, t, sample)
             )
-        output = (
-            self._network(x, t)
-            if self.condition is None
-            else self._network(x, t, self.condition[sample])
-        )
+        evaluate = network or self._network
+        condition = () if self.condition is None else (self.condition[sample],)
+        output = evaluate(x, t, *condition)
         if output.shape != x.shape:
             raise InputError(
                 f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"

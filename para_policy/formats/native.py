@@ -15,6 +15,7 @@ from torch import Tensor
 
 from para_policy.errors import CheckpointError
 from para_policy.formats.calibration import read_calibrations, read_latencies
+from para_policy.formats.consistency import folder, read_consistencies
 from para_policy.formats.files import read_tensors, replace, summarise
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.diffusion_policy import DiffusionPolicy
@@ -49,7 +50,11 @@ def save_checkpoint(
 
 
 def load_policy(
-    path: str | Path, device: str | torch.device = "cpu", *, calibrated: bool = True
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    calibrated: bool = True,
+    consistency: str | Path | None = None,
 ) -> DiffusionPolicy:
     """Load a policy from a native checkpoint directory.
 
@@ -57,11 +62,12 @@ def load_policy(
         path: directory with `config.json`, `model.safetensors` and `normalizer.safetensors`, and
             optionally `calibration/`.
         device: where the network runs, such as "cpu" or "cuda:0".
-        calibrated: read `calibration/`; False ignores it, to measure anew.
+        calibrated: read `calibration/` and PCM weights; False ignores them, to measure anew.
+        consistency: directory of PCM weights; None for `<path>_pcm`, if there is one.
 
     Raises:
         CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
-            calibration was made for other weights.
+            calibration or PCM weights were made for other weights.
         InputError: if the device does not exist.
     """
     directory = Path(path)
@@ -85,6 +91,12 @@ def load_policy(
     )
     policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
     policy.latencies = read_latencies(directory)
+    trained = folder(directory) if consistency is None else Path(consistency)
+    if consistency is not None and not trained.is_dir():
+        raise CheckpointError(f"no PCM weights at '{trained}': expected a directory")
+    policy.consistency_models = read_consistencies(
+        trained, checkpoint_hash(directory), config.noise_scheduler
+    )
     return policy
 
 

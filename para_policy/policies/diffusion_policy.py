@@ -18,6 +18,7 @@ from para_policy.device import check_device, device_description
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.noise import Noise
 from para_policy.policies.config import PolicyConfig
+from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.policies.normalizer import MinMaxNormalizer
 from para_policy.policies.result import ActionResult as ActionResult
 from para_policy.policies.result import SampleStats as SampleStats
@@ -49,6 +50,8 @@ class DiffusionPolicy:
     Attributes:
         calibrations: by scheduler and step count, from `para-policy calibrate`.
         latencies: of the network, by `device_description`.
+        consistency_models: PCM weights by scheduler, step count and splitting, from
+            `para-policy distill`.
 
     Raises:
         InputError: if the device cannot be used.
@@ -70,6 +73,7 @@ class DiffusionPolicy:
         self.normalizers = {name: n.to(self.device) for name, n in normalizers.items()}
         self.calibrations: dict[tuple[str, int], Calibration] = {}
         self.latencies: dict[str, LatencyTable] = {}
+        self.consistency_models: dict[tuple[str, int, str], PicardConsistencyModel] = {}
         self._samplers: dict[tuple[object, ...], Sampler] = {}
         self._processes: dict[tuple[str | None, int | None], Process] = {}
 
@@ -115,13 +119,15 @@ class DiffusionPolicy:
         anytime: bool,
     ) -> Sampler:
         calibration = self._calibration(scheduler, steps)
+        if name == "pcm":
+            options = {**self._trained(options, scheduler, steps), **options}
         if calibration is not None:
             if name == "auto":
                 latency = self.latency(calibration.steps)
                 variant = calibration.fastest(latency, anytime=anytime)
                 name, options = variant.sampler, {**variant.options, **options}
             return calibration.sampler(name, options)
-        if name == "auto" or ("matrices" in samplers.options(name) and "matrices" not in options):
+        if name == "auto" or _lacks_matrices(name, options):
             kind, count = self.process_key(scheduler, steps)
             available = ", ".join(f"{k} {n}" for k, n in self.calibrations) or "none"
             raise InputError(
@@ -130,6 +136,26 @@ class DiffusionPolicy:
                 f"--scheduler {kind} --steps {count}"
             )
         return samplers.get(name, **options)
+
+    def _trained(
+        self, options: Mapping[str, Any], scheduler: str | None, steps: int | None
+    ) -> dict[str, Any]:
+        """What `pcm` takes from training: the network, and how it was trained to be used."""
+        splitting = options.get("splitting", "chord")
+        key = (*self.process_key(scheduler, steps), splitting)
+        if key not in self.consistency_models:
+            kind, count, _ = key
+            available = ", ".join(f"{k} {n} {s}" for k, n, s in self.consistency_models) or "none"
+            raise InputError(
+                f"sampler 'pcm' was not trained for {kind} with {count} steps and splitting "
+                f"{splitting!r} (there: {available}); run para-policy distill"
+            )
+        model = self.consistency_models[key]
+        return {
+            "consistency": model.bind(self.network),
+            "horizon": model.rounds,
+            "stride": model.stride,
+        }
 
     def process_key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
         """Kind of the scheduler and number of steps, with what None stands for filled in."""
@@ -289,3 +315,8 @@ class DiffusionPolicy:
             for name in self.config.inputs
         ]
         return torch.cat(parts, dim=-1).flatten(1)
+
+
+def _lacks_matrices(name: str, options: Mapping[str, Any]) -> bool:
+    takes_them = "matrices" in samplers.options(name)
+    return takes_them and options.get("splitting", "chord") == "chord" and "matrices" not in options

@@ -16,6 +16,7 @@ from para_policy.samplers.guess import CleanSample as CleanSample
 from para_policy.samplers.guess import Copy as Copy
 from para_policy.samplers.guess import Guess as Guess
 from para_policy.samplers.guess import Trajectory as Trajectory
+from para_policy.samplers.presets import SPLITTINGS as SPLITTINGS
 from para_policy.samplers.presets import get as get
 from para_policy.samplers.presets import names as names
 from para_policy.samplers.presets import options as options
@@ -25,3 +26,5 @@ from para_policy.samplers.splitting import LowRankChord as LowRankChord
 from para_policy.samplers.splitting import Propagate as Propagate
 from para_policy.samplers.splitting import Scalar as Scalar
 from para_policy.samplers.splitting import Splitting as Splitting
+from para_policy.samplers.switching import Consistency as Consistency
+from para_policy.samplers.switching import Switching as Switching

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from para_policy.deadline import Deadline
-from para_policy.denoiser import Denoiser
+from para_policy.denoiser import Denoiser, Network
 from para_policy.noise import Noise
 from para_policy.process import Process
 from para_policy.samplers.acceptance import Acceptance
@@ -19,6 +20,7 @@ from para_policy.samplers.guess import Guess
 from para_policy.samplers.lookahead import evaluated, interpolate
 from para_policy.samplers.pace import Pace
 from para_policy.samplers.splitting import Splitting
+from para_policy.samplers.switching import BASE, Switching
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class FixedPoint:
             defects between are interpolated; None for nothing beyond the window. Multistep
             schedulers (H != 0) need both neighbours of a row: there the window is all N instead.
         max_rounds: give up after so many rounds, at least 1; None for no limit.
+        switching: another network for the first rounds (PCM), which reach all rows and freeze none.
     """
 
     splitting: Splitting
@@ -53,6 +56,7 @@ class FixedPoint:
     window: int | None = None
     lookahead: int | None = None
     max_rounds: int | None = None
+    switching: Switching | None = None
 
     def __post_init__(self) -> None:
         for name in ("window", "lookahead", "max_rounds"):
@@ -71,10 +75,10 @@ class FixedPoint:
         """Return X_N; see `Sampler` and `SampleResult`."""
         check_noise(process, noise)
         solve = _Solve(self, process, noise, guess or self.guess)
-        limit, pace = self.max_rounds or process.num_steps, Pace(deadline)
+        pace = Pace(deadline)
         while len(solve.live):
             rows = solve.next_rows()
-            if solve.rounds_done == limit:
+            if self.max_rounds and solve.rounds_done + len(rows.networks) > self.max_rounds:
                 return solve.result(Status.ROUND_BUDGET)
             if not pace.fits(rows.count):
                 return solve.result(Status.DEADLINE)
@@ -88,12 +92,26 @@ class FixedPoint:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of one round: steps (n, span), and which are in the window, and evaluated."""
+    """The rows of one round: steps (n, span), and which are in the window, and evaluated.
+
+    `networks` are evaluated on them, each with its share; `drafts` if one is not the base network.
+    """
 
     steps: Tensor
     valid: Tensor
     seen: Tensor
-    count: int
+    networks: tuple[tuple[Network | None, float], ...]
+    drafts: bool
+
+    @property
+    def offset(self) -> Tensor:
+        """(span,) place of each row in the window."""
+        return torch.arange(self.steps.shape[1], device=self.steps.device)
+
+    @property
+    def count(self) -> int:
+        """Network rows of this round."""
+        return int(self.seen.sum()) * len(self.networks)
 
 
 class _Solve:
@@ -104,9 +122,9 @@ class _Solve:
         self.parts, self.noise, self.guess = parts, noise, guess
         self.process = process.to(device, dtype)
         self.N = process.num_steps
-        multistep = bool((process.H != 0).any())
-        self.lookahead = None if multistep else parts.lookahead
-        whole = parts.window is None or (multistep and parts.lookahead is not None)
+        self.multistep = bool((process.H != 0).any())
+        self.lookahead = None if self.multistep else parts.lookahead
+        whole = parts.window is None or (self.multistep and parts.lookahead is not None)
         self.window = self.N if whole else min(parts.window or self.N, self.N)
         self.span = torch.arange(self.N if self.lookahead else self.window, device=device)
         self.propagate = parts.splitting.bind(self.process, noise.initial.shape[1:])
@@ -125,26 +143,34 @@ class _Solve:
         self.finite_X = self.X.clone()  # the last iterate without NaN
 
     def next_rows(self) -> _Rows:
-        """The rows of the next round."""
-        steps = self.frozen[self.live, None] + self.span
+        """The rows of the next round, and the networks that see them."""
+        switching, k = self.parts.switching, len(self.residuals)
+        networks = switching.networks(k) if switching else BASE
+        drafts = networks is not BASE
+        whole = torch.arange(self.N, device=self.X.device)
+        steps = self.frozen[self.live, None] + (whole if drafts else self.span)
         valid = steps < self.N
         steps = steps.clamp(max=self.N - 1)
-        if self.lookahead is None:
-            return _Rows(steps, valid, valid, int(valid.sum()))
-        seen = evaluated(steps, valid, self.window, self.lookahead, self.N)
-        return _Rows(steps, valid, seen, int(seen.sum()))
+        if drafts and switching:
+            stride = 1 if self.multistep else switching.stride
+            seen = evaluated(steps, valid, 0, stride, self.N)
+        elif self.lookahead is None:
+            seen = valid
+        else:
+            seen = evaluated(steps, valid, self.window, self.lookahead, self.N)
+        return _Rows(steps, valid, seen, networks, drafts)
 
     def sweep(self, denoiser: Denoiser, rows: _Rows) -> RoundInfo:
         """One round: a batched network call, the linear recurrence, acceptance, new rows."""
         live = self.live[:, None].expand_as(rows.steps)
-        target, found = self._evaluate(denoiser, live[rows.seen], rows.steps[rows.seen])
+        target, found = self._evaluate(denoiser, live, rows)
         defect = self.X.new_zeros(rows.steps.shape + self.X.shape[2:])
         defect[rows.seen] = found
         size = _largest(defect)
         # A guess may overflow or become NaN further down; it must not reach other rows.
         sound = size.isfinite()
         defect[~sound] = 0.0
-        if self.lookahead is not None and rows.count < int(rows.valid.sum()):
+        if not bool((rows.seen == rows.valid).all()):
             defect = interpolate(defect, rows.seen, rows.steps, self.process.clean_weight)
             defect[~rows.valid | ~_largest(defect).isfinite()] = 0.0
         carry = self.propagate(defect, rows.steps)  # Phi_s E_s
@@ -153,45 +179,56 @@ class _Solve:
         known = rows.seen & sound
         judged = change.masked_fill(_like(rows.valid & ~known, change), torch.inf)
         passed = self.parts.acceptance.passed(judged, defect, self.process.sigma, rows.steps)
-        leading = (passed & known).long().cumprod(dim=1).sum(dim=1)
+        leading = (passed & known & (not rows.drafts)).long().cumprod(dim=1).sum(dim=1)
 
-        if self.memory is not None:
+        if self.memory is not None and not rows.drafts:
             mixed = self.memory.mix(self.live, rows.steps, rows.valid, self.X, change)
             # The rows that become final take the plain update: that is why N rounds suffice.
-            mixed[self.span <= leading[:, None]] = 0.0
+            mixed[rows.offset <= leading[:, None]] = 0.0
             carry = carry - mixed
         # target + carry rather than X + E: a row whose parents did not change gets the very floats
         # of the step formula.
         base = self.X[live, rows.steps + 1] + defect
-        base[rows.seen] = target
+        # A draft of NaN is passed over; NaN of the base network must show.
+        written = rows.seen & sound if rows.drafts else rows.seen
+        base[written] = target[written[rows.seen]]
         self.X[live[rows.valid], rows.steps[rows.valid] + 1] = (base + carry)[rows.valid]
         return self._advance(rows, leading, size, _largest(change))
 
-    def _evaluate(self, denoiser: Denoiser, i: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """What the step formula writes for steps `s` of samples `i`, and minus what is there."""
-        process, x = self.process, self.X[i, s]
-        self.x0[i, s] = process.predict_clean(x, denoiser(x, process.timesteps[s], i), s)
-        x0, x0_previous = self.x0[i, s], self.x0[i, (s - 1).clamp(min=0)]
-        target = process.mean(x, x0, x0_previous, s) + process.noise(self.noise.steps[i, s], s)
+    def _evaluate(self, denoiser: Denoiser, live: Tensor, rows: _Rows) -> tuple[Tensor, Tensor]:
+        """What the step formula writes for the rows that are seen, and minus what is there."""
+        process, i, s = self.process, live[rows.seen], rows.steps[rows.seen]
+        x, t = self.X[i, s], process.timesteps[s]
+        clean = [
+            (process.predict_clean(x, denoiser(x, t, i, network), s), share)
+            for network, share in rows.networks
+        ]
+        self.x0[i, s] = _weighted(clean)
+        previous = self.x0[i, (s - 1).clamp(min=0)]
+        mean = _weighted([(process.mean(x, x0, previous, s), share) for x0, share in clean])
+        target = mean + process.noise(self.noise.steps[i, s], s)
         return target, target - self.X[i, s + 1]
 
     def _advance(self, rows: _Rows, leading: Tensor, size: Tensor, change: Tensor) -> RoundInfo:
         """Freeze the leading rows that passed and the row after them, whose parents are final."""
         live, height = self.live, rows.valid.sum(dim=1)
         first = self.frozen[live]
-        following = rows.seen.gather(1, leading.clamp(max=len(self.span) - 1)[:, None])[:, 0]
-        self.frozen[live] = first + (leading + following).minimum(height)
-        self.X[live] = self.guess.enter(self.X[live], first + height)
+        if not rows.drafts:
+            last = rows.steps.shape[1] - 1
+            following = rows.seen.gather(1, leading.clamp(max=last)[:, None])[:, 0]
+            self.frozen[live] = first + (leading + following).minimum(height)
+        if self.parts.switching is None:  # otherwise a draft is there already
+            self.X[live] = self.guess.enter(self.X[live], first + height)
 
-        self.rounds_done += 1
-        self.rounds[live] += 1
-        self.evals[live] += rows.seen.sum(dim=1)
+        self.rounds_done += len(rows.networks)
+        self.rounds[live] += len(rows.networks)
+        self.evals[live] += rows.seen.sum(dim=1) * len(rows.networks)
         # The first row follows from a final state: its new value has no defect at all.
-        let_pass = (self.span > 0) & (self.span < leading[:, None])
+        let_pass = (rows.offset > 0) & (rows.offset < leading[:, None])
         for score, value in ((self.residual, size), (self.correction, change)):
             score[live] = score[live].maximum(torch.where(let_pass, value, 0).amax(dim=1))
         # Only final states belong to the solution; a guess further down may overflow on its own.
-        states = (first[:, None] + 1 + self.span).clamp(max=self.N)
+        states = (first[:, None] + 1 + rows.offset).clamp(max=self.N)
         broken = ~self.X[live[:, None], states].flatten(2).isfinite().all(dim=2)
         self.finite[live] = ~(broken & (states <= self.frozen[live, None])).any(dim=1)
 
@@ -223,6 +260,12 @@ class _Solve:
             residuals=torch.stack(self.residuals).cpu(),
             status=tuple(status),
         )
+
+
+def _weighted(parts: Sequence[tuple[Tensor, float]]) -> Tensor:
+    """Sum of values times their shares; exactly the value where there is one with share 1."""
+    first, share = parts[0]
+    return sum((value * weight for value, weight in parts[1:]), start=first * share)
 
 
 def _largest(value: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,10 @@ from para_policy.samplers.fixed_point import FixedPoint
 from para_policy.samplers.guess import CleanSample, Copy, Trajectory
 from para_policy.samplers.sequential import Sequential
 from para_policy.samplers.splitting import Chord, LowRankChord, Scalar, Splitting
+from para_policy.samplers.switching import Blend, Consistency, Switching
+
+SPLITTINGS = ("identity", "x0", "chord")
+"""Linear parts for which `pcm` can be trained."""
 
 
 def sequential() -> Sequential:
@@ -123,6 +128,50 @@ def chord(
     return _ours(splitting, tolerance, window, lookahead, history, max_rounds)
 
 
+def pcm(
+    consistency: Consistency,
+    splitting: str = "chord",
+    matrices: Tensor | tuple[Tensor, Tensor] | None = None,
+    tolerance: float | None = None,
+    window: int | None = None,
+    lookahead: int | None = None,
+    history: int = 3,
+    stiffness: float = 1.0,
+    horizon: int = 1,
+    blend: Blend = "none",
+    stride: int = 1,
+    max_rounds: int | None = None,
+) -> FixedPoint:
+    """Picard Consistency Model (So et al. 2025): a fine-tuned network begins, the base network ends.
+
+    Args:
+        consistency: the fine-tuned network, from `para-policy distill`.
+        splitting: "identity" (the paper's: Picard sweeps, accepted as in `paradigms`), "x0" or
+            "chord" (accepted as in those).
+        matrices: for "chord", as there.
+        tolerance: as in the sampler of that splitting; None for its default.
+        window, lookahead: of the rounds after the switch, as for `x0`.
+        history: stored iterates of triangular Anderson acceleration after the switch; "identity" has
+            none.
+        stiffness, horizon, blend, stride: of the rounds before the switch, see `Switching`.
+        max_rounds: stop early with `Status.ROUND_BUDGET`; all network calls count.
+    """
+    switching = Switching(consistency, stiffness, horizon, blend, stride)
+    if splitting == "identity":
+        solver = paradigms(window, 0.1 if tolerance is None else tolerance, max_rounds)
+        return dataclasses.replace(solver, guess=CleanSample(), switching=switching)
+    ours = (1e-2 if tolerance is None else tolerance, window, lookahead, history, max_rounds)
+    if splitting == "x0":
+        solver = x0(*ours)
+    elif splitting == "chord":
+        if matrices is None:
+            raise InputError("splitting 'chord' needs matrices; run para-policy calibrate")
+        solver = chord(matrices, *ours)
+    else:
+        raise InputError(f"splitting is {splitting!r}; expected one of {', '.join(SPLITTINGS)}")
+    return dataclasses.replace(solver, switching=switching)
+
+
 def asd(window: int | None = 20) -> Asd:
     """Autospeculative decoding (Hu et al. 2025): exact in law, but not the sequential sample.
 
@@ -162,6 +211,7 @@ _PRESETS: dict[str, Callable[..., Sampler]] = {
     "parataa": parataa,
     "x0": x0,
     "chord": chord,
+    "pcm": pcm,
     "asd": asd,
 }
 

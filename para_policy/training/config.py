@@ -25,22 +25,27 @@ class DataConfig(BaseModel):
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0)
 
 
-class OptimisationConfig(BaseModel):
-    """AdamW with a cosine schedule, and the power-law EMA of the original project."""
+class RunConfig(BaseModel):
+    """Length and records of any training run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(ge=1)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    seed: int = 42
+    log_every: int = Field(50, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+
+
+class OptimisationConfig(RunConfig):
+    """AdamW with a cosine schedule, and the power-law EMA of the original project."""
+
     batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = Field(1e-6, ge=0)
     warmup_steps: int = Field(500, ge=0)
     ema_power: float = Field(0.75, gt=0)
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    seed: int = 42
-    log_every: int = Field(50, ge=1)
-    checkpoint_every: int = Field(1000, ge=1)
 
 
 class TrainConfig(BaseModel):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from para_policy import load_policy
 from para_policy.errors import DataError, InputError
-from para_policy.training import behaviour_cloning
+from para_policy.training import trainer
 from para_policy.training.behaviour_cloning import prepare_data, train
 from para_policy.training.config import TrainConfig
 from tests.fixtures_checkpoint import tiny_config
@@ -82,14 +82,14 @@ def test_a_run_depends_on_its_seed_alone(zarr_path: Path, tmp_path: Path) -> Non
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    step = behaviour_cloning._Run.step
+    step = trainer.Trainer.step
 
     def interrupted(self: Any, k: int) -> Any:
         if k == stop:
             raise KeyboardInterrupt
         return step(self, k)
 
-    monkeypatch.setattr(behaviour_cloning._Run, "step", interrupted)
+    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
 
 
 @pytest.mark.parametrize("stop", [3, 5])
