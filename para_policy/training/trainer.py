@@ -6,6 +6,7 @@ Randomness of step k comes from (seed, k) alone, so a resumed run repeats an uni
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,6 +113,7 @@ class Trainer:
         set_seed(task.run.seed)
         self.task, self.output = task, output
         self.metrics_file = output / "metrics.jsonl"
+        self._started, self._spent = time.monotonic(), 0.0
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=task.run.precision)
         network = task.network()
         optimizer = task.optimizer(_trained(network))
@@ -134,7 +136,13 @@ class Trainer:
 
     def log(self, step: int, loss: float) -> dict[str, float]:
         rate = float(self.schedule.get_last_lr()[0])
-        record = {"step": step, "loss": loss, "ema_loss": self._evaluate(), "learning_rate": rate}
+        record = {
+            "step": step,
+            "loss": loss,
+            "ema_loss": self._evaluate(),
+            "learning_rate": rate,
+            "seconds": round(self._spent + time.monotonic() - self._started, 1),
+        }
         if self.accelerator.is_main_process:
             with self.metrics_file.open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -164,6 +172,7 @@ class Trainer:
         lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         self.metrics_file.write_text("".join(line + "\n" for line in kept))
+        self._spent = json.loads(kept[-1])["seconds"] if kept else 0.0
         return step
 
     def refuse_existing(self) -> int:

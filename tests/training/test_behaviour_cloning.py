@@ -49,7 +49,11 @@ def config(path: Path, **training: Any) -> TrainConfig:
 
 
 def metrics(output: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    """All records, without the time that they took."""
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert all(record.pop("seconds") >= 0 for record in records)
+    return records
 
 
 def weights(output: Path) -> dict[str, list[float]]:
