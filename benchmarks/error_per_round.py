@@ -90,8 +90,9 @@ def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sam
     key = policy.process_key(options.scheduler, options.steps)
     for label, directory in _models(options.models):
         if directory is not None:
+            shapes = {name: value.shape for name, value in policy.network.named_parameters()}
             policy.consistency_models = read_consistencies(
-                directory, sha256, policy.config.noise_scheduler
+                directory, sha256, policy.config.noise_scheduler, shapes
             )
         splittings = [name for *process, name in policy.consistency_models if (*process,) == key]
         variants = ["", *filter(None, options.options.split(";"))]

@@ -135,7 +135,7 @@ class Calibration:
         """
         amplification = self.amplification(name, options)
         given = dict(options)
-        if self._is_ours(name):
+        if self._is_ours(name) or (name == "pcm" and given.get("splitting") != "identity"):
             given.setdefault("tolerance", self.tolerance)
         if "matrices" in samplers.options(name):
             given.setdefault("matrices", self.matrices)

@@ -72,7 +72,7 @@ class Denoiser:
             x, t, sample = (
                 torch.cat([v, v[-1:].expand(padding, *v.shape[1:])]) for v in (x, t, sample)
             )
-        evaluate = network or self._network
+        evaluate = self._network if network is None else network
         condition = () if self.condition is None else (self.condition[sample],)
         output = evaluate(x, t, *condition)
         if output.shape != x.shape:

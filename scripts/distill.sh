@@ -37,11 +37,11 @@ for run in "${@:-${runs[@]}}"; do
             ;;
         chord_picard)
             trajectories ddpm 100 chord 4096
-            distill chord_picard ddpm_100_chord --stride 2 --steps 1000 --objective picard
+            distill chord_picard ddpm_100_chord --stride 2 --steps 500 --objective picard
             ;;
         chord_full)
             trajectories ddpm 100 chord 4096
-            distill chord_full ddpm_100_chord --stride 2 --steps 500 --rank 0 --learning-rate 1e-4
+            distill chord_full ddpm_100_chord --stride 2 --steps 300 --rank 0 --learning-rate 1e-4
             ;;
         x0)
             trajectories ddpm 100 x0 2048
@@ -53,7 +53,7 @@ for run in "${@:-${runs[@]}}"; do
             ;;
         identity_picard)
             trajectories ddpm 100 identity 2048
-            distill identity_picard ddpm_100_identity --steps 1000 --batch-size 4 --objective picard
+            distill identity_picard ddpm_100_identity --steps 500 --batch-size 4 --objective picard
             ;;
         ddim_chord)
             trajectories ddim 16 chord 4096

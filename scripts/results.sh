@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Regenerates docs/results.md: every figure in README and docs comes from here.
 #
-#   scripts/results.sh [PART ...]     parts: bench benchmarks evaluate page; default all of them
+#   scripts/results.sh [PART ...]     parts: bench benchmarks pcm evaluate page; default all of them
 #
 # On two idle cores bench takes about 8 minutes, benchmarks 15, and evaluate an hour; when interrupted it
 # resumes. EPISODES, EPISODES_GUESS and EVALUATED (sampler names) make it longer: paradigms costs twice
-# as much as chord, parataa seven times. The checkpoint must be calibrated for ddpm 100 and ddim 16.
+# as much as chord, parataa seven times. The checkpoint must be calibrated for ddpm 100 and ddim 16. pcm
+# (half an hour) compares the models of scripts/distill.sh, which must have run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +19,11 @@ THREADS=${THREADS:-2}
 OBSERVATIONS=${OBSERVATIONS:-48}
 EPISODES=${EPISODES:-200}
 EPISODES_GUESS=${EPISODES_GUESS:-50}
+EPISODES_PCM=${EPISODES_PCM:-500}
+EPISODES_CUT=${EPISODES_CUT:-50}
 EVALUATED=${EVALUATED:-sequential,chord}
+MODELS=${MODELS:-outputs/pcm}
+PCM_OPTIONS=${PCM_OPTIONS:-blend=weights;blend=features}
 export OMP_NUM_THREADS=$THREADS
 mkdir -p "$OUT"
 
@@ -51,9 +56,9 @@ evaluate() { # NAME SAMPLERS EPISODES ARGUMENT...   bench measures latency
 
 for part in "${@:-all}"; do
     case $part in
-        all | bench | benchmarks | evaluate | page) ;;
+        all | bench | benchmarks | pcm | evaluate | page) ;;
         *)
-            echo "unknown part '$part'; expected bench, benchmarks, evaluate or page" >&2
+            echo "unknown part '$part'; expected bench, benchmarks, pcm, evaluate or page" >&2
             exit 2
             ;;
     esac
@@ -84,6 +89,35 @@ if wanted benchmarks; then
         "$BIN/python" -m benchmarks.error_bounds --checkpoint "$CHECKPOINT" --device "$DEVICE" \
             --scheduler "$kind" --steps "$steps" --cases "$cases" --threads "$THREADS" \
             --json "$OUT/error_bounds_$kind$steps.json"
+    done
+fi
+
+models() { # RUN ...   as benchmarks.error_per_round names them
+    for run in "$@"; do
+        [[ ! -d $MODELS/$run/checkpoint ]] || printf '%s=%s,' "$run" "$MODELS/$run/checkpoint"
+    done | sed 's/,$//'
+}
+
+if wanted pcm; then
+    whole="paradigms,paradigms+start,x0,chord,chord:window=none,lookahead=none"
+    measure error_per_round --threads "$THREADS" --samplers "$whole" --options "$PCM_OPTIONS" \
+        --models "$(models identity_picard identity x0 chord_picard chord_full chord)"
+    "$BIN/python" -m benchmarks.error_per_round --checkpoint "$CHECKPOINT" --device "$DEVICE" \
+        --json "$OUT/error_per_round_ddim16.json" --plot "$OUT/error_per_round_ddim16.png" \
+        --threads "$THREADS" --scheduler ddim --steps 16 --samplers "$whole" \
+        --models "$(models ddim_identity ddim_chord)"
+    bench bench_pcm "sequential,paradigms,chord,chord:window=none,lookahead=none,pcm,pcm:splitting=identity"
+    bench bench_pcm_ddim16 "sequential,paradigms,chord,pcm,pcm:splitting=identity" --scheduler ddim --steps 16
+    evaluate evaluate_pcm "sequential,pcm" "$EPISODES_PCM"
+    evaluate evaluate_pcm_guess "sequential,chord,pcm,pcm+guess" "$EPISODES_GUESS" --check-errors
+    # Approximate: cut after so many rounds, without going on to convergence.
+    cut=sequential
+    for k in 1 2 3; do
+        cut+=",pcm:horizon=9,max_rounds=$k,chord:max_rounds=$k,x0:max_rounds=$k,paradigms:max_rounds=$k"
+    done
+    evaluate evaluate_cut "$cut" "$EPISODES_CUT"
+    for k in 2 4; do
+        evaluate "evaluate_ddim$k" sequential "$EPISODES_CUT" --scheduler ddim --steps "$k"
     done
 fi
 

@@ -89,12 +89,15 @@ SOLVERS = tuple(name for name in samplers.names() if name != "asd")
 
 
 def solver(name: str, process: Process, size: int = 8, **options: Any) -> Sampler:
-    """The named sampler; `chord` gets the Jacobian of a network that ignores the state.
+    """The named sampler; `chord` and `pcm` get the Jacobian of a network that ignores the state, and
+    `pcm` a fine-tuned network that is of no use.
 
     Options that the sampler does not have are left out. Where a sampler has several tolerances,
     `tolerance` sets all of them.
     """
-    if name == "chord":
+    if name == "pcm":
+        options["consistency"] = lambda share: lambda x, *_: share * x
+    if name in ("chord", "pcm"):
         options["matrices"] = process.B[:, None, None] * torch.eye(size, dtype=torch.float64)
     if name == "parataa" and "tolerance" in options:
         options["relative_tolerance"] = options["tolerance"]

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, InputError
 from para_policy.formats.files import read_tensors, replace, summarise
 from para_policy.policies.consistency import Change, PicardConsistencyModel
 
@@ -34,11 +34,11 @@ class _Facts(BaseModel):
     format_version: int
     weights_sha256: str
     noise_scheduler: dict[str, Any]
-    scheduler: str
-    steps: int
-    splitting: str
-    rounds: int
-    stride: int
+    scheduler: str = Field(min_length=1)
+    steps: int = Field(ge=1)
+    splitting: Literal["identity", "x0", "chord"]
+    rounds: int = Field(ge=1)
+    stride: int = Field(ge=1)
 
 
 def folder(checkpoint: str | Path) -> Path:
@@ -57,7 +57,11 @@ def save_consistency(
     weights_sha256: str,
     noise_scheduler: Mapping[str, Any],
 ) -> Path:
-    """Write the weights, half precision (they only make a guess), and return the path."""
+    """Write the weights, half precision (they only make a guess), and return the path.
+
+    Raises:
+        CheckpointError: if half precision cannot hold them; nothing is written.
+    """
     path = Path(directory) / file_name(model.scheduler, model.steps, model.splitting)
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = _Facts(
@@ -76,20 +80,32 @@ def save_consistency(
         else:
             tensors[name] = change
     half = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
+    broken = [name for name, value in half.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"PCM weights hold NaN, infinity or values beyond half precision in {broken[:3]}; "
+            "train with a smaller learning rate"
+        )
     replace(path, lambda file: save_file(half, file, {"pcm": facts.model_dump_json()}))
     return path
 
 
 def read_consistencies(
-    directory: str | Path, weights_sha256: str, noise_scheduler: Mapping[str, Any]
+    directory: str | Path,
+    weights_sha256: str,
+    noise_scheduler: Mapping[str, Any],
+    shapes: Mapping[str, Sequence[int]],
 ) -> dict[tuple[str, int, str], PicardConsistencyModel]:
     """Read all PCM weights of a checkpoint, by scheduler, step count and splitting.
 
+    Args:
+        shapes: of the base weights.
+
     Raises:
-        CheckpointError: for a file that is broken, or was trained on other weights or another noise
-            schedule.
+        CheckpointError: for a file that is broken, was trained on other weights or another noise
+            schedule, or does not fit the network; or for two files for the same solve.
     """
-    found = {}
+    found: dict[tuple[str, int, str], PicardConsistencyModel] = {}
     for path in sorted(Path(directory).glob("*.safetensors")):
         facts = _facts(path)
         for what, given, expected in (
@@ -100,23 +116,32 @@ def read_consistencies(
                 raise CheckpointError(
                     f"'{path}' was trained on other {what} ({given}, here {expected}); {_AGAIN}"
                 )
-        if min(facts.rounds, facts.stride) < 1:
-            raise CheckpointError(
-                f"'{path}': rounds {facts.rounds} and stride {facts.stride} must be at least 1; {_AGAIN}"
-            )
         key = (facts.scheduler, facts.steps, facts.splitting)
-        found[key] = PicardConsistencyModel(
+        if path.name != file_name(*key):
+            raise CheckpointError(
+                f"'{path}' was trained for {key}; it must be named {file_name(*key)}, "
+                "so that there is one file for each solve"
+            )
+        model = PicardConsistencyModel(
             *key,
             facts.rounds,
             facts.stride,
             _changes(path),
             hashlib.sha256(path.read_bytes()).hexdigest(),
         )
+        try:
+            model.check(shapes)
+        except InputError as error:
+            raise CheckpointError(f"'{path}': {error}; {_AGAIN}") from error
+        found[key] = model
     return found
 
 
 def _facts(path: Path) -> _Facts:
-    read_tensors(path)  # whole and finite?
+    try:
+        read_tensors(path)  # whole and finite?
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {_AGAIN}") from error
     try:
         with safe_open(path, "pt") as file:
             content = json.loads((file.metadata() or {})["pcm"])
@@ -137,6 +162,13 @@ def _facts(path: Path) -> _Facts:
 def _changes(path: Path) -> dict[str, Change]:
     tensors = read_tensors(path)
     changes: dict[str, Change] = {}
+    alone = [
+        name
+        for name in tensors
+        if name.endswith(_DOWN) and name[: -len(_DOWN)] + _UP not in tensors
+    ]
+    if alone:
+        raise CheckpointError(f"'{path}': {alone[0]!r} has no {_UP!r} factor; {_AGAIN}")
     for name, value in tensors.items():
         if name.endswith(_UP):
             weight = name.removesuffix(_UP)

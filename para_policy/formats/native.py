@@ -62,7 +62,8 @@ def load_policy(
         path: directory with `config.json`, `model.safetensors` and `normalizer.safetensors`, and
             optionally `calibration/`.
         device: where the network runs, such as "cpu" or "cuda:0".
-        calibrated: read `calibration/` and PCM weights; False ignores them, to measure anew.
+        calibrated: read `calibration/` and the PCM weights beside it; False ignores them, to
+            measure anew.
         consistency: directory of PCM weights; None for `<path>_pcm`, if there is one.
 
     Raises:
@@ -80,23 +81,23 @@ def load_policy(
         raise CheckpointError(
             f"'{directory / MODEL_FILE}' does not fit config.json: {error}"
         ) from error
-    if not calibrated:
-        return policy
-    calibrations = read_calibrations(
-        directory,
-        checkpoint_hash(directory),
-        config.noise_scheduler,
-        condition_dim=config.condition_dim,
-        sample_dim=config.horizon * config.action_dim,
-    )
-    policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
-    policy.latencies = read_latencies(directory)
-    trained = folder(directory) if consistency is None else Path(consistency)
-    if consistency is not None and not trained.is_dir():
-        raise CheckpointError(f"no PCM weights at '{trained}': expected a directory")
-    policy.consistency_models = read_consistencies(
-        trained, checkpoint_hash(directory), config.noise_scheduler
-    )
+    sha256, schedule = checkpoint_hash(directory), config.noise_scheduler
+    if calibrated:
+        calibrations = read_calibrations(
+            directory,
+            sha256,
+            schedule,
+            condition_dim=config.condition_dim,
+            sample_dim=config.horizon * config.action_dim,
+        )
+        policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
+        policy.latencies = read_latencies(directory)
+    if consistency is not None and not Path(consistency).is_dir():
+        raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
+    if calibrated or consistency is not None:
+        shapes = {name: value.shape for name, value in policy.network.named_parameters()}
+        trained = folder(directory) if consistency is None else Path(consistency)
+        policy.consistency_models = read_consistencies(trained, sha256, schedule, shapes)
     return policy
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -15,6 +15,9 @@ from para_policy.errors import InputError
 
 Change = Tensor | tuple[Tensor, Tensor]
 """Change of a weight: as it is, or the factors (out, rank) and (rank, in) of a low-rank update."""
+
+_KEPT = 8
+"""Shares whose merged weights are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,20 +40,34 @@ class PicardConsistencyModel:
     changes: Mapping[str, Change]
     sha256: str = ""
 
+    def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Raise InputError unless all changes fit a network with weights of these shapes."""
+        for name, change in self.changes.items():
+            if name not in shapes:
+                raise InputError(f"PCM changes {name!r}, which the network does not have")
+            shape = tuple(shapes[name])
+            found: Any
+            if isinstance(change, tuple):
+                found = [tuple(factor.shape) for factor in change]
+                rank = change[0].shape[-1]
+                expected: Any = [(*shape[:1], rank), (rank, math.prod(shape[1:]))]
+            else:
+                found, expected = tuple(change.shape), shape
+            if found != expected:
+                raise InputError(f"PCM changes {name!r} by {found}; the network needs {expected}")
+
     def bind(self, network: nn.Module) -> Consistency:
         """Put the changes on the base network; raises InputError if they do not fit it."""
+        self.check({name: value.shape for name, value in network.named_parameters()})
         return Consistency(self, network)
 
-    def to(self, device: torch.device) -> dict[str, Tensor]:
-        """The whole change of each weight on `device`."""
-        moved = {}
-        for name, change in self.changes.items():
-            if isinstance(change, tuple):
-                up, down = (factor.to(device, torch.float32) for factor in change)
-                moved[name] = up @ down
-            else:
-                moved[name] = change.to(device, torch.float32)
-        return moved
+    def whole(self, name: str, like: Tensor) -> Tensor:
+        """The change of one weight, in its shape and on its device."""
+        change = self.changes[name]
+        if isinstance(change, tuple):
+            up, down = (factor.to(like) for factor in change)
+            return (up @ down).reshape(like.shape)
+        return change.to(like)
 
 
 class Consistency:
@@ -62,23 +79,16 @@ class Consistency:
 
     def __init__(self, model: PicardConsistencyModel, network: nn.Module) -> None:
         self.model, self._network = model, network
-        parameters = dict(network.named_parameters())
-        device = next(network.parameters()).device
-        self._changes = {}
-        for name, change in model.to(device).items():
-            if name not in parameters or parameters[name].numel() != change.numel():
-                held = tuple(parameters[name].shape) if name in parameters else None
-                raise InputError(
-                    f"PCM changes {name!r} {tuple(change.shape)}; the network has {held}: "
-                    "it was trained for another network"
-                )
-            self._changes[name] = change.reshape(parameters[name].shape)
+        self._base = dict(network.named_parameters())
+        self._changes = {name: model.whole(name, self._base[name]) for name in model.changes}
         self._merged: dict[float, Network] = {}
 
     def __call__(self, share: float) -> Network:
         if share == 0.0:
             return self._network
         if share not in self._merged:
+            if len(self._merged) == _KEPT:  # a long schedule must not fill the memory
+                self._merged.clear()
             base = dict(self._network.named_parameters())
             weights = {name: base[name] + share * change for name, change in self._changes.items()}
 

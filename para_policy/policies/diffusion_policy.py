@@ -119,7 +119,7 @@ class DiffusionPolicy:
         anytime: bool,
     ) -> Sampler:
         calibration = self._calibration(scheduler, steps)
-        if name == "pcm":
+        if name == "pcm" and "consistency" not in options:
             options = {**self._trained(options, scheduler, steps), **options}
         if calibration is not None:
             if name == "auto":
@@ -263,7 +263,9 @@ class DiffusionPolicy:
     ) -> Sampler:
         """A sampler by name; chord matrices are prepared once, not for every chunk."""
         calibration = self._calibration(scheduler, steps)
-        key = (name, scheduler, steps, anytime, id(calibration), torch.get_num_threads())
+        model = self.consistency_models.get((*self.process_key(scheduler, steps), "chord"))
+        made_from = (id(calibration), id(model))
+        key = (name, scheduler, steps, anytime, *made_from, torch.get_num_threads())
         if key not in self._samplers:
             self._samplers[key] = self._make(name, scheduler, steps, {}, anytime=anytime)
         return self._samplers[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 
 from para_policy.errors import InputError
 
@@ -27,6 +27,9 @@ def check_optional_count(name: str, value: int | None, most: int | None = None) 
 def check_number(name: str, value: float, *, zero_allowed: bool = True) -> None:
     """Raise InputError unless `value` is a finite number, at least 0 or above it."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and (value > 0 or (zero_allowed and value == 0))):
+    # Not math.isfinite: it cannot take an integer that no float can hold.
+    if not (
+        number and abs(value) <= sys.float_info.max and (value > 0 or (zero_allowed and value == 0))
+    ):
         limit = "of at least 0" if zero_allowed else "above 0"
         raise InputError(f"{name} is {value!r}; expected a finite number {limit}")

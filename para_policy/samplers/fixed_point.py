@@ -80,11 +80,11 @@ class FixedPoint:
             rows = solve.next_rows()
             if self.max_rounds and solve.rounds_done + len(rows.networks) > self.max_rounds:
                 return solve.result(Status.ROUND_BUDGET)
-            if not pace.fits(rows.count):
+            if not pace.fits(rows.count, len(rows.networks)):
                 return solve.result(Status.DEADLINE)
             pace.start()
             info = solve.sweep(denoiser, rows)
-            pace.stop(rows.count)
+            pace.stop(rows.count, len(rows.networks))
             if callback is not None:
                 callback(info)
         return solve.result(Status.CONVERGED)
@@ -110,8 +110,8 @@ class _Rows:
 
     @property
     def count(self) -> int:
-        """Network rows of this round."""
-        return int(self.seen.sum()) * len(self.networks)
+        """Rows of each network call of this round."""
+        return int(self.seen.sum())
 
 
 class _Solve:
@@ -203,7 +203,9 @@ class _Solve:
             (process.predict_clean(x, denoiser(x, t, i, network), s), share)
             for network, share in rows.networks
         ]
-        self.x0[i, s] = _weighted(clean)
+        made = _weighted(clean)
+        # A draft of NaN must not live on as the prediction before a row.
+        self.x0[i, s] = torch.where(made.isfinite(), made, 0.0) if rows.drafts else made
         previous = self.x0[i, (s - 1).clamp(min=0)]
         mean = _weighted([(process.mean(x, x0, previous, s), share) for x0, share in clean])
         target = mean + process.noise(self.noise.steps[i, s], s)

@@ -20,20 +20,20 @@ class Pace:
         self._ratio = 1.0
         self._started = 0.0
 
-    def fits(self, rows: int) -> bool:
-        """True if a round with `rows` rows ends in time. The first round always fits: without it there
-        is no answer at all."""
+    def fits(self, rows: int, calls: int = 1) -> bool:
+        """True if a round of `calls` network calls with `rows` rows each ends in time. The first round
+        always fits: without it there is no answer at all."""
         if self._deadline is None or self._slowest == 0.0:
             return True
         table = self._deadline.latency
         expected = self._slowest if table is None else self._ratio * table.predict(rows)
-        return time.monotonic() + expected <= self._deadline.at
+        return time.monotonic() + calls * expected <= self._deadline.at
 
     def start(self) -> None:
         self._started = time.monotonic()
 
-    def stop(self, rows: int) -> None:
-        taken = time.monotonic() - self._started
+    def stop(self, rows: int, calls: int = 1) -> None:
+        taken = (time.monotonic() - self._started) / calls
         self._slowest = max(self._slowest, taken)
         if self._deadline is not None and self._deadline.latency is not None:
             self._ratio = max(self._ratio, taken / self._deadline.latency.predict(rows))

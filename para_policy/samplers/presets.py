@@ -158,6 +158,8 @@ def pcm(
     """
     switching = Switching(consistency, stiffness, horizon, blend, stride)
     if splitting == "identity":
+        if lookahead is not None:
+            raise InputError(f"lookahead is {lookahead}; splitting 'identity' has none")
         solver = paradigms(window, 0.1 if tolerance is None else tolerance, max_rounds)
         return dataclasses.replace(solver, guess=CleanSample(), switching=switching)
     ours = (1e-2 if tolerance is None else tolerance, window, lookahead, history, max_rounds)

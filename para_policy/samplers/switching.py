@@ -16,6 +16,8 @@ Consistency = Callable[[float], Network]
 """`consistency(share)` is the network with `share` of the fine-tuning in its weights: with 1 the
 fine-tuned network, with 0 the base network."""
 
+_LONGEST = 1000
+
 
 @dataclass(frozen=True)
 class Switching:
@@ -44,8 +46,13 @@ class Switching:
     stride: int = 1
 
     def __post_init__(self) -> None:
-        check_number("stiffness", self.stiffness, zero_allowed=False)
         check_count("horizon", self.horizon)
+        check_number("stiffness", self.stiffness, zero_allowed=False)
+        if self.horizon > _LONGEST * self.stiffness:
+            raise InputError(
+                f"horizon is {self.horizon}: with stiffness {self.stiffness} the switch hardly ever "
+                f"comes; expected at most {_LONGEST} rounds, horizon / stiffness"
+            )
         check_count("stride", self.stride)
         if self.blend not in get_args(Blend):
             raise InputError(
