@@ -32,7 +32,7 @@ class RunConfig(BaseModel):
 
     steps: int = Field(ge=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
-    seed: int = 42
+    seed: int = Field(42, ge=0, lt=2**32)
     log_every: int = Field(50, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
 

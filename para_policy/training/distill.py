@@ -53,15 +53,17 @@ class DistillConfig(RunConfig):
         objective: "picard" (base iterates) or "own"; see above.
         rank: of the low-rank update of each layer (PCM-LoRA); 0 fine-tunes all weights.
         stride: the sweep evaluates every so-many-th row and interpolates the defects between.
+        facts: what the trajectories say about themselves; filled in by `distill`.
     """
 
     data: Path
+    facts: dict[str, Any] = Field(default_factory=dict)
     objective: Literal["picard", "own"] = "own"
     rank: int = Field(16, ge=0)
     stride: int = Field(1, ge=1)
     steps: int = Field(2000, ge=1)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     warmup_steps: int = Field(50, ge=0)
     ema_decay: float = Field(0.999, gt=0, lt=1)
     log_every: int = Field(50, ge=1)
@@ -133,31 +135,27 @@ class _Distillation:
     """A `trainer.Task`."""
 
     def __init__(self, policy: DiffusionPolicy, weights_sha256: str, config: DistillConfig) -> None:
-        self.config = self.run = config
         self.data = Trajectories(config.data)
         self.facts = self.data.facts
-        self.sha256 = weights_sha256
-        for what, given, expected in (
-            ("weights", self.facts["weights_sha256"], weights_sha256),
-            ("noise_scheduler", self.facts["noise_scheduler"], policy.config.noise_scheduler),
-        ):
-            if given != expected:
-                raise DataError(
-                    f"'{config.data}' was made with other {what} ({given}, here {expected}); "
-                    "run para-policy trajectories again"
-                )
-        self.policy = policy
+        self.config = self.run = config.model_copy(update={"facts": self.facts})
+        self.policy, self.sha256 = policy, weights_sha256
+        self._check("weights_sha256", weights_sha256)
+        self._check("noise_scheduler", policy.config.noise_scheduler)
         problem = Problem.of(
             policy, self.facts["scheduler"], self.facts["steps"], self.facts["splitting"]
         )
-        if bool((problem.process.H != 0).any()):
-            raise DataError("PCM is not trained for multistep schedulers; use ddpm or ddim")
+        self._check("calibration", problem.digest)
         self.process = problem.process.to("cpu", torch.float32)
         self.propagate = problem.splitting.bind(
             self.process, (policy.config.horizon, policy.config.action_dim)
         )
         held_out = min(_HELD_OUT, len(self.data) // 4)
         self.size = len(self.data) - held_out
+        if not held_out:
+            raise DataError(
+                f"'{config.data}' holds {len(self.data)} trajectories; a quarter is held out, so at "
+                "least 4 are needed: make more"
+            )
         if self.size < config.batch_size:
             raise DataError(
                 f"{self.size} trajectories do not fill one batch of {config.batch_size}; "
@@ -169,6 +167,13 @@ class _Distillation:
             f"{self.facts['rounds']} rounds, EMA weights"
         )
         self._distance = self._mean_distance()
+
+    def _check(self, what: str, expected: Any) -> None:
+        if self.facts[what] != expected:
+            raise DataError(
+                f"'{self.config.data}' was made with other {what.removesuffix('_sha256')} "
+                f"({self.facts[what]}, here {expected}); run para-policy trajectories again"
+            )
 
     def network(self) -> nn.Module:
         network = copy.deepcopy(self.policy.network)
@@ -198,7 +203,7 @@ class _Distillation:
             ).mean()
         k = step % iterates.shape[1]  # uniform, and every k alike
         after = self._sweep(network, noise, condition, iterates[:, k], accelerator)
-        return _distance(after, solution).mean() / self._distance[k].sqrt()
+        return _distance(after, solution).mean() / (self._distance[k] + _NEARLY_SOLVED**2).sqrt()
 
     def evaluation_loss(self, network: nn.Module, accelerator: Accelerator) -> float:
         left = []
@@ -207,7 +212,8 @@ class _Distillation:
             X = iterates[:, 0]
             for _ in range(iterates.shape[1]):
                 X = self._sweep(network, noise, condition, X, accelerator)
-            left.append(_distance(X, solution) / _distance(iterates[:, 0], solution))
+            before = _distance(iterates[:, 0], solution) + _NEARLY_SOLVED**2
+            left.append(_distance(X, solution) / before)
         return torch.cat(left).mean().item()
 
     def export(self, network: nn.Module, directory: Path) -> None:

@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from para_policy.command_line import progress_bars
+from para_policy.command_line import check_output_folder, progress_bars
 from para_policy.errors import InputError
 from para_policy.training.config import RunConfig
 from para_policy.training.curves import plot_curves
@@ -180,7 +180,7 @@ class Trainer:
             raise InputError(
                 f"'{self.output}' already holds a run; pass --resume or another --output"
             )
-        self.output.mkdir(parents=True, exist_ok=True)
+        check_output_folder(self.output)
         (self.output / "config.json").write_text(self.task.config.model_dump_json(indent=2) + "\n")
         self.metrics_file.unlink(missing_ok=True)  # of a run that never reached a checkpoint
         return 0

@@ -7,7 +7,9 @@ stored, `Noise.from_seeds` draws it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import zarr
 from torch import Tensor
 
 from para_policy.calibration import CalibratedSampler, Calibration
-from para_policy.command_line import progress_bars
+from para_policy.command_line import check_output_folder, progress_bars
 from para_policy.denoiser import Denoiser
 from para_policy.errors import DataError, InputError
 from para_policy.noise import Noise
@@ -112,7 +114,21 @@ class Problem:
         if rounds > 1:
             sweeps = FixedPoint(self.splitting, DefectBelow(0.0), guess, max_rounds=rounds - 1)
             sweeps(denoiser, self.process, noise, callback=keep)
+        found += [found[-1]] * (rounds - len(found))  # solved before
         return torch.stack(found, dim=1)
+
+    @property
+    def digest(self) -> str:
+        """Of what the iterates depend on besides the weights: the calibration."""
+        if self.calibration is None:
+            return "none"
+        matrices = self.calibration.matrices
+        parts = [
+            *(matrices if isinstance(matrices, tuple) else (matrices,)),
+            self.calibration.guess.weight,
+            self.calibration.guess.bias,
+        ]
+        return _digest(part.cpu().numpy() for part in parts)
 
 
 def generate(
@@ -131,10 +147,20 @@ def generate(
         weights_sha256: of the policy, to which the store is bound.
 
     Raises:
-        InputError: if `path` holds something else, or trajectories of other settings or weights.
+        InputError: if `path` cannot be written, or holds something else, or trajectories of other
+            settings, observations, weights or calibration; or for a multistep scheduler.
+        DataError: if the policy returns NaN or infinity.
     """
     problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
     kind, N = policy.process_key(settings.scheduler, settings.steps)
+    if bool((problem.process.H != 0).any()):
+        raise InputError(f"PCM is not trained for the multistep scheduler {kind}; use ddpm or ddim")
+    if settings.rounds > N + 1:
+        raise InputError(
+            f"rounds is {settings.rounds}; {N} steps are solved after {N}, so at most {N + 1} iterates"
+        )
+    if not len(next(iter(observations.values()))):
+        raise InputError("there are no observations to start from; expected at least one")
     facts = {
         "format_version": FORMAT_VERSION,
         "weights_sha256": weights_sha256,
@@ -144,6 +170,8 @@ def generate(
         "splitting": settings.splitting,
         "rounds": settings.rounds,
         "count": settings.count,
+        "calibration": problem.digest,
+        "observations": _digest(np.asarray(observations[name]) for name in policy.config.inputs),
     }
     shape = (policy.config.horizon, policy.config.action_dim)
     group = _open(Path(path), facts, shape, policy.config.condition_dim)
@@ -158,6 +186,8 @@ def generate(
             denoiser = policy.denoiser(chosen)
             assert denoiser.condition is not None
             solution = Sequential()(denoiser, problem.process, noise).trajectory
+            if not solution.isfinite().all():
+                raise DataError("the policy returns NaN or infinity; it must not be used")
             rows = {
                 "seed": torch.tensor(list(seeds)),
                 "condition": denoiser.condition,
@@ -168,6 +198,7 @@ def generate(
                 _array(group, name)[part] = values.cpu().numpy()
             group.attrs["finished"] = part.stop
             progress.update(bar, completed=part.stop)
+    Trajectories(path)  # whole?
     return Path(path)
 
 
@@ -200,6 +231,15 @@ class Trajectories:
             )
         if held != {count}:
             raise DataError(f"'{self.path}' is broken: arrays of lengths {held}, count {count}")
+        for name in _ARRAYS:
+            array = _array(self._group, name)
+            # zarr reads a chunk that is not there as zeros.
+            if _finished(self._group) == count and array.nchunks_initialized < array.nchunks:
+                missing = array.nchunks - array.nchunks_initialized
+                raise DataError(
+                    f"'{self.path}' is broken: {missing} of {array.nchunks} chunks of {name} are "
+                    "missing; delete it and run para-policy trajectories again"
+                )
         if _finished(self._group) < count:
             raise DataError(
                 f"'{self.path}' holds {_finished(self._group)} of {count} trajectories; "
@@ -211,9 +251,15 @@ class Trajectories:
 
     def batch(self, indices: Tensor) -> tuple[Noise, Tensor, Tensor, Tensor]:
         """Noise, conditions (b, C), iterates (b, K, N + 1, *shape) and solutions (b, N + 1, *shape)."""
-        seed, condition, iterates, solution = (
-            np.asarray(_array(self._group, name).oindex[indices.numpy()]) for name in _ARRAYS
-        )
+        try:
+            seed, condition, iterates, solution = (
+                np.asarray(_array(self._group, name).oindex[indices.numpy()]) for name in _ARRAYS
+            )
+        except Exception as error:  # whatever the codec raises
+            raise DataError(
+                f"'{self.path}' cannot be decoded ({error}); delete it and run para-policy "
+                "trajectories again"
+            ) from error
         noise = Noise.from_seeds(seed.tolist(), solution.shape[2:], int(self.facts["steps"]))
         return (
             noise,
@@ -231,16 +277,22 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
     if path.exists():
         try:
             group = zarr.open_group(path, mode="r+")
-        except (FileNotFoundError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(f"'{path}' exists and holds no trajectories; give another") from error
         held = {key: group.attrs.get(key) for key in facts}
         differing = [key for key in facts if held[key] != facts[key]]
+        if held["format_version"] is None:
+            raise InputError(f"'{path}' exists and holds no trajectories; give another")
         if differing:
             what = ", ".join(f"{key} ({held[key]}, asked for {facts[key]})" for key in differing)
             raise InputError(f"'{path}' holds trajectories with another {what}; give another path")
         return group
+    # Whole or not at all: a group without its attributes could not be gone on with.
+    unfinished = path.with_name(f".{path.name}.tmp")
+    check_output_folder(path.parent)
+    shutil.rmtree(unfinished, ignore_errors=True)
     count, rounds, N = facts["count"], facts["rounds"], facts["steps"]
-    group = zarr.create_group(path)
+    group = zarr.create_group(unfinished)
     states = (N + 1, *shape)
     for name, tail, dtype in (
         ("seed", (), "int64"),
@@ -252,7 +304,15 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
             name, shape=(count, *tail), chunks=(min(_CHUNK, count), *tail), dtype=dtype
         )
     group.attrs.update({**facts, "finished": 0})
-    return group
+    unfinished.rename(path)
+    return zarr.open_group(path, mode="r+")
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -200,7 +200,7 @@ def test_a_number_beyond_all_floats_is_refused(name: str) -> None:
 
 def test_a_schedule_that_hardly_falls_is_refused() -> None:
     with pytest.raises(
-        InputError, match="horizon is 2: with stiffness 0.001 .*at most 1000 rounds"
+        InputError, match=r"horizon is 2: with stiffness 0.001 .*at most 1000 rounds"
     ):
         Switching(always(WRONG), stiffness=1e-3, horizon=2)
 
