@@ -151,11 +151,7 @@ class DiffusionPolicy:
                 f"{splitting!r} (there: {available}); run para-policy distill"
             )
         model = self.consistency_models[key]
-        return {
-            "consistency": model.bind(self.network),
-            "horizon": model.rounds,
-            "stride": model.stride,
-        }
+        return {"consistency": model.bind(self.network), "stride": model.stride}
 
     def process_key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
         """Kind of the scheduler and number of steps, with what None stands for filled in."""

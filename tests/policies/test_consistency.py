@@ -287,7 +287,7 @@ def test_the_file_says_how_it_is_used_and_options_say_more(policy: DiffusionPoli
         return found
 
     usual = switching()
-    assert (usual.horizon, usual.stride) == (5, 4)
+    assert (usual.horizon, usual.stride) == (1, 4)
     assert usual.consistency.model is policy.consistency_models["ddim", 8, "x0"]  # type: ignore[attr-defined]
     own = switching(horizon=2, stride=1, stiffness=0.5, blend="features")
     assert (own.horizon, own.stride, own.stiffness, own.blend) == (2, 1, 0.5, "features")
@@ -451,10 +451,10 @@ def test_new_pcm_weights_count_before_they_are_first_used(policy: DiffusionPolic
 
 def test_other_pcm_weights_replace_those_before(policy: DiffusionPolicy) -> None:
     obs = random_observations(2)
-    trained(policy, "chord", rounds=1).sample(obs, sampler="pcm", seed=[0, 1], **DDIM)
-    trained(policy, "chord", rounds=6)
+    trained(policy, "chord", stride=1).sample(obs, sampler="pcm", seed=[0, 1], **DDIM)
+    trained(policy, "chord", stride=4)
     named, made = (
-        policy.sample(obs, sampler=sampler, seed=[0, 1], **DDIM).stats.rounds
+        policy.sample(obs, sampler=sampler, seed=[0, 1], **DDIM).stats.evals
         for sampler in ("pcm", policy.sampler("pcm", **DDIM))
     )
     np.testing.assert_array_equal(named, made)
