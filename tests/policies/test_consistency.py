@@ -524,7 +524,7 @@ def test_bad_choices_are_named(text: str, message: str) -> None:
 
 def test_a_choice_makes_the_sampler_of_the_policy(policy: DiffusionPolicy) -> None:
     trained(policy, "identity", rounds=3)
-    text = "pcm:splitting=identity,blend=weights"
+    text = "pcm:splitting=identity,blend=weights,horizon=3"
     for made in (Choice.parse(text), Variant.parse(f"{text}+guess")):
         switching = engine(made.make(policy, "ddim", 8)).switching
         assert switching is not None
