@@ -202,10 +202,12 @@ def rows(document: Document) -> list[list[str]]:
 
 
 def figure(document: Document) -> Figure:
-    """Median error after each round, one line per sampler."""
+    """Median error after each round, one line per sampler; of `pcm` only without options."""
     drawing, axes = plots.new_figure()
     dashes = itertools.cycle(("-", "--", ":", "-."))
     for label, entry in document["samplers"].items():
+        if label.startswith("pcm") and "=" in label:
+            continue
         median = np.maximum(entry["error"]["p50"][:ROUNDS], 1e-7)
         axes.plot(
             np.arange(1, len(median) + 1),

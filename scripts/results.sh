@@ -19,11 +19,11 @@ THREADS=${THREADS:-2}
 OBSERVATIONS=${OBSERVATIONS:-48}
 EPISODES=${EPISODES:-200}
 EPISODES_GUESS=${EPISODES_GUESS:-50}
-EPISODES_PCM=${EPISODES_PCM:-500}
-EPISODES_CUT=${EPISODES_CUT:-50}
+EPISODES_PCM=${EPISODES_PCM:-200}
+EPISODES_CUT=${EPISODES_CUT:-20}
 EVALUATED=${EVALUATED:-sequential,chord}
 MODELS=${MODELS:-outputs/pcm}
-PCM_OPTIONS=${PCM_OPTIONS:-blend=weights;blend=features}
+PCM_OPTIONS=${PCM_OPTIONS:-horizon=2;horizon=2,blend=weights;horizon=2,blend=features}
 export OMP_NUM_THREADS=$THREADS
 mkdir -p "$OUT"
 
@@ -104,12 +104,12 @@ if wanted pcm; then
         --models "$(models identity_picard identity x0 chord_picard chord_full chord)"
     "$BIN/python" -m benchmarks.error_per_round --checkpoint "$CHECKPOINT" --device "$DEVICE" \
         --json "$OUT/error_per_round_ddim16.json" --plot "$OUT/error_per_round_ddim16.png" \
-        --threads "$THREADS" --scheduler ddim --steps 16 --samplers "$whole" \
+        --threads "$THREADS" --scheduler ddim --steps 16 --samplers "$whole" --options "$PCM_OPTIONS" \
         --models "$(models ddim_identity ddim_chord)"
     bench bench_pcm "sequential,paradigms,chord,chord:window=none,lookahead=none,pcm,pcm:splitting=identity"
     bench bench_pcm_ddim16 "sequential,paradigms,chord,pcm,pcm:splitting=identity" --scheduler ddim --steps 16
     evaluate evaluate_pcm "sequential,pcm" "$EPISODES_PCM"
-    evaluate evaluate_pcm_guess "sequential,chord,pcm,pcm+guess" "$EPISODES_GUESS" --check-errors
+    evaluate evaluate_pcm_guess "sequential,chord,pcm,pcm+guess" "$EPISODES_CUT" --check-errors
     # Approximate: cut after so many rounds, without going on to convergence.
     cut=sequential
     for k in 1 2 3; do
