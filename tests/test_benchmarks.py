@@ -14,6 +14,7 @@ import torch
 from benchmarks import (
     common,
     error_bounds,
+    error_per_round,
     latency_vs_batch,
     parataa_options,
     pareto,
@@ -23,7 +24,9 @@ from benchmarks import (
 from para_policy import samplers
 from para_policy.calibration import mean_jacobian
 from para_policy.errors import InputError
-from para_policy.formats.native import save_observations
+from para_policy.formats.consistency import save_consistency
+from para_policy.formats.native import checkpoint_hash, read_config, save_observations
+from para_policy.policies.consistency import PicardConsistencyModel
 from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 
 
@@ -188,3 +191,39 @@ def test_command_lines_end_bad_input_with_one_line(
     assert end.value.code == 2
     assert "unknown sampler 'magic'" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
+
+
+def test_error_per_round_follows_each_sampler_and_each_pcm(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    model = PicardConsistencyModel("ddim", 8, "x0", 1, 2, {"final_conv.1.bias": torch.ones(2)})
+    schedule = read_config(checkpoint).noise_scheduler
+    save_consistency(tmp_path / "mine", model, checkpoint_hash(checkpoint), schedule)
+    options: dict[str, Any] = {"scheduler": "ddim", "steps": 8, "observations": 3}
+    document = run(
+        error_per_round,
+        checkpoint,
+        tmp_path,
+        samplers="paradigms,x0:tolerance=1e-3",
+        models=f"mine={tmp_path / 'mine'}",
+        options="horizon=2,blend=features",
+        **options,
+    )
+    pcm, blended = "pcm mine x0", "pcm mine x0 horizon=2,blend=features"
+    assert list(document["samplers"]) == ["paradigms", "x0:tolerance=1e-3", pcm, blended]
+    for entry in document["samplers"].values():
+        assert entry["converged_rate"] == 1
+        assert entry["final_p95"] <= 2e-2
+        assert entry["error"]["p95"][-1] <= 2e-2
+    # Features: two calls in the second round, and one more round of drafting.
+    rounds = {name: entry["rounds_mean"] for name, entry in document["samplers"].items()}
+    assert rounds[blended] > rounds[pcm] >= 2
+    assert len(error_per_round.rows(document)) == 4
+
+
+@pytest.mark.parametrize("models", ["mine", "=outputs", "mine=nowhere"])
+def test_error_per_round_names_models_that_are_not_there(
+    checkpoint: Path, tmp_path: Path, models: str
+) -> None:
+    with pytest.raises(InputError, match="expected LABEL=DIRECTORY"):
+        run(error_per_round, checkpoint, tmp_path, samplers="x0", models=models, observations=1)
