@@ -106,8 +106,8 @@ if wanted pcm; then
         --json "$OUT/error_per_round_ddim16.json" --plot "$OUT/error_per_round_ddim16.png" \
         --threads "$THREADS" --scheduler ddim --steps 16 --samplers "$whole" --options "$PCM_OPTIONS" \
         --models "$(models ddim_identity ddim_chord)"
-    bench bench_pcm "sequential,paradigms,chord,chord:window=none,lookahead=none,pcm,pcm:splitting=identity"
-    bench bench_pcm_ddim16 "sequential,paradigms,chord,pcm,pcm:splitting=identity" --scheduler ddim --steps 16
+    bench bench_pcm "sequential,paradigms,chord,chord:window=none,lookahead=none,pcm,pcm:splitting=identity,window=20"
+    bench bench_pcm_ddim16 "sequential,paradigms,chord,pcm,pcm:splitting=identity,window=20" --scheduler ddim --steps 16
     evaluate evaluate_pcm "sequential,pcm" "$EPISODES_PCM"
     evaluate evaluate_pcm_guess "sequential,chord,pcm,pcm+guess" "$EPISODES_CUT" --check-errors
     # Approximate: cut after so many rounds, without going on to convergence.

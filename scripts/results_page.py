@@ -228,13 +228,14 @@ def _cost(metrics: Path) -> list[str]:
     """A row of COST."""
     config = json.loads((metrics.parent / "config.json").read_text())
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    seconds = records[-1].get("seconds")
     return [
         metrics.parent.name,
         config["objective"],
         str(config["rank"] or "all weights"),
         str(Trajectories(config["data"]).facts["count"]),
         str(records[-1]["step"]),
-        f"{records[-1]['seconds'] / 60:.0f}",
+        "not recorded" if seconds is None else f"{seconds / 60:.0f}",
         f"{records[0]['ema_loss']:.2g}",
         f"{records[-1]['ema_loss']:.2g}",
     ]
