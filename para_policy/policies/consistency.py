@@ -89,8 +89,9 @@ class Consistency:
         if share not in self._merged:
             if len(self._merged) == _KEPT:  # a long schedule must not fill the memory
                 self._merged.clear()
-            base = dict(self._network.named_parameters())
-            weights = {name: base[name] + share * change for name, change in self._changes.items()}
+            weights = {
+                name: self._base[name] + share * change for name, change in self._changes.items()
+            }
 
             def network(*inputs: Any) -> Tensor:
                 output: Tensor = functional_call(self._network, weights, inputs)
