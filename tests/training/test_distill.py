@@ -137,7 +137,9 @@ def test_a_sweep_is_a_drafting_round_of_pcm(
     denoiser = policy.denoiser(random_observations(8))
     noise = Noise.from_seeds(range(8), (16, 2), STEPS)
     found: list[Tensor] = []
-    policy.sampler("pcm", scheduler=kind, steps=STEPS, splitting=splitting, max_rounds=ROUNDS)(
+    policy.sampler(
+        "pcm", scheduler=kind, steps=STEPS, splitting=splitting, horizon=ROUNDS, max_rounds=ROUNDS
+    )(
         denoiser,
         policy.process(kind, STEPS),
         noise,
@@ -285,7 +287,9 @@ def test_the_exported_file_makes_pcm_leave_the_error_that_training_saw(
     held_out = torch.arange(COUNT - COUNT // 4, COUNT)
     noise, _, iterates, solution = Trajectories(data).batch(held_out)
     observations = {n: v[held_out.numpy() % 5] for n, v in random_observations(5).items()}
-    sampler = policy.sampler("pcm", steps=STEPS, splitting=splitting, max_rounds=ROUNDS)
+    sampler = policy.sampler(
+        "pcm", steps=STEPS, splitting=splitting, horizon=ROUNDS, max_rounds=ROUNDS
+    )
     result = sampler(policy.denoiser(observations), policy.process(None, STEPS), noise)
     left = (result.trajectory - solution).square().flatten(1).mean(dim=1)
     start = (iterates[:, 0] - solution).square().flatten(1).mean(dim=1)
@@ -606,7 +610,7 @@ def errors(policy: DiffusionPolicy, model: PicardConsistencyModel) -> list[float
     noise = Noise.from_seeds(range(128), (4, 2), model.steps)
     solution = Sequential()(denoiser, process, noise).trajectory
     sampler = policy.sampler(
-        "pcm", scheduler=key[0], steps=key[1], splitting=key[2], max_rounds=ROUNDS
+        "pcm", scheduler=key[0], steps=key[1], splitting=key[2], horizon=ROUNDS, max_rounds=ROUNDS
     )
     found: list[float] = []
     sampler(
