@@ -18,7 +18,7 @@ def plot_curves(metrics_file: Path, output: Path, evaluation_name: str) -> None:
         steps, [r["loss"] for r in records], color="tab:gray", alpha=0.6, label="training batches"
     )
     axes.plot(steps, [r["ema_loss"] for r in records], color="tab:blue", label=evaluation_name)
-    axes.set(xlabel="optimiser step", ylabel="mean squared error", yscale="log")
+    axes.set(xlabel="optimiser step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.savefig(output, dpi=130)
