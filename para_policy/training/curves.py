@@ -20,5 +20,5 @@ def plot_curves(metrics_file: Path, output: Path, evaluation_name: str) -> None:
     axes.plot(steps, [r["ema_loss"] for r in records], color="tab:blue", label=evaluation_name)
     axes.set(xlabel="optimiser step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(output, dpi=130)
