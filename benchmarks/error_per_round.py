@@ -14,15 +14,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
-from para_policy import Noise
+from para_policy import Noise, load_policy
 from para_policy.choice import Choice, split_samplers
 from para_policy.command_line import progress_bars
 from para_policy.errors import InputError
-from para_policy.formats.consistency import read_consistencies
-from para_policy.formats.native import checkpoint_hash
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.samplers import Guess, RoundInfo, Sampler, Sequential
-from sim import plots
+from sim import plots, tables
 
 ROUNDS = 12
 """Rounds in the table."""
@@ -86,14 +84,11 @@ def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sam
         choice = Choice.parse(text.removesuffix("+start"))
         made = choice.make(policy, options.scheduler, options.steps)
         yield text, made, text.endswith("+start")
-    sha256 = checkpoint_hash(options.checkpoint)
     key = policy.process_key(options.scheduler, options.steps)
     for label, directory in _models(options.models):
         if directory is not None:
-            shapes = {name: value.shape for name, value in policy.network.named_parameters()}
-            policy.consistency_models = read_consistencies(
-                directory, sha256, policy.config.noise_scheduler, shapes
-            )
+            trained = load_policy(options.checkpoint, consistency=directory)
+            policy.consistency_models = trained.consistency_models
         splittings = [name for *process, name in policy.consistency_models if (*process,) == key]
         variants = ["", *filter(None, options.options.split(";"))]
         for splitting, more in itertools.product(splittings, variants):
@@ -224,15 +219,10 @@ def figure(document: Document) -> Figure:
     return drawing
 
 
-def main_table(document: Document) -> str:
-    """The table as text, for the terminal."""
-    return "\n".join("  ".join(row) for row in (COLUMNS, *rows(document)))
-
-
 def measured(options: Settings) -> dict[str, Any]:
     """`measure`, with the table on the terminal."""
     document = measure(options)
-    print(main_table(document))
+    print(tables.markdown(COLUMNS, rows(document)))
     return document
 
 

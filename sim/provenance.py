@@ -15,7 +15,6 @@ import torch
 from para_policy.device import cpu_name
 from para_policy.formats.calibration import LATENCY_FILE
 from para_policy.policies.diffusion_policy import DiffusionPolicy
-from para_policy.schedulers import scheduler_kind
 from sim.batches import Settings
 
 PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
@@ -23,11 +22,12 @@ PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
 
 def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, Any]:
     """Everything that an episode depends on, besides its sampler and seed."""
+    kind, steps = policy.process_key(settings.scheduler, settings.steps)
     return {
         "checkpoint": str(settings.checkpoint),
         "checkpoint_sha256": directory_hash(settings.checkpoint),
-        "scheduler": settings.scheduler or scheduler_kind(policy.config.noise_scheduler),
-        "steps": policy.process(settings.scheduler, settings.steps).num_steps,
+        "scheduler": kind,
+        "steps": steps,
         "device": settings.device,
         "check_errors": settings.check_errors,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,7 @@ from torch import Tensor
 from para_policy.errors import CheckpointError, InputError
 from para_policy.formats.files import read_tensors, replace, summarise
 from para_policy.policies.consistency import Change, PicardConsistencyModel
+from para_policy.samplers import SplittingName
 
 FORMAT_VERSION = 1
 _UP, _DOWN = ".up", ".down"
@@ -36,7 +37,7 @@ class _Facts(BaseModel):
     noise_scheduler: dict[str, Any]
     scheduler: str = Field(min_length=1)
     steps: int = Field(ge=1)
-    splitting: Literal["identity", "x0", "chord"]
+    splitting: SplittingName
     rounds: int = Field(ge=1)
     stride: int = Field(ge=1)
 
@@ -107,6 +108,10 @@ def read_consistencies(
     """
     found: dict[tuple[str, int, str], PicardConsistencyModel] = {}
     for path in sorted(Path(directory).glob("*.safetensors")):
+        try:
+            tensors = read_tensors(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {_AGAIN}") from error
         facts = _facts(path)
         for what, given, expected in (
             ("weights", facts.weights_sha256, weights_sha256),
@@ -126,7 +131,7 @@ def read_consistencies(
             *key,
             facts.rounds,
             facts.stride,
-            _changes(path),
+            _changes(path, tensors),
             hashlib.sha256(path.read_bytes()).hexdigest(),
         )
         try:
@@ -138,10 +143,6 @@ def read_consistencies(
 
 
 def _facts(path: Path) -> _Facts:
-    try:
-        read_tensors(path)  # whole and finite?
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}; {_AGAIN}") from error
     try:
         with safe_open(path, "pt") as file:
             content = json.loads((file.metadata() or {})["pcm"])
@@ -159,8 +160,7 @@ def _facts(path: Path) -> _Facts:
         ) from error
 
 
-def _changes(path: Path) -> dict[str, Change]:
-    tensors = read_tensors(path)
+def _changes(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Change]:
     changes: dict[str, Change] = {}
     alone = [
         name

@@ -258,9 +258,9 @@ class DiffusionPolicy:
         self, name: str, scheduler: str | None, steps: int | None, *, anytime: bool
     ) -> Sampler:
         """A sampler by name; chord matrices are prepared once, not for every chunk."""
-        calibration = self._calibration(scheduler, steps)
-        model = self.consistency_models.get((*self.process_key(scheduler, steps), "chord"))
-        made_from = (id(calibration), id(model))
+        process = self.process_key(scheduler, steps)
+        model = self.consistency_models.get((*process, "chord"))
+        made_from = (id(self.calibrations.get(process)), id(model))
         key = (name, scheduler, steps, anytime, *made_from, torch.get_num_threads())
         if key not in self._samplers:
             self._samplers[key] = self._make(name, scheduler, steps, {}, anytime=anytime)

@@ -17,6 +17,7 @@ from para_policy.samplers.guess import Copy as Copy
 from para_policy.samplers.guess import Guess as Guess
 from para_policy.samplers.guess import Trajectory as Trajectory
 from para_policy.samplers.presets import SPLITTINGS as SPLITTINGS
+from para_policy.samplers.presets import SplittingName as SplittingName
 from para_policy.samplers.presets import get as get
 from para_policy.samplers.presets import names as names
 from para_policy.samplers.presets import options as options

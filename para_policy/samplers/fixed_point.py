@@ -94,24 +94,17 @@ class FixedPoint:
 class _Rows:
     """The rows of one round: steps (n, span), and which are in the window, and evaluated.
 
+    `offset` (span,) is the place of each row in the window, `count` the rows of each network call.
     `networks` are evaluated on them, each with its share; `drafts` if one is not the base network.
     """
 
+    offset: Tensor
     steps: Tensor
     valid: Tensor
     seen: Tensor
+    count: int
     networks: tuple[tuple[Network | None, float], ...]
     drafts: bool
-
-    @property
-    def offset(self) -> Tensor:
-        """(span,) place of each row in the window."""
-        return torch.arange(self.steps.shape[1], device=self.steps.device)
-
-    @property
-    def count(self) -> int:
-        """Rows of each network call of this round."""
-        return int(self.seen.sum())
 
 
 class _Solve:
@@ -126,7 +119,8 @@ class _Solve:
         self.lookahead = None if self.multistep else parts.lookahead
         whole = parts.window is None or (self.multistep and parts.lookahead is not None)
         self.window = self.N if whole else min(parts.window or self.N, self.N)
-        self.span = torch.arange(self.N if self.lookahead else self.window, device=device)
+        self.places = torch.arange(self.N, device=device)
+        self.span = self.places[: self.N if self.lookahead else self.window]
         self.propagate = parts.splitting.bind(self.process, noise.initial.shape[1:])
         self.memory = parts.acceleration.memory() if parts.acceleration else None
         self.X, first = guess.start(self.process, noise)
@@ -147,8 +141,8 @@ class _Solve:
         switching, k = self.parts.switching, len(self.residuals)
         networks = switching.networks(k) if switching else BASE
         drafts = networks is not BASE
-        whole = torch.arange(self.N, device=self.X.device)
-        steps = self.frozen[self.live, None] + (whole if drafts else self.span)
+        offset = self.places if drafts else self.span
+        steps = self.frozen[self.live, None] + offset
         valid = steps < self.N
         steps = steps.clamp(max=self.N - 1)
         if drafts and switching:
@@ -158,7 +152,7 @@ class _Solve:
             seen = valid
         else:
             seen = evaluated(steps, valid, self.window, self.lookahead, self.N)
-        return _Rows(steps, valid, seen, networks, drafts)
+        return _Rows(offset, steps, valid, seen, int(seen.sum()), networks, drafts)
 
     def sweep(self, denoiser: Denoiser, rows: _Rows) -> RoundInfo:
         """One round: a batched network call, the linear recurrence, acceptance, new rows."""
@@ -170,7 +164,7 @@ class _Solve:
         # A guess may overflow or become NaN further down; it must not reach other rows.
         sound = size.isfinite()
         defect[~sound] = 0.0
-        if not bool((rows.seen == rows.valid).all()):
+        if rows.seen is not rows.valid and rows.count < int(rows.valid.sum()):
             defect = interpolate(defect, rows.seen, rows.steps, self.process.clean_weight)
             defect[~rows.valid | ~_largest(defect).isfinite()] = 0.0
         carry = self.propagate(defect, rows.steps)  # Phi_s E_s

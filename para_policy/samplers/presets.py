@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -21,7 +21,8 @@ from para_policy.samplers.sequential import Sequential
 from para_policy.samplers.splitting import Chord, LowRankChord, Scalar, Splitting
 from para_policy.samplers.switching import Blend, Consistency, Switching
 
-SPLITTINGS = ("identity", "x0", "chord")
+SplittingName = Literal["identity", "x0", "chord"]
+SPLITTINGS: tuple[SplittingName, ...] = get_args(SplittingName)
 """Linear parts for which `pcm` can be trained."""
 
 

@@ -14,6 +14,7 @@ counts as much as one that is far off.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -166,7 +167,6 @@ class _Distillation:
             f"{held_out} held-out trajectories, share of the squared error left after "
             f"{self.facts['rounds']} rounds, EMA weights"
         )
-        self._distance = self._mean_distance()
 
     def _check(self, what: str, expected: Any) -> None:
         if self.facts[what] != expected:
@@ -203,7 +203,9 @@ class _Distillation:
             ).mean()
         k = step % iterates.shape[1]  # uniform, and every k alike
         after = self._sweep(network, noise, condition, iterates[:, k], accelerator)
-        return _distance(after, solution).mean() / (self._distance[k] + _NEARLY_SOLVED**2).sqrt()
+        return (
+            _distance(after, solution).mean() / (self._mean_distance[k] + _NEARLY_SOLVED**2).sqrt()
+        )
 
     def evaluation_loss(self, network: nn.Module, accelerator: Accelerator) -> float:
         left = []
@@ -269,6 +271,7 @@ class _Distillation:
             evaluate, self.process, self.propagate, noise, condition, X, self.config.stride
         )
 
+    @functools.cached_property
     def _mean_distance(self) -> Tensor:
         """(K,) mean squared distance of the base model's iterates to the fixed point."""
         found = []

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from para_policy import load_policy
 from para_policy.errors import DataError, InputError
-from para_policy.training import trainer
 from para_policy.training.behaviour_cloning import prepare_data, train
 from para_policy.training.config import TrainConfig
 from tests.fixtures_checkpoint import tiny_config
 from tests.training.demonstrations import REPOSITORY, circles, write_group
+from tests.training.interruption import interrupt_at
 
 
 def content(path: Path, **training: Any) -> dict[str, Any]:
@@ -83,17 +83,6 @@ def test_a_run_depends_on_its_seed_alone(zarr_path: Path, tmp_path: Path) -> Non
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
     assert weights(tmp_path / "a") != weights(tmp_path / "c")
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    step = trainer.Trainer.step
-
-    def interrupted(self: Any, k: int) -> Any:
-        if k == stop:
-            raise KeyboardInterrupt
-        return step(self, k)
-
-    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
 
 
 @pytest.mark.parametrize("stop", [3, 5])

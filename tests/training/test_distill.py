@@ -29,12 +29,12 @@ from para_policy.samplers import Chord, Scalar, Sequential
 from para_policy.training import distill, low_rank, trainer, trajectories
 from para_policy.training.trajectories import Settings, Trajectories
 from tests.fixtures_checkpoint import (
-    calibrate_tiny_checkpoint,
     random_observations,
     save_tiny_checkpoint,
 )
 from tests.problems import Mixture, Rational, problem, scheduler
 from tests.problems import network as exact
+from tests.training.interruption import interrupt_at
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -47,20 +47,6 @@ Store = Callable[..., Path]
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than most of these runs."""
     monkeypatch.setattr(trainer, "plot_curves", lambda *arguments: None)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny one of 20 steps, calibrated for 8 steps of DDPM and DDIM."""
-    directory = save_tiny_checkpoint(tmp_path_factory.mktemp("distill") / "tiny", 20)
-    for kind in ("ddpm", "ddim"):
-        calibrate_tiny_checkpoint(directory, kind, STEPS)
-    return directory
-
-
-@pytest.fixture
-def policy(checkpoint: Path) -> DiffusionPolicy:
-    return load_policy(checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -325,17 +311,6 @@ def test_the_exported_file_is_the_averaged_network_in_half_precision(
         low_rank.adapt(trained, rank)
     trained.load_state_dict(raw)
     assert (trained(*inputs) - averaged[-1]).abs().max() > 5 * error.abs().max()
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
-    step = trainer.Trainer.step
-
-    def interrupted(self: Any, k: int) -> Any:
-        if k == stop:
-            raise KeyboardInterrupt
-        return step(self, k)
-
-    monkeypatch.setattr(trainer.Trainer, "step", interrupted)
 
 
 @pytest.mark.parametrize(("objective", "rank", "stop"), [("own", 4, 5), ("picard", 0, 3)])

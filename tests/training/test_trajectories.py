@@ -26,9 +26,7 @@ from para_policy.samplers import CleanSample, Sequential
 from para_policy.training import trajectories
 from para_policy.training.trajectories import Settings, Trajectories
 from tests.fixtures_checkpoint import (
-    calibrate_tiny_checkpoint,
     random_observations,
-    save_tiny_checkpoint,
     tiny_config,
 )
 from tests.training.demonstrations import circles, write_group
@@ -44,20 +42,6 @@ SOLVES = [
     ("ddpm", "identity"),
     ("ddim", "chord"),
 ]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny one of 20 steps, calibrated for 8 steps of DDPM and DDIM."""
-    directory = save_tiny_checkpoint(tmp_path_factory.mktemp("trajectories") / "tiny", 20)
-    for scheduler in ("ddpm", "ddim"):
-        calibrate_tiny_checkpoint(directory, scheduler, STEPS)
-    return directory
-
-
-@pytest.fixture
-def policy(checkpoint: Path) -> DiffusionPolicy:
-    return load_policy(checkpoint)
 
 
 @pytest.fixture(scope="module")
