@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from para_policy import DiffusionPolicy, load_policy
@@ -23,9 +20,9 @@ from para_policy.errors import CheckpointError, InputError
 from para_policy.formats.calibration import read_latencies, save_calibration, save_latency
 from para_policy.formats.native import checkpoint_hash
 from tests.fixtures_checkpoint import random_observations, save_tiny_checkpoint, tiny_config
+from tests.formats.damage import edit
 
 STEPS, SAMPLE, CONDITION = 8, 32, 36
-Facts = dict[str, Any]
 
 
 @pytest.fixture
@@ -110,27 +107,6 @@ def test_the_factors_of_a_large_jacobian_come_back_too(checkpoint: Path) -> None
     obs, options = random_observations(2), {"scheduler": "ddim", "steps": STEPS, "seed": [0, 1]}
     result = policy.sample(obs, sampler="chord", **options)
     np.testing.assert_allclose(result.sample, policy.sample(obs, **options).sample, atol=0.05)
-
-
-def edit(
-    tensors: Callable[[dict[str, Tensor]], object] | None = None,
-    facts: Callable[[Facts], object] | None = None,
-    metadata: Callable[[Facts], dict[str, str] | None] | None = None,
-) -> Callable[[Path], None]:
-    """Write the file again with other tensors, facts or metadata."""
-
-    def damage(path: Path) -> None:
-        content = load_file(path)
-        with safe_open(path, "pt") as file:
-            known = json.loads(file.metadata()["calibration"])
-        if tensors is not None:
-            tensors(content)
-        if facts is not None:
-            facts(known)
-        written = {"calibration": json.dumps(known)} if metadata is None else metadata(known)
-        save_file(content, path, written)
-
-    return damage
 
 
 def fact(**changes: Any) -> Callable[[Path], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -16,8 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from para_policy import load_policy
@@ -27,12 +25,11 @@ from para_policy.formats.consistency import folder, read_consistencies, save_con
 from para_policy.formats.native import checkpoint_hash
 from para_policy.policies.consistency import Change, PicardConsistencyModel
 from tests.fixtures_checkpoint import save_tiny_checkpoint, tiny_config
+from tests.formats.damage import Damage, edit
 
 SCHEDULE = tiny_config(20).noise_scheduler
 FACTORS, WHOLE = "final_conv.0.block.0.weight", "final_conv.1.bias"
 AGAIN = "distill again, or delete"
-Damage = Callable[[Path], None]
-Facts = dict[str, Any]
 
 
 @pytest.fixture
@@ -197,28 +194,6 @@ def test_an_explicit_folder_must_be_there(checkpoint: Path, tmp_path: Path, crea
 def test_the_training_output_is_read_in_place(checkpoint: Path, tmp_path: Path) -> None:
     path = save(checkpoint, model(), tmp_path / "run" / "deep" / "checkpoint")
     assert load_policy(checkpoint, consistency=path.parent).consistency_models
-
-
-def edit(
-    tensors: Callable[[dict[str, Tensor]], object] | None = None,
-    facts: Callable[[Facts], object] | None = None,
-    metadata: Callable[[Facts], dict[str, str] | None] | None = None,
-) -> Damage:
-    """Write the file again with other tensors, facts or metadata."""
-
-    def damage(path: Path) -> None:
-        content = load_file(path)
-        with safe_open(path, "pt") as file:
-            known = json.loads(file.metadata()["pcm"])
-        if tensors is not None:
-            tensors(content)
-        if facts is not None:
-            facts(known)
-        save_file(
-            content, path, {"pcm": json.dumps(known)} if metadata is None else metadata(known)
-        )
-
-    return damage
 
 
 def fact(**changed: Any) -> Damage:
