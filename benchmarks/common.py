@@ -17,7 +17,8 @@ from para_policy import bench, load_policy
 from para_policy.command_line import check_output_file, run, write_text
 from para_policy.device import set_threads
 from para_policy.errors import InputError
-from para_policy.formats.native import checkpoint_hash, read_observations
+from para_policy.formats.native import checkpoint_hash
+from para_policy.formats.observations import read_observations
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from sim import plots
 
@@ -77,7 +78,7 @@ def load(options: Common) -> Subject:
     """
     set_threads(options.threads)
     policy = load_policy(options.checkpoint, device=options.device)
-    return Subject(policy, read_observations(options.checkpoint))
+    return Subject(policy, read_observations(options.checkpoint, policy.config))
 
 
 def circumstances(options: Common, policy: DiffusionPolicy) -> dict[str, Any]:

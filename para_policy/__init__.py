@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from para_policy import samplers as samplers
+    from para_policy.acceleration import accelerate as accelerate
+    from para_policy.acceleration import sample as sample
     from para_policy.denoiser import Denoiser as Denoiser
-    from para_policy.formats.native import load_policy as load_policy
+    from para_policy.formats.load import load_policy as load_policy
     from para_policy.noise import Noise as Noise
     from para_policy.policies.diffusion_policy import DiffusionPolicy as DiffusionPolicy
     from para_policy.process import Process as Process
@@ -22,10 +24,21 @@ _HOMES = {
     "DiffusionPolicy": "para_policy.policies.diffusion_policy",
     "Noise": "para_policy.noise",
     "Process": "para_policy.process",
-    "load_policy": "para_policy.formats.native",
+    "accelerate": "para_policy.acceleration",
+    "load_policy": "para_policy.formats.load",
+    "sample": "para_policy.acceleration",
 }
 
-__all__ = ["Denoiser", "DiffusionPolicy", "Noise", "Process", "load_policy", "samplers"]
+__all__ = [
+    "Denoiser",
+    "DiffusionPolicy",
+    "Noise",
+    "Process",
+    "accelerate",
+    "load_policy",
+    "sample",
+    "samplers",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,14 @@ from torch import Tensor
 from para_policy.errors import InputError
 
 Network = Callable[..., Tensor]
+"""`network(x, t)` or, with a condition, `network(x, t, condition)`.
+
+A network may have a method `bind(condition)` that does the work that depends on the condition only,
+and returns a `BoundNetwork`.
+"""
+
+BoundNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`bound(x, t, sample)`: row m belongs to the condition of `sample[m]`."""
 
 
 class Denoiser:
@@ -47,6 +55,7 @@ class Denoiser:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; expected an integer of at least 1")
         self._network = network
+        self._bound: dict[int, tuple[Network, BoundNetwork]] = {}
         self.condition = condition
         self._pad_to, self._pad_from = pad_to, pad_from
         self.rounds = 0
@@ -72,11 +81,24 @@ class Denoiser:
             x, t, sample = (
                 torch.cat([v, v[-1:].expand(padding, *v.shape[1:])]) for v in (x, t, sample)
             )
-        evaluate = self._network if network is None else network
-        condition = () if self.condition is None else (self.condition[sample],)
-        output = evaluate(x, t, *condition)
+        output = self._bind(self._network if network is None else network)(x, t, sample)
         if output.shape != x.shape:
             raise InputError(
                 f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
             )
         return output[:rows]
+
+    def _bind(self, network: Network) -> BoundNetwork:
+        key = id(network)  # a callable need not be hashable
+        if key not in self._bound:
+            self._bound[key] = network, _bind(network, self.condition)
+        return self._bound[key][1]
+
+
+def _bind(network: Network, condition: Tensor | None) -> BoundNetwork:
+    if condition is None:
+        return lambda x, t, sample: network(x, t)
+    bind: Callable[[Tensor], BoundNetwork] | None = getattr(network, "bind", None)
+    if bind is not None:
+        return bind(condition)
+    return lambda x, t, sample: network(x, t, condition[sample])

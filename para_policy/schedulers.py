@@ -33,7 +33,7 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
         kind: "ddpm", "ddim" or "dpmsolver++" to use the same noise schedule with another sampler.
 
     Raises:
-        InputError: for an unknown class, kind or key.
+        InputError: for an unknown class, kind or key, or values that make no noise schedule.
     """
     trained = SCHEDULERS[scheduler_kind(config)]
     known = set(inspect.signature(trained.__init__).parameters) - {"self"}
@@ -46,7 +46,7 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
     # option that was passed by position, such as the number of training steps.
     given = {key: value for key, value in config.items() if not key.startswith("_")}
     if kind is None:
-        return trained(**given)
+        return _construct(trained, given)
     if kind not in SCHEDULERS:
         raise InputError(f"unknown scheduler {kind!r}; expected one of {sorted(SCHEDULERS)}")
     target = SCHEDULERS[kind]
@@ -56,7 +56,25 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
         options.setdefault("lambda_min_clipped", _LAMBDA_MIN_COSINE)
     if target is not trained:
         options.pop("variance_type", None)
-    return target(**options)
+    return _construct(target, options)
+
+
+def _construct(scheduler: type[Any], options: Mapping[str, Any]) -> Scheduler:
+    try:
+        built: Scheduler = scheduler(**options)
+    # diffusers does not check its options: what it raises depends on where they fail.
+    except Exception as error:
+        raise InputError(
+            f"{scheduler.__name__} cannot be made from {dict(options)} "
+            f"({type(error).__name__}: {error}); correct the noise schedule"
+        ) from error
+    alpha_bar = built.alphas_cumprod
+    if not ((alpha_bar >= 0) & (alpha_bar <= 1)).all():
+        raise InputError(
+            f"{scheduler.__name__} with {dict(options)} has betas that are no noise schedule; "
+            "expected values in [0, 1]"
+        )
+    return built
 
 
 def scheduler_kind(config: Mapping[str, Any]) -> str:

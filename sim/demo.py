@@ -22,7 +22,7 @@ from rich.table import Table
 from para_policy import bench, load_policy
 from para_policy.command_line import check_output_folder, progress_bars, run, write_text
 from para_policy.errors import InputError
-from para_policy.formats.native import read_observations
+from para_policy.formats.observations import read_observations
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from sim.env import CONTROL_DT, MAX_STEPS
 from sim.episode import Episode
@@ -80,7 +80,7 @@ def demo(arguments: Arguments, console: Console) -> None:
         raise InputError(f"--episodes is {arguments.episodes}; expected at least 1")
     check_output_folder(arguments.output)
     policy = load_policy(arguments.checkpoint)
-    observations = read_observations(arguments.checkpoint)
+    observations = read_observations(arguments.checkpoint, policy.config)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     console.print(
         f"[bold]{arguments.checkpoint}[/bold] drives PushT: pusht_sim, policy_node and "

@@ -14,7 +14,7 @@ from para_policy.formats.calibration import save_calibration
 from para_policy.formats.native import checkpoint_hash, save_checkpoint
 from para_policy.policies.config import PolicyConfig, UnetConfig
 from para_policy.policies.diffusion_policy import build_network
-from para_policy.policies.normalizer import MinMaxNormalizer
+from para_policy.policies.normalizer import LinearNormalizer
 
 
 def tiny_config(train_timesteps: int = 100) -> PolicyConfig:
@@ -41,9 +41,9 @@ def save_tiny_checkpoint(directory: str | Path, train_timesteps: int = 100, seed
     network = build_network(config)
     board = np.array([[0.0] * 16, [512.0] * 16], dtype=np.float32)
     normalizers = {
-        "environment_state": MinMaxNormalizer.fit(board),
-        "agent_pos": MinMaxNormalizer.fit(board[:, :2]),
-        "action": MinMaxNormalizer.fit(board[:, :2]),
+        "environment_state": LinearNormalizer.fit(board),
+        "agent_pos": LinearNormalizer.fit(board[:, :2]),
+        "action": LinearNormalizer.fit(board[:, :2]),
     }
     save_checkpoint(directory, config, network.state_dict(), normalizers)
     return Path(directory)

@@ -25,7 +25,8 @@ from para_policy import samplers
 from para_policy.calibration import mean_jacobian
 from para_policy.errors import InputError
 from para_policy.formats.consistency import save_consistency
-from para_policy.formats.native import checkpoint_hash, read_config, save_observations
+from para_policy.formats.native import checkpoint_hash, read_config
+from para_policy.formats.observations import save_observations
 from para_policy.policies.consistency import PicardConsistencyModel
 from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 

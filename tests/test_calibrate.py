@@ -19,7 +19,7 @@ from para_policy.calibration import CalibratedSampler
 from para_policy.cli import main
 from para_policy.device import device_description
 from para_policy.errors import InputError
-from para_policy.formats.native import save_observations
+from para_policy.formats.observations import save_observations
 from tests.fixtures_checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.training.demonstrations import circles, write_group
 

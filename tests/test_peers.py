@@ -12,7 +12,8 @@ from diffusers import DDPMParallelScheduler, DDPMScheduler
 
 from para_policy import Denoiser, Noise, load_policy, peers, samplers
 from para_policy.errors import InputError
-from para_policy.formats.native import read_observations
+from para_policy.formats.native import read_config
+from para_policy.formats.observations import read_observations
 from tests.fixtures_checkpoint import tiny_config
 from tests.problems import Mixture, Problem, network, problem, scheduler
 
@@ -118,7 +119,7 @@ def test_what_diffusers_cannot_do_is_refused(make: Callable[[], object], message
 
 def test_the_shipped_policy_agrees_with_diffusers() -> None:
     policy = load_policy(CHECKPOINT)
-    observations = read_observations(CHECKPOINT)
+    observations = read_observations(CHECKPOINT, read_config(CHECKPOINT))
     config = policy.config.noise_scheduler
     for index in range(2):
         obs = {name: values[index] for name, values in observations.items()}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -15,11 +19,14 @@ from torch import Tensor
 from para_policy.errors import CheckpointError
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
     """Read a safetensors file.
 
+    Args:
+        finite: refuse NaN and infinite values.
+
     Raises:
-        CheckpointError: if it is missing, truncated, or holds NaN or infinite values.
+        CheckpointError: if it is missing or truncated, or holds such values.
     """
     if not path.is_file():
         raise CheckpointError(f"'{path}' is missing from the checkpoint")
@@ -30,9 +37,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"'{path}' is truncated or no safetensors file ({error}); copy the checkpoint again"
         ) from error
     broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-    if broken:
+    if finite and broken:
         raise CheckpointError(f"'{path}' holds NaN or infinite values in {broken[:3]}")
     return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        CheckpointError: if it is missing, no JSON, or holds something else.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"'{path}' is missing from the checkpoint")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not a JSON object")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file, which calibrations and results are bound to."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -45,6 +74,7 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
 def summarise(error: ValidationError, root: str = "configuration") -> str:
     """One line that names every wrong key of a pydantic error; `root` names the whole."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or root}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc']) or root}: {item['msg']}, "
+        f"got {reprlib.repr(item['input'])}"
         for item in error.errors()
     )

@@ -2,103 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+import math
 from pathlib import Path
 
-import numpy as np
-import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from para_policy.errors import CheckpointError
-from para_policy.formats.calibration import read_calibrations, read_latencies
-from para_policy.formats.consistency import folder, read_consistencies
-from para_policy.formats.files import read_tensors, replace, summarise
-from para_policy.policies.config import PolicyConfig
-from para_policy.policies.diffusion_policy import DiffusionPolicy
-from para_policy.policies.normalizer import MinMaxNormalizer
+from para_policy.formats.checkpoint import Checkpoint, match
+from para_policy.formats.files import read_json, read_tensors, replace, sha256, summarise
+from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
+from para_policy.policies.diffusion_policy import state_shapes
+from para_policy.policies.normalizer import LinearNormalizer
 
-FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 NORMALIZER_FILE = "normalizer.safetensors"
-OBSERVATIONS_FILE = "observations.safetensors"
 
 
 def save_checkpoint(
     directory: str | Path,
     config: PolicyConfig,
     model_state: dict[str, Tensor],
-    normalizers: dict[str, MinMaxNormalizer],
+    normalizers: dict[str, LinearNormalizer],
 ) -> None:
     """Write a native checkpoint; each file appears whole or not at all."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     statistics = {
-        f"{name}.{key}": value.contiguous()
+        f"{name}.{key}": value.cpu().clone()  # one tensor may serve two features
         for name, normalizer in normalizers.items()
         for key, value in (("scale", normalizer.scale), ("offset", normalizer.offset))
     }
-    model = {key: value.detach().cpu().float().contiguous() for key, value in model_state.items()}
+    model = {key: _stored(value) for key, value in model_state.items()}
     replace(directory / MODEL_FILE, lambda path: save_file(model, path))
     replace(directory / NORMALIZER_FILE, lambda path: save_file(statistics, path))
     text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
     replace(directory / CONFIG_FILE, lambda path: path.write_text(text))
 
 
-def load_policy(
-    path: str | Path,
-    device: str | torch.device = "cpu",
-    *,
-    calibrated: bool = True,
-    consistency: str | Path | None = None,
-) -> DiffusionPolicy:
-    """Load a policy from a native checkpoint directory.
+def _stored(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.float() if value.is_floating_point() else value
 
-    Args:
-        path: directory with `config.json`, `model.safetensors` and `normalizer.safetensors`, and
-            optionally `calibration/`.
-        device: where the network runs, such as "cpu" or "cuda:0".
-        calibrated: read `calibration/` and the PCM weights beside it; False ignores them, to
-            measure anew.
-        consistency: directory of PCM weights; None for `<path>_pcm`, if there is one.
+
+def read_native(directory: str | Path) -> Checkpoint:
+    """Read a native checkpoint.
 
     Raises:
-        CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
-            calibration or PCM weights were made for other weights.
-        InputError: if the device does not exist.
+        CheckpointError: if a file is missing or truncated, or does not fit the configuration.
     """
-    directory = Path(path)
+    directory = Path(directory)
     config = read_config(directory)
-    model_state = read_tensors(directory / MODEL_FILE)
-    normalizers = _read_normalizers(directory, config)
-    try:
-        policy = DiffusionPolicy(config, model_state, normalizers, device=device)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"'{directory / MODEL_FILE}' does not fit config.json: {error}"
-        ) from error
-    sha256, schedule = checkpoint_hash(directory), config.noise_scheduler
-    if calibrated:
-        calibrations = read_calibrations(
-            directory,
-            sha256,
-            schedule,
-            condition_dim=config.condition_dim,
-            sample_dim=config.horizon * config.action_dim,
-        )
-        policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
-        policy.latencies = read_latencies(directory)
-    if consistency is not None and not Path(consistency).is_dir():
-        raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
-    if calibrated or consistency is not None:
-        shapes = {name: value.shape for name, value in policy.network.named_parameters()}
-        trained = folder(directory) if consistency is None else Path(consistency)
-        policy.consistency_models = read_consistencies(trained, sha256, schedule, shapes)
-    return policy
+    path = directory / MODEL_FILE
+    state, report = match(path, read_tensors(path), state_shapes(config))
+    return Checkpoint(config, state, _read_normalizers(directory, config), report, path)
 
 
 def read_config(directory: str | Path) -> PolicyConfig:
@@ -109,11 +69,8 @@ def read_config(directory: str | Path) -> PolicyConfig:
             f"no checkpoint at '{directory}': {CONFIG_FILE} is missing; "
             f"expected a directory with {CONFIG_FILE}, {MODEL_FILE} and {NORMALIZER_FILE}"
         )
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"'{path}' is not valid JSON: {error}") from error
-    version = content.get("format_version") if isinstance(content, dict) else None
+    content = read_json(path)
+    version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"'{path}' has format_version {version!r}, this release reads {FORMAT_VERSION}; "
@@ -125,52 +82,21 @@ def read_config(directory: str | Path) -> PolicyConfig:
         raise CheckpointError(f"'{path}': {summarise(error)}") from error
 
 
-def save_observations(directory: str | Path, observations: Mapping[str, np.ndarray]) -> None:
-    """Write {name: (n, To, *shape)} beside the weights, so that `bench` needs no data set."""
-    tensors = {
-        name: torch.from_numpy(np.asarray(values, np.float32))
-        for name, values in observations.items()
-    }
-    replace(Path(directory) / OBSERVATIONS_FILE, lambda path: save_file(tensors, path))
-
-
-def read_observations(directory: str | Path) -> dict[str, np.ndarray]:
-    """Return the shipped observations {name: (n, To, *shape)}, physical units.
-
-    Raises:
-        CheckpointError: if there are none, or they do not fit the configuration.
-    """
-    config = read_config(directory)
-    path = Path(directory) / OBSERVATIONS_FILE
-    observations = {name: value.numpy() for name, value in read_tensors(path).items()}
-    expected = {name: (config.n_obs_steps, *shape) for name, shape in config.inputs.items()}
-    found = {name: values.shape[1:] for name, values in observations.items()}
-    if found != expected or len({len(values) for values in observations.values()}) != 1:
-        raise CheckpointError(
-            f"'{path}' holds {found}; config.json says {expected}, equally many of each"
-        )
-    return observations
-
-
-def count_observations(directory: str | Path) -> int:
-    """Number of shipped observations, 0 if there are none."""
-    if not (Path(directory) / OBSERVATIONS_FILE).is_file():
-        return 0
-    return len(next(iter(read_observations(directory).values())))
-
-
 def checkpoint_hash(directory: str | Path) -> str:
     """Return the sha256 of the weights, which calibrations and results are bound to."""
     path = Path(directory) / MODEL_FILE
     if not path.is_file():
         raise CheckpointError(f"'{path}' is missing from the checkpoint")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path)
 
 
-def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, MinMaxNormalizer]:
+def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, LinearNormalizer]:
     path = directory / NORMALIZER_FILE
     statistics = read_tensors(path)
-    widths = {name: int(torch.Size(shape).numel()) for name, shape in config.inputs.items()}
+    widths = {
+        name: 3 if name in config.cameras else math.prod(shape)
+        for name, shape in config.inputs.items()
+    }
     normalizers = {}
     for name, width in {**widths, "action": config.action_dim}.items():
         for key in (f"{name}.scale", f"{name}.offset"):
@@ -186,7 +112,7 @@ def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, MinMax
             raise CheckpointError(
                 f"'{path}': '{name}.scale' holds 0; every coordinate needs a range"
             )
-        normalizers[name] = MinMaxNormalizer(
+        normalizers[name] = LinearNormalizer(
             statistics[f"{name}.scale"], statistics[f"{name}.offset"]
         )
     return normalizers

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from para_policy.denoiser import Network
 from para_policy.errors import InputError
+from para_policy.policies.tabulated import tabulated
 
 Change = Tensor | tuple[Tensor, Tensor]
 """Change of a weight: as it is, or the factors (out, rank) and (rank, in) of a low-rank update."""
@@ -56,10 +57,10 @@ class PicardConsistencyModel:
             if found != expected:
                 raise InputError(f"PCM changes {name!r} by {found}; the network needs {expected}")
 
-    def bind(self, network: nn.Module) -> Consistency:
+    def on(self, network: nn.Module, num_train_timesteps: int) -> Consistency:
         """Put the changes on the base network; raises InputError if they do not fit it."""
         self.check({name: value.shape for name, value in network.named_parameters()})
-        return Consistency(self, network)
+        return Consistency(self, network, num_train_timesteps)
 
     def whole(self, name: str, like: Tensor) -> Tensor:
         """The change of one weight, in its shape and on its device."""
@@ -77,28 +78,29 @@ class Consistency:
     call as before; with share 0 it is the base network itself.
     """
 
-    def __init__(self, model: PicardConsistencyModel, network: nn.Module) -> None:
+    def __init__(
+        self, model: PicardConsistencyModel, network: nn.Module, num_train_timesteps: int
+    ) -> None:
         self.model, self._network = model, network
-        self._base = dict(network.named_parameters())
-        self._changes = {name: model.whole(name, self._base[name]) for name in model.changes}
+        self._num_train_timesteps = num_train_timesteps
+        base = dict(network.named_parameters())
+        self._changes = {name: model.whole(name, base[name]) for name in model.changes}
         self._merged: dict[float, Network] = {}
 
     def __call__(self, share: float) -> Network:
-        if share == 0.0:
-            return self._network
         if share not in self._merged:
             if len(self._merged) == _KEPT:  # a long schedule must not fill the memory
                 self._merged.clear()
-            weights = {
-                name: self._base[name] + share * change for name, change in self._changes.items()
-            }
-
-            def network(*inputs: Any) -> Tensor:
-                output: Tensor = functional_call(self._network, weights, inputs)
-                return output
-
-            self._merged[share] = network
+            network = self._network if share == 0.0 else self._merge(share)
+            self._merged[share] = tabulated(network, self._num_train_timesteps)
         return self._merged[share]
+
+    def _merge(self, share: float) -> nn.Module:
+        network = copy.deepcopy(self._network)
+        for name, weight in network.named_parameters():
+            if name in self._changes:
+                weight.data += share * self._changes[name]
+        return network
 
     def __repr__(self) -> str:
         return f"Consistency({self.model.sha256})"

@@ -8,42 +8,70 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from para_policy import samplers
 from para_policy.calibration import Calibration
 from para_policy.deadline import Deadline, LatencyTable
 from para_policy.denoiser import Denoiser
 from para_policy.device import check_device, device_description
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.noise import Noise
-from para_policy.policies.config import PolicyConfig
+from para_policy.policies.config import PolicyConfig, UnetConfig
 from para_policy.policies.consistency import PicardConsistencyModel
-from para_policy.policies.normalizer import MinMaxNormalizer
+from para_policy.policies.normalizer import LinearNormalizer
+from para_policy.policies.observer import Observation as Observation
+from para_policy.policies.observer import Observer
 from para_policy.policies.result import ActionResult as ActionResult
 from para_policy.policies.result import SampleStats as SampleStats
 from para_policy.policies.result import moved, statistics
+from para_policy.policies.sampler_making import make_sampler
+from para_policy.policies.tabulated import tabulated
+from para_policy.policies.transformer import TransformerForDiffusion
 from para_policy.policies.unet1d import ConditionalUnet1D
+from para_policy.policies.vision import VisionEncoder
 from para_policy.process import Process
 from para_policy.samplers import Callback, CleanSample, Sampler, Status
 from para_policy.schedulers import build_scheduler, scheduler_kind
 
-Observation = Mapping[str, Any]
-
 _PAD = 8
 
 
-def build_network(config: PolicyConfig) -> ConditionalUnet1D:
+VISION = "vision."
+"""Prefix of the vision encoder's weights in a policy's state."""
+
+
+def build_network(config: PolicyConfig) -> ConditionalUnet1D | TransformerForDiffusion:
     """Make the noise predictor that `config` describes, with random weights."""
-    return ConditionalUnet1D(config.action_dim, config.condition_dim, **config.network.model_dump())
+    options = config.network.model_dump(exclude={"kind"})
+    if isinstance(config.network, UnetConfig):
+        return ConditionalUnet1D(config.action_dim, config.condition_dim, **options)
+    return TransformerForDiffusion(
+        config.action_dim, config.horizon, config.n_obs_steps, config.feature_dim, **options
+    )
+
+
+def build_vision(config: PolicyConfig) -> VisionEncoder | None:
+    """Make the encoders of the policy's cameras, with random weights; None if it has none."""
+    return None if config.vision is None else VisionEncoder(config.vision)
+
+
+def state_shapes(config: PolicyConfig) -> dict[str, torch.Size]:
+    """Shapes of all weights of a policy, by name."""
+    with torch.device("meta"):
+        network, vision = build_network(config), build_vision(config)
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    if vision is not None:
+        shapes |= {VISION + name: value.shape for name, value in vision.state_dict().items()}
+    return shapes
 
 
 class DiffusionPolicy:
-    """A trained diffusion policy for state observations.
+    """A trained diffusion policy.
 
     Args:
         config: shapes and schedule.
-        model_state: weights of the `ConditionalUnet1D` (EMA weights, for a trained policy).
+        model_state: weights of the noise predictor (EMA weights, for a trained policy), and with
+            the prefix "vision." those of the camera encoders.
         normalizers: one for each input, and one for "action".
         device: where the network runs.
 
@@ -62,23 +90,51 @@ class DiffusionPolicy:
         self,
         config: PolicyConfig,
         model_state: Mapping[str, Tensor],
-        normalizers: Mapping[str, MinMaxNormalizer],
+        normalizers: Mapping[str, LinearNormalizer],
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config
         self.device = check_device(device)
-        network = build_network(config)
-        network.load_state_dict(dict(model_state))
-        self.network = network.to(self.device).eval().requires_grad_(False)
         self.normalizers = {name: n.to(self.device) for name, n in normalizers.items()}
+        network, vision = build_network(config), build_vision(config)
+        seen, acting = {}, {}
+        for name, value in model_state.items():
+            if name.startswith(VISION):
+                seen[name.removeprefix(VISION)] = value
+            else:
+                acting[name] = value
+        network.load_state_dict(acting)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        if vision is not None:
+            vision.load_state_dict(seen)
+            vision.to(self.device).eval().requires_grad_(False)
+        self.vision = vision
+        self._observer = Observer(config, self.normalizers, vision)
         self.calibrations: dict[tuple[str, int], Calibration] = {}
         self.latencies: dict[str, LatencyTable] = {}
         self.consistency_models: dict[tuple[str, int, str], PicardConsistencyModel] = {}
         self._samplers: dict[tuple[object, ...], Sampler] = {}
         self._processes: dict[tuple[str | None, int | None], Process] = {}
 
+    @property
+    def network(self) -> nn.Module:
+        """The noise predictor; another one may be put in its place, a compiled one for example."""
+        return self._network
+
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        self._network = network
+        self._inference = tabulated(network, self.num_train_timesteps)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        count: int = build_scheduler(self.config.noise_scheduler).config.num_train_timesteps
+        return count
+
     def process(self, scheduler: str | None = None, steps: int | None = None) -> Process:
         """Return the step table: the trained schedule, or another sampler or step count on it."""
+        if steps is None and scheduler in (None, scheduler_kind(self.config.noise_scheduler)):
+            steps = self.config.num_inference_steps
         key = (scheduler, steps)
         if key not in self._processes:
             built = build_scheduler(self.config.noise_scheduler, scheduler)
@@ -87,11 +143,12 @@ class DiffusionPolicy:
 
     def denoiser(self, obs: Observation) -> Denoiser:
         """Bind batched observations {name: (B, To, *shape)} to the network, once for a whole solve."""
-        return self._bound(self._check(obs, batched=True))
+        return self._bound(self._observer.check(obs, batched=True))
 
     def _bound(self, values: Mapping[str, np.ndarray]) -> Denoiser:
+        condition = self._observer.encode(values, self.device)
         # Kernels are prepared for each batch size anew; a few sizes are prepared once.
-        return Denoiser(self.network, self._condition(values), pad_to=_PAD, pad_from=_PAD + 1)
+        return Denoiser(self._inference, condition, pad_to=_PAD, pad_from=_PAD + 1)
 
     def sampler(
         self, name: str, *, scheduler: str | None = None, steps: int | None = None, **options: Any
@@ -107,59 +164,12 @@ class DiffusionPolicy:
         Raises:
             InputError: for unknown names or options, or if a calibration is needed and missing.
         """
-        return self._make(name, scheduler, steps, options, anytime=False)
-
-    def _make(
-        self,
-        name: str,
-        scheduler: str | None,
-        steps: int | None,
-        options: Mapping[str, Any],
-        *,
-        anytime: bool,
-    ) -> Sampler:
-        calibration = self._calibration(scheduler, steps)
-        if name == "pcm" and "consistency" not in options:
-            options = {**self._trained(options, scheduler, steps), **options}
-        if calibration is not None:
-            if name == "auto":
-                latency = self.latency(calibration.steps)
-                variant = calibration.fastest(latency, anytime=anytime)
-                name, options = variant.sampler, {**variant.options, **options}
-            return calibration.sampler(name, options)
-        if name == "auto" or _lacks_matrices(name, options):
-            kind, count = self.process_key(scheduler, steps)
-            available = ", ".join(f"{k} {n}" for k, n in self.calibrations) or "none"
-            raise InputError(
-                f"sampler {name!r} needs a calibration for {kind} with {count} steps "
-                f"(there: {available}); run para-policy calibrate --checkpoint DIR "
-                f"--scheduler {kind} --steps {count}"
-            )
-        return samplers.get(name, **options)
-
-    def _trained(
-        self, options: Mapping[str, Any], scheduler: str | None, steps: int | None
-    ) -> dict[str, Any]:
-        """What `pcm` takes from training: the network, and how it was trained to be used."""
-        splitting = options.get("splitting", "chord")
-        key = (*self.process_key(scheduler, steps), splitting)
-        if key not in self.consistency_models:
-            kind, count, _ = key
-            available = ", ".join(f"{k} {n} {s}" for k, n, s in self.consistency_models) or "none"
-            raise InputError(
-                f"sampler 'pcm' was not trained for {kind} with {count} steps and splitting "
-                f"{splitting!r} (there: {available}); run para-policy distill"
-            )
-        model = self.consistency_models[key]
-        return {"consistency": model.bind(self.network), "stride": model.stride}
+        return make_sampler(self, name, scheduler, steps, options, anytime=False)
 
     def process_key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
         """Kind of the scheduler and number of steps, with what None stands for filled in."""
         kind = scheduler or scheduler_kind(self.config.noise_scheduler)
         return kind, self.process(scheduler, steps).num_steps
-
-    def _calibration(self, scheduler: str | None, steps: int | None) -> Calibration | None:
-        return self.calibrations.get(self.process_key(scheduler, steps))
 
     def latency(self, most_rows: int) -> LatencyTable:
         """Seconds of a network call on this device; measured now (a second) if not calibrated."""
@@ -174,7 +184,7 @@ class DiffusionPolicy:
         horizon, width = self.config.horizon, self.config.action_dim
         x = torch.zeros(sizes[-1], horizon, width, device=self.device)
         t = torch.zeros(sizes[-1], dtype=torch.int64, device=self.device)
-        denoiser = Denoiser(self.network, x.new_zeros(1, self.config.condition_dim))
+        denoiser = Denoiser(self._inference, x.new_zeros(1, self.config.condition_dim))
         return LatencyTable.measure(lambda n: denoiser(x[:n], t[:n], t[:n]).cpu(), tuple(sizes))
 
     def sample(
@@ -194,11 +204,12 @@ class DiffusionPolicy:
         """Predict a chunk.
 
         Args:
-            obs: {name: (To, *shape)} in physical units, oldest first; or (B, To, *shape) for a batch.
+            obs: {name: (To, *shape)} in physical units, oldest first; or (B, To, *shape) for a
+                batch. Images have their channels first and are uint8, or float in [0, 1].
             sampler: a name as for `sampler`, or a sampler.
             seed: of the chunk's noise; for a batch, one for each observation.
             scheduler: "ddpm", "ddim" or "dpmsolver++"; None for the one it was trained with.
-            steps: denoising steps N; None for all.
+            steps: denoising steps N; None for the checkpoint's own number.
             previous: the last chunk (or batch of chunks) of the same robots. Parallel samplers start
                 from it, moved to the present: fewer rounds, the same answer.
             executed: time steps from `previous` to now; None for `n_action_steps`.
@@ -225,7 +236,7 @@ class DiffusionPolicy:
             deadline = Deadline.after(deadline_s, known)
         batched = isinstance(seed, (Sequence, np.ndarray))
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
-        values = self._check(obs, batched=batched)
+        values = self._observer.check(obs, batched=batched)
         for name, value in values.items():
             if len(value) != len(seeds):
                 raise InputError(f"{len(seeds)} seeds for {len(value)} observations {name!r}")
@@ -238,18 +249,22 @@ class DiffusionPolicy:
             guess = CleanSample(moved(previous.sample.reshape(-1, *shape), count).to(self.device))
             if shift_noise:
                 noise = previous.noise.shifted(count, noise)
+        encoding = time.perf_counter()
         denoiser = self._bound(values)
+        if self.vision is not None and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the encoder's time is reported apart
+        encode_s = time.perf_counter() - encoding
         result = solver(denoiser, process, noise, guess=guess, deadline=deadline, callback=callback)
         prediction = self.normalizers["action"].unnormalize(result.sample).cpu().numpy()
         if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():
             raise NonFiniteError(
                 f"the sampled actions hold NaN or infinity: {Status.NON_FINITE.value}"
             )
-        first = self.config.n_obs_steps - 1
+        first = self.config.first_action
         actions = prediction[:, first : first + self.config.n_action_steps]
         sample = result.sample.cpu().numpy()
         unit = 1 / self.normalizers["action"].scale.cpu().abs()
-        stats = statistics(result, unit, time.perf_counter() - start, batched)
+        stats = statistics(result, unit, encode_s, time.perf_counter() - start, batched)
         if batched:
             return ActionResult(actions, prediction, sample, noise, stats)
         return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
@@ -263,7 +278,7 @@ class DiffusionPolicy:
         made_from = (id(self.calibrations.get(process)), id(model))
         key = (name, scheduler, steps, anytime, *made_from, torch.get_num_threads())
         if key not in self._samplers:
-            self._samplers[key] = self._make(name, scheduler, steps, {}, anytime=anytime)
+            self._samplers[key] = make_sampler(self, name, scheduler, steps, {}, anytime=anytime)
         return self._samplers[key]
 
     def _shift(self, previous: ActionResult, executed: int | None, batch: int) -> int:
@@ -279,42 +294,3 @@ class DiffusionPolicy:
         if not whole or count < 0:
             raise InputError(f"executed is {count!r}; expected a number of time steps, 0 or more")
         return min(int(count), self.config.horizon)
-
-    def _check(self, obs: Observation, *, batched: bool) -> dict[str, np.ndarray]:
-        """Return every input as a finite float32 array (B, To, D)."""
-        checked = {}
-        for name, shape in self.config.inputs.items():
-            if name not in obs:
-                raise InputError(f"observation {name!r} is missing; got {sorted(obs)}")
-            try:
-                value = np.asarray(obs[name], dtype=np.float32)
-            except (TypeError, ValueError) as error:
-                raise InputError(f"observation {name!r} is not numeric: {error}") from error
-            expected = (self.config.n_obs_steps, *shape)
-            if value.ndim != len(expected) + batched or value.shape[int(batched) :] != expected:
-                form = f"(B, {', '.join(map(str, expected))})" if batched else str(expected)
-                raise InputError(
-                    f"observation {name!r} has shape {value.shape}; expected {form}"
-                    + (", a batch because seed is a sequence" if batched else "")
-                )
-            if not np.isfinite(value).all():
-                raise InputError(
-                    f"observation {name!r} holds NaN or infinity; hold the robot and check the sensor"
-                )
-            checked[name] = value.reshape(
-                -1 if batched else 1, self.config.n_obs_steps, int(np.prod(shape))
-            )
-        return checked
-
-    def _condition(self, values: Mapping[str, np.ndarray]) -> Tensor:
-        """Normalised observations side by side, flattened over time: (B, To * D)."""
-        parts = [
-            self.normalizers[name].normalize(torch.from_numpy(values[name]).to(self.device))
-            for name in self.config.inputs
-        ]
-        return torch.cat(parts, dim=-1).flatten(1)
-
-
-def _lacks_matrices(name: str, options: Mapping[str, Any]) -> bool:
-    takes_them = "matrices" in samplers.options(name)
-    return takes_them and options.get("splitting", "chord") == "chord" and "matrices" not in options

@@ -1,7 +1,6 @@
-"""Min-max normalisation to [-1, 1], one scale and offset per coordinate.
+"""Normalisation of observations and actions: one scale and one offset per coordinate.
 
-Min-max, not mean-std: the sampler clips predictions to [-1, 1], so every reachable action
-must lie inside (Chi et al. 2023).
+Min-max, mean-std and quantile statistics all become such a pair.
 """
 
 from __future__ import annotations
@@ -19,15 +18,18 @@ _MIN_RANGE = 1e-4
 
 
 @dataclass(frozen=True)
-class MinMaxNormalizer:
-    """`normalise(x) = x * scale + offset`, both tensors of the feature's shape (D,)."""
+class LinearNormalizer:
+    """`normalise(x) = x * scale + offset`, both (D,), or (C,) for images, one pair per channel."""
 
     scale: Tensor
     offset: Tensor
 
     @classmethod
-    def fit(cls, values: np.ndarray) -> MinMaxNormalizer:
-        """Fit on `values` (n, D).
+    def fit(cls, values: np.ndarray) -> LinearNormalizer:
+        """Map the range of `values` (n, D) to [-1, 1].
+
+        The sampler clips actions to [-1, 1], so that every reachable one must lie inside
+        (Chi et al. 2023).
 
         Raises:
             DataError: if a value is not finite.
@@ -45,12 +47,16 @@ class MinMaxNormalizer:
         )
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Physical units (..., D) to [-1, 1]."""
+        """Physical units (..., D) to normalised ones."""
         return x * self.scale + self.offset
 
     def unnormalize(self, x: Tensor) -> Tensor:
-        """[-1, 1] (..., D) to physical units."""
+        """Normalised units (..., D) to physical ones."""
         return (x - self.offset) / self.scale
 
-    def to(self, device: torch.device | str) -> MinMaxNormalizer:
-        return MinMaxNormalizer(self.scale.to(device), self.offset.to(device))
+    def normalize_images(self, x: Tensor) -> Tensor:
+        """Pixels (..., C, H, W), in [0, 1], to normalised ones."""
+        return x * self.scale[:, None, None] + self.offset[:, None, None]
+
+    def to(self, device: torch.device | str) -> LinearNormalizer:
+        return LinearNormalizer(self.scale.to(device), self.offset.to(device))

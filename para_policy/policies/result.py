@@ -28,6 +28,7 @@ class SampleStats:
             the sequential answer, with the confidence of the calibration; NaN where there is none.
         converged: whether the acceptance test passed.
         status: in words.
+        encode_s: seconds of `wall_s` that the observation took, camera encoders included.
         wall_s: seconds from the observation on the host to the actions on the host, whole batch.
     """
 
@@ -39,6 +40,7 @@ class SampleStats:
     error_bound: np.ndarray
     converged: Any
     status: Any
+    encode_s: float
     wall_s: float
 
 
@@ -65,7 +67,7 @@ class ActionResult:
             raise InputError("this is a single chunk, not a batch to select from")
         rows = list(index)
         stats = {
-            name: value[rows] if name not in ("residuals", "status", "wall_s") else value
+            name: value if name in ("residuals", "status", "encode_s", "wall_s") else value[rows]
             for name, value in vars(self.stats).items()
         }
         stats["residuals"] = self.stats.residuals[:, rows]
@@ -85,7 +87,9 @@ def moved(sample: np.ndarray, count: int) -> Tensor:
     return torch.from_numpy(sample[:, index])
 
 
-def statistics(result: SampleResult, unit: Tensor, wall_s: float, batched: bool) -> SampleStats:
+def statistics(
+    result: SampleResult, unit: Tensor, encode_s: float, wall_s: float, batched: bool
+) -> SampleStats:
     """Numbers of a solve on the host; `unit` (A,) is the size of a normalised action unit."""
     bound = result.error_bound
     if bound is None:
@@ -101,9 +105,9 @@ def statistics(result: SampleResult, unit: Tensor, wall_s: float, batched: bool)
     }
     residuals = result.residuals.numpy()
     if batched:
-        return SampleStats(**columns, residuals=residuals, wall_s=wall_s)
+        return SampleStats(**columns, residuals=residuals, encode_s=encode_s, wall_s=wall_s)
     scalars = {
         name: values[0] if name in ("status", "error_bound") else values[0].item()
         for name, values in columns.items()
     }
-    return SampleStats(**scalars, residuals=residuals[:, 0], wall_s=wall_s)
+    return SampleStats(**scalars, residuals=residuals[:, 0], encode_s=encode_s, wall_s=wall_s)

@@ -1,6 +1,9 @@
 """ConditionalUnet1D, the noise predictor of Diffusion Policy (Chi et al. 2023, CNN variant).
 
 Module names follow the original project, so that its state dicts load without renaming.
+
+Timestep and observation enter each block through one linear map of their features (FiLM). They do
+not depend on the sample, so `film` can be split off: see `tabulated`.
 """
 
 from __future__ import annotations
@@ -47,12 +50,19 @@ class Conv1dBlock(nn.Module):
 
 
 class ConditionalResidualBlock1D(nn.Module):
-    """Two convolution blocks with FiLM (scale and bias, no `1 +`) between them."""
+    """Two convolution blocks with FiLM (bias, or scale and bias without `1 +`) between them."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, cond_dim: int, kernel_size: int, n_groups: int
+        self,
+        in_channels: int,
+        out_channels: int,
+        cond_dim: int,
+        kernel_size: int,
+        n_groups: int,
+        film_scale: bool,
     ) -> None:
         super().__init__()
+        self.film_scale = film_scale
         self.blocks = nn.ModuleList(
             [
                 Conv1dBlock(in_channels, out_channels, kernel_size, n_groups),
@@ -60,16 +70,23 @@ class ConditionalResidualBlock1D(nn.Module):
             ]
         )
         # The trailing Unflatten of the original holds no weights; index 1 must stay the Linear.
-        self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(cond_dim, 2 * out_channels))
+        self.cond_encoder = nn.Sequential(
+            nn.Mish(), nn.Linear(cond_dim, (1 + film_scale) * out_channels)
+        )
         self.residual_conv: nn.Module = (
             nn.Conv1d(in_channels, out_channels, 1)
             if in_channels != out_channels
             else nn.Identity()
         )
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        scale, bias = self.cond_encoder(cond)[..., None].chunk(2, dim=1)
-        h = scale * self.blocks[0](x) + bias
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """`film` is what `cond_encoder` makes of the condition, (M, C) or (M, 2 C)."""
+        h = self.blocks[0](x)
+        if self.film_scale:
+            scale, bias = film[..., None].chunk(2, dim=1)
+            h = scale * h + bias
+        else:
+            h = h + film[..., None]
         return self.blocks[1](h) + self.residual_conv(x)
 
 
@@ -99,7 +116,8 @@ class ConditionalUnet1D(nn.Module):
         global_cond_dim: width of the flattened observation.
         down_dims: channels of each level; the horizon must be divisible by 2 ** (levels - 1).
         step_embed_dim: width of the timestep embedding.
-        kernel_size, n_groups: of every convolution block.
+        kernel_size, n_groups: of every convolution block; the last one always has 8 groups.
+        film_scale: the condition scales the channels of a block, and not only shifts them.
     """
 
     def __init__(
@@ -110,8 +128,10 @@ class ConditionalUnet1D(nn.Module):
         step_embed_dim: int = 256,
         kernel_size: int = 5,
         n_groups: int = 8,
+        film_scale: bool = True,
     ) -> None:
         super().__init__()
+        self.step_embed_dim = step_embed_dim
         self.diffusion_step_encoder = nn.Sequential(
             SinusoidalPosEmb(step_embed_dim),
             nn.Linear(step_embed_dim, 4 * step_embed_dim),
@@ -123,7 +143,7 @@ class ConditionalUnet1D(nn.Module):
 
         def block(in_channels: int, out_channels: int) -> ConditionalResidualBlock1D:
             return ConditionalResidualBlock1D(
-                in_channels, out_channels, cond_dim, kernel_size, n_groups
+                in_channels, out_channels, cond_dim, kernel_size, n_groups, film_scale
             )
 
         self.down_modules = nn.ModuleList(
@@ -143,26 +163,37 @@ class ConditionalUnet1D(nn.Module):
             for c_in, c_out in reversed(levels[1:])
         )
         self.final_conv = nn.Sequential(
-            Conv1dBlock(down_dims[0], down_dims[0], kernel_size, n_groups),
+            Conv1dBlock(down_dims[0], down_dims[0], kernel_size, n_groups=8),
             nn.Conv1d(down_dims[0], action_dim, 1),
         )
 
     def forward(self, x: Tensor, t: Tensor, global_cond: Tensor) -> Tensor:
         """Map `x` (M, horizon, A), timesteps `t` (M,) and `global_cond` (M, C) to (M, horizon, A)."""
         cond = torch.cat([self.diffusion_step_encoder(t), global_cond], dim=-1)
+        return self.denoise(x, [block.cond_encoder(cond) for block in self.blocks()])
+
+    def blocks(self) -> list[ConditionalResidualBlock1D]:
+        """All residual blocks, in the order in which `denoise` passes through them."""
+        down = [block for level in self.down_modules for block in _parts(level)[:2]]
+        up = [block for level in self.up_modules for block in _parts(level)[:2]]
+        return [*down, *self.mid_modules, *up]
+
+    def denoise(self, x: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """Map `x` (M, horizon, A), with what the condition says to each of `blocks()`."""
+        film = iter(films)
         h = x.transpose(1, 2)
         skips: list[Tensor] = []
         for level in self.down_modules:
             first, second, downsample = _parts(level)
-            h = second(first(h, cond), cond)
+            h = second(first(h, next(film)), next(film))
             skips.append(h)
             h = downsample(h)
         for mid in self.mid_modules:
-            h = mid(h, cond)
+            h = mid(h, next(film))
         for level in self.up_modules:
             first, second, upsample = _parts(level)
             h = torch.cat([h, skips.pop()], dim=1)
-            h = upsample(second(first(h, cond), cond))
+            h = upsample(second(first(h, next(film)), next(film)))
         return self.final_conv(h).transpose(1, 2)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from para_policy import Denoiser, DiffusionPolicy, Noise, load_policy, samplers
 from para_policy.calibration import mean_jacobian
-from para_policy.formats.native import read_observations
+from para_policy.formats.native import read_config
+from para_policy.formats.observations import read_observations
 from tests.training.demonstrations import REPOSITORY
 
 SHIPPED = REPOSITORY / "checkpoints" / "pusht_state"
@@ -30,7 +31,10 @@ def shipped() -> Iterator[DiffusionPolicy]:
 
 
 def condition(policy: DiffusionPolicy) -> Tensor:
-    values = {name: values[:1] for name, values in read_observations(SHIPPED).items()}
+    values = {
+        name: values[:1]
+        for name, values in read_observations(SHIPPED, read_config(SHIPPED)).items()
+    }
     bound = policy.denoiser(values).condition
     assert bound is not None
     return bound

@@ -35,7 +35,7 @@ def test_a_configuration_survives_json() -> None:
         (changed(n_obs_steps=0), "n_obs_steps"),
         (changed(control_hz=0.0), "control_hz"),
         (changed(inputs={}), "inputs"),
-        (changed(inputs={"state": (0,)}), "positive"),
+        (changed(inputs={"state": (0,)}), r"inputs\.state.*greater than or equal to 1"),
         (changed(action_names=()), "action_names"),
         (changed(type="transformer"), "type"),
         (changed(horizn=16), "horizn"),

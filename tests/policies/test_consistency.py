@@ -20,8 +20,10 @@ from para_policy.calibration import CalibratedSampler
 from para_policy.choice import Choice, split_samplers
 from para_policy.errors import InputError
 from para_policy.formats.consistency import save_consistency
-from para_policy.formats.native import checkpoint_hash, read_observations
+from para_policy.formats.native import checkpoint_hash, read_config
+from para_policy.formats.observations import read_observations
 from para_policy.policies.consistency import Change, PicardConsistencyModel
+from para_policy.policies.tabulated import tabulated
 from para_policy.samplers import FixedPoint, Sampler
 from sim.variants import Variant
 from tests.fixtures_checkpoint import random_observations
@@ -96,7 +98,9 @@ def whole(changes: dict[str, Change]) -> dict[str, Tensor]:
 
 def test_share_0_is_the_base_network_itself(bare_policy: DiffusionPolicy) -> None:
     network = bare_policy.network
-    assert model(network).bind(network)(0.0) is network
+    inputs = network_inputs(bare_policy)
+    expected = tabulated(network, 100)(*inputs)
+    assert torch.equal(model(network).on(network, 100)(0.0)(*inputs), expected)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.3])
@@ -108,15 +112,15 @@ def test_a_share_equals_weights_that_were_merged_by_hand(
     for name, change in whole(dict(made.changes)).items():
         weight = copy.get_parameter(name)
         weight += share * change.reshape(weight.shape)
-    network = made.bind(bare_policy.network)(share)
-    assert torch.equal(network(*inputs), copy(*inputs))
+    network = made.on(bare_policy.network, 100)(share)
+    assert torch.equal(network(*inputs), tabulated(copy, 100)(*inputs))
     assert not torch.allclose(network(*inputs), bare_policy.network(*inputs), atol=1e-4)
 
 
 def test_no_change_is_the_base_network(bare_policy: DiffusionPolicy) -> None:
     inputs, base = network_inputs(bare_policy), bare_policy.network
     for made in (model(base, size=0.0), model(base, changes={})):
-        assert torch.equal(made.bind(base)(1.0)(*inputs), base(*inputs))
+        assert torch.equal(made.on(base, 100)(1.0)(*inputs), tabulated(base, 100)(*inputs))
 
 
 shares = st.floats(0, 1)
@@ -132,7 +136,7 @@ def test_a_linear_network_is_linear_in_the_share(
     if half:
         up, down = up.half(), down.half()
     change: Change = (up, down) if low_rank else up @ down
-    bound = model(network, changes={"weight": change}).bind(network)
+    bound = model(network, changes={"weight": change}).on(network, 100)
     x = torch.randn(5, 4, generator=generator)
     slope = x @ (up.float() @ down.float()).T
     atol = 1e-5 if low_rank else 1e-2  # a product that was rounded to half precision
@@ -144,7 +148,7 @@ def test_a_linear_network_is_linear_in_the_share(
 
 
 def test_weights_are_merged_once_for_each_share(bare_policy: DiffusionPolicy) -> None:
-    bound = model(bare_policy.network).bind(bare_policy.network)
+    bound = model(bare_policy.network).on(bare_policy.network, 100)
     assert bound(0.5) is bound(0.5)
     assert bound(1.0) is bound(1.0)
     assert bound(0.5) is not bound(1.0)
@@ -192,7 +196,7 @@ def test_changes_that_do_not_fit_the_network_are_refused(
     bare_policy: DiffusionPolicy, changes: dict[str, Change], message: str
 ) -> None:
     with pytest.raises(InputError, match=rf"PCM changes .*{message}"):
-        model(bare_policy.network, changes=changes).bind(bare_policy.network)
+        model(bare_policy.network, changes=changes).on(bare_policy.network, 100)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +214,7 @@ def test_changes_with_other_axes_are_refused(
     network = bare_policy.network
     assert network.get_parameter(name).shape in ((32, 8), (8, 8, 3))
     with pytest.raises(InputError, match=re.escape(name)):
-        model(network, changes={name: change}).bind(network)
+        model(network, changes={name: change}).on(network, 100)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +295,7 @@ def test_the_file_says_how_it_is_used_and_options_say_more(policy: DiffusionPoli
     assert usual.consistency.model is policy.consistency_models["ddim", 8, "x0"]  # type: ignore[attr-defined]
     own = switching(horizon=2, stride=1, stiffness=0.5, blend="features")
     assert (own.horizon, own.stride, own.stiffness, own.blend) == (2, 1, 0.5, "features")
-    bound = model(policy.network).bind(policy.network)
+    bound = model(policy.network).on(policy.network, 100)
     assert switching(consistency=bound).consistency is bound
     parts = engine(policy.sampler("pcm", splitting="x0", tolerance=3e-3, window=4, **DDIM))
     assert (parts.acceptance.tolerance, parts.window) == (3e-3, 4)  # type: ignore[attr-defined]
@@ -345,7 +349,10 @@ def shipped(
 
 
 def shipped_observations(count: int) -> dict[str, np.ndarray]:
-    return {name: values[:count] for name, values in read_observations(SHIPPED).items()}
+    return {
+        name: values[:count]
+        for name, values in read_observations(SHIPPED, read_config(SHIPPED)).items()
+    }
 
 
 @pytest.fixture(scope="module")

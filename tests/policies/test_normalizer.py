@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from para_policy.errors import DataError
-from para_policy.policies.normalizer import MinMaxNormalizer
+from para_policy.policies.normalizer import LinearNormalizer
 
 VALUES = hnp.arrays(
     np.float32,
@@ -22,7 +22,7 @@ VALUES = hnp.arrays(
 @settings(max_examples=200, deadline=None)
 @given(VALUES)
 def test_values_land_in_the_unit_box_and_come_back(values: np.ndarray) -> None:
-    normalizer = MinMaxNormalizer.fit(values)
+    normalizer = LinearNormalizer.fit(values)
     x = torch.from_numpy(values)
     spread = torch.from_numpy(np.ptp(values.astype(np.float64), axis=0)).float()
     # x * scale + offset cancels: its float32 rounding is that of |x| / range
@@ -37,13 +37,13 @@ def test_values_land_in_the_unit_box_and_come_back(values: np.ndarray) -> None:
 @given(VALUES)
 def test_the_extremes_of_a_moving_coordinate_are_the_ends(values: np.ndarray) -> None:
     moving = np.ptp(values, axis=0) > 0.1
-    scaled = MinMaxNormalizer.fit(values).normalize(torch.from_numpy(values)).numpy()[:, moving]
+    scaled = LinearNormalizer.fit(values).normalize(torch.from_numpy(values)).numpy()[:, moving]
     assert scaled.min(axis=0) == pytest.approx(-1, abs=2e-2)
     assert scaled.max(axis=0) == pytest.approx(1, abs=2e-2)
 
 
 def test_pusht_actions_use_the_whole_range() -> None:
-    normalizer = MinMaxNormalizer.fit(np.array([[12.0, 25.0], [511.0, 511.0]], np.float32))
+    normalizer = LinearNormalizer.fit(np.array([[12.0, 25.0], [511.0, 511.0]], np.float32))
     corners = torch.tensor([[12.0, 511.0], [261.5, 268.0]])
     expected = torch.tensor([[-1.0, 1.0], [0.0, 0.0]])
     torch.testing.assert_close(normalizer.normalize(corners), expected, rtol=0, atol=1e-6)
@@ -54,7 +54,7 @@ def test_pusht_actions_use_the_whole_range() -> None:
 def test_a_constant_coordinate_is_only_shifted(constant: float) -> None:
     values = np.full((5, 2), constant, np.float32)
     values[:, 1] = np.arange(5)
-    normalizer = MinMaxNormalizer.fit(values)
+    normalizer = LinearNormalizer.fit(values)
     assert normalizer.scale[0] == 1
     assert (normalizer.normalize(torch.from_numpy(values))[:, 0] == 0).all()
     assert normalizer.unnormalize(torch.zeros(2))[0] == constant
@@ -62,7 +62,7 @@ def test_a_constant_coordinate_is_only_shifted(constant: float) -> None:
 
 def test_a_coordinate_that_trembles_is_not_amplified() -> None:
     values = np.array([[5.0], [5.00005]], np.float32)
-    assert MinMaxNormalizer.fit(values).scale.item() == 1
+    assert LinearNormalizer.fit(values).scale.item() == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -70,4 +70,4 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     values = np.zeros((4, 2), np.float32)
     values[2, 1] = bad
     with pytest.raises(DataError, match="NaN"):
-        MinMaxNormalizer.fit(values)
+        LinearNormalizer.fit(values)

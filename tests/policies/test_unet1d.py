@@ -73,9 +73,9 @@ class Plain:
         padding = weight.shape[2] // 2
         return F.conv1d(x, weight, self.state[f"{name}.bias"], stride, padding)
 
-    def block(self, name: str, x: Tensor) -> Tensor:
+    def block(self, name: str, x: Tensor, groups: int = GROUPS) -> Tensor:
         norm = (self.state[f"{name}.1.weight"], self.state[f"{name}.1.bias"])
-        return F.mish(F.group_norm(self.conv(f"{name}.0", x), GROUPS, *norm))
+        return F.mish(F.group_norm(self.conv(f"{name}.0", x), groups, *norm))
 
     def residual(self, name: str, x: Tensor, cond: Tensor) -> Tensor:
         film = self.linear(f"{name}.cond_encoder.1", F.mish(cond))
@@ -105,7 +105,7 @@ class Plain:
             up = f"up_modules.{level}.2.conv"
             weight, bias = self.state[f"{up}.weight"], self.state[f"{up}.bias"]
             h = F.conv_transpose1d(h, weight, bias, 2, 1)
-        return self.conv("final_conv.1", self.block("final_conv.0.block", h)).mT
+        return self.conv("final_conv.1", self.block("final_conv.0.block", h, groups=8)).mT
 
 
 def test_the_forward_pass_is_the_published_one() -> None:

@@ -9,7 +9,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from para_policy.formats.native import read_observations, save_observations
+from para_policy.formats.native import read_config
+from para_policy.formats.observations import read_observations, save_observations
 from sim import demo, record_observations
 
 
@@ -49,7 +50,7 @@ def test_demo_without_a_checkpoint_says_so(
 def test_recorded_observations_are_what_the_policy_expects(checkpoint: Path) -> None:
     arguments = [str(checkpoint), "--episodes", "1", "--count", "7"]
     assert record_observations.main(arguments) == 0
-    observations = read_observations(checkpoint)
+    observations = read_observations(checkpoint, read_config(checkpoint))
     assert {name: values.shape for name, values in observations.items()} == {
         "environment_state": (7, 2, 16),
         "agent_pos": (7, 2, 2),

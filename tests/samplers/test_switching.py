@@ -19,7 +19,8 @@ from para_policy import Denoiser, Noise, load_policy, samplers
 from para_policy import deadline as deadlines
 from para_policy.deadline import Deadline, LatencyTable
 from para_policy.errors import InputError
-from para_policy.formats.native import read_observations
+from para_policy.formats.native import read_config
+from para_policy.formats.observations import read_observations
 from para_policy.samplers import (
     SPLITTINGS,
     Chord,
@@ -472,7 +473,7 @@ def test_every_solve_is_exact_and_counts_its_calls(
 def test_the_shipped_network_with_filled_calls_gives_the_very_floats(splitting: str) -> None:
     path, steps = REPOSITORY / "checkpoints" / "pusht_state", 8
     policy = load_policy(path, calibrated=False)
-    values = {name: value[:1] for name, value in read_observations(path).items()}
+    values = {name: value[:1] for name, value in read_observations(path, read_config(path)).items()}
     condition = policy.denoiser(values).condition
     noise = Noise.from_seeds([3], (16, 2), steps)
 

@@ -24,7 +24,7 @@ from para_policy.formats.native import checkpoint_hash
 from para_policy.policies.config import PolicyConfig, UnetConfig
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.policies.diffusion_policy import build_network
-from para_policy.policies.normalizer import MinMaxNormalizer
+from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.samplers import Chord, Scalar, Sequential
 from para_policy.training import distill, low_rank, trainer, trajectories
 from para_policy.training.trajectories import Settings, Trajectories
@@ -135,7 +135,7 @@ def test_a_sweep_is_a_drafting_round_of_pcm(
     process = made.process.to("cpu", torch.float32)
     propagate = made.splitting.bind(process, (16, 2))
     X = made.iterates(denoiser, noise, 1)[:, 0]
-    network = model.bind(policy.network)(1.0)
+    network = model.on(policy.network, 100)(1.0)
     assert len(found) == ROUNDS
     for expected in found:
         assert (expected - X).abs().max() > 0.01
@@ -300,7 +300,7 @@ def test_the_exported_file_is_the_averaged_network_in_half_precision(
     changed = {"rank": rank, "learning_rate": 1e-2, "ema_decay": 0.5}
     path = train(checkpoint, store(), tmp_path / "run", **changed)
     policy = load_policy(checkpoint, consistency=path)
-    network = policy.consistency_models["ddpm", STEPS, "chord"].bind(policy.network)(1.0)
+    network = policy.consistency_models["ddpm", STEPS, "chord"].on(policy.network, 100)(1.0)
     base = policy.network(*inputs)
     change, error = averaged[-1] - base, network(*inputs) - averaged[-1]
     assert change.abs().max() > 0.05
@@ -564,7 +564,7 @@ def two_modes() -> DiffusionPolicy:
         },
     )
     torch.manual_seed(0)
-    box = MinMaxNormalizer.fit(np.array([[-1.0, -1.0], [1.0, 1.0]], dtype=np.float32))
+    box = LinearNormalizer.fit(np.array([[-1.0, -1.0], [1.0, 1.0]], dtype=np.float32))
     policy = DiffusionPolicy(
         made, build_network(made).state_dict(), {"position": box, "action": box}
     )

@@ -94,7 +94,9 @@ def test_the_factors_on_the_plain_network_are_the_adapted_network() -> None:
     model = PicardConsistencyModel("ddpm", 20, "x0", 1, 1, changes)
     expected = adapted(*inputs())
     assert not torch.allclose(network(*inputs()), expected, atol=1e-2)
-    torch.testing.assert_close(model.bind(network)(1.0)(*inputs()), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.on(network, 100)(1.0)(*inputs()), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", LAYERS)

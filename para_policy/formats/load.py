@@ -1,0 +1,110 @@
+"""From a checkpoint of any format to a policy that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from para_policy.errors import CheckpointError
+from para_policy.formats.calibration import read_calibrations, read_latencies
+from para_policy.formats.checkpoint import Checkpoint
+from para_policy.formats.consistency import folder, read_consistencies
+from para_policy.formats.files import sha256
+from para_policy.formats.hub import looks_like_hub_id, snapshot
+from para_policy.formats.lerobot import is_lerobot, read_lerobot
+from para_policy.formats.native import read_native
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+
+Weights = Literal["live", "ema"]
+
+
+def read_checkpoint(path: str | Path, *, weights: Weights = "live") -> Checkpoint:
+    """Read a native or LeRobot checkpoint directory.
+
+    Args:
+        weights: "ema" for the averaged weights that LeRobot keeps beside those of a checkpoint; a
+            native checkpoint has one set only.
+
+    Raises:
+        CheckpointError: if nothing that can be read is there, or it is not whole.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise CheckpointError(
+            f"'{path}' is a file; a checkpoint is a directory. For a .ckpt of the original "
+            f"diffusion_policy project run: para-policy convert {path} DIRECTORY"
+        )
+    if is_lerobot(path):
+        return read_lerobot(path, weights)
+    if weights != "live":
+        raise CheckpointError(
+            f"'{path}' is no LeRobot checkpoint; it has no other weights to choose"
+        )
+    return read_native(path)
+
+
+def resolve(path: str | Path) -> Path:
+    """The directory of a checkpoint; one of the Hub is downloaded."""
+    return snapshot(str(path)) if looks_like_hub_id(path) else Path(path)
+
+
+def load_policy(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    calibrated: bool = True,
+    consistency: str | Path | None = None,
+    weights: Weights = "live",
+) -> DiffusionPolicy:
+    """Load a policy from a native or LeRobot checkpoint.
+
+    Args:
+        path: directory of the checkpoint, optionally with `calibration/`; or, if there is no such
+            directory, the name of a repository on the Hugging Face Hub ("lerobot/diffusion_pusht").
+        device: where the network runs, such as "cpu" or "cuda:0".
+        calibrated: read `calibration/` and the PCM weights beside it; False ignores them, to
+            measure anew.
+        consistency: directory of PCM weights; None for `<path>_pcm`, if there is one.
+        weights: as for `read_checkpoint`.
+
+    Raises:
+        CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
+            calibration or PCM weights were made for other weights.
+        InputError: if the device does not exist.
+    """
+    directory = resolve(path)
+    checkpoint = read_checkpoint(directory, weights=weights)
+    return make_policy(checkpoint, directory, device, calibrated, consistency)
+
+
+def make_policy(
+    checkpoint: Checkpoint,
+    directory: Path,
+    device: str | torch.device = "cpu",
+    calibrated: bool = True,
+    consistency: str | Path | None = None,
+) -> DiffusionPolicy:
+    """Build the policy of a checkpoint, with what was measured and trained for it; see `load_policy`."""
+    config, schedule = checkpoint.config, checkpoint.config.noise_scheduler
+    policy = DiffusionPolicy(config, checkpoint.state, checkpoint.normalizers, device=device)
+    if consistency is not None and not Path(consistency).is_dir():
+        raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
+    if not calibrated and consistency is None:
+        return policy
+    bound_to = sha256(checkpoint.source)
+    if calibrated:
+        calibrations = read_calibrations(
+            directory,
+            bound_to,
+            schedule,
+            condition_dim=config.condition_dim,
+            sample_dim=config.horizon * config.action_dim,
+        )
+        policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
+        policy.latencies = read_latencies(directory)
+    shapes = {name: value.shape for name, value in policy.network.named_parameters()}
+    trained = folder(directory) if consistency is None else Path(consistency)
+    policy.consistency_models = read_consistencies(trained, bound_to, schedule, shapes)
+    return policy
