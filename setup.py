@@ -32,6 +32,7 @@ setup(
         "imageio-ffmpeg",
         "matplotlib",
         "numpy",
+        "pillow",
         "pydantic>=2",
         "pymunk<7",
         "pyyaml",
@@ -43,6 +44,8 @@ setup(
         "zarr",
     ],
     extras_require={
+        "convert": ["dill", "omegaconf"],
+        "hub": ["huggingface-hub"],
         "train": ["accelerate"],
         "test": ["accelerate", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist"],
         "dev": ["import-linter", "mypy", "ruff", "scipy-stubs", "types-PyYAML"],

@@ -27,15 +27,12 @@ from para_policy.command_line import (
     write_text,
 )
 from para_policy.errors import InputError
-from para_policy.formats.native import read_config
+from para_policy.formats.load import read_checkpoint
+from para_policy.ros_files import inputs_text
 from sim.env import MAX_STEPS
 from sim.episode import Chunk, Episode
 from sim.ros_processes import RosProcesses
 
-_CONFIG_FOLDERS = (
-    Path(__file__).resolve().parents[1] / "config",  # a checkout
-    Path(sys.prefix) / "share" / "para_policy" / "config",  # an installation with pip
-)
 StepProgress = Callable[[int, int], None]
 """Called with the seed and the number of steps played."""
 
@@ -94,10 +91,18 @@ def play_episodes(
 
 
 def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) -> None:
-    """Start the three nodes, connected as `policy.launch.py` connects them."""
+    """Start the three nodes, connected as `policy.launch.py` connects them.
+
+    Args:
+        records: folder that receives the episodes, and the mapping of the policy's inputs.
+    """
+    config = read_checkpoint(settings.checkpoint).config
+    inputs_file = records / "inputs.yaml"
+    write_text(inputs_file, inputs_text(config))
+    heights = [config.inputs[name][1] for name in config.cameras]
     policy = {
         "checkpoint": str(settings.checkpoint.resolve()),
-        "inputs_file": str(_inputs_file()),
+        "inputs_file": str(inputs_file),
         "device": settings.device,
         "sampler": settings.sampler,
         "sampler_options": settings.sampler_options,
@@ -114,20 +119,14 @@ def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) 
         "episodes": 1,
         "max_steps": settings.max_steps,
         "record_dir": str(records),
+        "publish_image": bool(heights),
+        "image_size": max(heights, default=96),
     }
     processes.start("policy_node", "para_policy.ros.policy_node", policy)
     remap = ("-r", "action_chunk:=policy_node/action_chunk")
     processes.start("chunk_executor", "para_policy.ros.chunk_executor", executor, *remap)
     remap = ("-r", "command:=chunk_executor/command")
     processes.start("pusht_sim", "sim.ros_node", simulator, *remap)
-
-
-def _inputs_file() -> Path:
-    """The mapping of PushT's topics, the one that `policy.launch.py` uses."""
-    for folder in _CONFIG_FOLDERS:
-        if (folder / "pusht_inputs.yaml").is_file():
-            return folder / "pusht_inputs.yaml"
-    raise InputError(f"pusht_inputs.yaml is in none of {', '.join(map(str, _CONFIG_FOLDERS))}")
 
 
 def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
@@ -204,7 +203,7 @@ def _main(arguments: Arguments) -> None:
     except ValueError as error:
         raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
     # Cheap to find out here, while the nodes would take seconds to start and say the same.
-    read_config(arguments.loop.checkpoint)
+    read_checkpoint(arguments.loop.checkpoint)
     samplers.options(arguments.loop.sampler)
     if arguments.json is not None:
         check_output_file(arguments.json)

@@ -10,12 +10,13 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Pose, PoseArray, PoseStamped
 from numpy.typing import NDArray
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float32MultiArray, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from para_policy.control.chunk import ActionChunk
 from para_policy.errors import InputError
+from para_policy.ros.images import IMAGE_OPTIONS, read_compressed_image, read_image
 
 Array = NDArray[np.float64]
 NS_PER_S = 1_000_000_000
@@ -70,17 +71,29 @@ def _read_numbers(message: Float32MultiArray | Float64MultiArray, _: Mapping[str
 
 @dataclass(frozen=True)
 class Converter:
-    """How one message type becomes a flat array; `options` names the keys that it reads."""
+    """How one message type becomes an array: flat and float64, or for images (3, H, W) and uint8.
+
+    Attributes:
+        read: takes the message and a mapping with the keys of `options` and with `shape`, the shape
+            of the policy's input.
+        options: keys of the inputs file that it reads.
+        is_image: whether it feeds inputs of shape (3, H, W).
+    """
 
     message: type
-    read: Callable[[Any, Mapping[str, Any]], Array]
+    read: Callable[[Any, Mapping[str, Any]], NDArray[Any]]
     options: frozenset[str] = frozenset()
+    is_image: bool = False
 
 
 CONVERTERS: dict[str, Converter] = {
     "sensor_msgs/msg/JointState": Converter(JointState, _read_joint_state, frozenset({"joints"})),
     "geometry_msgs/msg/PoseArray": Converter(PoseArray, _read_pose_array, frozenset({"axes"})),
     "geometry_msgs/msg/PoseStamped": Converter(PoseStamped, _read_pose, frozenset({"axes"})),
+    "sensor_msgs/msg/Image": Converter(Image, read_image, IMAGE_OPTIONS, is_image=True),
+    "sensor_msgs/msg/CompressedImage": Converter(
+        CompressedImage, read_compressed_image, IMAGE_OPTIONS, is_image=True
+    ),
     "std_msgs/msg/Float32MultiArray": Converter(Float32MultiArray, _read_numbers),
     "std_msgs/msg/Float64MultiArray": Converter(Float64MultiArray, _read_numbers),
 }

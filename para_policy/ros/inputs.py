@@ -6,16 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from para_policy.errors import InputError
 from para_policy.formats.files import summarise
 from para_policy.ros.conversions import CONVERTERS, Converter, stamp_to_ns
 
-_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+Crop = tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt]
+"""Top, left, height and width, pixels."""
+_QUEUE = 10
+_IMAGE_TYPES = [name for name, converter in CONVERTERS.items() if converter.is_image]
+_OPTIONS = frozenset[str]().union(*(converter.options for converter in CONVERTERS.values()))
 
 
 class InputMapping(BaseModel):
@@ -27,7 +40,11 @@ class InputMapping(BaseModel):
         joints: (JointState) joints whose positions make up the input, in this order.
         axes: (PoseStamped, PoseArray) coordinates of each pose: "xy", "xyz", or "pose" with the
             quaternion x, y, z, w after the position.
-        reliable: quality of service asked for; false also accepts best-effort publishers.
+        crop: (images) the part that is used: top, left, height, width in pixels.
+        resize: (images) whether what is left is scaled to the policy's size; otherwise an image of
+            another size is refused.
+        reliable: quality of service asked for; false also accepts best-effort publishers, and is
+            the default for images, as cameras often publish so.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,13 +53,13 @@ class InputMapping(BaseModel):
     type: str
     joints: tuple[str, ...] = ()
     axes: Literal["xy", "xyz", "pose"] = "xy"
-    reliable: bool = True
+    crop: Crop | None = None
+    resize: bool = False
+    reliable: bool = Field(default_factory=lambda data: data.get("type") not in _IMAGE_TYPES)
 
     @field_validator("type")
     @classmethod
     def _supported(cls, name: str) -> str:
-        if name in _IMAGE_TYPES:
-            raise ValueError(f"{name} is not supported yet: this release takes state observations")
         if name not in CONVERTERS:
             raise ValueError(f"{name!r} is not supported; choose one of {', '.join(CONVERTERS)}")
         return name
@@ -51,7 +68,7 @@ class InputMapping(BaseModel):
     def _options_fit(self) -> InputMapping:
         if "joints" in self.converter.options and not self.joints:
             raise ValueError(f"{self.type} needs `joints`, the names whose positions are used")
-        unused = (self.model_fields_set & {"joints", "axes"}) - self.converter.options
+        unused = (self.model_fields_set & _OPTIONS) - self.converter.options
         if unused:
             raise ValueError(f"{self.type} does not use {', '.join(sorted(unused))}")
         return self
@@ -60,9 +77,32 @@ class InputMapping(BaseModel):
     def converter(self) -> Converter:
         return CONVERTERS[self.type]
 
-    def read(self, message: Any, receive_ns: int) -> tuple[int, NDArray[np.float64]]:
-        """Stamp in nanoseconds and flat values; messages without a stamp get the time of receipt."""
-        values = self.converter.read(message, {"joints": self.joints, "axes": self.axes})
+    def qos(self, *, lockstep: bool) -> QoSProfile:
+        """Quality of service of the subscription.
+
+        Of images only the newest waits for its turn, so that a camera that is faster than its
+        decoding is seen late by one image and not by a queue of them; except in lockstep, where
+        every one counts and nothing is late.
+        """
+        return QoSProfile(
+            depth=1 if self.converter.is_image and not lockstep else _QUEUE,
+            reliability=(
+                ReliabilityPolicy.RELIABLE if self.reliable else ReliabilityPolicy.BEST_EFFORT
+            ),
+        )
+
+    def read(
+        self, message: Any, receive_ns: int, shape: tuple[int, ...]
+    ) -> tuple[int, NDArray[Any]]:
+        """Stamp in nanoseconds and values; messages without a stamp get the time of receipt.
+
+        Args:
+            shape: of the policy's input; images take it, other values are flat.
+        Raises:
+            InputError: when the message is not usable.
+        """
+        options = {name: getattr(self, name) for name in self.converter.options}
+        values = self.converter.read(message, {**options, "shape": shape})
         header = getattr(message, "header", None)
         stamp_ns = 0 if header is None else stamp_to_ns(header.stamp)
         return stamp_ns or receive_ns, values
@@ -96,4 +136,11 @@ def load_inputs(path: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> dict
         raise InputError(
             f"inputs_file '{path}' maps {sorted(mappings)}; the policy needs {sorted(shapes)}"
         )
+    for name, mapping in mappings.items():
+        shape = tuple(shapes[name])
+        if mapping.converter.is_image and (len(shape) != 3 or shape[0] != 3):
+            raise InputError(
+                f"inputs_file '{path}' feeds {name!r} of shape {shape} with {mapping.type}; images "
+                "feed inputs of shape (3, height, width)"
+            )
     return mappings

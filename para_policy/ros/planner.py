@@ -83,8 +83,11 @@ class Planner:
         Raises:
             ParaPolicyError: when sampler, scheduler, steps and checkpoint do not go together.
         """
+        config = self._policy.config
         zeros = {
-            name: np.zeros((self._policy.config.n_obs_steps, *shape))
+            name: np.zeros(
+                (config.n_obs_steps, *shape), np.uint8 if name in config.cameras else np.float64
+            )
             for name, shape in self._shapes.items()
         }
         for _ in range(2):  # the first call also pays for lazy initialisation
@@ -92,8 +95,10 @@ class Planner:
             self._sample(zeros, seed=0)
             self._latency_ns = round(1e9 * (time.perf_counter() - started))
 
-    def observe(self, name: str, stamp_ns: int, values: NDArray[np.float64]) -> None:
+    def observe(self, name: str, stamp_ns: int, values: NDArray[Any]) -> None:
         """Add one observation of input `name`; flat values take the input's shape.
+
+        Pixels are uint8 and stay so.
 
         Raises:
             ParaPolicyError: when shape or values are wrong. The input then counts as faulty, and
@@ -163,7 +168,7 @@ class Planner:
             self._misses += 0 < self._settings.deadline_s < latency_s
             return Plan(chunk, result.stats, latency_s, self._misses)
 
-    def _sample(self, observation: dict[str, NDArray[np.float64]], seed: int) -> Any:
+    def _sample(self, observation: dict[str, NDArray[Any]], seed: int) -> Any:
         settings = self._settings
         return self._policy.sample(
             observation,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -71,7 +70,7 @@ class PolicyNode(LifecycleNode):
         inputs = load_inputs(value(self, "inputs_file"), config.inputs)
         planner.warm_up()
         self._planner = planner
-        self._create_interface(inputs)
+        self._create_interface(inputs, config.inputs)
         self._worker = Worker(self._plan, "inference")
         self.get_logger().info(f"policy '{value(self, 'checkpoint')}' is ready")
         return TransitionCallbackReturn.SUCCESS
@@ -124,7 +123,9 @@ class PolicyNode(LifecycleNode):
         self._last_plan = {}
         self._worker = self._planner = None
 
-    def _create_interface(self, inputs: dict[str, InputMapping]) -> None:
+    def _create_interface(
+        self, inputs: dict[str, InputMapping], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
         qos = for_mode(value(self, "lockstep"))
         self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", qos)
         self._undo.append(functools.partial(self.destroy_lifecycle_publisher, self._chunks))
@@ -133,23 +134,22 @@ class PolicyNode(LifecycleNode):
         reset = self.create_service(Trigger, "~/reset", self._reset)
         self._undo.append(functools.partial(self.destroy_service, reset))
         for name, mapping in inputs.items():
-            policy = (
-                ReliabilityPolicy.RELIABLE if mapping.reliable else ReliabilityPolicy.BEST_EFFORT
-            )
             subscription = self.create_subscription(
                 mapping.converter.message,
                 mapping.topic,
-                functools.partial(self._observe, name, mapping),
-                QoSProfile(depth=10, reliability=policy),
+                functools.partial(self._observe, name, mapping, shapes[name]),
+                mapping.qos(lockstep=value(self, "lockstep")),
             )
             self._undo.append(functools.partial(self.destroy_subscription, subscription))
             self._topic_types[subscription.topic_name] = mapping.type
 
-    def _observe(self, name: str, mapping: InputMapping, message: Any) -> None:
+    def _observe(
+        self, name: str, mapping: InputMapping, shape: tuple[int, ...], message: Any
+    ) -> None:
         if not self._active or self._planner is None or self._worker is None:
             return
         try:
-            self._planner.observe(name, *mapping.read(message, self._now_ns()))
+            self._planner.observe(name, *mapping.read(message, self._now_ns(), shape))
         except ParaPolicyError as error:
             self._planner.reject(name, str(error))
             self._report_change()

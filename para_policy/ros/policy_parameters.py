@@ -67,6 +67,12 @@ def load_planner(node: Node) -> tuple[Planner, PolicyConfig]:
     policy = load_policy(value(node, "checkpoint"), device=value(node, "device"))
     scheduler, steps = value(node, "scheduler") or None, value(node, "steps") or None
     rate_hz = value(node, "control_rate_hz") or policy.config.control_hz
+    if rate_hz is None:
+        raise InputError(
+            "parameter control_rate_hz is 0 and the checkpoint does not say at which rate its "
+            "actions follow each other; set control_rate_hz to the rate, in Hz, at which the "
+            "demonstrations were recorded"
+        )
     settings = PlannerSettings(
         sampler=policy.sampler(value(node, "sampler"), scheduler=scheduler, steps=steps, **options),
         scheduler=scheduler,

@@ -96,3 +96,32 @@ def test_bad_observations_leave_the_history_as_it_was(
     with pytest.raises(error, match=message):
         history.append(name, START + DT, value)
     assert history.newest_common_ns() == START
+
+
+def test_images_stay_bytes_and_are_copied() -> None:
+    history = make_history(camera=(3, 2, 2), x=())
+    message = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)  # as a camera sends it
+    history.append("camera", START, np.moveaxis(message, -1, 0))
+    history.append("x", START, 1)
+    expected = np.moveaxis(message, -1, 0).copy()
+    message[:] = 0
+    sampled = history.sample(START)
+    assert {name: value.dtype for name, value in sampled.items()} == {"camera": "u1", "x": "f8"}
+    np.testing.assert_array_equal(sampled["camera"], np.stack([expected, expected]))
+
+
+def test_a_patient_limit_does_not_fill_the_memory() -> None:
+    hour = 3600 * 10**9
+    history = ObservationHistory({"camera": (3, 2, 2), "x": ()}, 2, DT, max_gap_ns=hour)
+    history.append("x", START, 0)
+    for step in range(200):  # twenty seconds in which nothing comes from x
+        history.append("camera", START + step * DT, np.full((3, 2, 2), step, dtype=np.uint8))
+        assert len(history._streams["camera"].stamps) <= 104
+        if step == 90:  # x may lag behind, and gets what belongs to it
+            assert history.sample(START)["camera"][0, 0, 0, 0] == 0
+    with pytest.raises(
+        InputError, match=r"camera ran ahead of the other inputs by more than 10\.2 s"
+    ):
+        history.sample(START)
+    history.append("x", START + 199 * DT, 0)
+    assert history.sample(START + 199 * DT)["camera"][:, 0, 0, 0].tolist() == [198, 199]

@@ -119,16 +119,16 @@ POSES = PoseArray(poses=[make_pose(1.0, 2.0, 3.0), make_pose(4.0, 5.0, 6.0)])
 def test_messages_become_arrays(options: dict, message, expected: list[float]) -> None:
     mapping = InputMapping(topic="t", **options)
     message = deepcopy(message)
-    stamp_ns, values = mapping.read(message, receive_ns=5)
+    stamp_ns, values = mapping.read(message, receive_ns=5, shape=(len(expected),))
     assert stamp_ns == 5  # without a stamp, the time of receipt counts
     assert values.dtype == np.float64
     assert values.tolist() == expected
     if hasattr(message, "header"):
         message.header.stamp = ns_to_stamp(STAMP)
-        assert mapping.read(message, receive_ns=5)[0] == STAMP
+        assert mapping.read(message, receive_ns=5, shape=(len(expected),))[0] == STAMP
 
 
 def test_absent_joint_is_named() -> None:
     mapping = InputMapping(topic="t", type="sensor_msgs/msg/JointState", joints=("a", "c"))
     with pytest.raises(InputError, match=r"joint c; the message names \['a'\]"):
-        mapping.read(JointState(name=["a"], position=[1.0]), 0)
+        mapping.read(JointState(name=["a"], position=[1.0]), 0, shape=(2,))

@@ -3,19 +3,60 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rclpy.qos import ReliabilityPolicy
+from sensor_msgs.msg import Image
 
 from para_policy.errors import InputError
-from para_policy.ros.inputs import load_inputs
+from para_policy.ros.inputs import InputMapping, load_inputs
 from tests.ros.graph import CONFIG
 
 SHAPES = {"environment_state": (16,), "agent_pos": (2,)}
 JOINTS = "inputs: {a: {topic: t, type: sensor_msgs/msg/JointState, joints: [x]}}"
+IMAGE = "inputs: {a: {topic: t, type: sensor_msgs/msg/Image}}"
 
 
 def test_shipped_file_feeds_pusht() -> None:
     mappings = load_inputs(CONFIG / "pusht_inputs.yaml", SHAPES)
     assert mappings["agent_pos"].joints == ("agent_x", "agent_y")
     assert mappings["environment_state"].topic == "keypoints"
+
+
+def test_shipped_file_feeds_pusht_with_a_camera() -> None:
+    shapes = {"image": (3, 96, 96), "agent_pos": (2,)}
+    mappings = load_inputs(CONFIG / "pusht_image_inputs.yaml", shapes)
+    assert mappings["image"].converter.message is Image
+    assert mappings["image"].reliable
+
+
+@pytest.mark.parametrize(
+    ("kind", "lockstep", "reliability", "depth"),
+    [
+        ("JointState", False, ReliabilityPolicy.RELIABLE, 10),
+        ("Image", False, ReliabilityPolicy.BEST_EFFORT, 1),
+        ("CompressedImage", False, ReliabilityPolicy.BEST_EFFORT, 1),
+        ("Image", True, ReliabilityPolicy.BEST_EFFORT, 10),
+    ],
+)
+def test_images_accept_best_effort_and_do_not_queue(
+    kind: str, lockstep: bool, reliability: ReliabilityPolicy, depth: int
+) -> None:
+    joints = {"joints": ["x"]} if kind == "JointState" else {}
+    mapping = InputMapping(topic="t", type=f"sensor_msgs/msg/{kind}", **joints)
+    qos = mapping.qos(lockstep=lockstep)
+    assert (qos.reliability, qos.depth) == (reliability, depth)
+    asked = mapping.model_copy(update={"reliable": reliability == ReliabilityPolicy.BEST_EFFORT})
+    assert asked.qos(lockstep=lockstep).reliability != reliability
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 8, 8), (8, 8, 3), (2, 3, 8, 8)])
+def test_images_feed_inputs_with_three_channels_first_only(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    path = tmp_path / "inputs.yaml"
+    path.write_text(IMAGE)
+    assert load_inputs(path, {"a": (3, 8, 8)})["a"].crop is None
+    with pytest.raises(InputError, match="images feed inputs of shape"):
+        load_inputs(path, {"a": shape})
 
 
 @pytest.mark.parametrize(
@@ -29,7 +70,15 @@ def test_shipped_file_feeds_pusht() -> None:
         (JOINTS.replace("topic", "topics"), "inputs.a.topics: Extra inputs"),
         (JOINTS.replace(", joints: [x]", ""), "needs `joints`"),
         (JOINTS.replace("joints: [x]", "joints: [x], axes: xy"), "does not use axes"),
-        (JOINTS.replace("JointState, joints: [x]", "Image"), "Image is not supported yet"),
+        (JOINTS.replace("joints: [x]", "joints: [x], resize: true"), "does not use resize"),
+        (IMAGE.replace("}", ", joints: [x]}"), "does not use joints"),
+        (
+            IMAGE,
+            r"feeds 'a' of shape \(1,\) with sensor_msgs/msg/Image; images feed .* \(3, height",
+        ),
+        (IMAGE.replace("}", ", crop: [0, 0, 5]}"), "inputs.a.crop"),
+        (IMAGE.replace("}", ", crop: [0, 0, 5, 0]}"), "inputs.a.crop.*: Input should be greater"),
+        (IMAGE.replace("}", ", crop: [-1, 0, 5, 5]}"), "inputs.a.crop.*: Input should be greater"),
         (JOINTS.replace("JointState", "Imu"), "'sensor_msgs/msg/Imu' is not supported; choose"),
     ],
 )

@@ -29,9 +29,9 @@ REAL_TIME = replace(LOCKSTEP, lockstep=False)
 class FakePolicy:
     """Remembers what it is asked; its actions count up."""
 
-    config = SimpleNamespace(inputs={"x": (2,), "y": ()}, n_obs_steps=2, action_dim=1)
-
-    def __init__(self) -> None:
+    def __init__(self, **cameras: tuple[int, ...]) -> None:
+        inputs = {"x": (2,), "y": (), **cameras}
+        self.config = SimpleNamespace(inputs=inputs, cameras=tuple(cameras), n_obs_steps=2)
         self.seeds: list[int] = []
         self.observations: list[dict[str, np.ndarray]] = []
         self.error: Exception | None = None
@@ -46,8 +46,10 @@ class FakePolicy:
         return SimpleNamespace(actions=np.arange(8.0)[:, None], stats=None)
 
 
-def make(settings: PlannerSettings = LOCKSTEP) -> tuple[Planner, FakePolicy]:
-    policy = FakePolicy()
+def make(
+    settings: PlannerSettings = LOCKSTEP, **cameras: tuple[int, ...]
+) -> tuple[Planner, FakePolicy]:
+    policy = FakePolicy(**cameras)
     return Planner(policy, settings, seed=5), policy
 
 
@@ -112,6 +114,23 @@ def test_faulty_input_holds_until_it_is_good_again(
     assert planner.plan(T0) is None
     assert planner.hold_reason(T0) == f"x: {caught.value}"
     assert planner.plan(observe(planner, 2)) is not None
+
+
+def test_pixels_reach_the_policy_as_they_are() -> None:
+    planner, policy = make(camera=(3, 4, 5))
+    planner.warm_up()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5), dtype=np.uint8)
+    for step, image in enumerate(pixels):
+        planner.observe("camera", T0 + step * DT, image)
+        observe(planner, step)
+    assert planner.plan(T0 + DT) is not None
+    warm, seen = policy.observations[0], policy.observations[-1]
+    np.testing.assert_array_equal(seen["camera"], pixels)
+    assert {name: (value.dtype, value.shape) for name, value in warm.items()} == {
+        name: (value.dtype, value.shape) for name, value in seen.items()
+    }
+    with pytest.raises(InputError, match=r"shape \(3, 4, 4\), expected \(3, 4, 5\)"):
+        planner.observe("camera", T0 + 2 * DT, np.zeros((3, 4, 4), dtype=np.uint8))
 
 
 def test_reset_restarts_the_noise_and_ignores_stragglers() -> None:
