@@ -6,6 +6,7 @@ Units are pixels of the 512 x 512 board and radians; y points down, as on the sc
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,35 @@ GOAL_POSE = (256.0, 256.0, np.pi / 4)
 """Where the T belongs: x, y, angle."""
 
 Array = NDArray[np.float64]
-Observation = dict[str, Array]
+Observation = dict[str, NDArray[Any]]
+
+STATE_INPUTS = {"environment_state": (16,), "agent_pos": (2,)}
+"""What a policy without camera observes, and the shapes."""
+_AGENT = ("agent_pos", "observation.state")
+_VERTICES = ("environment_state", "observation.environment_state")
+_KEYPOINTS = ("obs",)
+_IMAGE = ("image", "observation.image")
+_WIDTHS = {
+    **dict.fromkeys(_AGENT, 2),
+    **dict.fromkeys(_VERTICES, 16),
+    **dict.fromkeys(_KEYPOINTS, 20),
+}
+
+# The original project's `PymunkKeypointManager` draws them with random generator 0.
+KEYPOINTS = np.array(
+    [
+        [9.26978671, 90.04097352],
+        [-60.98347236, -1.18672976],
+        [60.91275558, -1.39336422],
+        [-0.27050344, 25.54362499],
+        [-14.06492758, 122.81585355],
+        [39.00273850, 32.85740428],
+        [-39.96641442, 32.72965545],
+        [-16.82434438, 62.86317892],
+        [23.54146122, -1.70028811],
+    ]
+)
+"""The original project's nine keypoints in the T's own frame, pixels."""
 
 
 def legacy_start_state(seed: int) -> Array:
@@ -48,6 +77,18 @@ def legacy_start_state(seed: int) -> Array:
     block = [random.randint(100, 400), random.randint(100, 400)]
     angle = random.randn() * 2 * np.pi - np.pi
     return np.array([*agent, *block, angle], dtype=np.float64)
+
+
+def check_inputs(inputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise InputError unless the board can observe every input {name: shape}."""
+    for name, shape in inputs.items():
+        image = name in _IMAGE and len(shape) == 3 and shape[0] == 3
+        if not image and tuple(shape) != (_WIDTHS.get(name),):
+            vectors = ", ".join(f"{known} ({width},)" for known, width in _WIDTHS.items())
+            raise InputError(
+                f"PushT has no input {name!r} of shape {tuple(shape)}; it has {vectors}, and images "
+                f"{' or '.join(_IMAGE)} (3, height, width)"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,11 +107,22 @@ class StepResult:
 class PushT:
     """One PushT board.
 
-    Observations are float64 in gym-pusht's own order of keypoints: `environment_state` (16,),
-    eight vertices of the T as x, y pairs, and `agent_pos` (2,).
+    It observes what it is asked for, by the names that checkpoints use:
+
+    - `agent_pos`, `observation.state` (2,): the agent, float64;
+    - `environment_state`, `observation.environment_state` (16,): eight vertices of the T as x, y
+      pairs in gym-pusht's own order, float64;
+    - `obs` (20,): the original project's nine keypoints and the agent, float64;
+    - `image`, `observation.image` (3, height, width): what gym-pusht draws for image policies,
+      without a mark at the last action, uint8. Drawing takes a few milliseconds.
+
+    Raises:
+        InputError: for an input that is none of these.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: Mapping[str, tuple[int, ...]] = STATE_INPUTS) -> None:
+        check_inputs(inputs)
+        self._inputs = inputs
         self._env = PushTEnv(obs_type="environment_state_agent_pos")
         self._env.reset(options={"reset_to_state": legacy_start_state(0)})
 
@@ -99,27 +151,39 @@ class PushT:
         """Move the agent towards `action` (x, y) for CONTROL_DT seconds."""
         # With a float32 action gym-pusht would run its controller in float32.
         target = _finite_vector(action, 2, "action")
-        raw, reward, success, _, info = self._env.step(target)
-        return StepResult(_as_float64(raw), float(info["coverage"]), float(reward), bool(success))
+        _, reward, success, _, info = self._env.step(target)
+        coverage = float(info["coverage"])
+        return StepResult(self.observation(), coverage, float(reward), bool(success))
 
     def observation(self) -> Observation:
-        """Keypoints and agent position now."""
-        return _as_float64(self._env.get_obs())
+        """All inputs now."""
+        return {name: self._observe(name, shape) for name, shape in self._inputs.items()}
+
+    def _observe(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        if name in _IMAGE:
+            return np.moveaxis(self.image(*shape[1:]), -1, 0)
+        if name in _KEYPOINTS:
+            return np.concatenate([self._keypoints(), np.asarray(self._env.agent.position)])
+        kind = "agent_pos" if name in _AGENT else "environment_state"
+        return np.asarray(self._env.get_obs()[kind], dtype=np.float64)
+
+    def _keypoints(self) -> Array:
+        block = self._env.block
+        c, s = np.cos(block.angle), np.sin(block.angle)
+        points = KEYPOINTS @ np.array([[c, s], [-s, c]]) + np.asarray(block.position)
+        return np.asarray(points.ravel())
 
     def state(self) -> Array:
         """Agent x, y, block x, y, angle (not wrapped) now; `place` takes it back."""
         agent, block = self._env.agent, self._env.block
         return np.array([*agent.position, *block.position, block.angle], dtype=np.float64)
 
-    def image(self, size: int = 96) -> NDArray[np.uint8]:
-        """The board as gym-pusht draws it for image policies, (size, size, 3) RGB."""
-        self._env.observation_width = self._env.observation_height = size
+    def image(self, height: int = 96, width: int | None = None) -> NDArray[np.uint8]:
+        """The board as gym-pusht draws it for image policies, (height, width, 3) RGB."""
+        self._env.observation_height = height
+        self._env.observation_width = height if width is None else width
         pixels: NDArray[np.uint8] = self._env._render()
         return pixels
-
-
-def _as_float64(raw: dict[str, Any]) -> Observation:
-    return {name: np.asarray(value, dtype=np.float64) for name, value in raw.items()}
 
 
 def _finite_vector(value: ArrayLike, size: int, name: str) -> Array:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from para_policy import load_policy
 from para_policy.command_line import run
 from para_policy.errors import InputError
-from para_policy.formats.native import save_observations
+from para_policy.formats.observations import save_observations
+from para_policy.policies.config import PolicyConfig
 from sim.env import PushT
 from sim.rollout import rollout
 
@@ -41,7 +42,7 @@ class Arguments:
         windows = np.concatenate([_windows(e.states, policy.config.n_obs_steps) for e in episodes])
         generator = np.random.default_rng(self.seed)
         chosen = generator.choice(len(windows), min(self.count, len(windows)), replace=False)
-        save_observations(self.checkpoint, _observe(windows[chosen]))
+        save_observations(self.checkpoint, _observe(windows[chosen], policy.config))
         print(f"{len(chosen)} observations from {len(episodes)} episodes in {self.checkpoint}")
 
 
@@ -51,8 +52,8 @@ def _windows(states: NDArray[np.float64], n_obs_steps: int) -> NDArray[np.float6
     return np.moveaxis(view, -1, 1)
 
 
-def _observe(windows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    board = PushT()
+def _observe(windows: NDArray[np.float64], config: PolicyConfig) -> dict[str, NDArray[Any]]:
+    board = PushT(config.inputs)
     seen = [[board.place(state) for state in window] for window in windows]
     return {
         name: np.array([[observation[name] for observation in row] for row in seen])

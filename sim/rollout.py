@@ -7,19 +7,27 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from para_policy.control.seeding import chunk_seed
 from para_policy.errors import InputError
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
-from sim.env import CONTROL_DT, MAX_STEPS, Observation, PushT, legacy_start_state
+from sim.env import (
+    CONTROL_DT,
+    MAX_STEPS,
+    Observation,
+    PushT,
+    check_inputs,
+    legacy_start_state,
+)
 from sim.episode import Chunk, Episode
 from sim.variants import SEQUENTIAL, STARTS, Start
 
-PUSHT_INPUTS = {"environment_state": (16,), "agent_pos": (2,)}
 Progress = Callable[[int], None]
 
 
@@ -64,7 +72,7 @@ def rollout(
         if isinstance(sampler, str)
         else sampler
     )
-    robots = [_Robot(seed, policy.config.n_obs_steps) for seed in seeds]
+    robots = [_Robot(seed, policy.config) for seed in seeds]
     live = robots
     previous: ActionResult | None = None
     for index, step in enumerate(range(0, max_steps, policy.config.n_action_steps)):
@@ -83,7 +91,7 @@ def rollout(
         wall_s = time.perf_counter() - started
         exact = sample(sampler=SEQUENTIAL) if check_errors else None
         for row, robot in enumerate(live):
-            chunk = _chunk(result, row, step, policy.config.n_obs_steps - 1, len(live), wall_s)
+            chunk = _chunk(result, row, step, policy.config.first_action, len(live), wall_s)
             if exact is not None:
                 error = float(np.abs(result.sample[row] - exact.sample[row]).max())
                 chunk = replace(chunk, error=error)
@@ -103,13 +111,14 @@ def rollout(
 
 def check_policy(policy: DiffusionPolicy) -> None:
     """Raise InputError unless the policy observes and acts as PushT does."""
-    inputs = {name: tuple(shape) for name, shape in policy.config.inputs.items()}
-    if inputs != PUSHT_INPUTS or policy.config.action_dim != 2:
+    check_inputs(policy.config.inputs)
+    if policy.config.action_dim != 2:
         raise InputError(
-            f"this checkpoint maps {inputs} to {policy.config.action_dim} actions; "
-            f"the PushT simulator needs {PUSHT_INPUTS} and 2 actions"
+            f"this checkpoint has {policy.config.action_dim} actions "
+            f"({', '.join(policy.config.action_names)}); PushT has 2, the agent's target x and y"
         )
-    if policy.config.control_hz != 1 / CONTROL_DT:
+    # A checkpoint that does not say was trained on recordings of this very board.
+    if policy.config.control_hz not in (None, 1 / CONTROL_DT):
         raise InputError(
             f"this checkpoint acts at {policy.config.control_hz} Hz, PushT at {1 / CONTROL_DT} Hz"
         )
@@ -118,12 +127,13 @@ def check_policy(policy: DiffusionPolicy) -> None:
 class _Robot:
     """One board with its observation history and its record."""
 
-    def __init__(self, seed: int, n_obs_steps: int) -> None:
+    def __init__(self, seed: int, config: PolicyConfig) -> None:
         self.seed = seed
         self.done = False
-        self._env = PushT()
+        self._env = PushT(config.inputs)
         first = self._env.reset(legacy_start_state(seed))
-        self.history: deque[Observation] = deque([first] * n_obs_steps, maxlen=n_obs_steps)
+        length = config.n_obs_steps
+        self.history: deque[Observation] = deque([first] * length, maxlen=length)
         self._states = [self._env.state()]
         self._coverage: list[float] = []
         self._chunks: list[Chunk] = []
@@ -155,11 +165,11 @@ class _Robot:
         )
 
 
-def _stack(histories: Sequence[deque[Observation]]) -> dict[str, NDArray[np.float64]]:
+def _stack(histories: Sequence[deque[Observation]]) -> dict[str, NDArray[Any]]:
     """Histories of B robots as one observation, each input (B, n_obs_steps, ...)."""
     return {
         name: np.stack([[observation[name] for observation in history] for history in histories])
-        for name in PUSHT_INPUTS
+        for name in histories[0][0]
     }
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from para_policy.errors import DataError
 from para_policy.formats.native import save_checkpoint
-from para_policy.policies.diffusion_policy import build_network
-from para_policy.policies.normalizer import MinMaxNormalizer
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.diffusion_policy import VISION, build_network, build_vision
+from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.schedulers import build_scheduler
 from para_policy.training import trainer
 from para_policy.training.config import TrainConfig
@@ -25,31 +26,35 @@ from para_policy.training.dataset import ChunkDataset, read_features
 from para_policy.training.replay_buffer import ReplayBuffer
 from para_policy.training.trainer import batch_indices, generator
 
-_EVALUATION_WINDOWS = 1024
+IMAGES = LinearNormalizer(torch.full((3,), 2.0), torch.full((3,), -1.0))
+"""Pixels from [0, 1] to [-1, 1], as in the original project."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Normalised windows for training and for the evaluation curve, with their normalisers."""
+    """Windows for training and for the evaluation curve, with the normalisers of all features.
+
+    Vectors are normalised, frames of cameras are not: as bytes they take a quarter of the memory.
+    """
 
     train: ChunkDataset
     evaluation: ChunkDataset
     evaluation_name: str
-    normalizers: dict[str, MinMaxNormalizer]
+    normalizers: dict[str, LinearNormalizer]
 
 
 def prepare_data(config: TrainConfig) -> TrainingData:
     """Read the demonstrations, fit the normalisers on all of them, cut windows, split episodes."""
     buffer = ReplayBuffer(config.data.path)
     features = read_features(buffer, config.data.observations, config.data.action, config.policy)
-    normalizers = {name: MinMaxNormalizer.fit(values) for name, values in features.items()}
-    scaled = {
-        name: normalizers[name].normalize(torch.from_numpy(v)) for name, v in features.items()
+    cameras = config.policy.cameras
+    normalizers = {
+        name: IMAGES if name in cameras else LinearNormalizer.fit(values)
+        for name, values in features.items()
     }
-    tensors = {
-        "observation": torch.cat([scaled[name] for name in config.policy.inputs], dim=-1),
-        "action": scaled["action"],
-    }
+    tensors = {name: torch.from_numpy(values) for name, values in features.items()}
+    for name in tensors.keys() - set(cameras):
+        tensors[name] = normalizers[name].normalize(tensors[name])
     episodes = np.random.default_rng(config.training.seed).permutation(len(buffer.episode_ends))
     held_out = round(config.data.validation_ratio * len(episodes))
     train_episodes, test_episodes = np.sort(episodes[held_out:]), np.sort(episodes[:held_out])
@@ -82,6 +87,40 @@ def train(
     return trainer.run(_Cloning(config), output, resume=resume, device=device)
 
 
+class ObservedNetwork(nn.Module):
+    """The noise predictor with the encoders of its cameras, which are trained together."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self._inputs = tuple(config.inputs)
+        self.network = build_network(config)
+        self.vision = build_vision(config)
+        if self.vision is not None:  # convolutions are then up to twice as fast on a CPU
+            self.vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor, t: Tensor, observed: dict[str, Tensor]) -> Tensor:
+        """Predict from noisy actions (B, Tp, A), levels (B,) and inputs {name: (B, To, ...)}.
+
+        Vectors are normalised, images (B, To, 3, H, W) are bytes.
+        """
+        features = {name: value.flatten(2) for name, value in observed.items()}
+        if self.vision is not None:
+            normalizer = IMAGES.to(x.device)
+            images = {
+                name: normalizer.normalize_images(observed[name].flatten(0, 1) / 255)
+                for name in self.vision.config.cameras
+            }
+            for name, encoded in self.vision(images).items():
+                features[name] = encoded.unflatten(0, observed[name].shape[:2])
+        condition = torch.cat([features[name] for name in self._inputs], dim=-1).flatten(1)
+        return self.network(x, t, condition)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Under their names in a checkpoint."""
+        encoders = {} if self.vision is None else self.vision.state_dict(prefix=VISION)
+        return {**self.network.state_dict(), **encoders}
+
+
 class _Cloning:
     """Mean squared error of the prediction at uniformly drawn noise levels."""
 
@@ -92,7 +131,7 @@ class _Cloning:
         self.scheduler = build_scheduler(config.policy.noise_scheduler)
 
     def network(self) -> nn.Module:
-        return build_network(self.config.policy)
+        return ObservedNetwork(self.config.policy)
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         t = self.run
@@ -109,19 +148,22 @@ class _Cloning:
     def loss(self, network: nn.Module, step: int, accelerator: Accelerator) -> Tensor:
         t = self.run
         chosen = batch_indices(step, len(self.data.train), t.batch_size, t.seed, accelerator)
-        key = (step, accelerator.process_index)
-        return self._loss(
-            network, self.data.train.batch(chosen), generator(t.seed, *key), accelerator
-        )
+        random = generator(t.seed, step, accelerator.process_index)
+        torch.manual_seed(random.initial_seed())  # of crops and dropout
+        return self._loss(network, self.data.train.batch(chosen), random, accelerator)
 
     def evaluation_loss(self, network: nn.Module, accelerator: Accelerator) -> float:
         fixed = generator(self.run.seed, -(2**31))
-        count = min(_EVALUATION_WINDOWS, len(self.data.evaluation))
-        chosen = torch.randperm(len(self.data.evaluation), generator=fixed)[:count]
-        return self._loss(network, self.data.evaluation.batch(chosen), fixed, accelerator).item()
+        chosen = torch.randperm(len(self.data.evaluation), generator=fixed)
+        batch = self.data.evaluation.batch(chosen[: self.run.evaluation_windows])
+        network.eval()
+        loss = self._loss(network, batch, fixed, accelerator).item()
+        network.train()
+        return loss
 
     def export(self, network: nn.Module, directory: Path) -> None:
-        save_checkpoint(directory, self.config.policy, network.state_dict(), self.data.normalizers)
+        assert isinstance(network, ObservedNetwork)
+        save_checkpoint(directory, self.config.policy, network.weights(), self.data.normalizers)
 
     def _loss(
         self,
@@ -140,7 +182,7 @@ class _Cloning:
             "sample": lambda: action,
             "v_prediction": lambda: self.scheduler.get_velocity(action, noise, t),
         }[self.scheduler.config.prediction_type]()
-        cond = batch["observation"].flatten(1).to(device)
+        observed = {name: batch[name].to(device) for name in self.config.policy.inputs}
         with accelerator.autocast():
-            prediction = network(noisy.to(device), t.to(device), cond)
+            prediction = network(noisy.to(device), t.to(device), observed)
         return nn.functional.mse_loss(prediction.float(), target.to(device))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from para_policy.errors import InputError
 from para_policy.formats.files import summarise
 from para_policy.policies.config import PolicyConfig
-from para_policy.training.dataset import Feature
+from para_policy.training.dataset import Feature, Vector
 
 
 class DataConfig(BaseModel):
@@ -20,7 +20,7 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path
-    action: Feature
+    action: Vector
     observations: dict[str, Feature]
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0)
 
@@ -38,7 +38,11 @@ class RunConfig(BaseModel):
 
 
 class OptimisationConfig(RunConfig):
-    """AdamW with a cosine schedule, and the power-law EMA of the original project."""
+    """AdamW with a cosine schedule, and the power-law EMA of the original project.
+
+    Attributes:
+        evaluation_windows: how many windows the evaluation loss is measured on, in one batch.
+    """
 
     batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
@@ -46,6 +50,7 @@ class OptimisationConfig(RunConfig):
     weight_decay: float = Field(1e-6, ge=0)
     warmup_steps: int = Field(500, ge=0)
     ema_power: float = Field(0.75, gt=0)
+    evaluation_windows: int = Field(1024, ge=1)
 
 
 class TrainConfig(BaseModel):

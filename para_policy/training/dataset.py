@@ -61,29 +61,66 @@ class RigidPoints(BaseModel):
         return np.stack([x, y], axis=-1).reshape(len(pose), -1)
 
 
-Feature = Columns | RigidPoints
+class Images(BaseModel):
+    """Frames of a camera, recorded as (steps, height, width, 3) with values from 0 to 255."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: str
+
+    def read(self, buffer: ReplayBuffer) -> np.ndarray:
+        """Frames (steps, 3, height, width), uint8: a view, because they fill much memory."""
+        frames = buffer.array(self.image)
+        if frames.ndim != 4 or frames.shape[-1] != 3:
+            raise DataError(
+                f"data/{self.image} has shape {frames.shape}; expected (steps, height, width, 3)"
+            )
+        if frames.dtype != np.uint8:  # the original project stores the same numbers as floats
+            with np.errstate(invalid="ignore"):
+                whole = frames.astype(np.uint8)
+            if not np.array_equal(whole, frames):
+                raise DataError(
+                    f"data/{self.image} holds {frames.dtype} from {frames.min():g} to "
+                    f"{frames.max():g}; expected whole numbers from 0 to 255"
+                )
+            frames = whole
+        return np.moveaxis(frames, -1, 1)
+
+
+Vector = Columns | RigidPoints
+Feature = Vector | Images
 
 
 def read_features(
-    buffer: ReplayBuffer, observations: dict[str, Feature], action: Feature, config: PolicyConfig
+    buffer: ReplayBuffer, observations: dict[str, Feature], action: Vector, config: PolicyConfig
 ) -> dict[str, np.ndarray]:
-    """Return every input and `action` as float32 (steps, D), checked against the policy's shapes.
+    """Return every input and `action`, checked against the policy's shapes.
+
+    They are float32 (steps, D), cameras uint8 (steps, 3, height, width).
 
     Raises:
-        DataError: if a feature is not described, or its width differs from the configuration.
+        DataError: if a feature is not described, or its shape differs from the configuration.
     """
     if set(observations) != set(config.inputs):
         raise DataError(
             f"data.observations describes {sorted(observations)}, "
             f"but policy.inputs are {sorted(config.inputs)}"
         )
+    images = {name for name, feature in observations.items() if isinstance(feature, Images)}
+    if images != set(config.cameras):
+        raise DataError(
+            f"data.observations describes {sorted(images)} as images, "
+            f"but policy.vision.cameras are {sorted(config.cameras)}"
+        )
     features = {name: feature.read(buffer) for name, feature in observations.items()}
     features["action"] = action.read(buffer)
-    widths = {name: int(np.prod(shape)) for name, shape in config.inputs.items()}
-    for name, width in {**widths, "action": config.action_dim}.items():
-        if features[name].shape[1] != width:
+    for name, shape in {**config.inputs, "action": (config.action_dim,)}.items():
+        found = features[name].shape[1:]
+        if name in images and found != shape:
+            raise DataError(f"{name} is {found} in the data, the policy has {shape}")
+        if name not in images and found[0] != np.prod(shape):
             raise DataError(
-                f"{name} has {features[name].shape[1]} columns in the data, the policy has {width}"
+                f"{name} has {found[0]} columns in the data, the policy has {np.prod(shape)}"
             )
     return features
 
@@ -104,11 +141,13 @@ def window_starts(lengths: np.ndarray, horizon: int, pad_before: int, pad_after:
 def observation_windows(
     buffer: ReplayBuffer,
     observations: dict[str, Feature],
-    action: Feature,
+    action: Vector,
     config: PolicyConfig,
     count: int,
 ) -> dict[str, np.ndarray]:
-    """Observations {name: (n, To, *shape)} at up to `count` evenly spaced steps, physical units.
+    """Observations {name: (n, To, *shape)} at up to `count` evenly spaced steps.
+
+    Physical units; images uint8.
 
     Raises:
         DataError: as `read_features`.
@@ -127,12 +166,12 @@ def observation_windows(
 
 
 class ChunkDataset(Dataset[dict[str, Tensor]]):
-    """Windows of normalised `observation` (To, D) and `action` (Tp, A).
+    """Windows of every input (To, ...) and `action` (Tp, A).
 
     Steps outside the episode repeat its first or last step.
 
     Args:
-        features: `observation` and `action` arrays (steps, D), already normalised.
+        features: inputs (steps, ...) by name, and `action` (steps, A), as the training wants them.
         episode_ends: (episodes,) exclusive ends.
         episodes: which episodes to use.
     """
@@ -162,9 +201,10 @@ class ChunkDataset(Dataset[dict[str, Tensor]]):
         return {key: value[0] for key, value in self.batch(torch.tensor([index])).items()}
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """Gather many windows at once (B, To, D) and (B, Tp, A): far faster than collating one by one."""
+        """Gather many windows at once (B, To, ...) and (B, Tp, A): far faster than one by one."""
         steps = self._steps[indices]
+        observed = steps[:, : self._n_obs_steps]
         return {
-            "observation": self._features["observation"][steps[:, : self._n_obs_steps]],
-            "action": self._features["action"][steps],
+            name: values[steps if name == "action" else observed]
+            for name, values in self._features.items()
         }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import pytest
+from gym_pusht.envs.pusht import PushTEnv
 
 from para_policy.errors import InputError
-from sim.env import PushT, legacy_start_state
+from para_policy.training.replay_buffer import ReplayBuffer
+from sim.env import KEYPOINTS, STATE_INPUTS, PushT, legacy_start_state
+from tests.training.demonstrations import real_demonstrations
 
 # Eight vertices of the T in its own frame, in gym-pusht's order; configs/pusht_state.yaml has them.
 LOCAL_KEYPOINTS = np.array(
@@ -130,3 +134,102 @@ def test_image(size: int) -> None:
 def test_unusable_action(action: list[float]) -> None:
     with pytest.raises(InputError, match="2 finite numbers"):
         PushT().step(action)
+
+
+def played(board: PushT) -> list[dict[str, np.ndarray]]:
+    """Observations of an episode in which the agent pushes the block."""
+    seen = [board.reset(legacy_start_state(100000))]
+    return seen + [board.step(board.state()[2:4]).observation for _ in range(8)]
+
+
+@pytest.mark.parametrize("name", ["image", "observation.image"])
+@pytest.mark.parametrize("size", [(96, 96), (48, 64)])
+def test_images_are_gym_pushts_own_observations(name: str, size: tuple[int, int]) -> None:
+    other = PushTEnv(
+        obs_type="pixels_agent_pos", observation_height=size[0], observation_width=size[1]
+    )
+    expected = [other.reset(options={"reset_to_state": legacy_start_state(100000)})[0]]
+    for _ in range(8):
+        expected.append(other.step(np.array(other.block.position))[0])
+    seen = played(PushT({"agent_pos": (2,), name: (3, *size)}))
+    for ours, theirs in zip(seen, expected, strict=True):
+        assert ours[name].shape == (3, *size)
+        assert ours[name].dtype == np.uint8
+        np.testing.assert_array_equal(ours[name], np.moveaxis(theirs["pixels"], -1, 0))
+        np.testing.assert_array_equal(ours["agent_pos"], theirs["agent_pos"])
+    assert (seen[0][name] != seen[-1][name]).any()
+
+
+def test_images_do_not_tell_the_last_action() -> None:
+    """The agent's target is marked in what people watch, which the policy must not see."""
+    board, red = PushT({"image": (3, 96, 96)}), np.array([255, 0, 0])
+    image = played(board)[-1]["image"]
+    assert not (np.moveaxis(image, 0, -1) == red).all(axis=-1).any()
+    assert (board._env.render() == red).all(axis=-1).any()
+
+
+def test_other_names_are_the_same_inputs() -> None:
+    names = {
+        "observation.environment_state": "environment_state",
+        "observation.state": "agent_pos",
+    }
+    usual = played(PushT())
+    other = played(PushT({name: STATE_INPUTS[same] for name, same in names.items()}))
+    for expected, found in zip(usual, other, strict=True):
+        assert list(found) == list(names)
+        for name, same in names.items():
+            np.testing.assert_array_equal(found[name], expected[same])
+
+
+def test_the_originals_keypoints_move_with_the_block() -> None:
+    board = PushT({"obs": (20,)})
+    board.reset(legacy_start_state(100001))
+    for _ in range(8):
+        seen = board.step(board.state()[2:4]).observation["obs"]
+        *agent, x, y, angle = board.state()
+        c, s = np.cos(angle), np.sin(angle)
+        local = (seen[:18].reshape(9, 2) - [x, y]) @ np.array([[c, -s], [s, c]])
+        np.testing.assert_allclose(local, KEYPOINTS, atol=1e-9)
+        np.testing.assert_array_equal(seen[18:], agent)
+    # All lie on the T, which is 120 pixels wide and high, up to a pixel and a half.
+    assert (KEYPOINTS.min(axis=0) > [-61.5, -2]).all()
+    assert (KEYPOINTS.max(axis=0) < [61.5, 123.5]).all()
+
+
+def test_the_originals_keypoints_are_the_recorded_ones() -> None:
+    buffer = ReplayBuffer(real_demonstrations())
+    states, recorded = buffer.array("state")[::50], buffer.array("keypoint")[::50]
+    board = PushT({"obs": (20,)})
+    seen = np.array([board.place(state)["obs"] for state in states])
+    error = np.abs(seen[:, :18] - recorded.reshape(-1, 18)).max(axis=1)
+    assert np.median(error) < 1e-4
+    assert np.percentile(error, 95) < 0.1  # fast blocks were recorded less exactly
+
+
+def test_nothing_is_drawn_for_a_policy_without_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = PushTEnv._draw
+    monkeypatch.setattr(PushTEnv, "_draw", lambda env: drawn.append(1) or draw(env))
+    played(PushT())
+    assert not drawn
+    played(PushT({"image": (3, 8, 8)}))
+    assert len(drawn) == 9
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"joints": (7,)},
+        {"agent_pos": (3,)},
+        {"obs": (40,)},
+        {"agent_pos": (2,), "image": (96, 96, 3)},
+        {"image": (1, 96, 96)},
+        {"observation.images.top": (3, 96, 96)},
+    ],
+)
+def test_inputs_that_the_board_does_not_have(inputs: dict[str, tuple[int, ...]]) -> None:
+    name, shape = list(inputs.items())[-1]
+    with pytest.raises(InputError, match=re.escape(f"no input '{name}' of shape {shape}")) as error:
+        PushT(inputs)
+    assert "environment_state (16,)" in str(error.value)
+    assert "(3, height, width)" in str(error.value)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from para_policy import load_policy, samplers
 from para_policy.control.seeding import chunk_seed
 from para_policy.errors import InputError
 from para_policy.policies import DiffusionPolicy
-from sim.env import legacy_start_state
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.normalizer import LinearNormalizer
+from para_policy.training.behaviour_cloning import IMAGES, ObservedNetwork
+from sim.env import PushT, legacy_start_state
 from sim.episode import Episode
 from sim.rollout import rollout
 from sim.variants import STARTS, Start
-from tests.fixtures_checkpoint import save_tiny_checkpoint
+from tests.fixtures_checkpoint import save_tiny_checkpoint, tiny_config
 
 SEEDS = (100000, 100001, 100002)
 
@@ -39,8 +44,6 @@ def test_batch_equals_one_by_one(policy: DiffusionPolicy, sampler: str) -> None:
 
 def test_first_chunk_is_that_of_the_policy(policy: DiffusionPolicy) -> None:
     """The first observation is repeated, and the noise is that of chunk 0 of the episode."""
-    from sim.env import PushT
-
     (episode,) = rollout(policy, [100000], max_steps=8)
     first = PushT().reset(legacy_start_state(100000))
     observation = {name: np.stack([[value, value]]) for name, value in first.items()}
@@ -53,8 +56,6 @@ def test_first_chunk_is_that_of_the_policy(policy: DiffusionPolicy) -> None:
 
 def observed(states: np.ndarray, step: int) -> dict[str, np.ndarray]:
     """What a batch of one robot observes before action `step`."""
-    from sim.env import PushT
-
     board = PushT()
     seen = [board.place(states[max(at, 0)]) for at in (step - 1, step)]
     return {name: np.array([[moment[name] for moment in seen]]) for name in seen[0]}
@@ -181,3 +182,86 @@ def test_checkpoint_of_another_robot(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"50\.0 Hz"):
         rollout(policy, [0])
+    policy.config = policy.config.model_copy(
+        update={"control_hz": None, "action_names": ("x", "y", "grip")}
+    )
+    with pytest.raises(InputError, match=r"3 actions \(x, y, grip\)"):
+        rollout(policy, [0])
+
+
+def test_a_checkpoint_that_does_not_say_its_rate_plays(tmp_path: Path) -> None:
+    policy = load_policy(save_tiny_checkpoint(tmp_path, 8))
+    (expected,) = rollout(policy, [0], max_steps=8)
+    policy.config = policy.config.model_copy(update={"control_hz": None})
+    (episode,) = rollout(policy, [0], max_steps=8)
+    np.testing.assert_array_equal(episode.states, expected.states)
+
+
+def make_policy(config: PolicyConfig) -> DiffusionPolicy:
+    """Random weights; every coordinate of the board is scaled alike."""
+    torch.manual_seed(0)
+    state = ObservedNetwork(config).weights()
+    widths = {name: math.prod(shape) for name, shape in config.inputs.items()}
+    widths |= dict.fromkeys(config.cameras, 3) | {"action": config.action_dim}
+    normalizers = {
+        name: LinearNormalizer(torch.full((width,), 2 / 512), torch.full((width,), -1.0))
+        for name, width in widths.items()
+    }
+    normalizers |= dict.fromkeys(config.cameras, IMAGES)
+    return DiffusionPolicy(config, state, normalizers)
+
+
+@pytest.fixture(scope="module")
+def image_policy() -> DiffusionPolicy:
+    """Sees the board with a camera, and has LeRobot's names."""
+    changes = {
+        "inputs": {"observation.state": (2,), "observation.image": (3, 48, 64)},
+        "vision": {"cameras": ["observation.image"], "crop": [40, 40], "num_keypoints": 4},
+    }
+    return make_policy(PolicyConfig.model_validate({**tiny_config(8).model_dump(), **changes}))
+
+
+def test_an_image_policy_plays(image_policy: DiffusionPolicy) -> None:
+    """Each chunk comes from what the board looked like at the last two steps, alone or in a batch."""
+    episodes = rollout(image_policy, SEEDS[:2], max_steps=16)
+    board = PushT(image_policy.config.inputs)
+    for seed, episode in zip(SEEDS, episodes, strict=False):
+        assert episode.steps == 16
+        for index, chunk in enumerate(episode.chunks):
+            seen = [board.place(episode.states[max(at, 0)]) for at in (chunk.step - 1, chunk.step)]
+            observation = {name: np.array([[s[name] for s in seen]]) for name in seen[0]}
+            assert observation["observation.image"].shape == (1, 2, 3, 48, 64)
+            assert observation["observation.image"].dtype == np.uint8
+            result = image_policy.sample(observation, seed=[chunk_seed(seed, index)])
+            np.testing.assert_allclose(chunk.prediction, result.prediction[0], atol=1e-2)
+
+
+def test_an_image_policy_is_moved_by_what_it_sees(
+    image_policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (episode,) = rollout(image_policy, SEEDS[:1], max_steps=8)
+    monkeypatch.setattr(PushT, "image", lambda self, *size: np.zeros((*size, 3), np.uint8))
+    (blind,) = rollout(image_policy, SEEDS[:1], max_steps=8)
+    assert np.abs(episode.first_sample - blind.first_sample).max() > 1e-4
+
+
+def test_a_policy_with_the_originals_keypoints_plays() -> None:
+    config = tiny_config(8).model_dump() | {"inputs": {"obs": (20,)}}
+    policy = make_policy(PolicyConfig.model_validate(config))
+    (episode,) = rollout(policy, SEEDS[:1], max_steps=8)
+    first = PushT({"obs": (20,)}).reset(legacy_start_state(SEEDS[0]))["obs"]
+    result = policy.sample({"obs": np.array([[first, first]])}, seed=[chunk_seed(SEEDS[0], 0)])
+    np.testing.assert_array_equal(episode.first_sample, result.sample[0])
+
+
+def test_the_first_action_is_that_of_the_checkpoint() -> None:
+    """Checkpoints without `oa_step_convention` begin with the action of the oldest observation."""
+    config = tiny_config(8).model_copy(update={"first_action": 0})
+    (episode,) = rollout(make_policy(config), SEEDS[:1], max_steps=8)
+    (chunk,) = episode.chunks
+    assert chunk.first_action == 0
+    board = PushT()
+    board.reset(legacy_start_state(SEEDS[0]))
+    for action, state in zip(chunk.prediction[:8], episode.states[1:], strict=True):
+        board.step(action)
+        np.testing.assert_allclose(board.state(), state, atol=1e-3)

@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from safetensors.torch import load_file
+from torch import nn
 
 from para_policy import load_policy
 from para_policy.errors import DataError, InputError
-from para_policy.training.behaviour_cloning import prepare_data, train
+from para_policy.policies import vision
+from para_policy.training import behaviour_cloning
+from para_policy.training.behaviour_cloning import ObservedNetwork, prepare_data, train
 from para_policy.training.config import TrainConfig
+from para_policy.training.dataset import Images
+from sim.env import check_inputs
 from tests.fixtures_checkpoint import tiny_config
 from tests.training.demonstrations import REPOSITORY, circles, write_group
 from tests.training.interruption import interrupt_at
@@ -229,3 +235,162 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(InputError, match=r"binary\.yaml"):
         TrainConfig.from_yaml(tmp_path / "binary.yaml")
+
+
+SIDE = 20
+
+
+def seen_circles() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Demonstrations of an agent that is only seen: a bright square in dark frames."""
+    arrays, ends = circles()
+    centre = np.clip(arrays["state"][:, :2] / 512 * SIDE, 2, SIDE - 3).astype(int)
+    frames = np.zeros((len(centre), SIDE, SIDE, 3), dtype=np.uint8)
+    for frame, (x, y) in zip(frames, centre, strict=True):
+        frame[y - 2 : y + 3, x - 2 : x + 3] = (255, 200, 40)
+    return {**arrays, "img": frames}, ends
+
+
+@pytest.fixture
+def image_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With one convolution in place of eighteen, whose map of tiny frames has 4 x 4 places."""
+    monkeypatch.setattr(vision, "_resnet", lambda *_: nn.Sequential(nn.Conv2d(3, 512, 6, stride=4)))
+    return write_group(tmp_path / "images.zarr", *seen_circles())
+
+
+def image_config(path: Path, **training: Any) -> TrainConfig:
+    """A small policy with a camera; what it does not see it cannot know."""
+    made = content(path, **{"batch_size": 8, "evaluation_windows": 16, **training})
+    made["policy"] |= {
+        "inputs": {"image": [3, SIDE, SIDE]},
+        "vision": {
+            "cameras": ["image"],
+            "crop": [SIDE - 2, SIDE - 2],
+            "num_keypoints": 8,
+            "feature_dim": 16,
+        },
+        "n_obs_steps": 1,
+        "first_action": 0,
+    }
+    # Where noise hides the action, only what is seen tells it.
+    made["policy"]["noise_scheduler"]["prediction_type"] = "sample"
+    made["data"]["observations"] = {"image": {"image": "img"}}
+    return TrainConfig.model_validate(made)
+
+
+def test_an_image_policy_learns_to_see(image_path: Path, tmp_path: Path) -> None:
+    """Far better than the same network without sight: frames shuffled against actions."""
+    arrays, ends = seen_circles()
+    mixed = np.random.default_rng(0).permutation(len(arrays["img"]))
+    blind_path = write_group(tmp_path / "b.zarr", {**arrays, "img": arrays["img"][mixed]}, ends)
+    options = {"steps": 60, "log_every": 20, "batch_size": 16, "evaluation_windows": 64}
+    losses = {}
+    for name, path in (("seeing", image_path), ("blind", blind_path)):
+        train(image_config(path, **options), tmp_path / name, device="cpu")
+        losses[name] = [record["loss"] for record in metrics(tmp_path / name)]
+    assert losses["seeing"][-1] < 0.7 * losses["seeing"][0]
+    assert losses["seeing"][-1] < 0.85 * losses["blind"][-1]
+
+
+@pytest.fixture
+def image_run(image_path: Path, tmp_path: Path) -> Path:
+    train(image_config(image_path), tmp_path / "whole", device="cpu")
+    return tmp_path / "whole"
+
+
+def test_a_resumed_image_run_equals_an_uninterrupted_one(
+    image_path: Path, image_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random crops included, and whatever else draws random numbers in between."""
+    parts = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(image_config(image_path), parts, device="cpu")
+    torch.manual_seed(123)
+    train(image_config(image_path), parts, resume=True, device="cpu")
+    assert weights(parts) == weights(image_run)
+    for resumed, straight in zip(metrics(parts), metrics(image_run), strict=True):
+        assert resumed["ema_loss"] == straight["ema_loss"]
+
+
+def test_an_image_run_leaves_a_policy(image_path: Path, image_run: Path) -> None:
+    policy = load_policy(image_run / "checkpoint")
+    for name in ("scale", "offset"):
+        expected = {"scale": 2.0, "offset": -1.0}[name]
+        assert getattr(policy.normalizers["image"], name).tolist() == [expected] * 3
+    (image,) = seen_circles()[0]["img"][:1]
+    result = policy.sample({"image": np.moveaxis(image, -1, 0)[None]}, seed=0)
+    assert result.actions.shape == (8, 2)
+    scaled = policy.sample({"image": np.moveaxis(image, -1, 0)[None] / 255}, seed=0)
+    np.testing.assert_allclose(result.actions, scaled.actions, atol=1e-2)
+
+
+def test_the_policy_sees_as_in_training(image_path: Path, image_run: Path) -> None:
+    """The same condition vector from raw frames, so that nothing is scaled twice or cut elsewhere."""
+    policy = load_policy(image_run / "checkpoint")
+    data = prepare_data(image_config(image_path))
+    batch = data.train.batch(torch.arange(4))
+    network = ObservedNetwork(policy.config).eval()
+    network.network.load_state_dict(policy.network.state_dict())
+    assert network.vision is not None
+    assert policy.vision is not None
+    network.vision.load_state_dict(policy.vision.state_dict())
+    x, t = torch.randn(4, 16, 2, generator=torch.Generator().manual_seed(0)), torch.full((4,), 7)
+    with torch.no_grad():
+        trained = network(x, t, {"image": batch["image"]})
+        played = policy.denoiser({"image": batch["image"].numpy()})(x, t, torch.arange(4))
+    torch.testing.assert_close(played, trained, atol=1e-5, rtol=1e-4)
+
+
+def test_averaged_weights_of_network_and_encoder_are_exported(
+    image_run: Path,
+) -> None:
+    live = load_file(image_run / "state" / "model.safetensors")
+    averaged = load_file(image_run / "checkpoint" / "model.safetensors")
+    renamed = {
+        f"network.{name}" if not name.startswith("vision.") else name: value
+        for name, value in averaged.items()
+    }
+    assert renamed.keys() == live.keys()
+    for name in ("vision.encoders.0.backbone.0.weight", "network.final_conv.1.weight"):
+        assert renamed[name].shape == live[name].shape
+        assert 0 < (renamed[name] - live[name]).abs().max() < 0.1
+
+
+def test_the_evaluation_loss_uses_no_random_crops(image_path: Path) -> None:
+    task = behaviour_cloning._Cloning(image_config(image_path))
+    network, accelerator = task.network(), Accelerator(cpu=True)
+    losses, crops = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            losses.append(task.evaluation_loss(network, accelerator))
+            crops.append([task.loss(network, step, accelerator).item() for step in (0, 1, 0)])
+    assert losses[0] == losses[1]
+    assert network.training
+    assert crops[0] == crops[1]  # of the step alone
+    assert crops[0][0] == crops[0][2] != crops[0][1]
+
+
+def test_crops_are_random_in_training(image_path: Path) -> None:
+    network = ObservedNetwork(image_config(image_path).policy)
+    image = {"image": prepare_data(image_config(image_path)).train.batch(torch.arange(1))["image"]}
+    x, t = torch.zeros(1, 16, 2), torch.zeros(1, dtype=torch.int64)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert len({network(x, t, image).sum().item() for _ in range(20)}) > 3
+
+
+def test_an_action_is_no_image(image_path: Path) -> None:
+    made = image_config(image_path).model_dump(mode="json")
+    made["data"]["action"] = {"image": "img"}
+    with pytest.raises(ValueError, match=r"data\.action"):
+        TrainConfig.model_validate(made)
+
+
+def test_the_shipped_image_configuration_fits_what_is_rendered() -> None:
+    shipped = TrainConfig.from_yaml(REPOSITORY / "configs" / "pusht_image.yaml")
+    assert shipped.policy.inputs == {"image": (3, 96, 96), "agent_pos": (2,)}
+    assert shipped.policy.cameras == ("image",)
+    assert shipped.data.observations["image"] == Images(image="img")
+    check_inputs(shipped.policy.inputs)

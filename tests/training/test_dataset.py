@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from para_policy.errors import DataError
-from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.policies.config import PolicyConfig, UnetConfig, VisionConfig
 from para_policy.training.dataset import (
     ChunkDataset,
     Columns,
+    Images,
     RigidPoints,
     observation_windows,
     read_features,
@@ -237,3 +238,93 @@ def test_the_environment_observes_the_same_keypoints() -> None:
     pose = np.array([[*block.position, block.angle]])
     expected = np.asarray(observation["environment_state"])[None]
     np.testing.assert_allclose(shipped_points().transform(pose), expected, atol=1e-4)
+
+
+def numbered_frames(count: int, dtype: Any = np.uint8) -> np.ndarray:
+    """Frames (count, 4, 6, 3) that show the number of their step and where each pixel is."""
+    frames = np.zeros((count, 4, 6, 3), dtype)
+    frames[..., 0] = np.arange(count)[:, None, None]
+    frames[..., 1] = 10 * np.arange(4)[:, None]
+    frames[..., 2] = np.arange(6)
+    return frames
+
+
+def image_config() -> PolicyConfig:
+    return PolicyConfig(
+        inputs={"image": (3, 4, 6), "agent_pos": (2,)},
+        vision=VisionConfig(cameras=("image",)),
+        action_names=("x", "y"),
+        network=UnetConfig(down_dims=(8, 16, 16)),
+        noise_scheduler={"_class_name": "DDPMScheduler"},
+    )
+
+
+def image_buffer(path: Path, frames: np.ndarray, ends: list[int]) -> ReplayBuffer:
+    number = np.arange(len(frames), dtype=np.float32)
+    arrays = {
+        "img": frames,
+        "state": np.stack([number, number], axis=1),
+        "action": np.stack([number, -number], axis=1),
+    }
+    return ReplayBuffer(write_group(path / "images.zarr", arrays, np.array(ends)))
+
+
+IMAGE_FEATURES = {"image": Images(image="img"), "agent_pos": STATE}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_image_windows_line_up_with_actions(tmp_path: Path, dtype: Any) -> None:
+    """The original project stores frames as float32, with the same numbers."""
+    ends, config = [20, 45], image_config()
+    buffer = image_buffer(tmp_path, numbered_frames(45, dtype), ends)
+    features = read_features(buffer, IMAGE_FEATURES, ACTION, config)
+    tensors = {name: torch.from_numpy(values) for name, values in features.items()}
+    data = ChunkDataset(tensors, np.array(ends), np.array([0, 1]), config)
+    batch = data.batch(torch.arange(len(data)))
+    assert batch["image"].dtype == torch.uint8
+    assert batch["image"].shape == (len(data), 2, 3, 4, 6)
+    assert len(data) == 13 + 18
+    steps = batch["action"][:, :2, 0]  # the first actions belong to the observations
+    assert torch.equal(batch["image"][:, :, 0], steps[:, :, None, None].expand(-1, -1, 4, 6).byte())
+    assert torch.equal(batch["agent_pos"][..., 0], steps)
+    assert batch["image"][0, 0, 1, :, 0].tolist() == [0, 10, 20, 30]  # rows from above
+    assert batch["image"][0, 0, 2, 0].tolist() == list(range(6))
+    assert batch["image"][[0, 13], :, 0, 0, 0].tolist() == [[0, 0], [20, 20]]
+
+
+def test_frames_are_not_copied(tmp_path: Path) -> None:
+    """A data set of real size takes 700 MB."""
+    buffer = image_buffer(tmp_path, numbered_frames(20), [20])
+    frames = Images(image="img").read(buffer)
+    assert frames.base is not None
+    assert frames.strides == (4 * 6 * 3, 1, 6 * 3, 3)
+
+
+def test_observed_images_are_bytes_with_channels_first(tmp_path: Path) -> None:
+    buffer = image_buffer(tmp_path, numbered_frames(20), [12, 20])
+    windows = observation_windows(buffer, IMAGE_FEATURES, ACTION, image_config(), 20)
+    assert windows["image"].shape == (20, 2, 3, 4, 6)
+    assert windows["image"].dtype == np.uint8
+    np.testing.assert_array_equal(windows["image"][:, :, 0, 0, 0], windows["agent_pos"][..., 0])
+
+
+@pytest.mark.parametrize(
+    ("frames", "observations", "message"),
+    [
+        (numbered_frames(20)[..., 0], {}, r"img has shape \(20, 4, 6\)"),
+        (numbered_frames(20)[..., :2], {}, r"img has shape \(20, 4, 6, 2\)"),
+        (numbered_frames(20) / 255, {}, "float64 from 0 to .*whole numbers"),
+        (numbered_frames(20) - np.float32(1), {}, "float32 from -1 to .*whole numbers"),
+        (np.full((20, 4, 6, 3), np.nan), {}, "whole numbers"),
+        (numbered_frames(20)[:, :3], {}, r"image is \(3, 3, 6\).*\(3, 4, 6\)"),
+        (numbered_frames(20), {"image": STATE}, r"\[\] as images.*\['image'\]"),
+        (numbered_frames(20), {"agent_pos": Images(image="img")}, "'agent_pos', 'image'.*images"),
+        (numbered_frames(20), {"image": Images(image="photo")}, "no data/photo"),
+    ],
+)
+def test_frames_that_do_not_fit_the_policy_are_refused(
+    tmp_path: Path, frames: np.ndarray, observations: Any, message: str
+) -> None:
+    buffer = image_buffer(tmp_path, frames, [20])
+    with pytest.raises(DataError, match=message):
+        read_features(buffer, {**IMAGE_FEATURES, **observations}, ACTION, image_config())
