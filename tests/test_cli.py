@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from para_policy.cli import main
-from para_policy.formats.native import save_observations
+from para_policy.formats.observations import save_observations
 from tests.fixtures_checkpoint import (
     calibrate_tiny_checkpoint,
     save_tiny_checkpoint,

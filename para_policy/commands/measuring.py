@@ -1,0 +1,100 @@
+"""bench, calibrate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from para_policy import bench, calibrate
+from para_policy.choice import split_samplers
+from para_policy.command_line import check_output_file, check_output_folder, write_text
+from para_policy.commands.common import demonstrated
+from para_policy.device import device_description, set_threads
+from para_policy.formats.calibration import FOLDER, save_calibration, save_latency
+from para_policy.formats.load import load_policy
+from para_policy.formats.native import checkpoint_hash
+from para_policy.formats.observations import read_observations
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Compare samplers on the same observations and noise."""
+
+    checkpoint: Path
+    """Checkpoint directory."""
+    json: Path
+    """Where the report goes."""
+    samplers: str = "sequential,paradigms,x0"
+    """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
+    "auto" is the fastest here; "diffusers-paradigms", "-ddpm", "-ddim10", "-ddim16" are peers."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    observations: int = 24
+    """How many of the observations that ship with the checkpoint."""
+    device: str = "cpu"
+    """Where the network runs."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+    def __call__(self) -> None:
+        names = split_samplers(self.samplers)
+        benchmark = bench.Benchmark(names, self.scheduler, self.steps, self.observations)
+        check_output_file(self.json)
+        set_threads(self.threads)
+        policy = load_policy(self.checkpoint, device=self.device)
+        recorded = read_observations(self.checkpoint, policy.config)
+        report = {
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_sha256": checkpoint_hash(self.checkpoint),
+            **bench.make_report(benchmark, policy, recorded),
+        }
+        write_text(self.json, json.dumps(report, indent=2) + "\n")
+        Console().print(bench.table(report))
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Measure chord Jacobians, samplers and latency; written beside the checkpoint."""
+
+    checkpoint: Path
+    """Checkpoint directory; receives calibration/."""
+    data: Path | None = None
+    """Demonstrations to take observations from, with --config; by default the second half of those
+    that ship with the checkpoint."""
+    config: Path = Path("configs/pusht_state.yaml")
+    """Training configuration that says how observations are read from --data."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    tolerance: float = 1e-2
+    """Largest defect that x0 and chord let pass, normalised action units."""
+    cases: int = 256
+    """Samples to measure errors on."""
+    device: str = "cpu"
+    """Where the network runs."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+    def __call__(self) -> None:
+        settings = calibrate.Settings(self.scheduler, self.steps, self.tolerance, cases=self.cases)
+        set_threads(self.threads)
+        policy = load_policy(self.checkpoint, device=self.device, calibrated=False)
+        folder = self.checkpoint / FOLDER
+        check_output_folder(folder if folder.exists() else self.checkpoint)
+        if self.data is None:
+            recorded = calibrate.second_half(read_observations(self.checkpoint, policy.config))
+        else:
+            recorded = demonstrated(policy.config, self.config, self.data, self.cases)
+        calibration = calibrate.calibrate(policy, recorded, settings)
+        sha256 = checkpoint_hash(self.checkpoint)
+        path = save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
+        table = policy.measure_latency(max(calibration.steps, 128))
+        save_latency(self.checkpoint, device_description(policy.device), table)
+        Console().print(calibrate.table(calibration, table))
+        print(f"calibration: {path}")
