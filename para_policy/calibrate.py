@@ -19,8 +19,8 @@ from para_policy.calibration import (
     LinearGuess,
     Variant,
     assess,
+    chord_matrices,
     linear_guess,
-    mean_jacobian,
 )
 from para_policy.command_line import progress_bars
 from para_policy.deadline import LatencyTable
@@ -29,14 +29,10 @@ from para_policy.errors import InputError
 from para_policy.noise import Noise
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.process import Process
-from para_policy.samplers import LowRankChord, SampleResult, Sequential
+from para_policy.samplers import SampleResult, Sequential
 from para_policy.samplers.checks import check_count, check_number
 
 _BATCH = 64
-_DENSE = 128
-_RANK = 32
-"""Above `_DENSE` action coordinates the Jacobian is kept in factors. Rank 8 of 32 loses nothing on
-PushT, so 32 is ample, and 16 x 14 actions with 100 steps take 6 MB instead of 20."""
 
 
 @dataclass(frozen=True)
@@ -159,17 +155,13 @@ class _Measurement:
         (denoiser, noise), trajectory = self.batches[0], references[0].trajectory
         n, d = min(self.settings.jacobians, noise.batch), noise.initial[0].numel()
         bar = self.progress.add_task("Jacobians", total=d)
-        dense = mean_jacobian(
+        return chord_matrices(
             denoiser,
             self.process,
             noise.select(range(n)),
             trajectory[:n],
             lambda done: self.progress.advance(bar, done),
         )
-        if d <= _DENSE:
-            return dense
-        factors = LowRankChord.compress(dense, self.process, _RANK)
-        return factors.left, factors.right
 
     def _variant(
         self,

@@ -141,6 +141,10 @@ def _refuse_unrepresentable(scheduler: Any, eta: float) -> None:
 
 
 def _with_timesteps(scheduler: Scheduler, num_steps: int | None) -> Scheduler:
+    scheduler = copy.copy(scheduler)
+    if hasattr(scheduler, "model_outputs"):
+        # A multistep scheduler that has run holds tensors of the network, maybe with gradients.
+        scheduler.model_outputs = [None] * len(scheduler.model_outputs)
     scheduler = copy.deepcopy(scheduler)
     total = scheduler.config.num_train_timesteps
     if num_steps is None:

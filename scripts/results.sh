@@ -3,10 +3,11 @@
 #
 #   scripts/results.sh [PART ...]     parts: bench benchmarks pcm evaluate page; default all of them
 #
-# On two idle cores bench takes about 8 minutes, benchmarks 15, and evaluate an hour; when interrupted it
-# resumes. EPISODES, EPISODES_GUESS and EVALUATED (sampler names) make it longer: paradigms costs twice
+# On two idle cores bench takes about 8 minutes, benchmarks 15, evaluate and pcm more than an hour each; when
+# interrupted they resume. EPISODES, EPISODES_PCM, EPISODES_GUESS and EVALUATED (sampler names) make them
+# longer or shorter: paradigms costs twice
 # as much as chord, parataa seven times. The checkpoint must be calibrated for ddpm 100 and ddim 16. pcm
-# (half an hour) compares the models of scripts/distill.sh, which must have run.
+# compares the models of scripts/distill.sh, which must have run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,7 @@ THREADS=${THREADS:-2}
 OBSERVATIONS=${OBSERVATIONS:-48}
 EPISODES=${EPISODES:-200}
 EPISODES_GUESS=${EPISODES_GUESS:-50}
-EPISODES_PCM=${EPISODES_PCM:-200}
+EPISODES_PCM=${EPISODES_PCM:-500}
 EPISODES_CUT=${EPISODES_CUT:-20}
 EVALUATED=${EVALUATED:-sequential,chord}
 MODELS=${MODELS:-outputs/pcm}

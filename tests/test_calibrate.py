@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from para_policy import DiffusionPolicy, calibrate, load_policy, samplers
+from para_policy import DiffusionPolicy, calibrate, calibration, load_policy, samplers
 from para_policy.calibrate import Settings, candidates, second_half
 from para_policy.calibration import CalibratedSampler
 from para_policy.cli import main
@@ -107,8 +107,8 @@ def test_the_latency_of_the_longest_process_is_kept(checkpoint: Path, run: Run) 
 def test_large_chunks_are_kept_in_factors(
     checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate, "_DENSE", 31)
-    monkeypatch.setattr(calibrate, "_RANK", 6)
+    monkeypatch.setattr(calibration, "_DENSE", 31)
+    monkeypatch.setattr(calibration, "_RANK", 6)
     assert run(*few(checkpoint, "--scheduler", "ddim", "--steps", 6))[0] == 0
     policy = load_policy(checkpoint)
     matrices = policy.calibrations["ddim", 6].matrices

@@ -140,3 +140,14 @@ def test_another_sampler_keeps_the_trained_noise_schedule(kind: str) -> None:
 def test_an_unknown_kind_is_refused_with_the_choices() -> None:
     with pytest.raises(InputError, match=r"heun.*ddim"):
         build_scheduler(TRAINED, "heun")
+
+
+def test_a_scheduler_that_has_run_with_gradients_can_be_used() -> None:
+    scheduler = DPMSolverMultistepScheduler(100)
+    scheduler.set_timesteps(4)
+    x = torch.zeros(1, 2, requires_grad=True)
+    before = scheduler.step(2 * x, scheduler.timesteps[0], x).prev_sample
+    assert Process.from_scheduler(scheduler, 4).num_steps == 4
+    after = scheduler.step(2 * before, scheduler.timesteps[1], before).prev_sample
+    assert after.requires_grad
+    assert scheduler.model_outputs[-1] is not None

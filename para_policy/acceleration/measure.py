@@ -17,20 +17,19 @@ from torch import Tensor, nn
 
 from para_policy.acceleration.call import Call
 from para_policy.acceleration.solve import Mixed
-from para_policy.calibration import Calibration, assess, linear_guess, mean_jacobian
+from para_policy.calibration import Calibration, assess, chord_matrices, linear_guess
 from para_policy.denoiser import Denoiser
 from para_policy.errors import InputError
 from para_policy.formats.calibration import FOLDER, read_calibrations
 from para_policy.formats.files import read_tensors
 from para_policy.noise import Noise
 from para_policy.process import Process
-from para_policy.samplers import LowRankChord, Sequential
+from para_policy.samplers import Sequential
 
 JACOBIANS = 12
 """Conditions that the mean Jacobian is taken over; more gain nothing."""
 
 _CASES = 64
-_DENSE, _RANK = 128, 32
 _FIRST_SEED = 2**41
 
 
@@ -71,7 +70,9 @@ def measure(
         steps=process.num_steps,
         tolerance=tolerance,
         cases=_CASES,
-        matrices=_matrices(denoiser, process, noise, reference.trajectory),
+        matrices=chord_matrices(
+            denoiser, process, noise.select(range(JACOBIANS)), reference.trajectory[:JACOBIANS]
+        ),
         guess=linear_guess(condition, reference.sample),
         variants=(assess("sequential", {}, [reference], [reference]),),
     )
@@ -92,17 +93,6 @@ def _conditions(calls: Sequence[Call]) -> Tensor:
             "is normalised as the policy expects"
         )
     return conditions
-
-
-def _matrices(
-    denoiser: Denoiser, process: Process, noise: Noise, trajectory: Tensor
-) -> Tensor | tuple[Tensor, Tensor]:
-    few = noise.select(range(JACOBIANS))
-    dense = mean_jacobian(denoiser, process, few, trajectory[:JACOBIANS])
-    if dense.shape[1] <= _DENSE:
-        return dense
-    factors = LowRankChord.compress(dense, process, _RANK)
-    return factors.left, factors.right
 
 
 def read(
