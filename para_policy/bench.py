@@ -126,6 +126,7 @@ def make_report(
         "scheduler": kind,
         "steps": steps,
         "observations": benchmark.observations,
+        "cameras": list(policy.config.cameras),
         "seeds": [benchmark.first, benchmark.first + benchmark.observations - 1],
         "samplers": run(benchmark, policy, observations),
     }
@@ -197,7 +198,8 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
 
 def table(report: Mapping[str, Any]) -> Table:
     """The main columns of the report, for the terminal."""
-    view = Table(title=title(report), caption=CAPTION, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    caption = f"{CAPTION} {_encoders(report)}".strip()
+    view = Table(title=title(report), caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     view.add_column("sampler", overflow="fold")
     for column in ("rounds (max)", "evals", "ms p50 / p99", "error median / max", "speed-up"):
         view.add_column(column, justify="right", no_wrap=True)
@@ -211,6 +213,13 @@ def table(report: Mapping[str, Any]) -> Table:
             f"{entry['speedup_vs_sequential']:.2f}",
         )
     return view
+
+
+def _encoders(report: Mapping[str, Any]) -> str:
+    if not report["cameras"]:
+        return ""
+    typical = np.median([entry["encode_ms"]["p50"] for entry in report["samplers"].values()])
+    return f"Of each chunk the camera encoders take {typical:.0f} ms."
 
 
 def _error_text(entry: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -262,6 +271,7 @@ def _summarise(
     rounds = np.array([chunk.stats.rounds for chunk in chunks])
     evals = np.array([chunk.stats.evals for chunk in chunks])
     wall_ms = 1e3 * np.array([chunk.stats.wall_s for chunk in chunks])
+    encode_ms = 1e3 * np.array([chunk.stats.encode_s for chunk in chunks])
     reference_ms = 1e3 * np.array([chunk.stats.wall_s for chunk in reference])
     ratio = reference_ms / wall_ms
     converged = [bool(chunk.stats.converged) for chunk in chunks]
@@ -275,6 +285,7 @@ def _summarise(
             "mean": float(wall_ms.mean()),
             **{f"p{q}": float(np.percentile(wall_ms, q)) for q in (50, 95, 99)},
         },
+        "encode_ms": {f"p{q}": float(np.percentile(encode_ms, q)) for q in (50, 95)},
         "max_abs_error": _errors(chunks, reference) if solves else None,
         "error_bound": _coverage(chunks, reference) if solves and chunks is not reference else None,
         "speedup_vs_sequential": float(np.median(ratio)),

@@ -14,6 +14,8 @@ from para_policy.choice import Choice, split_samplers
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 from tests.fixtures_checkpoint import save_tiny_checkpoint
+from tests.policies.test_observer import image_policy
+from tests.policies.test_observer import observation as image_observation
 
 STEPS = 10
 
@@ -230,3 +232,18 @@ def test_what_does_not_fit_the_policy_is_refused_before_measuring(
     benchmark = dataclasses.replace(Benchmark(("diffusers-paradigms",), observations=2), **changes)
     with pytest.raises(InputError, match=message):
         bench.run(benchmark, policy, observations)
+
+
+def test_camera_encoders_are_reported_apart() -> None:
+    policy = image_policy()
+    few = {name: np.stack([value] * 2) for name, value in image_observation().items()}
+    report = bench.make_report(Benchmark(("x0",), observations=2), policy, few)
+    assert report["cameras"] == ["left", "right"]
+    for entry in report["samplers"].values():
+        assert 0 < entry["encode_ms"]["p50"] < entry["latency_ms"]["p50"]
+    assert "the camera encoders take" in str(bench.table(report).caption)
+
+
+def test_a_policy_without_cameras_has_nothing_to_say_about_them(report: dict[str, Any]) -> None:
+    assert report["cameras"] == []
+    assert "encoders" not in str(bench.table(report).caption)

@@ -22,8 +22,12 @@ from tests.fixtures_checkpoint import tiny_config
 SIZE = (3, 40, 48)
 
 
-@pytest.fixture(scope="module")
-def policy() -> DiffusionPolicy:
+@pytest.fixture(scope="module", name="policy")
+def image_policy_fixture() -> DiffusionPolicy:
+    return image_policy()
+
+
+def image_policy() -> DiffusionPolicy:
     """State, two cameras with an encoder each, and another state, in this order."""
     config = tiny_config(8).changed(
         {
