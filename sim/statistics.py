@@ -103,6 +103,11 @@ def success_interval(successes: int, episodes: int) -> Interval:
     return float(interval.low), float(interval.high)
 
 
+def mcnemar_p(won: int, lost: int) -> float:
+    """Probability of so unequal a split of the pairs that differ, if neither side is better."""
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
 def compare_paired(reference: ArrayLike, other: ArrayLike, margin: float) -> PairedComparison:
     """Compare the scores (n,) of two samplers, episode i of both with one start and one noise."""
     first, second = _finite_sample(reference), _finite_sample(other)

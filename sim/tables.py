@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.seams import QUANTITIES
+from sim.statistics import mcnemar_p
 from sim.variants import OWN_SAMPLE, Variant
 
 Document = Mapping[str, Any]
@@ -32,12 +33,14 @@ PAIRED_COLUMNS = (
     "Difference",
     "95 % interval",
     "Verdict",
+    "Success won / lost (p)",
     "First-chunk error",
 )
 PAIRED_NOTE = (
     "Difference of the mean max reward, episodes paired by start state and noise. Equivalent: the "
-    "whole 95 % bootstrap interval lies within the margin. First-chunk error: largest coordinate "
-    "difference in the first chunk, which both samplers plan from the same observation and noise; "
+    "whole 95 % bootstrap interval lies within the margin. Success won / lost: episodes in which only "
+    "this sampler, or only the other one, succeeded; p of McNemar's exact test. First-chunk error: "
+    "largest coordinate difference in the first chunk, which both samplers plan from the same observation and noise; "
     "median / p95 / max over the episodes, in normalised action units (the demonstrations span "
     "-1 to 1)."
 )
@@ -141,12 +144,23 @@ def paired_rows(document: Document) -> list[list[str]]:
                 f"{pair['difference']:+.4f}",
                 f"{low:+.4f} to {high:+.4f}",
                 verdict(pair),
+                _success_changes(document, name, pair["reference"]),
                 "-"
                 if error is None
                 else " / ".join(f"{error[key]:.1e}" for key in ("median", "p95", "max")),
             ]
         )
     return rows
+
+
+def _success_changes(document: Document, name: str, other: str) -> str:
+    mine, others = (
+        [bool(episode["success"]) for episode in document["samplers"][sampler]["per_episode"]]
+        for sampler in (name, other)
+    )
+    won = sum(a and not b for a, b in zip(mine, others, strict=True))
+    lost = sum(b and not a for a, b in zip(mine, others, strict=True))
+    return f"{won} / {lost} ({mcnemar_p(won, lost):.2f})"
 
 
 def seam_rows(document: Document) -> list[list[str]]:

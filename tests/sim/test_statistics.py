@@ -8,6 +8,7 @@ import pytest
 from para_policy.errors import InputError
 from sim.statistics import (
     compare_paired,
+    mcnemar_p,
     mean_interval,
     percentiles,
     ratio_interval,
@@ -133,3 +134,8 @@ def test_unusable_comparisons() -> None:
         compare_paired([1.0], [1.0], 0.0)
     with pytest.raises(InputError, match="not possible"):
         success_interval(3, 2)
+
+
+@pytest.mark.parametrize(("won", "lost", "p"), [(0, 0, 1.0), (5, 5, 1.0), (0, 10, 2 / 2**10)])
+def test_mcnemar_is_a_fair_coin_for_the_pairs_that_differ(won: int, lost: int, p: float) -> None:
+    assert mcnemar_p(won, lost) == mcnemar_p(lost, won) == pytest.approx(p)
