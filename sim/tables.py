@@ -40,9 +40,9 @@ PAIRED_NOTE = (
     "Difference of the mean max reward, episodes paired by start state and noise. Equivalent: the "
     "whole 95 % bootstrap interval lies within the margin. Success won / lost: episodes in which only "
     "this sampler, or only the other one, succeeded; p of McNemar's exact test. First-chunk error: "
-    "largest coordinate difference in the first chunk, which both samplers plan from the same observation and noise; "
-    "median / p95 / max over the episodes, in normalised action units (the demonstrations span "
-    "-1 to 1)."
+    "largest coordinate difference in the first chunk, which both samplers plan from the same "
+    "observation and noise; median / p95 / max over the episodes, in normalised action units (the "
+    "demonstrations span -1 to 1)."
 )
 START_NOTE = (
     "+guess: each chunk starts from the one before. +noise: it also has the noise of the one before, "

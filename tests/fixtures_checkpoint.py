@@ -13,7 +13,7 @@ from para_policy.calibrate import Settings, calibrate
 from para_policy.formats.calibration import save_calibration
 from para_policy.formats.native import checkpoint_hash, save_checkpoint
 from para_policy.policies.config import PolicyConfig, UnetConfig
-from para_policy.policies.diffusion_policy import build_network
+from para_policy.policies.networks import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 
 

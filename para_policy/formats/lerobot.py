@@ -18,7 +18,7 @@ from para_policy.formats.checkpoint import Checkpoint, match
 from para_policy.formats.files import read_json, read_tensors
 from para_policy.formats.lerobot_config import LeRobotPolicy, read_policy
 from para_policy.formats.lerobot_statistics import BUFFERS, read_normalizers
-from para_policy.policies.diffusion_policy import VISION, state_shapes
+from para_policy.policies.networks import VISION, state_shapes
 
 CONFIG_FILE, MODEL_FILE, TRAIN_FILE = "config.json", "model.safetensors", "train_config.json"
 

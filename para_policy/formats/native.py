@@ -14,7 +14,7 @@ from para_policy.errors import CheckpointError
 from para_policy.formats.checkpoint import Checkpoint, match
 from para_policy.formats.files import read_json, read_tensors, replace, sha256, summarise
 from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
-from para_policy.policies.diffusion_policy import state_shapes
+from para_policy.policies.networks import state_shapes
 from para_policy.policies.normalizer import LinearNormalizer
 
 CONFIG_FILE = "config.json"

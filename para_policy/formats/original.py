@@ -23,7 +23,7 @@ from para_policy.formats.original_vision import Observations
 from para_policy.formats.torch_archive import StoredTensor
 from para_policy.formats.unpickle import plain, read_pickle
 from para_policy.policies.config import PolicyConfig
-from para_policy.policies.diffusion_policy import state_shapes
+from para_policy.policies.networks import state_shapes
 from para_policy.policies.normalizer import LinearNormalizer
 
 _STATE_DICTS = {"ema": "ema_model", "live": "model"}

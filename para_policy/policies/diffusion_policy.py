@@ -16,8 +16,9 @@ from para_policy.denoiser import Denoiser
 from para_policy.device import check_device, device_description
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.noise import Noise
-from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.consistency import PicardConsistencyModel
+from para_policy.policies.networks import VISION, build_network, build_vision
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.observer import Observation as Observation
 from para_policy.policies.observer import Observer
@@ -26,43 +27,11 @@ from para_policy.policies.result import SampleStats as SampleStats
 from para_policy.policies.result import moved, statistics
 from para_policy.policies.sampler_making import make_sampler
 from para_policy.policies.tabulated import tabulated
-from para_policy.policies.transformer import TransformerForDiffusion
-from para_policy.policies.unet1d import ConditionalUnet1D
-from para_policy.policies.vision import VisionEncoder
 from para_policy.process import Process
 from para_policy.samplers import Callback, CleanSample, Sampler, Status
 from para_policy.schedulers import build_scheduler, scheduler_kind
 
 _PAD = 8
-
-
-VISION = "vision."
-"""Prefix of the vision encoder's weights in a policy's state."""
-
-
-def build_network(config: PolicyConfig) -> ConditionalUnet1D | TransformerForDiffusion:
-    """Make the noise predictor that `config` describes, with random weights."""
-    options = config.network.model_dump(exclude={"kind"})
-    if isinstance(config.network, UnetConfig):
-        return ConditionalUnet1D(config.action_dim, config.condition_dim, **options)
-    return TransformerForDiffusion(
-        config.action_dim, config.horizon, config.n_obs_steps, config.feature_dim, **options
-    )
-
-
-def build_vision(config: PolicyConfig) -> VisionEncoder | None:
-    """Make the encoders of the policy's cameras, with random weights; None if it has none."""
-    return None if config.vision is None else VisionEncoder(config.vision)
-
-
-def state_shapes(config: PolicyConfig) -> dict[str, torch.Size]:
-    """Shapes of all weights of a policy, by name."""
-    with torch.device("meta"):
-        network, vision = build_network(config), build_vision(config)
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    if vision is not None:
-        shapes |= {VISION + name: value.shape for name, value in vision.state_dict().items()}
-    return shapes
 
 
 class DiffusionPolicy:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from para_policy.errors import DataError
 from para_policy.formats.native import save_checkpoint
 from para_policy.policies.config import PolicyConfig
-from para_policy.policies.diffusion_policy import VISION, build_network, build_vision
+from para_policy.policies.networks import VISION, build_network, build_vision
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.schedulers import build_scheduler
 from para_policy.training import trainer

@@ -19,7 +19,7 @@ from para_policy.formats import native
 from para_policy.formats import observations as recorded
 from para_policy.formats.native import CONFIG_FILE, MODEL_FILE, NORMALIZER_FILE
 from para_policy.formats.observations import OBSERVATIONS_FILE
-from para_policy.policies.diffusion_policy import build_network
+from para_policy.policies.networks import build_network
 from tests.fixtures_checkpoint import save_tiny_checkpoint, tiny_config
 
 Damage = Callable[[Path], None]

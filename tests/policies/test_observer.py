@@ -10,12 +10,8 @@ import torch
 
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig, UnetConfig, VisionConfig
-from para_policy.policies.diffusion_policy import (
-    VISION,
-    DiffusionPolicy,
-    build_network,
-    build_vision,
-)
+from para_policy.policies.diffusion_policy import DiffusionPolicy
+from para_policy.policies.networks import VISION, build_network, build_vision
 from para_policy.policies.normalizer import LinearNormalizer
 from tests.fixtures_checkpoint import tiny_config
 

@@ -23,7 +23,7 @@ from para_policy.formats.consistency import folder, read_consistencies
 from para_policy.formats.native import checkpoint_hash
 from para_policy.policies.config import PolicyConfig, UnetConfig
 from para_policy.policies.consistency import PicardConsistencyModel
-from para_policy.policies.diffusion_policy import build_network
+from para_policy.policies.networks import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.samplers import Chord, Scalar, Sequential
 from para_policy.training import distill, low_rank, trainer, trajectories

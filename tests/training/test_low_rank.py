@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from para_policy.policies.consistency import PicardConsistencyModel
-from para_policy.policies.diffusion_policy import build_network
+from para_policy.policies.networks import build_network
 from para_policy.training import low_rank
 from tests.fixtures_checkpoint import tiny_config
 
