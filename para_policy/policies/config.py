@@ -20,7 +20,6 @@ from para_policy.schedulers import build_scheduler
 
 FORMAT_VERSION: Final = 2
 _MOST_TIMESTEPS = 100_000
-_BLIND = 32  # a ResNet reduces the size by this factor
 _CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -240,12 +239,6 @@ class PolicyConfig(BaseModel):
                     f"camera {name!r} must be an input of shape (3, height, width), got {shape}"
                 )
             size = vision.resize or shape[1:]
-            seen = vision.crop or size
-            if vision.pooling == "spatial_softmax" and max(seen) <= _BLIND:
-                raise ValueError(
-                    f"the encoder of {name!r} sees {tuple(seen)} pixels and makes one place of them, so "
-                    f"that spatial softmax tells nothing; more than {_BLIND} are needed"
-                )
             if vision.crop is not None and any(
                 cut > whole for cut, whole in zip(vision.crop, size, strict=True)
             ):

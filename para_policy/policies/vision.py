@@ -129,6 +129,11 @@ class SpatialSoftmax(nn.Module):
         self.nets = nn.Conv2d(channels, num_keypoints, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] * x.shape[3] == 1:
+            raise InputError(
+                "the encoder makes one place of the whole image, of which spatial softmax tells nothing: "
+                "give it images, or a crop, of more than 32 pixels"
+            )
         attention = self.nets(x).flatten(2).softmax(dim=-1)
         grid = _position_grid(x.shape[2], x.shape[3], x.device, attention.dtype)
         return (attention @ grid).flatten(1)
