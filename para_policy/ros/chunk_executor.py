@@ -3,81 +3,92 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock as ClockMessage
-from std_msgs.msg import Float64MultiArray
+from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.control.executor import ChunkPlayer
+from para_policy.control.commander import RobotState
+from para_policy.control.timing import CommandTiming
 from para_policy.errors import ParaPolicyError
 from para_policy.ros import diagnostics
-from para_policy.ros.conversions import message_to_chunk, stamp_to_ns
-from para_policy.ros.parameters import NO_NAMES, Parameter, declare, names, value
+from para_policy.ros.conversions import message_to_chunk, message_to_state, stamp_to_ns
+from para_policy.ros.executor_health import Health
+from para_policy.ros.executor_parameters import PARAMETERS
+from para_policy.ros.executor_setup import load_setup
+from para_policy.ros.parameters import declare, value
 from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
 
-PARAMETERS = (
-    Parameter("command_rate_hz", 50.0, "Commands per second; not used in lockstep.", (0.1, 1000.0)),
-    Parameter("auto_enable", False, "Play chunks from the start, without ~/enable."),
-    Parameter("joint_names", NO_NAMES, "Joints that a chunk must have, in order; empty: any."),
-    Parameter("lockstep", False, "Send one command for each tick of /clock."),
-)
-
 
 class ChunkExecutor(Node):
-    """Plays `action_chunk` on `~/command`: the action that is due, held until the next one is.
+    """Plays `action_chunk` on `~/command`: in each period the action that is due.
 
-    When none is due (no chunk, a late one, an invalid one, not enabled) nothing is published and
-    the controller behind it holds its last set-point.
+    When none is due (no chunk, a late one, an invalid one, not enabled) or it would break a limit,
+    the robot holds: see `para_policy.control.commander`.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__("chunk_executor", **options)
         declare(self, PARAMETERS)
-        self._joint_names = names(self, "joint_names")
-        self._enabled = bool(value(self, "auto_enable"))
-        self._lockstep = bool(value(self, "lockstep"))
-        self._player = ChunkPlayer(len(self._joint_names) or None)
+        self._setup = load_setup(self)
+        self._player = self._setup.player
+        self._commander = self._setup.commander
+        self._lockstep = self._setup.lockstep
+        self._timing = CommandTiming(self._setup.period_s)
+        self._health = Health(self._commander, self._player, self._timing)
+        self._state: RobotState | None = None
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
-        self._refusal = ""
-        self._refused = 0
-        self._playing = False
         qos = for_mode(self._lockstep)
-        self._commands = self.create_publisher(Float64MultiArray, "~/command", qos)
+        self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_subscription(JointTrajectory, "action_chunk", self._receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
+        if self._setup.state_joints:
+            self.create_subscription(
+                JointState, "joint_states", self._observe, qos_profile_sensor_data
+            )
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
             self.create_subscription(ClockMessage, "/clock", self._follow_clock, 10)
         else:
-            self.create_timer(1.0 / value(self, "command_rate_hz"), self._play)
-        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            # A system clock that is set back would stop a timer that runs on it.
+            clock = self.get_clock() if value(self, "use_sim_time") else steady
+            self.create_timer(self._setup.period_s, self._play, clock=clock)
+        self.create_timer(1.0, self._report, clock=steady)
 
     def _receive(self, message: JointTrajectory) -> None:
         now_ns = self._now_ns()
         try:
-            chunk = message_to_chunk(message, now_ns, self._joint_names)
+            chunk = message_to_chunk(message, now_ns, self._setup.joint_names)
             if self._lockstep:
                 # The chunk may overtake the tick that it was planned for; its stamp tells the
                 # simulated time as well as /clock does.
                 self._tick_ns = now_ns = max(now_ns, chunk.stamp_ns)
             self._player.offer(chunk, now_ns)
         except ParaPolicyError as error:
-            self._refused += 1
-            if str(error) != self._refusal:
+            if self._health.refuse(str(error)):
                 self.get_logger().warning(f"chunk refused: {error}")
-            self._refusal = str(error)
             self._report()
             return
-        self._refusal = ""
+        self._health.accept()
         if self._lockstep:
             self._answer_tick()
+
+    def _observe(self, message: JointState) -> None:
+        """The present state of the robot; one that cannot be read is as good as none."""
+        try:
+            self._state = message_to_state(message, self._now_ns(), self._setup.state_joints)
+        except ParaPolicyError as error:
+            self.get_logger().warning(f"joint_states: {error}", throttle_duration_sec=1.0)
 
     def _follow_clock(self, message: ClockMessage) -> None:
         self._tick_ns = stamp_to_ns(message.clock)
@@ -85,40 +96,34 @@ class ChunkExecutor(Node):
 
     def _answer_tick(self) -> None:
         """Send the command of this tick, once."""
-        if self._enabled:
-            self._send(self._player.answer_tick(self._tick_ns))
+        self._send(self._commander.answer_tick(self._tick_ns), self._tick_ns)
 
     def _play(self) -> None:
-        self._send(self._player.action_at(self._now_ns()) if self._enabled else None)
+        now_ns = self._now_ns()
+        command = self._commander.command(now_ns, self._state)
+        self._send(command, now_ns)
+        self._timing.record(time.monotonic(), sent=command is not None)
 
-    def _send(self, action: Any) -> None:
-        self._playing = action is not None
-        if action is not None:
-            self._commands.publish(Float64MultiArray(data=action.tolist()))
+    def _send(self, command: Any, now_ns: int) -> None:
+        if command is not None:
+            options = self._setup.output_options
+            self._commands.publish(self._setup.output.write(command, now_ns, options))
+        if self._health.has_new_violation():
+            violation = f"holding: {self._commander.violation}"
+            self.get_logger().error(violation, throttle_duration_sec=1.0)
+            self._report()
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._enabled = request.data
+        self._commander.enable(request.data)
         response.success = True
-        response.message = "enabled" if self._enabled else "disabled: holding"
+        response.message = "enabled" if request.data else "disabled: holding"
         self._report()
         return response
 
-    def _health(self) -> tuple[bytes, str]:
-        if not self._enabled:
-            return diagnostics.OK, "disabled: call ~/enable"
-        if self._refusal:
-            return diagnostics.WARN, f"chunk refused: {self._refusal}"
-        if self._player.chunk is None:
-            return diagnostics.WARN, "holding: no chunk yet"
-        return (
-            (diagnostics.OK, "playing")
-            if self._playing
-            else (diagnostics.WARN, "holding: chunk ran out")
-        )
-
     def _report(self) -> None:
         name = f"{self.get_fully_qualified_name().lstrip('/')}: commands"
-        status = diagnostics.make_status(name, *self._health(), {"refused_chunks": self._refused})
+        values = self._health.values(self._now_ns())
+        status = diagnostics.make_status(name, *self._health.state(), values)
         self._diagnostics.publish(diagnostics.make_array(self.get_clock().now().to_msg(), status))
 
     def _now_ns(self) -> int:

@@ -8,14 +8,24 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Pose, PoseArray, PoseStamped
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseArray,
+    PoseStamped,
+    Quaternion,
+    Twist,
+    TwistStamped,
+    Vector3,
+)
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float32MultiArray, Float64MultiArray
+from std_msgs.msg import Float32MultiArray, Float64MultiArray, Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from para_policy.control.chunk import ActionChunk
-from para_policy.errors import InputError
+from para_policy.control.commander import RobotState
+from para_policy.errors import InputError, NonFiniteError
 from para_policy.ros.images import IMAGE_OPTIONS, read_compressed_image, read_image
 
 Array = NDArray[np.float64]
@@ -45,6 +55,19 @@ def joint_positions(message: JointState, joints: Sequence[str]) -> Array:
             f"and has {len(message.position)} positions"
         )
     return np.array([positions[joint] for joint in joints])
+
+
+def message_to_state(message: JointState, receive_ns: int, joints: Sequence[str]) -> RobotState:
+    """The positions of `joints`; a zero stamp becomes the time of receipt.
+
+    Raises:
+        InputError: when a joint is absent.
+        NonFiniteError: when a position is NaN or infinite.
+    """
+    positions = joint_positions(message, joints)
+    if not np.isfinite(positions).all():
+        raise NonFiniteError(f"positions of {list(joints)} are {positions.tolist()}")
+    return RobotState(stamp_to_ns(message.header.stamp) or receive_ns, positions)
 
 
 def pose_coordinates(pose: Pose, axes: str) -> list[float]:
@@ -149,3 +172,28 @@ def message_to_chunk(
         )
     stamp_ns = stamp_to_ns(message.header.stamp) or receive_ns
     return ActionChunk(stamp_ns=stamp_ns, dt_ns=dt_ns, actions=np.array(rows, dtype=np.float64))
+
+
+def command_to_trajectory(
+    command: Array, joint_names: Sequence[str], period_ns: int
+) -> JointTrajectory:
+    """One point, to be reached one command period after the message has arrived."""
+    chunk = ActionChunk(stamp_ns=0, dt_ns=period_ns, actions=command[None])
+    return chunk_to_message(chunk, joint_names, start_now=True)
+
+
+def command_to_pose(
+    command: Array, header: Header, fixed_orientation: Sequence[float] = ()
+) -> PoseStamped:
+    """A pose from x y z qx qy qz qw, or from x y z and a quaternion that does not change."""
+    x, y, z = command[:3].tolist()
+    qx, qy, qz, qw = command[3:].tolist() or map(float, fixed_orientation)
+    pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    return PoseStamped(header=header, pose=pose)
+
+
+def command_to_twist(command: Array, header: Header) -> TwistStamped:
+    """A twist from vx vy vz wx wy wz."""
+    vx, vy, vz, wx, wy, wz = command.tolist()
+    twist = Twist(linear=Vector3(x=vx, y=vy, z=vz), angular=Vector3(x=wx, y=wy, z=wz))
+    return TwistStamped(header=header, twist=twist)

@@ -77,15 +77,6 @@ def test_clock_that_steps_back_ends_the_chunk() -> None:
     assert player.action_at(at(0)).tolist() == [0, 0]
 
 
-def test_each_tick_is_answered_once() -> None:
-    player = ChunkPlayer()
-    assert player.answer_tick(at(0)) is None
-    player.offer(make_chunk(), at(0))
-    assert player.answer_tick(at(0)).tolist() == [0, 0]
-    assert player.answer_tick(at(0)) is None
-    assert player.answer_tick(at(1)).tolist() == [1, 0]
-
-
 @given(
     st.lists(
         st.tuples(st.integers(0, 30), st.integers(1, 10), st.integers(0, 3)),

@@ -1,0 +1,190 @@
+"""Limits that no command may break, whatever the policy says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from para_policy.errors import InputError
+
+Array = NDArray[np.float64]
+Limit = Sequence[float]
+_NO_LIMIT = (math.inf,)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """One number for all joints or one for each; infinite: not limited.
+
+    Attributes:
+        position_min, position_max: box of the commands, their unit.
+        velocity_max: of consecutive commands, unit per second.
+        acceleration_max: of consecutive commands, unit per second squared.
+        max_jump: distance of a command from the present state of its joint, their unit.
+    Raises:
+        InputError: when a limit is NaN, not positive, the box is empty, or lengths differ.
+    """
+
+    position_min: Limit = (-math.inf,)
+    position_max: Limit = _NO_LIMIT
+    velocity_max: Limit = _NO_LIMIT
+    acceleration_max: Limit = _NO_LIMIT
+    max_jump: Limit = _NO_LIMIT
+
+    def __post_init__(self) -> None:
+        for name, limit in vars(self).items():
+            if not limit or any(math.isnan(number) for number in limit):
+                raise InputError(f"{name} is {list(limit)}, expected numbers; .inf: no limit")
+            if not name.startswith("position") and min(limit) <= 0:
+                raise InputError(f"{name} is {list(limit)}, expected numbers > 0; .inf: no limit")
+        lengths = {len(limit) for limit in vars(self).values()} - {1}
+        if len(lengths) > 1:
+            raise InputError(
+                f"limits are given for {sorted(lengths)} joints; "
+                "expected one number for all joints or one for each, in every limit"
+            )
+        if np.any(np.array(self.position_min) >= np.array(self.position_max)):
+            raise InputError(
+                f"position_min is {list(self.position_min)}, expected less than position_max "
+                f"{list(self.position_max)}"
+            )
+
+    @property
+    def joints(self) -> int | None:
+        """For how many joints there are limits; None where one number counts for all."""
+        longest = max(len(limit) for limit in vars(self).values())
+        return longest if longest > 1 else None
+
+    @property
+    def need_state(self) -> bool:
+        return "max_jump" in self.given()
+
+    def given(self) -> list[str]:
+        """Names of the limits that limit something."""
+        return [name for name, limit in vars(self).items() if np.isfinite(limit).any()]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What a command would have broken; `value` is beyond `limit` (or not finite)."""
+
+    guard: str
+    joint: str
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.guard} guard: {self.joint} would have {self.value:.6g}, limit {self.limit:.6g}"
+        )
+
+
+class Guards:
+    """Checks each command against the limits, the commands before it, and the present state.
+
+    A robot that holds stands at the last command: its velocity is 0 and the next command is
+    compared to the last one as if it had been sent one period ago, as a controller would take the
+    whole step at once.
+
+    Args:
+        period_s: time between commands.
+        joint_names: for messages; empty: joints are counted from 0.
+        commands_are_velocities: the velocity limit bounds the commands themselves, and the
+            acceleration limit their differences.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        period_s: float,
+        joint_names: Sequence[str] = (),
+        *,
+        commands_are_velocities: bool = False,
+    ) -> None:
+        self._limits = limits
+        self._period_s = period_s
+        self._joint_names = list(joint_names)
+        self._direct = commands_are_velocities
+        self.last: Array | None = None
+        """The last command that was sent."""
+        self._velocity: Array | float = 0.0
+
+    @property
+    def need_state(self) -> bool:
+        return self._limits.need_state
+
+    def forget(self) -> None:
+        """The robot may have been moved by somebody else: the next command is a first one."""
+        self.last = None
+        self._velocity = 0.0
+
+    def stand(self) -> None:
+        """Nothing new was sent for a period: the robot stands still."""
+        self._velocity = 0.0
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def sent(self, command: Array) -> None:
+        self._velocity = self._velocity_of(command)
+        self.last = command
+
+    def check(self, command: Array, state: Array | None = None) -> Violation | None:
+        """The first limit that `command` (A,) would break; None where it may be sent.
+
+        Args:
+            state: (A,) present positions of the joints, for the jump guard.
+        """
+        return (
+            self._check_finite(command)
+            or self.check_standing(command, state)
+            or self._check_motion(command)
+        )
+
+    def check_standing(self, command: Array, state: Array | None = None) -> Violation | None:
+        """Like `check`, for a command that is sent again while the robot stands."""
+        limits = self._limits
+        violation = self._first(
+            "position_min", command, limits.position_min, command < limits.position_min
+        ) or self._first(
+            "position_max", command, limits.position_max, command > limits.position_max
+        )
+        if violation is None and state is not None:
+            violation = self._beyond("max_jump", command - state, limits.max_jump)
+        return violation
+
+    def _check_finite(self, command: Array) -> Violation | None:
+        return self._first("finite", command, _NO_LIMIT, ~np.isfinite(command))
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _check_motion(self, command: Array) -> Violation | None:
+        if self.last is None and not self._direct:
+            return None
+        velocity = self._velocity_of(command)
+        acceleration = (velocity - self._velocity) / self._period_s
+        return self._beyond("velocity_max", velocity, self._limits.velocity_max) or self._beyond(
+            "acceleration_max", acceleration, self._limits.acceleration_max
+        )
+
+    def _velocity_of(self, command: Array) -> Array:
+        if self._direct:
+            return command
+        if self.last is None:
+            return np.zeros_like(command)
+        return (command - self.last) / self._period_s
+
+    def _beyond(self, guard: str, values: Array, limit: Limit) -> Violation | None:
+        # Negated, so that a difference that overflowed to NaN is a violation, too.
+        return self._first(guard, values, limit, ~(np.abs(values) <= limit))
+
+    def _first(
+        self, guard: str, values: Array, limit: Limit, broken: NDArray[np.bool_]
+    ) -> Violation | None:
+        if not broken.any():
+            return None
+        index = int(broken.argmax())
+        joint = self._joint_names[index] if self._joint_names else f"action {index}"
+        bound = float(np.broadcast_to(limit, values.shape)[index])
+        return Violation(guard, joint, float(values[index]), bound)
