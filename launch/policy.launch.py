@@ -31,7 +31,7 @@ ARGUMENTS = {
     "device": ("", "torch device of the network, such as cpu or cuda; empty: as in params_file"),
     "sampler": ("", "chord, x0, sequential ...; empty: as in params_file"),
     "control_rate_hz": ("", "actions per second; empty: as in params_file"),
-    "deadline_ms": ("", "a longer planning time counts as a miss; empty: as in params_file"),
+    "deadline_ms": ("", "time by which a chunk must be planned; empty: as in params_file"),
     "params_file": (SHIPPED_PARAMETERS, "parameters of all nodes"),
     "sim": ("false", "true: start the PushT simulator, too, and let the policy move it"),
     "auto_enable": (

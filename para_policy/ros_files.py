@@ -67,6 +67,9 @@ _INPUTS_HEAD = """\
 #   crop      (images) [top, left, height, width], pixels: the part that is used
 #   resize    (images) true scales what is left to the policy's size
 #   reliable  false also accepts best-effort publishers; default false for images, else true
+#   max_age_s      an older value is stale; default: parameter max_observation_age_s
+#   latency_s      from the measurement to its stamp; default 0.0
+#   interpolation  (not images) hold or linear: value at a time between two samples; default hold
 inputs:
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,12 @@ _LONGEST_LAG_NS = 10 * 10**9
 class _Stream:
     """Samples of one input, sorted by stamp."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_gap_ns: int, *, linear: bool) -> None:
+        self.max_gap_ns = max_gap_ns
+        self.linear = linear
+        self.clear()
+
+    def clear(self) -> None:
         self.stamps: list[int] = []
         self.values: list[NDArray[Any]] = []
         self.forgot = False
@@ -32,7 +37,15 @@ class _Stream:
         self.values.insert(index, value)
 
     def at(self, time_ns: int) -> NDArray[Any]:
-        return self.values[max(bisect_right(self.stamps, time_ns) - 1, 0)]
+        """The last sample not after `time_ns`, or a mixture of it and the next; else the first."""
+        index = max(bisect_right(self.stamps, time_ns) - 1, 0)
+        value = self.values[index]
+        elapsed = time_ns - self.stamps[index]
+        if not self.linear or elapsed <= 0 or index + 1 == len(self.stamps):
+            return value
+        part = elapsed / (self.stamps[index + 1] - self.stamps[index])
+        mixture: NDArray[Any] = (1 - part) * value + part * self.values[index + 1]
+        return mixture
 
     def forget_before(self, time_ns: int) -> None:
         """Drop what no later question can need: all but the last sample not after `time_ns`."""
@@ -55,23 +68,41 @@ class ObservationHistory:
         max_gap_ns: a stream that was silent for longer, or that steps back by more, starts anew:
             what lies before the gap says nothing about the present. Samples are kept for this
             long, but not for more than ten seconds, beyond the times that the policy sees.
+        max_gaps_ns: the same for single inputs, by name.
+        linear: inputs whose values at a time are interpolated between the samples around it; of the
+            others the last sample not after it counts. Not for images.
     """
 
     def __init__(
-        self, shapes: Mapping[str, tuple[int, ...]], n_obs_steps: int, dt_ns: int, max_gap_ns: int
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        n_obs_steps: int,
+        dt_ns: int,
+        max_gap_ns: int,
+        *,
+        max_gaps_ns: Mapping[str, int] | None = None,
+        linear: Collection[str] = (),
     ) -> None:
         self._shapes = dict(shapes)
         self._n_obs_steps = n_obs_steps
+        gaps = {name: (max_gaps_ns or {}).get(name, max_gap_ns) for name in self._shapes}
+        self._streams = {n: _Stream(gap, linear=n in linear) for n, gap in gaps.items()}
+        self._lag_ns = min(max(gaps.values(), default=0), _LONGEST_LAG_NS)
+        self.set_dt(dt_ns)
+
+    def set_dt(self, dt_ns: int) -> None:
+        """Change the time between the observations that the policy sees; samples are kept."""
         self._dt_ns = dt_ns
-        self._max_gap_ns = max_gap_ns
-        self._memory_ns = min(max_gap_ns, _LONGEST_LAG_NS) + n_obs_steps * dt_ns
-        self.clear()
+        self._memory_ns = self._lag_ns + self._n_obs_steps * dt_ns
 
     def clear(self) -> None:
-        self._streams = {name: _Stream() for name in self._shapes}
+        for stream in self._streams.values():
+            stream.clear()
 
     def append(self, name: str, stamp_ns: int, value: ArrayLike) -> None:
         """Add a copy of one observation of input `name`, in physical units or pixels.
+
+        One that comes late is sorted in by its stamp; of several with the same stamp the last counts.
 
         Raises:
             InputError: when the name is unknown or the shape is wrong; the history is unchanged.
@@ -89,8 +120,8 @@ class ObservationHistory:
         if kind is np.float64 and not np.isfinite(array).all():
             raise NonFiniteError(f"input {name!r} holds NaN or infinity")
         stream = self._streams[name]
-        if stream.stamps and abs(stamp_ns - stream.stamps[-1]) > self._max_gap_ns:
-            stream = self._streams[name] = _Stream()
+        if stream.stamps and abs(stamp_ns - stream.stamps[-1]) > stream.max_gap_ns:
+            stream.clear()
         stream.insert(stamp_ns, array)
         stream.forget_before(stream.stamps[-1] - self._memory_ns)
 
@@ -102,11 +133,16 @@ class ObservationHistory:
         """The newest time that every input has reached; None until each has a sample."""
         if self.missing():
             return None
-        return min(stream.stamps[-1] for stream in self._streams.values())
+        return min(self.newest_ns().values())
+
+    def newest_ns(self) -> dict[str, int]:
+        """The newest stamp of each input that has a sample."""
+        return {name: s.stamps[-1] for name, s in self._streams.items() if s.stamps}
 
     def sample(self, time_ns: int) -> dict[str, NDArray[Any]]:
-        """Observations (To, *shape) at `time_ns - k dt`, oldest first: the last sample not after each.
+        """Observations (To, *shape) at `time_ns - k dt`, oldest first.
 
+        Each is the last sample not after that time or, where asked for, interpolated linearly.
         Before the first sample the first one is repeated, as at the start of an episode.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from para_policy.ros.planner import Plan
+from para_policy.ros.plan import Plan
 
 OK = DiagnosticStatus.OK
 WARN = DiagnosticStatus.WARN
@@ -43,23 +44,29 @@ def status_values(status: DiagnosticStatus) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
-def describe_plan(plan: Plan, sampler: str, now_ns: int) -> dict[str, Any]:
+def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
     """The values of `~/chunk_info`; `stamp_ns` tells which chunk message they belong to.
 
     `error_bound` is the largest over the action coordinates, physical units; nan where the sampler is
-    not calibrated.
+    not calibrated, and after a warm start. `margin_ms` is what was left of the deadline, nan without
+    one. `executed` is "none" after a cold start.
     """
+    margin_s = plan.deadline_s - plan.latency_s if plan.deadline_s else math.nan
     return {
         "chunk": plan.chunk.id,
         "stamp_ns": plan.chunk.stamp_ns,
-        "sampler": sampler,
+        "sampler": plan.sampler,
         "rounds": int(plan.stats.rounds),
         "evals": int(plan.stats.evals),
         "residual": float(plan.stats.residual),
         "error_bound": float(plan.stats.error_bound.max()),
         "converged": bool(plan.stats.converged),
         "latency_ms": 1e3 * plan.latency_s,
+        "status": str(plan.stats.status),
+        "margin_ms": 1e3 * margin_s,
         "deadline_misses": plan.deadline_misses,
+        "overruns_in_a_row": plan.overruns,
+        "executed": "none" if plan.executed is None else plan.executed,
         "observation_age_ms": (now_ns - plan.chunk.stamp_ns) / 1e6,
     }
 

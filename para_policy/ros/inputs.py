@@ -45,6 +45,11 @@ class InputMapping(BaseModel):
             another size is refused.
         reliable: quality of service asked for; false also accepts best-effort publishers, and is
             the default for images, as cameras often publish so.
+        max_age_s: when the input counts as stale; None for parameter `max_observation_age_s`.
+        latency_s: from the measurement to the time in the stamp (of receipt, without a stamp), which
+            is corrected by it.
+        interpolation: (not images) value at a time: "hold" takes the last one not after it, "linear"
+            interpolates between the two around it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +61,9 @@ class InputMapping(BaseModel):
     crop: Crop | None = None
     resize: bool = False
     reliable: bool = Field(default_factory=lambda data: data.get("type") not in _IMAGE_TYPES)
+    max_age_s: float | None = Field(default=None, ge=1e-3, le=3600.0)
+    latency_s: float = Field(default=0.0, ge=0.0, le=10.0)
+    interpolation: Literal["hold", "linear"] = "hold"
 
     @field_validator("type")
     @classmethod
@@ -71,6 +79,10 @@ class InputMapping(BaseModel):
         unused = (self.model_fields_set & _OPTIONS) - self.converter.options
         if unused:
             raise ValueError(f"{self.type} does not use {', '.join(sorted(unused))}")
+        if self.interpolation == "linear" and self.converter.is_image:
+            raise ValueError("images cannot be interpolated; expected `interpolation: hold`")
+        if self.interpolation == "linear" and self.axes == "pose":
+            raise ValueError("a quaternion cannot be interpolated linearly; use axes: xyz")
         return self
 
     @property
@@ -94,7 +106,9 @@ class InputMapping(BaseModel):
     def read(
         self, message: Any, receive_ns: int, shape: tuple[int, ...]
     ) -> tuple[int, NDArray[Any]]:
-        """Stamp in nanoseconds and values; messages without a stamp get the time of receipt.
+        """Time of the measurement in nanoseconds, and values.
+
+        The time is the message's stamp, or without one the time of receipt, less `latency_s`.
 
         Args:
             shape: of the policy's input; images take it, other values are flat.
@@ -105,7 +119,7 @@ class InputMapping(BaseModel):
         values = self.converter.read(message, {**options, "shape": shape})
         header = getattr(message, "header", None)
         stamp_ns = 0 if header is None else stamp_to_ns(header.stamp)
-        return stamp_ns or receive_ns, values
+        return (stamp_ns or receive_ns) - round(1e9 * self.latency_s), values
 
 
 class _InputsFile(BaseModel):

@@ -15,17 +15,25 @@ NO_NAMES = [""]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a node; `limits` bound numbers, both ends included."""
+    """A parameter of a node.
+
+    Attributes:
+        limits: bound numbers, both ends included.
+        live: whether it may change while the node is configured.
+    """
 
     name: str
     default: Any
     description: str
     limits: tuple[float, float] | None = None
+    live: bool = False
 
 
 def declare(node: Node, parameters: Sequence[Parameter]) -> None:
     for parameter in parameters:
         descriptor = ParameterDescriptor(description=parameter.description)
+        if parameter.live:
+            descriptor.additional_constraints = "May be changed at any time."
         if parameter.limits is not None:
             low, high = parameter.limits
             if isinstance(parameter.default, float):

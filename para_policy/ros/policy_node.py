@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.errors import InputError, ParaPolicyError
+from para_policy.errors import ParaPolicyError
 from para_policy.ros import diagnostics
-from para_policy.ros.conversions import chunk_to_message
-from para_policy.ros.inputs import InputMapping, load_inputs
+from para_policy.ros.configured import Configured, configure
+from para_policy.ros.inputs import InputMapping
 from para_policy.ros.lifecycle import logged, survive_invalid_requests
-from para_policy.ros.parameters import declare, names, value
-from para_policy.ros.planner import Plan, Planner
-from para_policy.ros.policy_parameters import PARAMETERS, load_planner
-from para_policy.ros.qos import for_mode
+from para_policy.ros.live_parameters import change_parameters
+from para_policy.ros.parameters import declare, value
+from para_policy.ros.plan import Plan
+from para_policy.ros.policy_interface import PolicyInterface
+from para_policy.ros.policy_parameters import PARAMETERS
 from para_policy.ros.run import run_node
-from para_policy.ros.worker import Worker
 
 
 class PolicyNode(LifecycleNode):
@@ -39,14 +37,12 @@ class PolicyNode(LifecycleNode):
         super().__init__("policy_node", **options)
         survive_invalid_requests(self)
         declare(self, PARAMETERS)
-        self._planner: Planner | None = None
-        self._worker: Worker | None = None
-        self._undo: list[Callable[[], Any]] = []  # one for each thing made in on_configure
-        self._topic_types: dict[str, str] = {}
+        self._parts: Configured | None = None
         self._active = False
         self._problem = ""
         self._reported = ""
         self._last_plan: dict[str, Any] = {}
+        self.add_on_set_parameters_callback(self._change_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Not on ROS time: a simulation that stands still must be reported, too.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -59,19 +55,7 @@ class PolicyNode(LifecycleNode):
     @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._problem = ""
-        if value(self, "torch_threads"):
-            torch.set_num_threads(value(self, "torch_threads"))
-        planner, config = load_planner(self)
-        self._joint_names = names(self, "joint_names") or list(config.action_names)
-        if len(self._joint_names) != config.action_dim:
-            raise InputError(
-                f"joint_names are {self._joint_names}; the policy has {config.action_dim} actions"
-            )
-        inputs = load_inputs(value(self, "inputs_file"), config.inputs)
-        planner.warm_up()
-        self._planner = planner
-        self._create_interface(inputs, config.inputs)
-        self._worker = Worker(self._plan, "inference")
+        self._parts = configure(self, self._observe, self._reset, self._plan)
         self.get_logger().info(f"policy '{value(self, 'checkpoint')}' is ready")
         return TransitionCallbackReturn.SUCCESS
 
@@ -115,56 +99,39 @@ class PolicyNode(LifecycleNode):
     def _release(self) -> None:
         """Undo on_configure, however far it came."""
         self._active = False
-        if self._worker is not None:
-            self._worker.stop()
-        while self._undo:
-            self._undo.pop()()
-        self._topic_types.clear()
+        if self._parts is not None:
+            self._parts.close()
         self._last_plan = {}
-        self._worker = self._planner = None
+        self._parts = None
 
-    def _create_interface(
-        self, inputs: dict[str, InputMapping], shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
-        qos = for_mode(value(self, "lockstep"))
-        self._chunks = self.create_lifecycle_publisher(JointTrajectory, "~/action_chunk", qos)
-        self._undo.append(functools.partial(self.destroy_lifecycle_publisher, self._chunks))
-        self._infos = self.create_lifecycle_publisher(DiagnosticStatus, "~/chunk_info", 10)
-        self._undo.append(functools.partial(self.destroy_lifecycle_publisher, self._infos))
-        reset = self.create_service(Trigger, "~/reset", self._reset)
-        self._undo.append(functools.partial(self.destroy_service, reset))
-        for name, mapping in inputs.items():
-            subscription = self.create_subscription(
-                mapping.converter.message,
-                mapping.topic,
-                functools.partial(self._observe, name, mapping, shapes[name]),
-                mapping.qos(lockstep=value(self, "lockstep")),
-            )
-            self._undo.append(functools.partial(self.destroy_subscription, subscription))
-            self._topic_types[subscription.topic_name] = mapping.type
+    def _change_parameters(self, parameters: list[Any]) -> SetParametersResult:
+        if self._parts is None:
+            return SetParametersResult(successful=True)
+        return change_parameters(self, self._parts.policy, self._parts.planner, parameters)
 
-    def _observe(
-        self, name: str, mapping: InputMapping, shape: tuple[int, ...], message: Any
-    ) -> None:
-        if not self._active or self._planner is None or self._worker is None:
+    def _observe(self, name: str, mapping: InputMapping, message: Any) -> None:
+        if not self._active or self._parts is None:
             return
+        shape = self._parts.policy.config.inputs[name]
         try:
-            self._planner.observe(name, *mapping.read(message, self._now_ns(), shape))
+            self._parts.planner.observe(name, *mapping.read(message, self._now_ns(), shape))
         except ParaPolicyError as error:
-            self._planner.reject(name, str(error))
+            self._parts.planner.reject(name, str(error))
             self._report_change()
         else:
-            self._worker.wake()
+            self._parts.worker.wake()
 
     def _plan(self) -> None:
         """One look at the newest observations, in the worker thread."""
-        if self._planner is None or not self._active:
+        parts = self._parts
+        if parts is None or not self._active:
             return
         try:
-            plan = self._planner.plan(self._now_ns())
+            plan = parts.planner.plan(self._now_ns())
             if plan is None or not self._active:
                 return
-            self._publish(plan)
+            parts.statistics.add(plan)
+            self._publish(parts.interface, plan)
             self._problem = ""
         except ParaPolicyError as error:
             self._problem = f"no chunk: {error}"
@@ -173,12 +140,15 @@ class PolicyNode(LifecycleNode):
             self._problem = f"no chunk: {error!r}"
         self._report_change()
 
-    def _publish(self, plan: Plan) -> None:
-        start_now = value(self, "stamp_mode") == "zero"
-        self._chunks.publish(chunk_to_message(plan.chunk, self._joint_names, start_now=start_now))
-        self._last_plan = diagnostics.describe_plan(plan, value(self, "sampler"), self._now_ns())
-        level = diagnostics.OK if plan.stats.converged else diagnostics.WARN
-        self._infos.publish(self._status("action chunk", level, str(plan.stats.status)))
+    def _publish(self, interface: PolicyInterface, plan: Plan) -> None:
+        if not plan.withheld:
+            interface.publish_chunk(plan.chunk)
+        self._last_plan = values = diagnostics.describe_plan(plan, self._now_ns())
+        if not plan.withheld:
+            level = diagnostics.OK if plan.stats.converged else diagnostics.WARN
+            interface.publish_info(
+                self._status("action chunk", level, str(plan.stats.status), values)
+            )
 
     def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.message = f"new episode with seed {self._begin_episode()}"
@@ -188,13 +158,13 @@ class PolicyNode(LifecycleNode):
     def _begin_episode(self) -> int:
         seed = int(value(self, "seed"))
         self._problem = ""
-        if self._planner is not None:
-            self._planner.reset(seed)
+        if self._parts is not None:
+            self._parts.planner.reset(seed)
         return seed
 
     def _health(self) -> tuple[bytes, str]:
         """Level and reason: what keeps the node from planning, if anything does."""
-        if self._planner is None:
+        if self._parts is None:
             return (
                 (diagnostics.ERROR, self._problem)
                 if self._problem
@@ -202,10 +172,12 @@ class PolicyNode(LifecycleNode):
             )
         if not self._active:
             return diagnostics.OK, "inactive"
-        conflicts = diagnostics.type_conflicts(self, self._topic_types)
+        conflicts = diagnostics.type_conflicts(self, self._parts.interface.topic_types)
         if conflicts:
             return diagnostics.ERROR, "; ".join(conflicts)
-        reason = self._planner.hold_reason(self._now_ns()) or self._problem
+        if reason := self._parts.planner.overrun_reason():
+            return diagnostics.ERROR, f"holding: {reason}"
+        reason = self._parts.planner.hold_reason(self._now_ns()) or self._problem
         return (diagnostics.WARN, f"holding: {reason}") if reason else (diagnostics.OK, "active")
 
     def _report_change(self) -> None:
@@ -221,14 +193,17 @@ class PolicyNode(LifecycleNode):
             self._report()
 
     def _report(self) -> None:
-        status = self._status("policy", *self._health())
+        values = dict(self._last_plan)
+        if parts := self._parts:
+            values |= parts.numbers(self._now_ns())
+        status = self._status("policy", *self._health(), values)
         self._diagnostics.publish(diagnostics.make_array(self.get_clock().now().to_msg(), status))
 
-    def _status(self, subject: str, level: bytes, message: str) -> DiagnosticStatus:
+    def _status(
+        self, subject: str, level: bytes, message: str, values: Mapping[str, Any]
+    ) -> DiagnosticStatus:
         name = f"{self.get_fully_qualified_name().lstrip('/')}: {subject}"
-        return diagnostics.make_status(
-            name, level, message, self._last_plan, value(self, "checkpoint")
-        )
+        return diagnostics.make_status(name, level, message, values, value(self, "checkpoint"))
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

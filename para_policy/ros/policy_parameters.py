@@ -1,38 +1,72 @@
-"""Parameters of policy_node, and the planner that they describe."""
+"""Parameters of policy_node."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import yaml
 from rclpy.node import Node
 
-from para_policy import load_policy
-from para_policy.errors import InputError
 from para_policy.ros.parameters import NO_NAMES, Parameter, value
-from para_policy.ros.planner import Planner, PlannerSettings
-
-if TYPE_CHECKING:
-    from para_policy.policies import PolicyConfig
 
 _HOUR_S = 3600.0
 _MAX_SEED = 2**63 - 1
+NO_CPUS = [-1]
 
 PARAMETERS = (
     Parameter("checkpoint", "", "Directory of the policy's checkpoint."),
     Parameter("device", "cpu", "Torch device of the network: cpu, cuda, cuda:1 ..."),
-    Parameter("sampler", "x0", "Sampler by name: x0, chord (calibrated checkpoints), auto ..."),
-    Parameter("sampler_options", "{}", "Options of the sampler as YAML: '{tolerance: 0.003}'."),
+    Parameter(
+        "sampler", "x0", "Sampler by name: x0, chord (calibrated checkpoints), auto ...", live=True
+    ),
+    Parameter(
+        "sampler_options", "{}", "Options of the sampler as YAML: '{window: 60}'.", live=True
+    ),
+    Parameter(
+        "tolerance",
+        0.0,
+        "Of the sampler, normalised action units; 0: as in sampler_options, or its own.",
+        (0.0, 100.0),
+        live=True,
+    ),
     Parameter("scheduler", "", "Noise scheduler: ddpm, ddim ...; empty: the checkpoint's."),
     Parameter("steps", 0, "Denoising steps; 0: the checkpoint's.", (0, 10_000)),
     Parameter(
-        "seed", 0, "Seed of an episode's noise; a change counts from ~/reset on.", (0, _MAX_SEED)
+        "seed",
+        0,
+        "Seed of an episode's noise; a change counts from ~/reset on.",
+        (0, _MAX_SEED),
+        live=True,
     ),
     Parameter(
-        "control_rate_hz", 0.0, "Actions per second; 0: the checkpoint's rate.", (0.0, 1000.0)
+        "control_rate_hz",
+        0.0,
+        "Actions per second; 0: the checkpoint's rate.",
+        (0.0, 1000.0),
+        live=True,
     ),
-    Parameter("deadline_ms", 0.0, "A longer planning time counts as a miss; 0: never.", (0.0, 1e6)),
+    Parameter(
+        "n_action_steps",
+        0,
+        "Actions of a chunk, at most those that the policy predicts; 0: the checkpoint's number.",
+        (0, 10_000),
+        live=True,
+    ),
+    Parameter(
+        "deadline_ms",
+        0.0,
+        "A chunk must be out so long after planning began; samplers that can stop in time. 0: never.",
+        (0.0, 1e6),
+        live=True,
+    ),
+    Parameter(
+        "max_overruns",
+        5,
+        "So many chunks after the deadline in a row: publish none until one is in time. 0: never.",
+        (0, 1_000_000),
+    ),
+    Parameter("warm_start", True, "Start from the chunk before; not in lockstep."),
+    Parameter("shift_noise", False, "Keep the noise of the chunk before, too; needs warm_start."),
     Parameter("inputs_file", "", "YAML file that maps topics to the policy's inputs."),
     Parameter(
         "joint_names", NO_NAMES, "Joints of the chunk; empty: the checkpoint's action names."
@@ -45,51 +79,21 @@ PARAMETERS = (
     Parameter("lockstep", False, "The simulated time waits for every command."),
     Parameter("max_observation_age_s", 0.5, "Hold when the observation is older.", (1e-3, _HOUR_S)),
     Parameter("torch_threads", 0, "Threads of torch on the CPU; 0: its default.", (0, 1024)),
+    Parameter("cpu_affinity", NO_CPUS, "CPUs of the inference thread; [-1]: any.", (-1, 4095)),
     Parameter("autostart", False, "Configure and activate without being asked."),
 )
 
-
-def load_planner(node: Node) -> tuple[Planner, PolicyConfig]:
-    """Load the policy and make its planner.
-
-    Raises:
-        ParaPolicyError: when a parameter is not valid or the checkpoint cannot be loaded.
-    """
-    if value(node, "stamp_mode") not in ("observation", "zero"):
-        raise InputError(
-            f"stamp_mode is '{value(node, 'stamp_mode')}'; expected 'observation' or 'zero'"
-        )
-    if not value(node, "checkpoint"):
-        raise InputError("parameter checkpoint is empty; give the directory of a checkpoint")
-    if not value(node, "inputs_file"):
-        raise InputError("parameter inputs_file is empty; give the file that maps topics to inputs")
-    options = _options(value(node, "sampler_options"))
-    policy = load_policy(value(node, "checkpoint"), device=value(node, "device"))
-    scheduler, steps = value(node, "scheduler") or None, value(node, "steps") or None
-    rate_hz = value(node, "control_rate_hz") or policy.config.control_hz
-    if rate_hz is None:
-        raise InputError(
-            "parameter control_rate_hz is 0 and the checkpoint does not say at which rate its "
-            "actions follow each other; set control_rate_hz to the rate, in Hz, at which the "
-            "demonstrations were recorded"
-        )
-    settings = PlannerSettings(
-        sampler=policy.sampler(value(node, "sampler"), scheduler=scheduler, steps=steps, **options),
-        scheduler=scheduler,
-        steps=steps,
-        dt_ns=round(1e9 / rate_hz),
-        max_age_ns=math.ceil(1e9 * value(node, "max_observation_age_s")),
-        deadline_s=value(node, "deadline_ms") / 1e3,
-        lockstep=value(node, "lockstep"),
-    )
-    return Planner(policy, settings, seed=value(node, "seed")), policy.config
+LIVE = frozenset(parameter.name for parameter in PARAMETERS if parameter.live)
+FIXED = frozenset(parameter.name for parameter in PARAMETERS) - LIVE
 
 
-def _options(text: str) -> dict[str, Any]:
-    try:
-        parsed: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise InputError(f"sampler_options is {text!r}; expected YAML like '{{tolerance: 0.003}}'")
-    return parsed
+def present_values(node: Node, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values of all parameters, `changes` taking the place of some."""
+    values = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
+    return {**values, **(changes or {})}
+
+
+def cpu_numbers(values: Mapping[str, Any]) -> list[int]:
+    """The CPUs of `cpu_affinity`; none for any."""
+    numbers = list(values["cpu_affinity"])
+    return [] if numbers == NO_CPUS else numbers

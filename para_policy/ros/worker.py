@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+from para_policy.errors import InputError
 
 
 class Worker:
@@ -12,10 +15,17 @@ class Worker:
 
     So the work always looks at the newest state of the world, and never at a queue of old ones.
     What `work` raises is printed, and the next wake calls it again.
+
+    Args:
+        cpus: numbers of the CPUs that the thread, and threads that it starts, may run on; empty: all.
+    Raises:
+        InputError: when this process may not run on one of them.
     """
 
-    def __init__(self, work: Callable[[], None], name: str) -> None:
+    def __init__(self, work: Callable[[], None], name: str, cpus: Collection[int] = ()) -> None:
+        check_cpus(cpus)
         self._work = work
+        self._cpus = frozenset(cpus)
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -31,6 +41,8 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
+        if self._cpus:
+            os.sched_setaffinity(0, self._cpus)  # 0 is this thread, not the process
         while True:
             self._wake.wait()
             self._wake.clear()
@@ -40,3 +52,16 @@ class Worker:
                 self._work()
             except Exception:  # a defect in one call must not silently end all later ones
                 traceback.print_exc()
+
+
+def check_cpus(cpus: Collection[int]) -> None:
+    """Raise InputError unless this process may run on all of `cpus`."""
+    if not cpus:
+        return
+    if not hasattr(os, "sched_getaffinity"):
+        raise InputError("this system cannot pin threads to CPUs; leave cpu_affinity at [-1]")
+    allowed = os.sched_getaffinity(0)
+    if not set(cpus) <= allowed:
+        raise InputError(
+            f"cpu_affinity is {sorted(cpus)}; this process may run on {sorted(allowed)} only"
+        )

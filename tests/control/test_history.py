@@ -125,3 +125,41 @@ def test_a_patient_limit_does_not_fill_the_memory() -> None:
         history.sample(START)
     history.append("x", START + 199 * DT, 0)
     assert history.sample(START + 199 * DT)["camera"][:, 0, 0, 0].tolist() == [198, 199]
+
+
+@given(st.permutations([0, 40, 130, 170, 230, 290]), st.integers(-50, 290))
+def test_linear_inputs_are_interpolated_whatever_the_order(offsets: list[int], at: int) -> None:
+    history = ObservationHistory({"x": (2,), "y": ()}, 2, DT, GAP, linear=["x"])
+    for offset in offsets:
+        history.append("x", START + offset * 1_000_000, [offset, -3 * offset])
+        history.append("y", START + offset * 1_000_000, offset)
+    seen = history.sample(START + at * 1_000_000)
+    expected = np.clip([at - 100, at], 0, None)
+    np.testing.assert_allclose(seen["x"], np.stack([expected, -3 * expected], axis=1), atol=1e-9)
+    assert set(seen["y"].tolist()) <= set(offsets)
+
+
+def test_a_sample_of_the_very_time_is_not_blurred() -> None:
+    history = ObservationHistory({"x": ()}, 2, DT, GAP, linear=["x"])
+    for step, value in enumerate([0.1, 0.2, 0.7]):
+        history.append("x", START + step * DT, value)
+    assert history.sample(START + DT)["x"].tolist() == [0.1, 0.2]
+    assert history.sample(START + 2 * DT)["x"].tolist() == [0.2, 0.7]
+
+
+def test_each_input_may_have_its_own_gap() -> None:
+    history = ObservationHistory({"a": (), "b": ()}, 2, DT, GAP, max_gaps_ns={"b": 20 * DT})
+    for name in ("a", "b"):
+        history.append(name, START, 1)
+        history.append(name, START + 10 * DT, 2)
+    seen = history.sample(START + 10 * DT)
+    assert (seen["a"].tolist(), seen["b"].tolist()) == ([2, 2], [1, 2])
+    assert history.newest_ns() == dict.fromkeys("ab", START + 10 * DT)
+
+
+def test_time_between_observations_can_change() -> None:
+    history = make_history()
+    for step in range(5):
+        history.append("x", START + step * DT, step)
+    history.set_dt(3 * DT)
+    assert history.sample(START + 4 * DT)["x"].tolist() == [1, 4]

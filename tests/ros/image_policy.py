@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from para_policy.formats.native import save_checkpoint
 from para_policy.policies.config import PolicyConfig, VisionConfig
-from para_policy.policies.diffusion_policy import state_shapes
+from para_policy.policies.networks import state_shapes
 from para_policy.policies.normalizer import LinearNormalizer
 from tests.fixtures_checkpoint import tiny_config
 from tests.ros.graph import Graph

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from rclpy.qos import ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64MultiArray
 
 from para_policy.errors import InputError
 from para_policy.ros.inputs import InputMapping, load_inputs
@@ -12,6 +13,7 @@ from tests.ros.graph import CONFIG
 
 SHAPES = {"environment_state": (16,), "agent_pos": (2,)}
 JOINTS = "inputs: {a: {topic: t, type: sensor_msgs/msg/JointState, joints: [x]}}"
+POSE = "inputs: {a: {topic: t, type: geometry_msgs/msg/PoseStamped}}"
 IMAGE = "inputs: {a: {topic: t, type: sensor_msgs/msg/Image}}"
 
 
@@ -79,6 +81,12 @@ def test_images_feed_inputs_with_three_channels_first_only(
         (IMAGE.replace("}", ", crop: [0, 0, 5]}"), "inputs.a.crop"),
         (IMAGE.replace("}", ", crop: [0, 0, 5, 0]}"), "inputs.a.crop.*: Input should be greater"),
         (IMAGE.replace("}", ", crop: [-1, 0, 5, 5]}"), "inputs.a.crop.*: Input should be greater"),
+        (IMAGE.replace("}", ", interpolation: linear}"), "images cannot be interpolated"),
+        (POSE.replace("}", ", axes: pose, interpolation: linear}"), "quaternion cannot be"),
+        (JOINTS.replace("}", ", interpolation: cubic}", 1), "inputs.a.interpolation"),
+        (JOINTS.replace("}", ", max_age_s: 0.0}", 1), "inputs.a.max_age_s"),
+        (JOINTS.replace("}", ", max_age_s: .nan}", 1), "inputs.a.max_age_s"),
+        (JOINTS.replace("}", ", latency_s: -0.1}", 1), "inputs.a.latency_s"),
         (JOINTS.replace("JointState", "Imu"), "'sensor_msgs/msg/Imu' is not supported; choose"),
     ],
 )
@@ -94,3 +102,17 @@ def test_wrong_files_say_what_is_wrong(tmp_path: Path, text: str, reason: str) -
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         load_inputs(tmp_path / "nowhere.yaml", {"a": (1,)})
+
+
+def test_latency_moves_observations_to_the_time_of_the_measurement(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.yaml"
+    path.write_text(JOINTS.replace("]}", "], latency_s: 0.02, max_age_s: 2.0}"))
+    mapping = load_inputs(path, {"a": (1,)})["a"]
+    message = JointState(name=["x"], position=[1.0])
+    message.header.stamp.sec = 5
+    assert mapping.read(message, 9 * 10**9, (1,))[0] == 4_980_000_000
+    message.header.stamp.sec = 0
+    assert mapping.read(message, 9 * 10**9, (1,))[0] == 8_980_000_000
+    assert (mapping.max_age_s, mapping.interpolation) == (2.0, "hold")
+    plain = InputMapping(topic="t", type="std_msgs/msg/Float64MultiArray", latency_s=0.5)
+    assert plain.read(Float64MultiArray(data=[1.0]), 9 * 10**9, (1,))[0] == 8_500_000_000

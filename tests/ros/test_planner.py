@@ -2,62 +2,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from para_policy import samplers
 from para_policy.control import chunk_seed
 from para_policy.errors import InputError, NonFiniteError
-from para_policy.ros.planner import Planner, PlannerSettings
-
-DT = 100_000_000
-T0 = 1_700_000_000 * 10**9
-LOCKSTEP = PlannerSettings(
-    sampler=samplers.get("sequential"),
-    scheduler=None,
-    steps=None,
-    dt_ns=DT,
-    max_age_ns=5 * DT,
-    lockstep=True,
-)
-REAL_TIME = replace(LOCKSTEP, lockstep=False)
-
-
-class FakePolicy:
-    """Remembers what it is asked; its actions count up."""
-
-    def __init__(self, **cameras: tuple[int, ...]) -> None:
-        inputs = {"x": (2,), "y": (), **cameras}
-        self.config = SimpleNamespace(inputs=inputs, cameras=tuple(cameras), n_obs_steps=2)
-        self.seeds: list[int] = []
-        self.observations: list[dict[str, np.ndarray]] = []
-        self.error: Exception | None = None
-        self.during = lambda: None
-
-    def sample(self, observation: dict[str, np.ndarray], *, seed: int, **_: Any) -> Any:
-        self.during()
-        if self.error is not None:
-            raise self.error
-        self.seeds.append(seed)
-        self.observations.append(observation)
-        return SimpleNamespace(actions=np.arange(8.0)[:, None], stats=None)
-
-
-def make(
-    settings: PlannerSettings = LOCKSTEP, **cameras: tuple[int, ...]
-) -> tuple[Planner, FakePolicy]:
-    policy = FakePolicy(**cameras)
-    return Planner(policy, settings, seed=5), policy
-
-
-def observe(planner: Planner, step: float, value: float = 0.0) -> int:
-    stamp = T0 + round(step * DT)
-    planner.observe("x", stamp, np.array([value, value]))
-    planner.observe("y", stamp, np.array([value]))
-    return stamp
+from tests.ros.fake_policy import DT, LOCKSTEP, REAL_TIME, T0, make, observe
 
 
 def test_lockstep_plans_exactly_when_the_chunk_has_been_played() -> None:
@@ -96,7 +47,7 @@ def test_stale_observations_hold() -> None:
     stamp = observe(planner, 0)
     assert planner.plan(stamp + 6 * DT) is None
     assert planner.hold_reason(stamp + 6 * DT) == (
-        "the newest observation is 0.600 s old, the limit is 0.500 s"
+        "the newest observation of x is 0.600 s old, the limit is 0.500 s"
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import Pose, PoseArray
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import TransitionCallbackReturn
-from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -20,16 +19,11 @@ from trajectory_msgs.msg import JointTrajectory
 from para_policy import DiffusionPolicy, load_policy
 from para_policy.control import chunk_seed
 from para_policy.errors import NonFiniteError
-from para_policy.ros import policy_node as policy_node_module
-from para_policy.ros.conversions import message_to_chunk, ns_to_stamp, stamp_to_ns
+from para_policy.ros import configured
+from para_policy.ros.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.diagnostics import status_values
-from para_policy.ros.policy_node import PolicyNode
 from tests.ros.graph import CONFIG, Graph
-
-DT_NS = 100_000_000
-T0 = 50 * 10**9
-AGENT = [100.0, 200.0]
-KEYPOINTS = np.linspace(50.0, 400.0, 16)
+from tests.ros.policy_rig import AGENT, DT_NS, KEYPOINTS, T0, Rig
 
 GOOD_PARAMETERS = {
     "sampler": "sequential",
@@ -40,68 +34,11 @@ GOOD_PARAMETERS = {
     "inputs_file": str(CONFIG / "pusht_inputs.yaml"),
     "joint_names": ["left", "right"],
     "stamp_mode": "zero",
+    "cpu_affinity": [-1],
+    "shift_noise": False,
+    "n_action_steps": 15,
+    "tolerance": 0.0,
 }
-
-
-class Rig:
-    """A policy node, everything it says, and sensors to feed it."""
-
-    def __init__(self, graph: Graph, **parameters: Any) -> None:
-        self.graph = graph
-        self.node: PolicyNode = graph.add(
-            PolicyNode,
-            **{
-                "inputs_file": str(CONFIG / "pusht_inputs.yaml"),
-                "sampler": "sequential",
-                "seed": 7,
-                "lockstep": True,
-                **parameters,
-            },
-        )
-        self.chunks = graph.listen(JointTrajectory, "policy_node/action_chunk")
-        self.infos = graph.listen(DiagnosticStatus, "policy_node/chunk_info")
-        self._diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-
-    def start(self) -> Rig:
-        assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        self.joints = self.graph.talk(JointState, "joint_states")
-        self.keypoints = self.graph.talk(PoseArray, "keypoints")
-        publishers = ("policy_node/action_chunk", "policy_node/chunk_info")
-        self.graph.wait(lambda: all(self.graph.probe.count_publishers(t) for t in publishers))
-        return self
-
-    def observe(
-        self,
-        stamp_ns: int,
-        agent: list[float] = AGENT,
-        names: tuple[str, ...] = ("agent_x", "agent_y"),
-    ) -> None:
-        joints = JointState(name=list(names), position=agent)
-        keypoints = PoseArray()
-        for x, y in KEYPOINTS.reshape(-1, 2).tolist():
-            pose = Pose()
-            pose.position.x, pose.position.y = x, y
-            keypoints.poses.append(pose)
-        joints.header.stamp = keypoints.header.stamp = ns_to_stamp(stamp_ns)
-        self.keypoints.publish(keypoints)
-        self.joints.publish(joints)
-
-    def plan(self, stamp_ns: int) -> JointTrajectory:
-        """The chunk that answers an observation."""
-        known = len(self.chunks)
-        self.observe(stamp_ns)
-        self.graph.wait(lambda: len(self.chunks) > known)
-        return self.chunks[-1]
-
-    def wait_for_status(self, level: bytes, text: str) -> None:
-        self.graph.wait(
-            lambda: any(
-                status.level == level and text in status.message
-                for message in self._diagnostics
-                for status in message.status
-            )
-        )
 
 
 @pytest.fixture
@@ -258,6 +195,10 @@ def raises(error: Exception) -> Callable[..., Any]:
         ({"inputs_file": "/nowhere"}, "cannot read inputs_file '/nowhere'"),
         ({"joint_names": ["a", "b", "c"]}, "the policy has 2 actions"),
         ({"stamp_mode": "magic"}, "stamp_mode is 'magic'"),
+        ({"cpu_affinity": [4095]}, "cpu_affinity is [4095]; this process may run on"),
+        ({"shift_noise": True}, "it needs warm_start: true and lockstep: false"),
+        ({"n_action_steps": 16}, "expected 1 to 15, or 0 for the checkpoint's number"),
+        ({"tolerance": 0.1}, "sampler 'sequential' has no option ['tolerance']"),
     ],
 )
 def test_bad_parameters_fail_configuration_with_one_line(
@@ -288,7 +229,7 @@ def test_defect_in_a_transition_is_not_swallowed(
 ) -> None:
     created = rig()
     with monkeypatch.context() as patch:
-        patch.setattr(policy_node_module, "load_planner", raises(ZeroDivisionError("a defect")))
+        patch.setattr(configured, "load", raises(ZeroDivisionError("a defect")))
         assert created.node.trigger_configure() == TransitionCallbackReturn.ERROR
     created.wait_for_status(
         DiagnosticStatus.ERROR, "on_configure failed: ZeroDivisionError('a defect')"
@@ -305,6 +246,23 @@ def test_invalid_transition_is_refused_and_the_node_lives_on(rig: Callable[..., 
         )
         answers[name] = created.graph.call(ChangeState, "policy_node/change_state", request).success
     assert answers == {"ACTIVATE": False, "CONFIGURE": True}
+
+
+def test_inference_runs_on_the_chosen_cpu(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    started = rig(cpu_affinity=[cpu]).start()
+    seen: list[set[int]] = []
+    sample = DiffusionPolicy.sample
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        seen.append(os.sched_getaffinity(0))
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(DiffusionPolicy, "sample", spy)
+    started.plan(T0)
+    assert seen == [{cpu}]
 
 
 def test_zero_stamp_and_own_joint_names(rig: Callable[..., Rig]) -> None:

@@ -1,0 +1,83 @@
+"""What a planner is told, and what it hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from para_policy.control.chunk import ActionChunk
+
+if TYPE_CHECKING:
+    from para_policy.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class PlannerSettings:
+    """How to plan.
+
+    Attributes:
+        sampler: solver of the denoising chain.
+        scheduler, steps: None keeps the checkpoint's.
+        dt_ns: time between actions, and between the observations that the policy sees.
+        max_age_ns: an older observation is stale: the robot holds.
+        max_ages_ns: the same for single inputs, by name.
+        linear: inputs that are interpolated between their samples.
+        sampler_name: what the user calls the sampler.
+        anytime: whether the sampler can stop at a deadline.
+        deadline_s: a chunk must be out so long after its observation was looked at; 0: whenever it is
+            ready.
+        max_overruns: so many late chunks in a row end publication; 0 never does.
+        n_action_steps: actions of a chunk; 0 for the checkpoint's number.
+        warm_start: start each solve from the chunk before it.
+        shift_noise: and use its noise again, moved likewise.
+        lockstep: simulated time that waits for each command. Then nothing is ever late, a chunk is
+            replaced exactly when its last action has been played, and the same observations give
+            the same chunks to the bit: late chunks are counted, but no solve is cut short, none
+            starts from the one before it, and nothing is withheld.
+    """
+
+    sampler: Sampler
+    scheduler: str | None
+    steps: int | None
+    dt_ns: int
+    max_age_ns: int
+    max_ages_ns: Mapping[str, int] = field(default_factory=dict)
+    linear: frozenset[str] = frozenset()
+    sampler_name: str = ""
+    anytime: bool = False
+    deadline_s: float = 0.0
+    max_overruns: int = 0
+    n_action_steps: int = 0
+    warm_start: bool = False
+    shift_noise: bool = False
+    lockstep: bool = False
+
+    def max_age_of(self, name: str) -> int:
+        return self.max_ages_ns.get(name, self.max_age_ns)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One planned chunk and what it took.
+
+    Attributes:
+        stats: of the policy, see `SampleStats`.
+        sampler: name of the sampler that made it.
+        latency_s: from the look at the observations to the finished chunk.
+        deadline_s: what was allowed; 0 for no limit.
+        deadline_misses: late chunks so far.
+        overruns: late chunks in a row, this one included.
+        executed: steps by which the chunk before it was moved to be the start; None: cold start.
+        withheld: not to be published: too many chunks in a row were late, and this one is, too.
+    """
+
+    chunk: ActionChunk
+    stats: Any
+    sampler: str
+    latency_s: float
+    deadline_s: float
+    deadline_misses: int
+    overruns: int
+    executed: int | None
+    withheld: bool

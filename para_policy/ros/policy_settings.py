@@ -1,0 +1,156 @@
+"""From the values of policy_node's parameters to a planner and its settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from para_policy import load_policy
+from para_policy.calibration import CalibratedSampler
+from para_policy.errors import InputError
+from para_policy.policies.sampler_making import make_sampler
+from para_policy.ros.inputs import InputMapping
+from para_policy.ros.plan import PlannerSettings
+from para_policy.samplers import Asd, Sampler, Sequential
+
+if TYPE_CHECKING:
+    from para_policy import DiffusionPolicy
+    from para_policy.policies import PolicyConfig
+
+Values = Mapping[str, Any]
+"""Values of parameters by name."""
+_OF_SAMPLER = frozenset({"sampler", "sampler_options", "tolerance"})
+
+
+def load(values: Values) -> DiffusionPolicy:
+    """Load the policy.
+
+    Raises:
+        ParaPolicyError: when a parameter is not valid or the checkpoint cannot be loaded.
+    """
+    if values["stamp_mode"] not in ("observation", "zero"):
+        raise InputError(
+            f"stamp_mode is '{values['stamp_mode']}'; expected 'observation' or 'zero'"
+        )
+    if values["shift_noise"] and (values["lockstep"] or not values["warm_start"]):
+        raise InputError("shift_noise is true; it needs warm_start: true and lockstep: false")
+    if not values["checkpoint"]:
+        raise InputError("parameter checkpoint is empty; give the directory of a checkpoint")
+    if not values["inputs_file"]:
+        raise InputError("parameter inputs_file is empty; give the file that maps topics to inputs")
+    _options(values)  # fails before the slow part
+    return load_policy(values["checkpoint"], device=values["device"])
+
+
+def joint_names(values: Values, config: PolicyConfig) -> list[str]:
+    """Names of the actions of a chunk.
+
+    Raises:
+        InputError: when there are not as many as actions.
+    """
+    chosen = [name for name in values["joint_names"] if name] or list(config.action_names)
+    if len(chosen) != config.action_dim:
+        raise InputError(f"joint_names are {chosen}; the policy has {config.action_dim} actions")
+    return chosen
+
+
+def make_settings(
+    policy: DiffusionPolicy, values: Values, inputs: Mapping[str, InputMapping]
+) -> PlannerSettings:
+    """Everything that the planner must know.
+
+    Raises:
+        ParaPolicyError: when a parameter does not go together with the policy.
+    """
+    sampler = _sampler(policy, values)
+    return PlannerSettings(
+        sampler=sampler,
+        scheduler=values["scheduler"] or None,
+        steps=values["steps"] or None,
+        dt_ns=_dt_ns(policy.config, values),
+        max_age_ns=math.ceil(1e9 * values["max_observation_age_s"]),
+        max_ages_ns={n: math.ceil(1e9 * i.max_age_s) for n, i in inputs.items() if i.max_age_s},
+        linear=frozenset(n for n, i in inputs.items() if i.interpolation == "linear"),
+        sampler_name=values["sampler"],
+        anytime=_can_stop(sampler),
+        deadline_s=values["deadline_ms"] / 1e3,
+        max_overruns=values["max_overruns"],
+        n_action_steps=_n_action_steps(policy.config, values),
+        warm_start=values["warm_start"],
+        shift_noise=values["shift_noise"],
+        lockstep=values["lockstep"],
+    )
+
+
+def change_settings(
+    policy: DiffusionPolicy, settings: PlannerSettings, values: Values, changed: frozenset[str]
+) -> PlannerSettings:
+    """`settings` with the parameters in `changed`, which may change at run time, as in `values`.
+
+    The sampler stays the same object unless it has to be made anew.
+
+    Raises:
+        ParaPolicyError: as `make_settings`.
+    """
+    of_sampler = _OF_SAMPLER | {"deadline_ms"} if values["sampler"] == "auto" else _OF_SAMPLER
+    sampler = _sampler(policy, values) if changed & of_sampler else settings.sampler
+    return replace(
+        settings,
+        sampler=sampler,
+        sampler_name=values["sampler"],
+        anytime=_can_stop(sampler),
+        dt_ns=_dt_ns(policy.config, values),
+        deadline_s=values["deadline_ms"] / 1e3,
+        n_action_steps=_n_action_steps(policy.config, values),
+    )
+
+
+def _sampler(policy: DiffusionPolicy, values: Values) -> Sampler:
+    scheduler, steps = values["scheduler"] or None, values["steps"] or None
+    anytime = values["deadline_ms"] > 0 and not values["lockstep"]
+    return make_sampler(
+        policy, values["sampler"], scheduler, steps, _options(values), anytime=anytime
+    )
+
+
+def _can_stop(sampler: Sampler) -> bool:
+    bare = sampler.sampler if isinstance(sampler, CalibratedSampler) else sampler
+    return not isinstance(bare, (Sequential, Asd))
+
+
+def _dt_ns(config: PolicyConfig, values: Values) -> int:
+    rate_hz = values["control_rate_hz"] or config.control_hz
+    if rate_hz is None:
+        raise InputError(
+            "parameter control_rate_hz is 0 and the checkpoint does not say at which rate its "
+            "actions follow each other; set control_rate_hz to the rate, in Hz, at which the "
+            "demonstrations were recorded"
+        )
+    if rate_hz < 1e-3:
+        raise InputError(f"parameter control_rate_hz is {rate_hz:g}; expected 0, or 0.001 to 1000")
+    return round(1e9 / rate_hz)
+
+
+def _n_action_steps(config: PolicyConfig, values: Values) -> int:
+    wanted, available = int(values["n_action_steps"]), config.horizon - config.first_action
+    if wanted > available:
+        raise InputError(
+            f"parameter n_action_steps is {wanted}; the policy predicts {available} actions from "
+            f"the newest observation on: expected 1 to {available}, or 0 for the checkpoint's number"
+        )
+    return wanted
+
+
+def _options(values: Values) -> dict[str, Any]:
+    text = values["sampler_options"]
+    try:
+        parsed: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        parsed = None
+    if not isinstance(parsed, dict) or not all(isinstance(name, str) for name in parsed):
+        raise InputError(f"sampler_options is {text!r}; expected YAML like '{{window: 60}}'")
+    return {**parsed, "tolerance": values["tolerance"]} if values["tolerance"] else parsed

@@ -1,0 +1,102 @@
+"""A policy node under test, everything it says, and sensors to feed it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Pose, PoseArray
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from para_policy.ros.conversions import ns_to_stamp
+from para_policy.ros.diagnostics import status_values
+from para_policy.ros.policy_node import PolicyNode
+from tests.ros.graph import CONFIG, Graph
+
+DT_NS = 100_000_000
+T0 = 50 * 10**9
+AGENT = [100.0, 200.0]
+KEYPOINTS = np.linspace(50.0, 400.0, 16)
+
+
+class Rig:
+    """A policy node, everything it says, and sensors to feed it."""
+
+    def __init__(self, graph: Graph, **parameters: Any) -> None:
+        self.graph = graph
+        self.node: PolicyNode = graph.add(
+            PolicyNode,
+            **{
+                "inputs_file": str(CONFIG / "pusht_inputs.yaml"),
+                "sampler": "sequential",
+                "seed": 7,
+                "lockstep": True,
+                **parameters,
+            },
+        )
+        self.chunks = graph.listen(JointTrajectory, "policy_node/action_chunk")
+        self.infos = graph.listen(DiagnosticStatus, "policy_node/chunk_info")
+        self.diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+
+    def start(self) -> Rig:
+        assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        self.joints = self.graph.talk(JointState, "joint_states")
+        self.keypoints = self.graph.talk(PoseArray, "keypoints")
+        publishers = ("policy_node/action_chunk", "policy_node/chunk_info")
+        self.graph.wait(lambda: all(self.graph.probe.count_publishers(t) for t in publishers))
+        return self
+
+    def observe(
+        self,
+        stamp_ns: int,
+        agent: list[float] = AGENT,
+        names: tuple[str, ...] = ("agent_x", "agent_y"),
+    ) -> None:
+        joints = JointState(name=list(names), position=agent)
+        keypoints = PoseArray()
+        for x, y in KEYPOINTS.reshape(-1, 2).tolist():
+            pose = Pose()
+            pose.position.x, pose.position.y = x, y
+            keypoints.poses.append(pose)
+        joints.header.stamp = keypoints.header.stamp = ns_to_stamp(stamp_ns)
+        self.keypoints.publish(keypoints)
+        self.joints.publish(joints)
+
+    def plan(self, stamp_ns: int) -> JointTrajectory:
+        """The chunk that answers an observation."""
+        known = len(self.chunks)
+        self.observe(stamp_ns)
+        self.graph.wait(lambda: len(self.chunks) > known)
+        return self.chunks[-1]
+
+    def wait_for_status(self, level: bytes, text: str) -> None:
+        self.graph.wait(
+            lambda: any(
+                status.level == level and text in status.message
+                for message in self.diagnostics
+                for status in message.status
+            )
+        )
+
+    def plan_now(self) -> JointTrajectory:
+        """The chunk that answers an observation of this moment."""
+        return self.plan(self.now_ns())
+
+    def now_ns(self) -> int:
+        return int(self.node.get_clock().now().nanoseconds)
+
+    def info(self) -> dict[str, str]:
+        """What is said of the last chunk."""
+        self.graph.wait(lambda: len(self.infos) == len(self.chunks))
+        return status_values(self.infos[-1])
+
+    def set(self, **values: Any) -> str:
+        """Set parameters, all or none; the reason where that is refused."""
+        parameters = [rclpy.Parameter(name, value=value) for name, value in values.items()]
+        result = self.node.set_parameters_atomically(parameters)
+        return "" if result.successful else str(result.reason)
