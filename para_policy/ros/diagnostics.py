@@ -49,7 +49,8 @@ def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
 
     `error_bound` is the largest over the action coordinates, physical units; nan where the sampler is
     not calibrated, and after a warm start. `margin_ms` is what was left of the deadline, nan without
-    one. `executed` is "none" after a cold start.
+    one. `encode_ms` is the part of `latency_ms` that the observation took, camera encoders included.
+    `executed` is "none" after a cold start.
     """
     margin_s = plan.deadline_s - plan.latency_s if plan.deadline_s else math.nan
     return {
@@ -62,6 +63,7 @@ def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
         "error_bound": float(plan.stats.error_bound.max()),
         "converged": bool(plan.stats.converged),
         "latency_ms": 1e3 * plan.latency_s,
+        "encode_ms": 1e3 * plan.stats.encode_s,
         "status": str(plan.stats.status),
         "margin_ms": 1e3 * margin_s,
         "deadline_misses": plan.deadline_misses,

@@ -73,7 +73,9 @@ def test_chunk_is_the_policys_answer_stamped_with_the_observations_time(
     values = status_values(started.infos[0])
     assert (values["chunk"], values["stamp_ns"], values["sampler"]) == ("0", str(T0), "sequential")
     assert (values["rounds"], values["evals"], values["converged"]) == ("10", "10", "true")
-    assert {"residual", "latency_ms", "deadline_misses", "observation_age_ms"} <= set(values)
+    assert {"residual", "latency_ms", "encode_ms", "deadline_misses", "observation_age_ms"} <= set(
+        values
+    )
 
 
 def test_next_chunk_comes_when_the_first_has_been_played(rig: Callable[..., Rig]) -> None:
