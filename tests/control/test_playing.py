@@ -19,20 +19,7 @@ from para_policy.control.blending import (
 )
 from para_policy.control.executor import PlayerSettings
 from para_policy.errors import InputError
-
-T0 = 1_700_000_000 * 10**9
-DT = 100_000_000
-
-
-def make_chunk(step: int = 0, steps: int = 8, dim: int = 2, tag: float = 0.0) -> ActionChunk:
-    """A chunk from control step `step` on; each action says its own step and `tag`."""
-    due = np.arange(step, step + steps, dtype=float)
-    rows = np.stack([due, *[np.full(steps, tag)] * (dim - 1)], axis=1)
-    return ActionChunk(T0 + step * DT, DT, rows)
-
-
-def at(step: float) -> int:
-    return T0 + round(step * DT)
+from tests.control.chunks import DT, T0, at, make_chunk
 
 
 def make_player(*chunks: tuple[ActionChunk, float], **settings: Any) -> ChunkPlayer:
