@@ -7,7 +7,6 @@ from pathlib import Path
 
 from para_policy.deadline import LatencyTable
 from para_policy.device import device_description
-from para_policy.formats.files import sha256
 from para_policy.formats.load import Weights, make_policy, read_checkpoint, resolve
 from para_policy.formats.observations import count_observations
 from para_policy.policies.config import PolicyConfig, UnetConfig
@@ -35,7 +34,7 @@ def describe(path: str | Path, weights: Weights = "live") -> dict[str, str]:
         f"{config.n_action_steps} from {config.first_action}",
         "schedule": ", ".join(f"{key}={value}" for key, value in config.noise_scheduler.items()),
         "denoising steps": str(policy.process().num_steps),
-        "weights": f"{checkpoint.source.name}, sha256 {sha256(checkpoint.source)}",
+        "weights": f"{checkpoint.source.name}, sha256 {checkpoint.sha256}",
         "weights used": checkpoint.report.text(),
         "observations": str(count_observations(directory, config)),
         "calibrated for": ", ".join(calibrated) or "nothing (para-policy calibrate)",

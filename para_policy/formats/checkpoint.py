@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from para_policy.errors import CheckpointError
+from para_policy.formats.files import sha256
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 
@@ -59,6 +61,11 @@ class Checkpoint:
     normalizers: dict[str, LinearNormalizer]
     report: KeyReport
     source: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `source`; what was measured and trained for the weights is bound to it."""
+        return sha256(self.source)
 
 
 def match(

@@ -198,8 +198,3 @@ def _check(path: Path, options: Options) -> None:
         raise CheckpointError(
             f"'{path}' has num_inference_steps {steps}; at most num_train_timesteps {total} exist"
         )
-    if options.down_dims[0] % 8:
-        raise CheckpointError(
-            f"'{path}' has down_dims {options.down_dims}; the last block of the network has 8 "
-            "groups, so the first must be a multiple of 8"
-        )

@@ -11,7 +11,6 @@ from para_policy.errors import CheckpointError
 from para_policy.formats.calibration import read_calibrations, read_latencies
 from para_policy.formats.checkpoint import Checkpoint
 from para_policy.formats.consistency import folder, read_consistencies
-from para_policy.formats.files import sha256
 from para_policy.formats.hub import looks_like_hub_id, snapshot
 from para_policy.formats.lerobot import is_lerobot, read_lerobot
 from para_policy.formats.native import read_native
@@ -93,11 +92,10 @@ def make_policy(
         raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
     if not calibrated and consistency is None:
         return policy
-    bound_to = sha256(checkpoint.source)
     if calibrated:
         calibrations = read_calibrations(
             directory,
-            bound_to,
+            checkpoint.sha256,
             schedule,
             condition_dim=config.condition_dim,
             sample_dim=config.horizon * config.action_dim,
@@ -106,5 +104,5 @@ def make_policy(
         policy.latencies = read_latencies(directory)
     shapes = {name: value.shape for name, value in policy.network.named_parameters()}
     trained = folder(directory) if consistency is None else Path(consistency)
-    policy.consistency_models = read_consistencies(trained, bound_to, schedule, shapes)
+    policy.consistency_models = read_consistencies(trained, checkpoint.sha256, schedule, shapes)
     return policy

@@ -1,4 +1,4 @@
-"""Change a safetensors file that carries facts as JSON in its metadata."""
+"""Change safetensors files, among them those that carry facts as JSON in their metadata."""
 
 from __future__ import annotations
 
@@ -33,5 +33,16 @@ def edit(
             facts(known)
         written = {key: json.dumps(known)} if metadata is None else metadata(known)
         save_file(content, path, written)
+
+    return damage
+
+
+def edit_tensors(name: str, change: Callable[[dict[str, Tensor]], object]) -> Damage:
+    """Write a file of a checkpoint directory again with other tensors."""
+
+    def damage(directory: Path) -> None:
+        tensors = load_file(directory / name)
+        change(tensors)
+        save_file(tensors, directory / name)
 
     return damage

@@ -24,6 +24,7 @@ from para_policy.formats.lerobot import is_lerobot, read_lerobot
 from para_policy.noise import Noise
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from para_policy.policies.observer import Observer
+from tests.formats.damage import Damage, edit_tensors
 from tests.formats.goldens.make_lerobot import CASES, weights
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -300,7 +301,6 @@ def test_only_lerobot_s_directories_are_taken_for_such(tmp_path: Path) -> None:
     assert is_lerobot(tmp_path), "the reader then explains what is wrong"
 
 
-Damage = Callable[[Path], object]
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 NORMALIZER = "policy_preprocessor_step_3_normalizer_processor.safetensors"
 UNNORMALIZER = "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
@@ -321,15 +321,6 @@ def edit_config(change: Callable[[dict[str, Any]], object]) -> Damage:
 
 def edit_step(index: int, change: Callable[[dict[str, Any]], object]) -> Damage:
     return edit_json(PREPROCESSOR, lambda content: change(content["steps"][index]))
-
-
-def edit_tensors(name: str, change: Callable[[dict[str, Tensor]], object]) -> Damage:
-    def damage(directory: Path) -> None:
-        tensors = load_file(directory / name)
-        change(tensors)
-        save_file(tensors, directory / name)
-
-    return damage
 
 
 def remove(name: str) -> Damage:

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from para_policy import load_policy
 from para_policy.errors import CheckpointError, InputError, ParaPolicyError
@@ -21,8 +19,7 @@ from para_policy.formats.native import CONFIG_FILE, MODEL_FILE, NORMALIZER_FILE
 from para_policy.formats.observations import OBSERVATIONS_FILE
 from para_policy.policies.networks import build_network
 from tests.fixtures_checkpoint import save_tiny_checkpoint, tiny_config
-
-Damage = Callable[[Path], None]
+from tests.formats.damage import Damage, edit_tensors
 
 
 @pytest.fixture
@@ -41,15 +38,6 @@ def edit_config(**changes: Any) -> Damage:
                 target = target[parent]
             target[last] = value
         path.write_text(json.dumps(content))
-
-    return damage
-
-
-def edit_tensors(file: str, edit: Callable[[dict[str, Tensor]], object]) -> Damage:
-    def damage(directory: Path) -> None:
-        tensors = load_file(directory / file)
-        edit(tensors)
-        save_file(tensors, directory / file)
 
     return damage
 
