@@ -259,8 +259,7 @@ def mean_jacobian(
     X = trajectory[:, :N].flatten(0, 1)
     sample = torch.arange(noise.batch, device=X.device).repeat_interleave(N)
     s = torch.arange(N, device=X.device).repeat(noise.batch)
-    t = process.timesteps[s]
-    clean = process.predict_clean(X, denoiser(X, t, sample), s)
+    clean = denoiser.predict_clean(process, X, s, sample)
     before = clean.reshape(noise.batch, N, *shape).roll(1, dims=1).flatten(0, 1)
     base = process.mean(X, clean, before, s)
     columns = []
@@ -268,7 +267,7 @@ def mean_jacobian(
         moved = X.flatten(1).clone()
         moved[:, j] += _DIFFERENCE
         moved = moved.reshape(X.shape)
-        x0 = process.predict_clean(moved, denoiser(moved, t, sample), s)
+        x0 = denoiser.predict_clean(process, moved, s, sample)
         slope = (process.mean(moved, x0, before, s) - base) / _DIFFERENCE
         columns.append(slope.reshape(noise.batch, N, d).mean(dim=0))
         if on_progress is not None:

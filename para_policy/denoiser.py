@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from para_policy.errors import InputError
+from para_policy.inpainting import Inpainting
+from para_policy.process import Process
 
 Network = Callable[..., Tensor]
 """`network(x, t)` or, with a condition, `network(x, t, condition)`.
@@ -31,6 +33,7 @@ class Denoiser:
             batch, so only calls of equal size give equal floats: with the same padding, a parallel
             sampler with tolerance 0 returns the floats of `sequential`.
         pad_from: leave calls with fewer rows as they are.
+        known: part of the clean samples, see `Inpainting`; None where all is to be sampled.
 
     Attributes:
         condition: as given.
@@ -50,6 +53,7 @@ class Denoiser:
         *,
         pad_to: int = 1,
         pad_from: int = 1,
+        known: Inpainting | None = None,
     ) -> None:
         for name, value in (("pad_to", pad_to), ("pad_from", pad_from)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -58,6 +62,7 @@ class Denoiser:
         self._bound: dict[int, tuple[Network, BoundNetwork]] = {}
         self.condition = condition
         self._pad_to, self._pad_from = pad_to, pad_from
+        self._known = known
         self.rounds = 0
         self.evals = 0
 
@@ -87,6 +92,23 @@ class Denoiser:
                 f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
             )
         return output[:rows]
+
+    def predict_clean(
+        self,
+        process: Process,
+        x: Tensor,
+        s: Tensor,
+        sample: Tensor,
+        network: Network | None = None,
+    ) -> Tensor:
+        """Unclipped clean samples x0raw (M, *shape) at steps `s` (M,), with what is known put in.
+
+        Args:
+            process: on the device of `x`.
+            x, sample, network: as for a call.
+        """
+        clean = process.predict_clean(x, self(x, process.timesteps[s], sample, network), s)
+        return clean if self._known is None else self._known.project(clean, sample)
 
     def _bind(self, network: Network) -> BoundNetwork:
         key = id(network)  # a callable need not be hashable

@@ -79,6 +79,16 @@ class Noise:
             uniforms=torch.stack(uniforms).to(device=device, dtype=dtype),
         )
 
+    @classmethod
+    def cat(cls, parts: Sequence[Noise]) -> Noise:
+        """One batch from several."""
+        uniforms = [part.uniforms for part in parts if part.uniforms is not None]
+        return cls(
+            initial=torch.cat([part.initial for part in parts]),
+            steps=torch.cat([part.steps for part in parts]),
+            uniforms=torch.cat(uniforms) if len(uniforms) == len(parts) else None,
+        )
+
     @property
     def batch(self) -> int:
         return self.initial.shape[0]
@@ -94,7 +104,7 @@ class Noise:
             self, initial=self.initial[index], steps=self.steps[index], uniforms=uniforms
         )
 
-    def shifted(self, count: int, fresh: Noise) -> Noise:
+    def shifted(self, count: int | Sequence[int], fresh: Noise) -> Noise:
         """This noise moved `count` entries along the horizon, the first axis of a sample.
 
         Action k of the new chunk meets the noise of action k + count of the old one, so chunks that
@@ -102,21 +112,26 @@ class Noise:
         distribution as before, but consecutive chunks are no longer independent given the
         observations.
 
+        Args:
+            count: of all samples, or of each.
+
         >>> old, fresh = (Noise.from_seeds([seed], (4, 1), 2) for seed in (0, 1))
         >>> new = old.shifted(3, fresh)
         >>> torch.equal(new.steps[:, :, 0], old.steps[:, :, 3])
         True
         """
         horizon = self.initial.shape[1]
-        if self.steps.shape != fresh.steps.shape or not 0 <= count <= horizon:
+        counts = [count] * self.batch if isinstance(count, int) else list(count)
+        fits = len(counts) == self.batch and all(0 <= one <= horizon for one in counts)
+        if self.steps.shape != fresh.steps.shape or not fits:
             raise InputError(
                 f"cannot shift noise {tuple(self.steps.shape)} by {count} into "
                 f"{tuple(fresh.steps.shape)}; expected equal shapes and a shift of 0 to {horizon}"
             )
-        kept = horizon - count
         initial, steps = fresh.initial.clone(), fresh.steps.clone()
-        initial[:, :kept] = self.initial[:, count:]
-        steps[:, :, :kept] = self.steps[:, :, count:]
+        for i, moved in enumerate(counts):
+            initial[i, : horizon - moved] = self.initial[i, moved:]
+            steps[i, :, : horizon - moved] = self.steps[i, :, moved:]
         return dataclasses.replace(fresh, initial=initial, steps=steps)
 
 

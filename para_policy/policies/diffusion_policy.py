@@ -15,20 +15,22 @@ from para_policy.deadline import Deadline, LatencyTable
 from para_policy.denoiser import Denoiser
 from para_policy.device import check_device, device_description
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.inpainting import Inpainting
 from para_policy.noise import Noise
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.consistency import PicardConsistencyModel
+from para_policy.policies.continuation import Continuation, Overlap
 from para_policy.policies.networks import VISION, build_network, build_vision
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.observer import Observation as Observation
 from para_policy.policies.observer import Observer
 from para_policy.policies.result import ActionResult as ActionResult
 from para_policy.policies.result import SampleStats as SampleStats
-from para_policy.policies.result import moved, statistics
+from para_policy.policies.result import statistics
 from para_policy.policies.sampler_making import make_sampler
 from para_policy.policies.tabulated import tabulated
 from para_policy.process import Process
-from para_policy.samplers import Callback, CleanSample, Sampler, Status
+from para_policy.samplers import Callback, Sampler, Status
 from para_policy.schedulers import build_scheduler, scheduler_kind
 
 _PAD = 8
@@ -114,10 +116,10 @@ class DiffusionPolicy:
         """Bind batched observations {name: (B, To, *shape)} to the network, once for a whole solve."""
         return self._bound(self._observer.check(obs, batched=True))
 
-    def _bound(self, values: Mapping[str, np.ndarray]) -> Denoiser:
+    def _bound(self, values: Mapping[str, np.ndarray], known: Inpainting | None = None) -> Denoiser:
         condition = self._observer.encode(values, self.device)
         # Kernels are prepared for each batch size anew; a few sizes are prepared once.
-        return Denoiser(self._inference, condition, pad_to=_PAD, pad_from=_PAD + 1)
+        return Denoiser(self._inference, condition, pad_to=_PAD, pad_from=_PAD + 1, known=known)
 
     def sampler(
         self, name: str, *, scheduler: str | None = None, steps: int | None = None, **options: Any
@@ -164,9 +166,11 @@ class DiffusionPolicy:
         seed: int | Sequence[int] = 0,
         scheduler: str | None = None,
         steps: int | None = None,
-        previous: ActionResult | None = None,
-        executed: int | None = None,
+        previous: ActionResult | Sequence[ActionResult] | None = None,
+        executed: int | Sequence[int] | None = None,
         shift_noise: bool = False,
+        frozen: int | Sequence[int] | None = None,
+        overlap: Overlap = "hard",
         deadline_s: float | None = None,
         callback: Callback | None = None,
     ) -> ActionResult:
@@ -179,12 +183,19 @@ class DiffusionPolicy:
             seed: of the chunk's noise; for a batch, one for each observation.
             scheduler: "ddpm", "ddim" or "dpmsolver++"; None for the one it was trained with.
             steps: denoising steps N; None for the checkpoint's own number.
-            previous: the last chunk (or batch of chunks) of the same robots. Parallel samplers start
-                from it, moved to the present: fewer rounds, the same answer.
-            executed: time steps from `previous` to now; None for `n_action_steps`.
+            previous: the last chunk of the same robot, or of each robot of the batch. Parallel
+                samplers start from it, moved to the present: fewer rounds, the same answer.
+            executed: time steps from `previous` to now, of all or of each; None for
+                `n_action_steps`.
             shift_noise: use the noise of `previous`, moved likewise, with new noise at the end of
                 the horizon only. Consecutive chunks then agree better. Each chunk has the same
                 distribution as before; the chunks of an episode jointly have not.
+            frozen: real-time chunking: so many actions of `previous`, from now on, will have been
+                executed when this chunk is ready. They and the entries before them are taken over
+                and the rest is sampled to fit (see `Inpainting`): another problem with another
+                answer, on which all samplers agree. None: no action is decided yet.
+            overlap: with `frozen`, "hard" leaves the later actions free, "soft" pulls them towards
+                `previous`, ever less.
             deadline_s: parallel samplers stop at the last round that ends before so many seconds from
                 now and return their last iterate with `converged=False`.
             callback: called after every round.
@@ -201,8 +212,8 @@ class DiffusionPolicy:
             else sampler
         )
         if deadline_s is not None:
-            known = self.latencies.get(device_description(self.device))
-            deadline = Deadline.after(deadline_s, known)
+            table = self.latencies.get(device_description(self.device))
+            deadline = Deadline.after(deadline_s, table)
         batched = isinstance(seed, (Sequence, np.ndarray))
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
         values = self._observer.check(obs, batched=batched)
@@ -212,14 +223,18 @@ class DiffusionPolicy:
         process = self.process(scheduler, steps)
         shape = (self.config.horizon, self.config.action_dim)
         noise = Noise.from_seeds(seeds, shape, process.num_steps, device=self.device)
-        guess = None
+        before, guess, known = None, None, None
         if previous is not None:
-            count = self._shift(previous, executed, len(seeds))
-            guess = CleanSample(moved(previous.sample.reshape(-1, *shape), count).to(self.device))
+            before = Continuation.of(previous, executed, self.config, len(seeds))
+            guess = before.start(self.device)
             if shift_noise:
-                noise = previous.noise.shifted(count, noise)
+                noise = before.noise.shifted(before.executed, noise)
+        if frozen is not None:
+            if before is None:
+                raise InputError(f"frozen is {frozen} without a previous chunk; give both")
+            known = before.known(frozen, overlap, self.config, self.device)
         encoding = time.perf_counter()
-        denoiser = self._bound(values)
+        denoiser = self._bound(values, known)
         if self.vision is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the encoder's time is reported apart
         encode_s = time.perf_counter() - encoding
@@ -249,17 +264,3 @@ class DiffusionPolicy:
         if key not in self._samplers:
             self._samplers[key] = make_sampler(self, name, scheduler, steps, {}, anytime=anytime)
         return self._samplers[key]
-
-    def _shift(self, previous: ActionResult, executed: int | None, batch: int) -> int:
-        expected = (batch, self.config.horizon, self.config.action_dim)
-        held = previous.sample.shape if previous.sample.ndim == 3 else (1, *previous.sample.shape)
-        if held != expected:
-            raise InputError(
-                f"previous holds chunks {held}, expected {expected}; "
-                "use ActionResult.select to keep some of a batch"
-            )
-        count = self.config.n_action_steps if executed is None else executed
-        whole = isinstance(count, (int, np.integer)) and not isinstance(count, bool)
-        if not whole or count < 0:
-            raise InputError(f"executed is {count!r}; expected a number of time steps, 0 or more")
-        return min(int(count), self.config.horizon)

@@ -80,11 +80,22 @@ class ActionResult:
             SampleStats(**stats),
         )
 
+    def one(self, row: int) -> ActionResult:
+        """One chunk of a batch, as if it had been sampled alone."""
+        kept = self.select([row])
+        stats = {
+            name: value if name in ("encode_s", "wall_s") else _scalar(value, 0)
+            for name, value in vars(kept.stats).items()
+        }
+        stats["residuals"] = kept.stats.residuals[:, 0]
+        return ActionResult(
+            kept.actions[0], kept.prediction[0], kept.sample[0], kept.noise, SampleStats(**stats)
+        )
 
-def moved(sample: np.ndarray, count: int) -> Tensor:
-    """A clean sample (B, Tp, A) `count` time steps later; the last action is held."""
-    index = np.minimum(np.arange(sample.shape[1]) + count, sample.shape[1] - 1)
-    return torch.from_numpy(sample[:, index])
+
+def _scalar(values: Any, row: int) -> Any:
+    value = values[row]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def statistics(

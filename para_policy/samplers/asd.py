@@ -133,7 +133,7 @@ class _Solve:
         Y, drift = self._propose(rows, xi)
 
         x0 = torch.zeros_like(Y)
-        x0[valid] = process.predict_clean(Y[valid], denoiser(Y[valid], process.timesteps[s], i), s)
+        x0[valid] = denoiser.predict_clean(process, Y[valid], s, i)
         # Everything but B_s Y, which is common to the proposed and the true mean.
         shift = (drift - process.mean(torch.zeros_like(Y), x0, x0, rows)).flatten(2)
         d = shift / process.c[rows, None]

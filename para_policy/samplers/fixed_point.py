@@ -192,9 +192,9 @@ class _Solve:
     def _evaluate(self, denoiser: Denoiser, live: Tensor, rows: _Rows) -> tuple[Tensor, Tensor]:
         """What the step formula writes for the rows that are seen, and minus what is there."""
         process, i, s = self.process, live[rows.seen], rows.steps[rows.seen]
-        x, t = self.X[i, s], process.timesteps[s]
+        x = self.X[i, s]
         clean = [
-            (process.predict_clean(x, denoiser(x, t, i, network), s), share)
+            (denoiser.predict_clean(process, x, s, i, network), share)
             for network, share in rows.networks
         ]
         made = _weighted(clean)

@@ -48,7 +48,7 @@ class Sequential:
         x0_previous = torch.zeros_like(noise.initial)
         for step, s in enumerate(steps):
             x = X[:, step]
-            x0 = process.predict_clean(x, denoiser(x, process.timesteps[s], sample), s)
+            x0 = denoiser.predict_clean(process, x, s, sample)
             X[:, step + 1] = process.mean(x, x0, x0_previous, s) + process.noise(
                 noise.steps[:, step], s
             )
