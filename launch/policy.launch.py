@@ -10,18 +10,33 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
+from launch.events.process import ProcessExited, ProcessStarted
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile
+from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
 
 SHARE = Path(get_package_share_directory("para_policy"))
 SHIPPED_PARAMETERS = str(SHARE / "config" / "policy.yaml")
 SHIPPED_CHECKPOINT = Path("checkpoints", "pusht_state")
+WRONG_PARAMETER = 2
+LOOK_EVERY_S = 0.2
+ENDPOINTS_FOLLOW_S = 0.5
 
 ARGUMENTS = {
     "checkpoint": (
@@ -34,11 +49,21 @@ ARGUMENTS = {
     "deadline_ms": ("", "time by which a chunk must be planned; empty: as in params_file"),
     "params_file": (SHIPPED_PARAMETERS, "parameters of all nodes"),
     "sim": ("false", "true: start the PushT simulator, too, and let the policy move it"),
+    "executor": ("true", "false: no chunk_executor; whatever takes the chunks guards nothing"),
     "auto_enable": (
         "",
         "true: move without a call of chunk_executor/enable; empty: as in params_file",
     ),
     "namespace": ("", "namespace of all nodes"),
+    "robots": (
+        "",
+        "names such as left,right: one policy_node serves all of them, and each has a "
+        "chunk_executor in the namespace of its name; empty: one robot",
+    ),
+    "respawn": ("true", "start policy_node and chunk_executor again when their process dies"),
+    "respawn_delay_s": ("1.0", "time before that"),
+    "record": ("", "directory of a bag that `para-policy record` writes; empty: none"),
+    "log_level": ("info", "of the nodes: debug, info, warn, error, fatal"),
 }
 
 
@@ -52,24 +77,36 @@ def generate_launch_description() -> LaunchDescription:
 
 def make_nodes(context: LaunchContext) -> list[Any]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    with_sim = is_true(given["sim"], "sim")
-    executor_overrides = {}
+    robots = [name.strip() for name in given["robots"].split(",") if name.strip()]
+    policy = node(LifecycleNode, "policy_node", given, policy_overrides(given, robots))
+    actions = [*BringUp(policy).handlers(), policy]
+    for robot in robots or [""]:
+        actions += robot_nodes(given, robot)
+    if given["record"]:
+        # The Python that runs the nodes, which is not always the one of `ros2 launch`.
+        command = ["python3", "-m", "para_policy.cli", "record", "--output", given["record"]]
+        command += ["--namespace", f"/{given['namespace'].strip('/')}"]
+        actions.append(ExecuteProcess(cmd=command, name="record", output="screen"))
+    return actions
+
+
+def robot_nodes(given: dict[str, str], robot: str) -> list[Any]:
+    """What stands beside each robot: the executor, and the simulator in its place."""
+    with_sim = is_true(given, "sim")
+    overrides = {}
     if given["auto_enable"]:
-        executor_overrides["auto_enable"] = is_true(given["auto_enable"], "auto_enable")
+        overrides["auto_enable"] = is_true(given, "auto_enable")
     elif with_sim:
-        executor_overrides["auto_enable"] = True
-    policy = node(LifecycleNode, "policy_node", given, policy_overrides(given), [])
-    executor = node(
-        Node,
-        "chunk_executor",
-        given,
-        executor_overrides,
-        [("action_chunk", "policy_node/action_chunk")],
-    )
-    nodes = [*start_lifecycle(policy), executor]
+        overrides["auto_enable"] = True
+    actions: list[Any] = []
+    if is_true(given, "executor"):
+        chunks = ("action_chunk", "policy_node/action_chunk")
+        executor = node(Node, "chunk_executor", given, overrides, robot, chunks)
+        actions += [RegisterEventHandler(end_when_wrong(executor)), executor]
     if with_sim:
-        nodes.append(node(Node, "pusht_sim", given, {}, [("command", "chunk_executor/command")]))
-    return nodes
+        commands = ("command", "chunk_executor/command")
+        actions.append(node(Node, "pusht_sim", given, {}, robot, commands))
+    return actions
 
 
 def node(
@@ -77,20 +114,32 @@ def node(
     name: str,
     given: dict[str, str],
     overrides: dict[str, Any],
-    remappings: list[tuple[str, str]],
+    robot: str = "",
+    *remappings: tuple[str, str],
 ) -> Node:
+    namespace = "/".join(part for part in (given["namespace"].strip("/"), robot) if part)
+    logger = ".".join([*namespace.split("/"), name]).lstrip(".")
+    # A node comes back as it was started. So an executor that was enabled by hand comes back
+    # disabled: why it died is unknown, and the robot may have been moved meanwhile. A policy_node
+    # only proposes, and the enabled executor's guards compare its next chunk with the robot. The
+    # simulator stands for a robot, which does not come back by itself either.
+    respawn = name != "pusht_sim" and is_true(given, "respawn")
     return kind(
         package="para_policy",
         executable=name,
         name=name,
-        namespace=given["namespace"],
+        namespace=namespace,
         parameters=[ParameterFile(given["params_file"], allow_substs=True), overrides],
-        remappings=remappings,
+        remappings=list(remappings),
+        # Of this node's logger: that of the middleware would drown it.
+        ros_arguments=["--log-level", f"{logger}:={given['log_level']}"],
+        respawn=respawn,
+        respawn_delay=float(given["respawn_delay_s"]),
         output="screen",
     )
 
 
-def policy_overrides(given: dict[str, str]) -> dict[str, Any]:
+def policy_overrides(given: dict[str, str], robots: list[str]) -> dict[str, Any]:
     """Parameters of policy_node that the arguments set; numbers as floats, which ROS insists on."""
     overrides: dict[str, Any] = {
         name: given[name] for name in ("checkpoint", "device", "sampler") if given[name]
@@ -100,6 +149,8 @@ def policy_overrides(given: dict[str, str]) -> dict[str, Any]:
             overrides[name] = float(given[name])
     if not given["checkpoint"] and given["params_file"] == SHIPPED_PARAMETERS:
         overrides["checkpoint"] = shipped_checkpoint()
+    if robots:
+        overrides["robots"] = robots
     # This file asks for the transitions; a node that made them by itself would refuse.
     return {**overrides, "autostart": False}
 
@@ -115,33 +166,67 @@ def shipped_checkpoint() -> str:
     )
 
 
-def start_lifecycle(policy: LifecycleNode) -> list[Any]:
-    """Configure `policy` when its process runs, and activate it once it is configured."""
+def end_when_wrong(action: Node) -> OnProcessExit:
+    """End everything when a process refuses its parameters: starting it again would not help."""
 
-    def request(transition_id: int) -> EmitEvent:
-        return EmitEvent(
-            event=ChangeState(
-                lifecycle_node_matcher=matches_action(policy), transition_id=transition_id
-            )
+    def ended(event: ProcessExited, _: LaunchContext) -> list[Any]:
+        if event.returncode != WRONG_PARAMETER:
+            return []
+        reason = f"ending: a parameter of {event.process_name} is not valid, see above"
+        return [LogInfo(msg=reason), Shutdown(reason=reason)]
+
+    return OnProcessExit(target_action=action, on_exit=ended)
+
+
+class BringUp:
+    """Configures `policy` whenever its process starts, and activates it once it is configured.
+
+    DDS lists a killed process for some 20 s more, and a request that reaches nobody else is lost.
+    So the new process is asked when it has shown itself by an endpoint that was not there before.
+    """
+
+    def __init__(self, policy: LifecycleNode) -> None:
+        self._policy = policy
+
+    def handlers(self) -> list[RegisterEventHandler]:
+        activate_when_configured = OnStateTransition(
+            target_lifecycle_node=self._policy,
+            # Without a start state a deactivated node would be activated again at once.
+            start_state="configuring",
+            goal_state="inactive",
+            entities=[self._request(Transition.TRANSITION_ACTIVATE)],
         )
+        started = OnProcessStart(target_action=self._policy, on_start=self._started)
+        handlers = (activate_when_configured, started, end_when_wrong(self._policy))
+        return [RegisterEventHandler(handler) for handler in handlers]
 
-    activate_when_configured = OnStateTransition(
-        target_lifecycle_node=policy,
-        # Without a start state a deactivated node would be activated again at once.
-        start_state="configuring",
-        goal_state="inactive",
-        entities=[request(Transition.TRANSITION_ACTIVATE)],
-    )
-    # The handler before the node, the request after it.
-    return [
-        RegisterEventHandler(activate_when_configured),
-        policy,
-        request(Transition.TRANSITION_CONFIGURE),
-    ]
+    def _started(self, event: ProcessStarted, context: LaunchContext) -> list[Any]:
+        return self._look(context, event.pid, self._endpoints(context))
+
+    def _look(self, context: LaunchContext, pid: int, known: set[bytes]) -> list[Any]:
+        """Ask for the transition, or look again later, as long as the process `pid` is there."""
+        if self._endpoints(context) - known:
+            # The node's services are announced just after this topic.
+            ask = self._request(Transition.TRANSITION_CONFIGURE)
+            return [TimerAction(period=ENDPOINTS_FOLLOW_S, actions=[ask])]
+        if not Path("/proc", str(pid)).exists():
+            return []
+        again = OpaqueFunction(function=self._look, args=[pid, known])
+        return [TimerAction(period=LOOK_EVERY_S, actions=[again])]
+
+    def _endpoints(self, context: LaunchContext) -> set[bytes]:
+        topic = f"{self._policy.node_name}/transition_event"
+        found = get_ros_node(context).get_publishers_info_by_topic(topic)
+        return {bytes(endpoint.endpoint_gid) for endpoint in found}
+
+    def _request(self, transition_id: int) -> EmitEvent:
+        matcher = matches_action(self._policy)
+        event = ChangeState(lifecycle_node_matcher=matcher, transition_id=transition_id)
+        return EmitEvent(event=event)
 
 
-def is_true(text: str, name: str) -> bool:
+def is_true(given: dict[str, str], name: str) -> bool:
     words = {"true": True, "1": True, "false": False, "0": False}
-    if text.lower() not in words:
-        raise RuntimeError(f"{name}:={text}: expected true or false")
-    return words[text.lower()]
+    if given[name].lower() not in words:
+        raise RuntimeError(f"{name}:={given[name]}: expected true or false")
+    return words[given[name].lower()]

@@ -1,4 +1,4 @@
-"""`para-policy`: train, measure, convert and inspect policies."""
+"""`para-policy`: train, measure, convert and inspect policies; check, record and replay robots."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import tyro
 
 from para_policy.command_line import run
 from para_policy.commands.checkpoints import Convert, Info, InitRos
+from para_policy.commands.doctor import Doctor
 from para_policy.commands.learning import Distill, MakeTrajectories, Train
 from para_policy.commands.measuring import Bench, Calibrate
+from para_policy.commands.recording import Record, Replay
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
-        | Annotated[InitRos, tyro.conf.subcommand("init-ros")],
+        | Annotated[InitRos, tyro.conf.subcommand("init-ros")]
+        | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+        | Annotated[Record, tyro.conf.subcommand("record")]
+        | Annotated[Replay, tyro.conf.subcommand("replay")],
         prog="para-policy",
         description="Real-time diffusion policies by parallel sampling.",
         args=argv,

@@ -70,6 +70,10 @@ _INPUTS_HEAD = """\
 #   max_age_s      an older value is stale; default: parameter max_observation_age_s
 #   latency_s      from the measurement to its stamp; default 0.0
 #   interpolation  (not images) hold or linear: value at a time between two samples; default hold
+#   max_unchanged_s  values that stay exactly the same for longer count as frozen; default never
+#   frame_id         the header must name this frame; default any
+#   transform        (poses) {translation: [x, y, z], rotation: [x, y, z, w]}, into the trained frame
+#   scale, offset    (not images) value * scale + offset; one number, or one for each value
 inputs:
 """
 

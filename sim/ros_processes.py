@@ -76,6 +76,16 @@ class RosProcesses:
                 command, env=self._env, stdout=log, stderr=log, start_new_session=True
             )
 
+    def pid(self, executable: str) -> int:
+        """Number of a running process."""
+        return self._running[executable].pid
+
+    def kill(self, executable: str) -> None:
+        """End a process at once (SIGKILL), as a crash would; it may be started again."""
+        process = self._running.pop(executable)
+        process.kill()
+        process.wait()
+
     def check(self) -> None:
         """Raise ParaPolicyError with the end of its output when a process has ended."""
         for executable, process in self._running.items():
@@ -83,6 +93,10 @@ class RosProcesses:
                 raise ParaPolicyError(
                     f"{executable} ended with code {process.returncode}: {self.last_words(executable)}"
                 )
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by executable."""
+        return {executable: process.pid for executable, process in self._running.items()}
 
     def last_words(self, executable: str) -> str:
         return self._log(executable).read_text(errors="replace").strip()[-2000:]
@@ -103,6 +117,15 @@ class RosProcesses:
 
     def _log(self, executable: str) -> Path:
         return Path(self._logs.name) / f"{executable}.log"
+
+
+def start_runtime(
+    processes: RosProcesses, policy: Mapping[str, object], executor: Mapping[str, object]
+) -> None:
+    """Start policy_node and chunk_executor, connected as `policy.launch.py` connects them."""
+    processes.start("policy_node", "para_policy.ros.policy_node", policy)
+    remap = ("-r", "action_chunk:=policy_node/action_chunk")
+    processes.start("chunk_executor", "para_policy.ros.chunk_executor", executor, *remap)
 
 
 def _as_yaml(value: object) -> str:

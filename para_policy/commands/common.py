@@ -31,3 +31,14 @@ def extra(what: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise InputError(f"{what} needs {error.name}; pip install 'para_policy[train]'") from error
+
+
+def require_ros() -> None:
+    """Raise InputError where ROS 2 cannot be imported; call before importing `para_policy.ros`."""
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"ROS 2 is not available ({error}); source its setup.bash, or install the wheels: "
+            "pip install -r requirements-ros.txt"
+        ) from error

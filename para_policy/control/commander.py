@@ -101,11 +101,11 @@ class Commander:
             return self._stand(now_ns, state)
         if self._guards.last is not None:
             action = self._space.align(action, self._guards.last)
-        violation = self._guards.check(action, present)
+        violation = self._guards.check(action, present, now_ns)
         if violation is not None:
             self._refuse(violation)
             return self._stand(now_ns, state)
-        self._guards.sent(action)
+        self._guards.sent(action, now_ns)
         self._moving, self._size = True, len(action)
         self.violation = None
         return action

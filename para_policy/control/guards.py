@@ -14,6 +14,8 @@ from para_policy.errors import InputError
 Array = NDArray[np.float64]
 Limit = Sequence[float]
 _NO_LIMIT = (math.inf,)
+_LONGEST_PERIODS = 3.0
+"""How much longer than planned the time between two commands may count, in command periods."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,32 @@ class Violation:
         )
 
 
+@dataclass(frozen=True)
+class _Motion:
+    """From one command to the next.
+
+    Attributes:
+        velocity: (A,) over the time between them, but at least one command period.
+        real_velocity: (A,) over the time between them.
+        elapsed_s: this time, at most three periods.
+    """
+
+    velocity: Array
+    real_velocity: Array
+    elapsed_s: float
+
+
 class Guards:
     """Checks each command against the limits, the commands before it, and the present state.
 
+    Differences are taken over the time that has passed since the last command, as a timer that is
+    late lets the command move on meanwhile. It counts at least one period, as a controller takes
+    a step at once, and at most three, so that a long pause does not allow a big jump. A tick
+    that is late shortens the period after it: the acceleration is therefore only refused when
+    it is too large over the periods that counted and also over those that really passed.
+
     A robot that holds stands at the last command: its velocity is 0 and the next command is
-    compared to the last one as if it had been sent one period ago, as a controller would take the
-    whole step at once.
+    compared to the last one as if it had been sent one period ago.
 
     Args:
         period_s: time between commands.
@@ -111,7 +133,9 @@ class Guards:
         self._direct = commands_are_velocities
         self.last: Array | None = None
         """The last command that was sent."""
-        self._velocity: Array | float = 0.0
+        self._rest = _Motion(np.zeros(1), np.zeros(1), period_s)
+        self._motion = self._rest
+        self._sent_ns: int | None = None
 
     @property
     def need_state(self) -> bool:
@@ -120,27 +144,33 @@ class Guards:
     def forget(self) -> None:
         """The robot may have been moved by somebody else: the next command is a first one."""
         self.last = None
-        self._velocity = 0.0
+        self.stand()
 
     def stand(self) -> None:
         """Nothing new was sent for a period: the robot stands still."""
-        self._velocity = 0.0
+        self._motion = self._rest
+        self._sent_ns = None
 
     @np.errstate(over="ignore", invalid="ignore")
-    def sent(self, command: Array) -> None:
-        self._velocity = self._velocity_of(command)
+    def sent(self, command: Array, now_ns: int | None = None) -> None:
+        """`command` (A,) goes out at `now_ns`; None: one period after the one before."""
+        self._motion = self._motion_to(command, now_ns)
         self.last = command
+        self._sent_ns = now_ns
 
-    def check(self, command: Array, state: Array | None = None) -> Violation | None:
+    def check(
+        self, command: Array, state: Array | None = None, now_ns: int | None = None
+    ) -> Violation | None:
         """The first limit that `command` (A,) would break; None where it may be sent.
 
         Args:
             state: (A,) present positions of the joints, for the jump guard.
+            now_ns: when it would be sent; None: one period after the last one.
         """
         return (
             self._check_finite(command)
             or self.check_standing(command, state)
-            or self._check_motion(command)
+            or self._check_motion(command, now_ns)
         )
 
     def check_standing(self, command: Array, state: Array | None = None) -> Violation | None:
@@ -159,21 +189,36 @@ class Guards:
         return self._first("finite", command, _NO_LIMIT, ~np.isfinite(command))
 
     @np.errstate(over="ignore", invalid="ignore")
-    def _check_motion(self, command: Array) -> Violation | None:
+    def _check_motion(self, command: Array, now_ns: int | None) -> Violation | None:
         if self.last is None and not self._direct:
             return None
-        velocity = self._velocity_of(command)
-        acceleration = (velocity - self._velocity) / self._period_s
-        return self._beyond("velocity_max", velocity, self._limits.velocity_max) or self._beyond(
-            "acceleration_max", acceleration, self._limits.acceleration_max
-        )
+        last, motion = self._motion, self._motion_to(command, now_ns)
+        limits = self._limits
+        if violation := self._beyond("velocity_max", motion.velocity, limits.velocity_max):
+            return violation
+        counted_s = max(motion.elapsed_s, self._period_s)
+        acceleration = (motion.velocity - last.velocity) / counted_s
+        violation = self._beyond("acceleration_max", acceleration, limits.acceleration_max)
+        if violation is None or self._direct:
+            return violation
+        # The velocities are those of the middles of the two periods.
+        real_s = (motion.elapsed_s + last.elapsed_s) / 2
+        real = (motion.real_velocity - last.real_velocity) / real_s
+        return violation if self._beyond("", real, limits.acceleration_max) else None
 
-    def _velocity_of(self, command: Array) -> Array:
+    def _motion_to(self, command: Array, now_ns: int | None) -> _Motion:
+        """How the robot moves from the last command to this one."""
+        elapsed_s = self._elapsed_s(now_ns)
         if self._direct:
-            return command
-        if self.last is None:
-            return np.zeros_like(command)
-        return (command - self.last) / self._period_s
+            return _Motion(command, command, elapsed_s)
+        moved = np.zeros_like(command) if self.last is None else command - self.last
+        return _Motion(moved / max(elapsed_s, self._period_s), moved / elapsed_s, elapsed_s)
+
+    def _elapsed_s(self, now_ns: int | None) -> float:
+        """Time since the last command."""
+        if now_ns is None or self._sent_ns is None or now_ns <= self._sent_ns:
+            return self._period_s
+        return min((now_ns - self._sent_ns) / 1e9, _LONGEST_PERIODS * self._period_s)
 
     def _beyond(self, guard: str, values: Array, limit: Limit) -> Violation | None:
         # Negated, so that a difference that overflowed to NaN is a violation, too.

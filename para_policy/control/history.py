@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -162,3 +163,13 @@ class ObservationHistory:
             name: np.stack([stream.at(time) for time in times])
             for name, stream in self._streams.items()
         }
+
+
+def observation_digest(observation: Mapping[str, NDArray[Any]]) -> str:
+    """16 hexadecimal digits that tell whether two observations are equal to the bit."""
+    digest = hashlib.sha256()
+    for name in sorted(observation):
+        value = np.ascontiguousarray(observation[name])
+        digest.update(f"{name} {value.dtype.str} {value.shape} ".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:16]

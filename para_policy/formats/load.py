@@ -30,7 +30,11 @@ def read_checkpoint(path: str | Path, *, weights: Weights = "live") -> Checkpoin
         CheckpointError: if nothing that can be read is there, or it is not whole.
     """
     path = Path(path)
-    if path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # a name that is too long, a disk that is gone
+        raise CheckpointError(f"no checkpoint at '{str(path)[:80]}': {error.strerror}") from error
+    if is_file:
         raise CheckpointError(
             f"'{path}' is a file; a checkpoint is a directory. For a .ckpt of the original "
             f"diffusion_policy project run: para-policy convert {path} DIRECTORY"

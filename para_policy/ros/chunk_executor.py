@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
@@ -20,10 +20,12 @@ from para_policy.control.commander import RobotState
 from para_policy.control.timing import CommandTiming
 from para_policy.errors import ParaPolicyError
 from para_policy.ros import diagnostics
+from para_policy.ros.chunk_sources import ChunkSources
 from para_policy.ros.conversions import message_to_chunk, message_to_state, stamp_to_ns
 from para_policy.ros.executor_health import Health
 from para_policy.ros.executor_parameters import PARAMETERS
 from para_policy.ros.executor_setup import load_setup
+from para_policy.ros.graph_checks import full_name
 from para_policy.ros.parameters import declare, value
 from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
@@ -44,13 +46,15 @@ class ChunkExecutor(Node):
         self._commander = self._setup.commander
         self._lockstep = self._setup.lockstep
         self._timing = CommandTiming(self._setup.period_s)
+        self._sources = ChunkSources()
         self._health = Health(self._commander, self._player, self._timing)
         self._state: RobotState | None = None
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = for_mode(self._lockstep)
         self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_subscription(JointTrajectory, "action_chunk", self._receive, qos)
+        receive = cast(Any, self._receive)  # rclpy types no callback with message info
+        self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
         if self._setup.state_joints:
             self.create_subscription(
@@ -63,10 +67,13 @@ class ChunkExecutor(Node):
             # A system clock that is set back would stop a timer that runs on it.
             clock = self.get_clock() if value(self, "use_sim_time") else steady
             self.create_timer(self._setup.period_s, self._play, clock=clock)
-        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(1.0, self._look_around, clock=steady)
 
-    def _receive(self, message: JointTrajectory) -> None:
+    def _receive(self, message: JointTrajectory, info: dict[str, Any]) -> None:
         now_ns = self._now_ns()
+        self._sources.heard(info.get("publication_sequence_number"))
+        if self._has_rivals():
+            return
         try:
             chunk = message_to_chunk(message, now_ns, self._setup.joint_names)
             if self._lockstep:
@@ -82,6 +89,22 @@ class ChunkExecutor(Node):
         self._health.accept()
         if self._lockstep:
             self._answer_tick()
+
+    def _has_rivals(self) -> bool:
+        """Whether two nodes send chunks, which would pull the robot to and fro: hold then."""
+        publishers = self.get_publishers_info_by_topic(self._chunks.topic_name)
+        problem = self._sources.problem([full_name(publisher) for publisher in publishers])
+        if problem:
+            self._player.clear()
+        if self._health.find_rivals(problem):
+            self.get_logger().error(problem)
+            self._report()
+        return bool(problem)
+
+    def _look_around(self) -> None:
+        """Once a second."""
+        self._has_rivals()
+        self._report()
 
     def _observe(self, message: JointState) -> None:
         """The present state of the robot; one that cannot be read is as good as none."""

@@ -2,81 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rclpy.lifecycle import LifecycleNode
 
-from para_policy.ros.inputs import InputMapping, load_inputs
-from para_policy.ros.planner import Planner
+from para_policy.ros.fleet import Fleet
+from para_policy.ros.inputs import InputMapping
 from para_policy.ros.policy_interface import PolicyInterface
-from para_policy.ros.policy_parameters import cpu_numbers, present_values
-from para_policy.ros.policy_settings import joint_names, load, make_settings
-from para_policy.ros.statistics import PlanStatistics, gpu_memory
+from para_policy.ros.policy_parameters import cpu_numbers, present_values, robot_names
+from para_policy.ros.policy_settings import Loaded, chunk_format, load, make_settings
+from para_policy.ros.served_robot import ServedRobot
 from para_policy.ros.worker import Worker, check_cpus
-
-if TYPE_CHECKING:
-    from para_policy import DiffusionPolicy
 
 
 @dataclass(frozen=True)
 class Configured:
-    """A policy, ready to plan, and its connections."""
+    """A policy, ready to plan, and its connections.
 
-    policy: DiffusionPolicy
-    planner: Planner
-    statistics: PlanStatistics
-    interface: PolicyInterface
+    Attributes:
+        robots: by name; one without a name where there is only one.
+    """
+
+    loaded: Loaded
+    fleet: Fleet
+    robots: Mapping[str, ServedRobot]
     worker: Worker
 
-    def numbers(self, now_ns: int) -> dict[str, Any]:
-        """What `/diagnostics` shows beside the last chunk."""
-        ages = {
-            f"observation_age_ms/{name}": 1e3 * age_s
-            for name, age_s in self.planner.observation_ages_s(now_ns).items()
-        }
-        return self.statistics.values() | gpu_memory(self.policy.device) | ages
-
     def close(self) -> None:
-        """Wait for the plan in progress, and take the connections down."""
+        """End the solve in progress, and take the connections down."""
+        self.fleet.cancel()
         self.worker.stop()
-        self.interface.close()
+        for robot in self.robots.values():
+            robot.close()
 
 
 def configure(
     node: LifecycleNode,
-    observe: Callable[[str, InputMapping, Any], None],
-    reset: Callable[[Any, Any], Any],
+    observe: Callable[[str, str, InputMapping, Any], None],
+    reset: Callable[[str, Any, Any], Any],
     plan: Callable[[], None],
+    report: Callable[[], None],
 ) -> Configured:
     """Make everything that the parameters of `node` describe.
 
     Args:
-        observe, reset: see `PolicyInterface`.
+        observe, reset: as for `PolicyInterface`, with the name of the robot first.
         plan: the work of the inference thread.
+        report: publishes diagnostics.
     Raises:
         ParaPolicyError: when a parameter is not valid, or a file cannot be used.
     """
     values = present_values(node)
-    cpus = cpu_numbers(values)
+    names, cpus = robot_names(values), cpu_numbers(values)
     check_cpus(cpus)  # before the slow part, and before there is something to take down
     if values["torch_threads"]:
         torch.set_num_threads(values["torch_threads"])
-    policy = load(values)
-    joints = joint_names(values, policy.config)
-    inputs = load_inputs(values["inputs_file"], policy.config.inputs)
-    planner = Planner(policy, make_settings(policy, values, inputs), values["seed"])
-    planner.warm_up()
-    interface = PolicyInterface(
-        node,
-        inputs,
-        observe,
-        reset,
-        joint_names=joints,
-        stamp_mode=values["stamp_mode"],
-        lockstep=values["lockstep"],
-    )
-    worker = Worker(plan, "inference", cpus)
-    return Configured(policy, planner, PlanStatistics(), interface, worker)
+    loaded = load(values)
+    chunks = chunk_format(values, loaded.policy.config)
+    fleet = Fleet(loaded.policy, make_settings(loaded, values), values["seed"], names)
+    fleet.warm_up()
+    shapes = {name: tuple(shape) for name, shape in loaded.policy.config.inputs.items()}
+    robots: dict[str, ServedRobot] = {}
+    with ExitStack() as undo:
+        for name in names:
+            interface = PolicyInterface(
+                node,
+                name,
+                loaded.inputs,
+                shapes,
+                functools.partial(observe, name),
+                functools.partial(reset, name),
+                chunks,
+                lockstep=values["lockstep"],
+            )
+            undo.callback(interface.close)
+            robots[name] = ServedRobot(
+                node,
+                fleet.planners[name],
+                interface,
+                label=name,
+                checkpoint=values["checkpoint"],
+                report=report,
+            )
+        worker = Worker(plan, "inference", cpus)
+        undo.pop_all()
+    return Configured(loaded, fleet, robots, worker)

@@ -27,6 +27,7 @@ from para_policy.control.chunk import ActionChunk
 from para_policy.control.commander import RobotState
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.ros.images import IMAGE_OPTIONS, read_compressed_image, read_image
+from para_policy.ros.rigid_transform import RigidTransform
 
 Array = NDArray[np.float64]
 NS_PER_S = 1_000_000_000
@@ -39,6 +40,10 @@ def stamp_to_ns(stamp: Time | Duration) -> int:
 
 def ns_to_stamp(time_ns: int) -> Time:
     return Time(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)
+
+
+def ns_to_duration(time_ns: int) -> Duration:
+    return Duration(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)
 
 
 def joint_positions(message: JointState, joints: Sequence[str]) -> Array:
@@ -70,10 +75,29 @@ def message_to_state(message: JointState, receive_ns: int, joints: Sequence[str]
     return RobotState(stamp_to_ns(message.header.stamp) or receive_ns, positions)
 
 
-def pose_coordinates(pose: Pose, axes: str) -> list[float]:
-    """`axes` is "xy", "xyz" or "pose" (x, y, z and the quaternion x, y, z, w)."""
-    p, q = pose.position, pose.orientation
-    return [p.x, p.y, p.z, q.x, q.y, q.z, q.w][: {"xy": 2, "xyz": 3, "pose": 7}[axes]]
+POSE_AXES = {"xy": 2, "xyz": 3, "pose": 7}
+"""How many of x, y, z and the quaternion x, y, z, w are meant by the word."""
+
+
+def pose_coordinates(
+    poses: Sequence[Pose], axes: str, transform: RigidTransform | None = None
+) -> Array:
+    """Coordinates of all poses, one after the other: flat.
+
+    Args:
+        axes: a key of `POSE_AXES`.
+        transform: moves the poses into another frame first; orientations only with "pose".
+    Raises:
+        InputError: when an orientation that is to be turned has not length 1.
+    """
+    pairs = [(pose.position, pose.orientation) for pose in poses]
+    rows = np.array([[p.x, p.y, p.z, q.x, q.y, q.z, q.w] for p, q in pairs], dtype=np.float64)
+    rows = rows.reshape(-1, POSE_AXES["pose"])
+    if transform is not None and axes == "pose":
+        rows = transform.poses(rows)
+    elif transform is not None:
+        rows = transform.positions(rows[:, :3])
+    return rows[:, : POSE_AXES[axes]].ravel()
 
 
 def _read_joint_state(message: JointState, options: Mapping[str, Any]) -> Array:
@@ -81,11 +105,11 @@ def _read_joint_state(message: JointState, options: Mapping[str, Any]) -> Array:
 
 
 def _read_pose_array(message: PoseArray, options: Mapping[str, Any]) -> Array:
-    return np.array([pose_coordinates(pose, options["axes"]) for pose in message.poses]).ravel()
+    return pose_coordinates(message.poses, options["axes"], options["transform"])
 
 
 def _read_pose(message: PoseStamped, options: Mapping[str, Any]) -> Array:
-    return np.array(pose_coordinates(message.pose, options["axes"]))
+    return pose_coordinates([message.pose], options["axes"], options["transform"])
 
 
 def _read_numbers(message: Float32MultiArray | Float64MultiArray, _: Mapping[str, Any]) -> Array:
@@ -99,7 +123,7 @@ class Converter:
     Attributes:
         read: takes the message and a mapping with the keys of `options` and with `shape`, the shape
             of the policy's input.
-        options: keys of the inputs file that it reads.
+        options: keys of the inputs file that mean something for this type.
         is_image: whether it feeds inputs of shape (3, H, W).
     """
 
@@ -109,16 +133,22 @@ class Converter:
     is_image: bool = False
 
 
+_FRAME = frozenset({"frame_id"})
+_NUMBERS = frozenset({"scale", "offset"})
+_JOINTS = _NUMBERS | _FRAME | {"joints"}
+_POSES = _NUMBERS | _FRAME | {"axes", "transform"}
+_IMAGES = IMAGE_OPTIONS | _FRAME
+
 CONVERTERS: dict[str, Converter] = {
-    "sensor_msgs/msg/JointState": Converter(JointState, _read_joint_state, frozenset({"joints"})),
-    "geometry_msgs/msg/PoseArray": Converter(PoseArray, _read_pose_array, frozenset({"axes"})),
-    "geometry_msgs/msg/PoseStamped": Converter(PoseStamped, _read_pose, frozenset({"axes"})),
-    "sensor_msgs/msg/Image": Converter(Image, read_image, IMAGE_OPTIONS, is_image=True),
+    "sensor_msgs/msg/JointState": Converter(JointState, _read_joint_state, _JOINTS),
+    "geometry_msgs/msg/PoseArray": Converter(PoseArray, _read_pose_array, _POSES),
+    "geometry_msgs/msg/PoseStamped": Converter(PoseStamped, _read_pose, _POSES),
+    "sensor_msgs/msg/Image": Converter(Image, read_image, _IMAGES, is_image=True),
     "sensor_msgs/msg/CompressedImage": Converter(
-        CompressedImage, read_compressed_image, IMAGE_OPTIONS, is_image=True
+        CompressedImage, read_compressed_image, _IMAGES, is_image=True
     ),
-    "std_msgs/msg/Float32MultiArray": Converter(Float32MultiArray, _read_numbers),
-    "std_msgs/msg/Float64MultiArray": Converter(Float64MultiArray, _read_numbers),
+    "std_msgs/msg/Float32MultiArray": Converter(Float32MultiArray, _read_numbers, _NUMBERS),
+    "std_msgs/msg/Float64MultiArray": Converter(Float64MultiArray, _read_numbers, _NUMBERS),
 }
 """Message types that can feed a policy; a new one needs one line here and one function."""
 
@@ -135,10 +165,8 @@ def chunk_to_message(
     message = JointTrajectory(joint_names=list(joint_names))
     message.header.stamp = ns_to_stamp(0 if start_now else chunk.stamp_ns)
     for index, action in enumerate(chunk.actions):
-        due = ns_to_stamp((index + 1) * chunk.dt_ns)
-        point = JointTrajectoryPoint(positions=action.tolist())
-        point.time_from_start = Duration(sec=due.sec, nanosec=due.nanosec)
-        message.points.append(point)
+        due = ns_to_duration((index + 1) * chunk.dt_ns)
+        message.points.append(JointTrajectoryPoint(positions=action.tolist(), time_from_start=due))
     return message
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.node import Node
 
 from para_policy.ros.plan import Plan
 
@@ -50,13 +49,14 @@ def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
     `error_bound` is the largest over the action coordinates, physical units; nan where the sampler is
     not calibrated, and after a warm start. `margin_ms` is what was left of the deadline, nan without
     one. `encode_ms` is the part of `latency_ms` that the observation took, camera encoders included.
-    `executed` is "none" after a cold start.
+    `executed` is "none" after a cold start, `frozen` where no action was taken over.
     """
-    margin_s = plan.deadline_s - plan.latency_s if plan.deadline_s else math.nan
+    deadline_s = plan.settings.deadline_s
+    margin_s = deadline_s - plan.latency_s if deadline_s else math.nan
     return {
         "chunk": plan.chunk.id,
         "stamp_ns": plan.chunk.stamp_ns,
-        "sampler": plan.sampler,
+        "sampler": plan.settings.sampler_name,
         "rounds": int(plan.stats.rounds),
         "evals": int(plan.stats.evals),
         "residual": float(plan.stats.residual),
@@ -69,18 +69,10 @@ def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
         "deadline_misses": plan.deadline_misses,
         "overruns_in_a_row": plan.overruns,
         "executed": "none" if plan.executed is None else plan.executed,
+        "frozen": "none" if plan.frozen is None else plan.frozen,
+        "batch": plan.batch,
+        "seed": plan.seed,
+        "observation": plan.observation,
+        "settings": plan.settings.id,
         "observation_age_ms": (now_ns - plan.chunk.stamp_ns) / 1e6,
     }
-
-
-def type_conflicts(node: Node, expected: Mapping[str, str]) -> list[str]:
-    """Topics that somebody publishes with another type than `expected` (topic to type).
-
-    The middleware never connects such a publisher and tells nobody.
-    """
-    return [
-        f"topic {topic} carries {publisher.topic_type} from {publisher.node_name}, expected {kind}"
-        for topic, kind in expected.items()
-        for publisher in node.get_publishers_info_by_topic(topic)
-        if publisher.topic_type != kind
-    ]

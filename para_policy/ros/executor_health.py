@@ -19,6 +19,7 @@ class Health:
         self._timing = timing
         self._refusal = ""
         self._refused = 0
+        self._rivals = ""
         self._seen_violations = 0
 
     def refuse(self, reason: str) -> bool:
@@ -31,6 +32,12 @@ class Health:
     def accept(self) -> None:
         self._refusal = ""
 
+    def find_rivals(self, problem: str) -> bool:
+        """Remember that two nodes send chunks, or '' that they do not; whether that is new."""
+        is_new = bool(problem) and problem != self._rivals
+        self._rivals = problem
+        return is_new
+
     def has_new_violation(self) -> bool:
         """Whether a guard was broken since the last call."""
         is_new = self._commander.violations > self._seen_violations
@@ -40,6 +47,8 @@ class Health:
     def state(self) -> tuple[bytes, str]:
         """Level and message."""
         commander = self._commander
+        if self._rivals:
+            return diagnostics.ERROR, f"holding: {self._rivals}"
         if not commander.enabled:
             return diagnostics.OK, "disabled: call ~/enable"
         if commander.violation is not None:

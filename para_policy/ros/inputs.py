@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
@@ -22,8 +25,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from para_policy.errors import InputError
 from para_policy.formats.files import summarise
-from para_policy.ros.conversions import CONVERTERS, Converter, stamp_to_ns
+from para_policy.ros.conversions import CONVERTERS, POSE_AXES, Converter, stamp_to_ns
+from para_policy.ros.rigid_transform import RigidTransform
 
+Numbers = FiniteFloat | tuple[FiniteFloat, ...]
+"""One number for all values of an input, or one for each."""
 Crop = tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt]
 """Top, left, height and width, pixels."""
 _QUEUE = 10
@@ -43,6 +49,10 @@ class InputMapping(BaseModel):
         crop: (images) the part that is used: top, left, height, width in pixels.
         resize: (images) whether what is left is scaled to the policy's size; otherwise an image of
             another size is refused.
+        frame_id: what the header must say; a message in another frame is refused.
+        transform: (PoseStamped, PoseArray) moves the poses into the frame of training.
+        scale, offset: (not images) a value v, after the transform, becomes v * scale + offset, such
+            as degrees for radians; where axes are "pose" the quaternion must be left as it is.
         reliable: quality of service asked for; false also accepts best-effort publishers, and is
             the default for images, as cameras often publish so.
         max_age_s: when the input counts as stale; None for parameter `max_observation_age_s`.
@@ -50,6 +60,8 @@ class InputMapping(BaseModel):
             is corrected by it.
         interpolation: (not images) value at a time: "hold" takes the last one not after it, "linear"
             interpolates between the two around it.
+        max_unchanged_s: values that stay exactly the same for longer, by their stamps, count as
+            frozen; None: never.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,10 +72,15 @@ class InputMapping(BaseModel):
     axes: Literal["xy", "xyz", "pose"] = "xy"
     crop: Crop | None = None
     resize: bool = False
+    frame_id: str | None = Field(default=None, min_length=1)
+    transform: RigidTransform | None = None
+    scale: Numbers = 1.0
+    offset: Numbers = 0.0
     reliable: bool = Field(default_factory=lambda data: data.get("type") not in _IMAGE_TYPES)
     max_age_s: float | None = Field(default=None, ge=1e-3, le=3600.0)
     latency_s: float = Field(default=0.0, ge=0.0, le=10.0)
     interpolation: Literal["hold", "linear"] = "hold"
+    max_unchanged_s: float | None = Field(default=None, ge=1e-3, le=3600.0)
 
     @field_validator("type")
     @classmethod
@@ -71,6 +88,13 @@ class InputMapping(BaseModel):
         if name not in CONVERTERS:
             raise ValueError(f"{name!r} is not supported; choose one of {', '.join(CONVERTERS)}")
         return name
+
+    @field_validator("scale")
+    @classmethod
+    def _tells_values_apart(cls, scale: Numbers) -> Numbers:
+        if not np.all(scale):
+            raise ValueError("scaled by 0 all values are the same; expected other numbers")
+        return scale
 
     @model_validator(mode="after")
     def _options_fit(self) -> InputMapping:
@@ -83,7 +107,22 @@ class InputMapping(BaseModel):
             raise ValueError("images cannot be interpolated; expected `interpolation: hold`")
         if self.interpolation == "linear" and self.axes == "pose":
             raise ValueError("a quaternion cannot be interpolated linearly; use axes: xyz")
+        if self.axes == "pose":
+            self._check_quaternion("scale", 1.0)
+            self._check_quaternion("offset", 0.0)
         return self
+
+    def _check_quaternion(self, name: str, neutral: float) -> None:
+        """Scaled or shifted, a quaternion would be no rotation any more."""
+        given = np.atleast_1d(getattr(self, name))
+        whole = given.size % POSE_AXES["pose"] == 0
+        if name in self.model_fields_set and not (
+            whole and np.all(given.reshape(-1, POSE_AXES["pose"])[:, 3:] == neutral)
+        ):
+            raise ValueError(
+                f"{name} {given.tolist()} would change the quaternion; with axes: pose expected "
+                f"seven numbers for each pose, of which the last four are {neutral:g}"
+            )
 
     @property
     def converter(self) -> Converter:
@@ -115,17 +154,67 @@ class InputMapping(BaseModel):
         Raises:
             InputError: when the message is not usable.
         """
-        options = {name: getattr(self, name) for name in self.converter.options}
-        values = self.converter.read(message, {**options, "shape": shape})
         header = getattr(message, "header", None)
+        if self.frame_id is not None and message.header.frame_id != self.frame_id:
+            raise InputError(
+                f"the message is in frame '{message.header.frame_id}', expected '{self.frame_id}', "
+                "the frame_id of the inputs file"
+            )
+        options = {name: getattr(self, name) for name in self.converter.options}
+        values = self._scaled(self.converter.read(message, {**options, "shape": shape}))
         stamp_ns = 0 if header is None else stamp_to_ns(header.stamp)
         return (stamp_ns or receive_ns) - round(1e9 * self.latency_s), values
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a mapping that cannot feed an input of this shape.
+
+        Raises:
+            InputError: with what such an input needs.
+        """
+        if self.converter.is_image and (len(shape) != 3 or shape[0] != 3):
+            raise InputError(f"{self.type}; images feed inputs of shape (3, height, width)")
+        for name in ("scale", "offset"):
+            numbers = getattr(self, name)
+            if isinstance(numbers, tuple) and len(numbers) != math.prod(shape):
+                raise InputError(
+                    f"{len(numbers)} numbers in {name}; expected one number, or {math.prod(shape)}"
+                )
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
+        if not self.model_fields_set & {"scale", "offset"}:
+            return values
+        scale, offset = np.asarray(self.scale), np.asarray(self.offset)
+        for name, numbers in (("scale", scale), ("offset", offset)):
+            if numbers.ndim and numbers.shape != values.shape:
+                raise InputError(
+                    f"the message has {values.size} values, expected {numbers.size}, "
+                    f"as many as {name} has"
+                )
+        return values * scale + offset
 
 
 class _InputsFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     inputs: dict[str, InputMapping] = Field(min_length=1)
+
+
+def read_inputs(path: str | Path) -> dict[str, InputMapping]:
+    """Read a mapping, without a policy to check it against.
+
+    Raises:
+        InputError: when the file is missing or not valid.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+        return _InputsFile.model_validate(content).inputs
+    except OSError as error:
+        raise InputError(f"cannot read inputs_file '{path}': {error.strerror}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"inputs_file '{path}' is not valid YAML: {reason}") from error
+    except ValidationError as error:
+        raise InputError(f"inputs_file '{path}': {summarise(error, 'file')}") from error
 
 
 def load_inputs(path: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, InputMapping]:
@@ -136,25 +225,17 @@ def load_inputs(path: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> dict
     Raises:
         InputError: when the file is missing or not valid, or its inputs are not the policy's.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-        mappings = _InputsFile.model_validate(content).inputs
-    except OSError as error:
-        raise InputError(f"cannot read inputs_file '{path}': {error.strerror}") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"inputs_file '{path}' is not valid YAML: {reason}") from error
-    except ValidationError as error:
-        raise InputError(f"inputs_file '{path}': {summarise(error, 'file')}") from error
+    mappings = read_inputs(path)
     if set(mappings) != set(shapes):
         raise InputError(
             f"inputs_file '{path}' maps {sorted(mappings)}; the policy needs {sorted(shapes)}"
         )
     for name, mapping in mappings.items():
         shape = tuple(shapes[name])
-        if mapping.converter.is_image and (len(shape) != 3 or shape[0] != 3):
+        try:
+            mapping.check_shape(shape)
+        except InputError as error:
             raise InputError(
-                f"inputs_file '{path}' feeds {name!r} of shape {shape} with {mapping.type}; images "
-                "feed inputs of shape (3, height, width)"
-            )
+                f"inputs_file '{path}' feeds {name!r} of shape {shape} with {error}"
+            ) from error
     return mappings

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 
 from para_policy.errors import ParaPolicyError
-from para_policy.ros.planner import Planner
+from para_policy.ros.fleet import Fleet
 from para_policy.ros.policy_parameters import FIXED, LIVE, present_values
-from para_policy.ros.policy_settings import change_settings
-
-if TYPE_CHECKING:
-    from para_policy import DiffusionPolicy
+from para_policy.ros.policy_settings import Loaded, change_settings
 
 
 def change_parameters(
-    node: Node, policy: DiffusionPolicy, planner: Planner, parameters: Sequence[Any]
+    node: Node, loaded: Loaded, fleet: Fleet, parameters: Sequence[Any]
 ) -> SetParametersResult:
     """Take over all of `parameters`, from the next chunk on, or refuse all and say why.
 
@@ -34,7 +31,7 @@ def change_parameters(
         return SetParametersResult(successful=True)
     try:
         values = present_values(node, {name: changes[name] for name in changed})
-        planner.change(change_settings(policy, planner.settings, values, frozenset(changed)))
+        fleet.change(change_settings(loaded, fleet.settings, values, frozenset(changed)))
     except ParaPolicyError as error:
         return SetParametersResult(successful=False, reason=str(error))
     except Exception as error:  # options in YAML reach code that does not expect every type

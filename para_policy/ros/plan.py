@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from para_policy.control.chunk import ActionChunk
 
@@ -22,6 +23,8 @@ class PlannerSettings:
         dt_ns: time between actions, and between the observations that the policy sees.
         max_age_ns: an older observation is stale: the robot holds.
         max_ages_ns: the same for single inputs, by name.
+        max_unchanged_s: by input, for how long its values may stay the same to the bit; one that is
+            not named may stand still for ever.
         linear: inputs that are interpolated between their samples.
         sampler_name: what the user calls the sampler.
         anytime: whether the sampler can stop at a deadline.
@@ -31,6 +34,11 @@ class PlannerSettings:
         n_action_steps: actions of a chunk; 0 for the checkpoint's number.
         warm_start: start each solve from the chunk before it.
         shift_noise: and use its noise again, moved likewise.
+        real_time_chunking: the actions that will be executed while a chunk is planned are frozen and
+            the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before.
+        replan_steps: plan anew so many steps after a chunk; 0: when it is about to run out.
+        message: all of it in words, see `recording.settings_message`.
+        added_latency_s: for experiments: a chunk is ready so much later.
         lockstep: simulated time that waits for each command. Then nothing is ever late, a chunk is
             replaced exactly when its last action has been played, and the same observations give
             the same chunks to the bit: late chunks are counted, but no solve is cut short, none
@@ -43,6 +51,7 @@ class PlannerSettings:
     dt_ns: int
     max_age_ns: int
     max_ages_ns: Mapping[str, int] = field(default_factory=dict)
+    max_unchanged_s: Mapping[str, float] = field(default_factory=dict)
     linear: frozenset[str] = frozenset()
     sampler_name: str = ""
     anytime: bool = False
@@ -51,7 +60,16 @@ class PlannerSettings:
     n_action_steps: int = 0
     warm_start: bool = False
     shift_noise: bool = False
+    real_time_chunking: Literal["none", "hard", "soft"] = "none"
+    replan_steps: int = 0
+    added_latency_s: float = 0.0
+    message: str = ""
     lockstep: bool = False
+
+    @property
+    def id(self) -> str:
+        """What `~/chunk_info` calls these settings; empty without a message."""
+        return str(json.loads(self.message)["id"]) if self.message else ""
 
     def max_age_of(self, name: str) -> int:
         return self.max_ages_ns.get(name, self.max_age_ns)
@@ -63,21 +81,27 @@ class Plan:
 
     Attributes:
         stats: of the policy, see `SampleStats`.
-        sampler: name of the sampler that made it.
+        settings: under which it was made.
         latency_s: from the look at the observations to the finished chunk.
-        deadline_s: what was allowed; 0 for no limit.
         deadline_misses: late chunks so far.
         overruns: late chunks in a row, this one included.
         executed: steps by which the chunk before it was moved to be the start; None: cold start.
+        frozen: actions taken over from the chunk before; None: none, nor the past.
+        batch: chunks that were solved in the same call.
+        seed: of its noise.
+        observation: digest of what the policy saw, see `observation_digest`.
         withheld: not to be published: too many chunks in a row were late, and this one is, too.
     """
 
     chunk: ActionChunk
     stats: Any
-    sampler: str
+    settings: PlannerSettings
     latency_s: float
-    deadline_s: float
     deadline_misses: int
     overruns: int
     executed: int | None
+    frozen: int | None
+    batch: int
+    seed: int
+    observation: str
     withheld: bool

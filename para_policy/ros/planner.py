@@ -1,37 +1,38 @@
-"""When to plan, from what, and with which noise. Thread-safe, and free of ROS."""
+"""When to plan for a robot, from what, and with which noise. Thread-safe, and free of ROS."""
 
 from __future__ import annotations
 
+import math
 import threading
-import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from para_policy.control.chunk import ActionChunk
-from para_policy.control.history import ObservationHistory
+from para_policy.control.frozen import FrozenWatch
+from para_policy.control.history import ObservationHistory, observation_digest
 from para_policy.control.seeding import chunk_seed
 from para_policy.ros.overruns import Overruns
 from para_policy.ros.plan import Plan, PlannerSettings
-from para_policy.ros.solver import Solver, Task
+from para_policy.ros.solver import Solution, Task
 from para_policy.ros.warm_start import Start
 
 if TYPE_CHECKING:
-    from para_policy import DiffusionPolicy
+    from para_policy.policies import PolicyConfig
+
+_LATENCIES = 10
+"""The slowest of so many last chunks is how long the next one is expected to take."""
 
 
 class Planner:
-    """Feeds a policy with observations and places its actions on the clock.
+    """What one robot has seen and does: says which chunk is wanted, and places it on the clock.
 
-    `observe`, `reject` and `reset` return at once and may be called from callbacks; `plan` takes
-    as long as the network does and belongs into one worker thread. `change` waits for a plan in
-    progress only to try another sampler.
+    All methods return at once and may be called from any thread. `Fleet` makes the chunks.
     """
 
-    def __init__(self, policy: DiffusionPolicy, settings: PlannerSettings, seed: int) -> None:
-        config = policy.config
-        self._solver = Solver(policy)
+    def __init__(self, config: PolicyConfig, settings: PlannerSettings, seed: int) -> None:
         self._settings = settings
         self._shapes = {name: tuple(shape) for name, shape in config.inputs.items()}
         self._history = ObservationHistory(
@@ -42,9 +43,10 @@ class Planner:
             max_gaps_ns=settings.max_ages_ns,
             linear=settings.linear,
         )
+        self._watches = {n: FrozenWatch(most_s) for n, most_s in settings.max_unchanged_s.items()}
         self._lock = threading.Lock()
         self._faults: dict[str, str] = {}
-        self._latency_ns = 0
+        self._latencies_ns: deque[int] = deque([0], maxlen=_LATENCIES)
         self._overruns = Overruns()
         self._start: Start | None = None
         self._episode = 0
@@ -53,36 +55,21 @@ class Planner:
         self._chunk: ActionChunk | None = None
         self._begin_episode(seed)
 
-    @property
-    def settings(self) -> PlannerSettings:
-        return self._settings
-
-    def warm_up(self) -> None:
-        """Plan twice from zeros: finds bad settings early and keeps the first real plan fast.
-
-        Raises:
-            ParaPolicyError: when sampler, scheduler, steps and checkpoint do not go together.
-        """
-        self._solver.attempt(self._settings)  # pays for lazy initialisation
-        self._latency_ns = round(1e9 * self._solver.attempt(self._settings))
-
-    def change(self, settings: PlannerSettings) -> None:
+    def change(self, settings: PlannerSettings, latency_s: float | None) -> None:
         """Use other settings from the next chunk on; one that is being planned keeps its own.
 
         Late chunks in a row are forgiven, as what was too slow may now be fast enough.
 
-        Raises:
-            ParaPolicyError: when another sampler does not go together with the policy, which is
-                found out by a solve; nothing has changed then.
+        Args:
+            latency_s: what a chunk is expected to take from now on; None: as before.
         """
-        latency_ns = self._latency_ns
-        if settings.sampler is not self._settings.sampler:
-            self._solver.attempt(settings)
-            latency_ns = round(1e9 * self._solver.attempt(settings))
         with self._lock:
-            self._settings, self._latency_ns = settings, latency_ns
+            self._settings = settings
             self._history.set_dt(settings.dt_ns)
             self._overruns.forgive()
+            if latency_s is not None:
+                self._latencies_ns.clear()
+                self._latencies_ns.append(round(1e9 * latency_s))
 
     def observe(self, name: str, stamp_ns: int, values: NDArray[Any]) -> None:
         """Add one observation of input `name`; flat values take the input's shape.
@@ -101,6 +88,8 @@ class Planner:
                 self._begin_episode(self._seed)
             fits = values.size == int(np.prod(shape))
             self._history.append(name, stamp_ns, values.reshape(shape) if fits else values)
+            if name in self._watches:
+                self._watches[name].seen(stamp_ns, values)
             self._faults.pop(name, None)
 
     def reject(self, name: str, reason: str) -> None:
@@ -142,57 +131,64 @@ class Planner:
             newest = self._history.newest_ns()
         return {name: (now_ns - stamp_ns) / 1e9 for name, stamp_ns in newest.items()}
 
-    def plan(self, now_ns: int) -> Plan | None:
-        """The next chunk, planned for the newest time that all inputs have reached.
+    def task(self, now_ns: int, started_s: float) -> Task | None:
+        """The chunk that is wanted, for the newest time that all inputs have reached.
 
         While chunks are withheld one is tried in every step; one in time is not withheld.
 
+        Args:
+            started_s: of `time.perf_counter`: now.
         Returns:
-            None when there is a reason to hold, when the chunk in force still lasts, or when
-            `reset` was called meanwhile.
-        Raises:
-            ParaPolicyError: when the policy refuses or fails; the chunk counter stays.
+            None when there is a reason to hold, or when the chunk in force still lasts.
         """
-        started = time.perf_counter()
         with self._lock:
-            task, settings, episode = self._task(now_ns, started), self._settings, self._episode
-        if task is None:
-            return None
-        solution = self._solver.solve(settings, task)
-        latency_s = time.perf_counter() - started
+            stamp_ns = self._history.newest_common_ns()
+            if stamp_ns is None or self._hold_reason(now_ns) or not self._is_due(stamp_ns):
+                return None
+            index = self._next_index
+            ready_ns = now_ns + max(self._latencies_ns)
+            return Task(
+                observation=self._history.sample(stamp_ns),
+                stamp_ns=stamp_ns,
+                index=index,
+                seed=chunk_seed(self._seed, index),
+                started_s=started_s,
+                previous=self._start,
+                # The action that is being executed when the chunk comes is decided, too.
+                decided=math.floor((ready_ns - stamp_ns) / self._settings.dt_ns) + 1,
+                episode=self._episode,
+            )
+
+    def finish(
+        self, settings: PlannerSettings, task: Task, solution: Solution, latency_s: float
+    ) -> Plan | None:
+        """Put a chunk in force that was made for `task` under `settings`.
+
+        Returns:
+            None when `reset` was called meanwhile.
+        """
         with self._lock:
-            if episode != self._episode:
+            if task.episode != self._episode:
                 return None
             self._chunk, self._start = solution.chunk, solution.as_start
             self._next_index = task.index + 1
-            self._latency_ns = round(1e9 * latency_s)
+            self._latencies_ns.append(round(1e9 * latency_s))
             if settings is self._settings:  # a chunk of old settings says nothing about these
                 self._overruns.count(latency_s, settings.deadline_s)
             return Plan(
                 chunk=solution.chunk,
                 stats=solution.stats,
-                sampler=settings.sampler_name,
+                settings=settings,
                 latency_s=latency_s,
-                deadline_s=settings.deadline_s,
                 deadline_misses=self._overruns.total,
                 overruns=self._overruns.in_a_row,
                 executed=solution.executed,
+                frozen=solution.frozen,
+                batch=solution.batch,
+                seed=task.seed,
+                observation=observation_digest(task.observation),
                 withheld=self._withholding(),
             )
-
-    def _task(self, now_ns: int, started_s: float) -> Task | None:
-        stamp_ns = self._history.newest_common_ns()
-        if stamp_ns is None or self._hold_reason(now_ns) or not self._is_due(stamp_ns):
-            return None
-        index = self._next_index
-        return Task(
-            observation=self._history.sample(stamp_ns),
-            stamp_ns=stamp_ns,
-            index=index,
-            seed=chunk_seed(self._seed, index),
-            started_s=started_s,
-            previous=self._start,
-        )
 
     def _withholding(self) -> bool:
         settings = self._settings
@@ -205,6 +201,8 @@ class Planner:
         self._chunk = self._start = None
         self._history.clear()
         self._faults.clear()
+        for watch in self._watches.values():
+            watch.clear()
 
     def _time_restarted(self, name: str, stamp_ns: int) -> bool:
         """Whether a simulation or a bag began again while a chunk of its last run is in force."""
@@ -216,6 +214,12 @@ class Planner:
             return "; ".join(f"{name}: {reason}" for name, reason in sorted(self._faults.items()))
         if missing := self._history.missing():
             return f"no observation yet of {', '.join(missing)}"
+        for name, watch in self._watches.items():
+            if still_s := watch.frozen_for_s():
+                return (
+                    f"{name} has not changed for {still_s:.3f} s, the limit is "
+                    f"{self._settings.max_unchanged_s[name]:g} s: the sensor may be frozen"
+                )
         if self._settings.lockstep:
             return None
         for name, stamp_ns in self._history.newest_ns().items():
@@ -231,11 +235,17 @@ class Planner:
 
     def _is_due(self, stamp_ns: int) -> bool:
         """Plan early enough that the new chunk arrives before the one in force has run out."""
-        chunk = self._chunk
+        chunk, settings = self._chunk, self._settings
         if chunk is None:
             return True
         if self._withholding():
             return stamp_ns >= chunk.stamp_ns + chunk.dt_ns
+        if (
+            settings.replan_steps
+            and stamp_ns >= chunk.stamp_ns + settings.replan_steps * chunk.dt_ns
+        ):
+            return True
         longest_lead = (len(chunk.actions) - 1) * chunk.dt_ns
-        lead = 0 if self._settings.lockstep else min(self._latency_ns + chunk.dt_ns, longest_lead)
+        latency_ns = self._latencies_ns[-1]
+        lead = 0 if settings.lockstep else min(latency_ns + chunk.dt_ns, longest_lead)
         return stamp_ns >= chunk.end_ns - lead

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from rclpy.node import Node
 
+from para_policy.errors import InputError
+from para_policy.ros.fleet import ALONE
 from para_policy.ros.parameters import NO_NAMES, Parameter, value
 
 _HOUR_S = 3600.0
@@ -67,6 +70,32 @@ PARAMETERS = (
     ),
     Parameter("warm_start", True, "Start from the chunk before; not in lockstep."),
     Parameter("shift_noise", False, "Keep the noise of the chunk before, too; needs warm_start."),
+    Parameter(
+        "real_time_chunking",
+        "none",
+        "Freeze the actions that run while a chunk is planned: 'none', 'hard', or 'soft' for the "
+        "later ones to be pulled towards the old chunk, too; needs warm_start.",
+    ),
+    Parameter(
+        "replan_steps",
+        0,
+        "Plan so many steps after the last chunk; 0: when it is about to run out.",
+        (0, 10_000),
+    ),
+    Parameter(
+        "added_latency_ms",
+        0.0,
+        "For experiments: every chunk is ready so much later.",
+        (0.0, 1e4),
+    ),
+    Parameter(
+        "robots",
+        NO_NAMES,
+        "Robots that are served in one batch: names before their topics; empty: one without a name.",
+    ),
+    Parameter("marker_frame", "", "Frame of ~/markers for RViz; empty: no markers."),
+    Parameter("marker_axes", [0, 1], "Action coordinates that are x y, or x y z, in markers."),
+    Parameter("marker_scale", 1.0, "Metres per action unit, in markers.", (1e-6, 1e6)),
     Parameter("inputs_file", "", "YAML file that maps topics to the policy's inputs."),
     Parameter(
         "joint_names", NO_NAMES, "Joints of the chunk; empty: the checkpoint's action names."
@@ -97,3 +126,19 @@ def cpu_numbers(values: Mapping[str, Any]) -> list[int]:
     """The CPUs of `cpu_affinity`; none for any."""
     numbers = list(values["cpu_affinity"])
     return [] if numbers == NO_CPUS else numbers
+
+
+def robot_names(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The robots of `robots`; one without a name where none is given.
+
+    Raises:
+        InputError: when a name cannot stand in a topic, or is there twice.
+    """
+    names = tuple(name for name in values["robots"] if name)
+    wrong = [name for name in names if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
+    if wrong or len(set(names)) < len(names):
+        raise InputError(
+            f"robots are {list(names)}; expected different names of letters, digits and underscores, "
+            "such as arm_1"
+        )
+    return names or ALONE

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from para_policy import load_policy
 from para_policy.calibration import CalibratedSampler
 from para_policy.errors import InputError
+from para_policy.formats.load import make_policy, read_checkpoint, resolve
 from para_policy.policies.sampler_making import make_sampler
-from para_policy.ros.inputs import InputMapping
+from para_policy.ros.inputs import InputMapping, load_inputs
+from para_policy.ros.markers import check_axes
 from para_policy.ros.plan import PlannerSettings
+from para_policy.ros.policy_interface import ChunkFormat
+from para_policy.ros.recording.settings_message import settings_text
 from para_policy.samplers import Asd, Sampler, Sequential
 
 if TYPE_CHECKING:
@@ -26,8 +29,22 @@ Values = Mapping[str, Any]
 _OF_SAMPLER = frozenset({"sampler", "sampler_options", "tolerance"})
 
 
-def load(values: Values) -> DiffusionPolicy:
-    """Load the policy.
+@dataclass(frozen=True)
+class Loaded:
+    """A policy and what feeds it.
+
+    Attributes:
+        weights_sha256: of the file that the weights came from.
+        inputs: of the policy, by name.
+    """
+
+    policy: DiffusionPolicy
+    weights_sha256: str
+    inputs: Mapping[str, InputMapping]
+
+
+def load(values: Values) -> Loaded:
+    """Load the policy and the mapping of its inputs.
 
     Raises:
         ParaPolicyError: when a parameter is not valid or the checkpoint cannot be loaded.
@@ -36,44 +53,64 @@ def load(values: Values) -> DiffusionPolicy:
         raise InputError(
             f"stamp_mode is '{values['stamp_mode']}'; expected 'observation' or 'zero'"
         )
-    if values["shift_noise"] and (values["lockstep"] or not values["warm_start"]):
+    warm = values["warm_start"] and not values["lockstep"]
+    if values["shift_noise"] and not warm:
         raise InputError("shift_noise is true; it needs warm_start: true and lockstep: false")
+    chunking = values["real_time_chunking"]
+    if chunking not in ("none", "hard", "soft"):
+        raise InputError(f"real_time_chunking is '{chunking}'; expected 'none', 'hard' or 'soft'")
+    if chunking != "none" and not warm:
+        raise InputError(
+            f"real_time_chunking is '{chunking}'; it needs warm_start: true and lockstep: false"
+        )
+    if values["added_latency_ms"] and values["lockstep"]:
+        raise InputError(
+            "added_latency_ms is set; in lockstep nothing is late: set lockstep: false"
+        )
     if not values["checkpoint"]:
         raise InputError("parameter checkpoint is empty; give the directory of a checkpoint")
     if not values["inputs_file"]:
         raise InputError("parameter inputs_file is empty; give the file that maps topics to inputs")
     _options(values)  # fails before the slow part
-    return load_policy(values["checkpoint"], device=values["device"])
+    directory = resolve(values["checkpoint"])
+    checkpoint = read_checkpoint(directory)
+    policy = make_policy(checkpoint, directory, values["device"])
+    shapes = {name: tuple(shape) for name, shape in policy.config.inputs.items()}
+    return Loaded(policy, checkpoint.sha256, load_inputs(values["inputs_file"], shapes))
 
 
-def joint_names(values: Values, config: PolicyConfig) -> list[str]:
-    """Names of the actions of a chunk.
+def chunk_format(values: Values, config: PolicyConfig) -> ChunkFormat:
+    """How chunks are published.
 
     Raises:
-        InputError: when there are not as many as actions.
+        InputError: when there are not as many joint names as actions, or no such axes.
     """
-    chosen = [name for name in values["joint_names"] if name] or list(config.action_names)
-    if len(chosen) != config.action_dim:
-        raise InputError(f"joint_names are {chosen}; the policy has {config.action_dim} actions")
-    return chosen
+    joints = [name for name in values["joint_names"] if name] or list(config.action_names)
+    if len(joints) != config.action_dim:
+        raise InputError(f"joint_names are {joints}; the policy has {config.action_dim} actions")
+    axes = list(values["marker_axes"])
+    if values["marker_frame"]:
+        check_axes(axes, config.action_dim)
+    frame, scale = values["marker_frame"], values["marker_scale"]
+    return ChunkFormat(joints, values["stamp_mode"] == "zero", frame, axes, scale)
 
 
-def make_settings(
-    policy: DiffusionPolicy, values: Values, inputs: Mapping[str, InputMapping]
-) -> PlannerSettings:
+def make_settings(loaded: Loaded, values: Values) -> PlannerSettings:
     """Everything that the planner must know.
 
     Raises:
         ParaPolicyError: when a parameter does not go together with the policy.
     """
+    policy, inputs = loaded.policy, loaded.inputs
     sampler = _sampler(policy, values)
     return PlannerSettings(
         sampler=sampler,
         scheduler=values["scheduler"] or None,
         steps=values["steps"] or None,
-        dt_ns=_dt_ns(policy.config, values),
+        dt_ns=dt_ns(policy.config, values),
         max_age_ns=math.ceil(1e9 * values["max_observation_age_s"]),
         max_ages_ns={n: math.ceil(1e9 * i.max_age_s) for n, i in inputs.items() if i.max_age_s},
+        max_unchanged_s={n: i.max_unchanged_s for n, i in inputs.items() if i.max_unchanged_s},
         linear=frozenset(n for n, i in inputs.items() if i.interpolation == "linear"),
         sampler_name=values["sampler"],
         anytime=_can_stop(sampler),
@@ -82,12 +119,16 @@ def make_settings(
         n_action_steps=_n_action_steps(policy.config, values),
         warm_start=values["warm_start"],
         shift_noise=values["shift_noise"],
+        real_time_chunking=values["real_time_chunking"],
+        replan_steps=values["replan_steps"],
+        added_latency_s=values["added_latency_ms"] / 1e3,
         lockstep=values["lockstep"],
+        message=settings_text(policy, values, inputs, loaded.weights_sha256),
     )
 
 
 def change_settings(
-    policy: DiffusionPolicy, settings: PlannerSettings, values: Values, changed: frozenset[str]
+    loaded: Loaded, settings: PlannerSettings, values: Values, changed: frozenset[str]
 ) -> PlannerSettings:
     """`settings` with the parameters in `changed`, which may change at run time, as in `values`.
 
@@ -96,6 +137,7 @@ def change_settings(
     Raises:
         ParaPolicyError: as `make_settings`.
     """
+    policy = loaded.policy
     of_sampler = _OF_SAMPLER | {"deadline_ms"} if values["sampler"] == "auto" else _OF_SAMPLER
     sampler = _sampler(policy, values) if changed & of_sampler else settings.sampler
     return replace(
@@ -103,9 +145,10 @@ def change_settings(
         sampler=sampler,
         sampler_name=values["sampler"],
         anytime=_can_stop(sampler),
-        dt_ns=_dt_ns(policy.config, values),
+        dt_ns=dt_ns(policy.config, values),
         deadline_s=values["deadline_ms"] / 1e3,
         n_action_steps=_n_action_steps(policy.config, values),
+        message=settings_text(policy, values, loaded.inputs, loaded.weights_sha256),
     )
 
 
@@ -122,7 +165,12 @@ def _can_stop(sampler: Sampler) -> bool:
     return not isinstance(bare, (Sequential, Asd))
 
 
-def _dt_ns(config: PolicyConfig, values: Values) -> int:
+def dt_ns(config: PolicyConfig, values: Values) -> int:
+    """Time between actions in nanoseconds.
+
+    Raises:
+        InputError: when neither the checkpoint nor `control_rate_hz` says it.
+    """
     rate_hz = values["control_rate_hz"] or config.control_hz
     if rate_hz is None:
         raise InputError(

@@ -15,12 +15,13 @@ class Start:
 
     Attributes:
         result: of the policy for the chunk before.
-        stamp_ns, dt_ns: of that chunk.
+        stamp_ns, dt_ns, actions: of that chunk: its time, its step, and how many it has.
     """
 
     result: Any
     stamp_ns: int
     dt_ns: int
+    actions: int
 
     def executed(self, stamp_ns: int, dt_ns: int) -> int | None:
         """Whole steps of `dt_ns` from the chunk to `stamp_ns`.

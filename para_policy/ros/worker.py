@@ -9,6 +9,9 @@ from collections.abc import Callable, Collection
 
 from para_policy.errors import InputError
 
+_PATIENCE_S = 0.5
+"""How long `Worker.stop` waits for a call in progress; Ctrl-C must end a node in two seconds."""
+
 
 class Worker:
     """Calls `work` in its own thread after `wake`; wakes that come during a call become one.
@@ -34,11 +37,16 @@ class Worker:
     def wake(self) -> None:
         self._wake.set()
 
-    def stop(self) -> None:
-        """End the thread; waits for a call in progress."""
+    def stop(self, patience_s: float = _PATIENCE_S) -> bool:
+        """End the thread; whether it has ended.
+
+        Waits for a call in progress, but not for longer than `patience_s`: the thread then ends
+        by itself when the call returns, and what the call still does is the caller's to ignore.
+        """
         self._stopping = True
         self._wake.set()
-        self._thread.join()
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         if self._cpus:

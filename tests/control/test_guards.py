@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,67 @@ def test_limits_are_of_each_joint() -> None:
 def test_difference_that_overflows_is_a_violation() -> None:
     guards = make_guards(-1e308, velocity_max=1e300)
     assert guards.check(np.array([1e308])).guard == "velocity_max"
+
+
+TICKS = (0.0, 1.0, 2.8, 3.0, 4.0, 5.5, 6.0, 7.0)
+"""In periods. A timer that was late keeps its grid: the next period is the shorter."""
+
+
+def first_refused(guards: Guards, positions: np.ndarray, ticks: Sequence[float]) -> str:
+    """Which guard refuses the first of these commands that is refused; '': none."""
+    for position, tick in zip(positions, ticks, strict=True):
+        now_ns = 10**9 + round(tick * PERIOD_S * 1e9)
+        violation = guards.check(np.array([position]), now_ns=now_ns)
+        if violation is not None:
+            return violation.guard
+        guards.sent(np.array([position]), now_ns)
+    return ""
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(2.001, ""), (1.999, "velocity_max")])
+def test_late_ticks_do_not_change_a_constant_velocity(allowed: float, refused: str) -> None:
+    positions = 2.0 * PERIOD_S * np.array(TICKS)
+    assert first_refused(make_guards(velocity_max=allowed), positions, TICKS) == refused
+
+
+def test_late_ticks_are_no_acceleration() -> None:
+    guards = make_guards(acceleration_max=1e-6)
+    for tick in (-1, 0):  # it moves already
+        guards.sent(np.array([tick * PERIOD_S]), 10**9 + round(tick * PERIOD_S * 1e9))
+    assert first_refused(guards, PERIOD_S * np.array(TICKS[1:]), TICKS[1:]) == ""
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(3.001, ""), (2.999, "acceleration_max")])
+def test_late_ticks_do_not_change_a_constant_acceleration(allowed: float, refused: str) -> None:
+    positions = 1.5 * (PERIOD_S * np.array(TICKS)) ** 2
+    assert first_refused(make_guards(acceleration_max=allowed), positions, TICKS) == refused
+
+
+@pytest.mark.parametrize(
+    ("tick", "step", "refused"),
+    [
+        (0.2, 1.01, "velocity_max"),  # a step in a short period counts as over a whole one
+        (0.2, 0.99, ""),
+        (2.0, 2.01, "velocity_max"),
+        (2.0, 1.99, ""),
+        (50.0, 3.01, "velocity_max"),  # a pause counts as three periods
+        (50.0, 2.99, ""),
+        (-5.0, 1.01, "velocity_max"),  # a clock that was set back
+        (-5.0, 0.99, ""),
+    ],
+)
+def test_the_time_since_the_last_command_counts_within_bounds(
+    tick: float, step: float, refused: str
+) -> None:
+    guards = make_guards(velocity_max=1 / PERIOD_S)
+    assert first_refused(guards, np.array([0.0, step]), (0.0, tick)) == refused
+
+
+def test_a_pause_in_which_the_robot_stood_does_not_count() -> None:
+    guards = make_guards(velocity_max=1 / PERIOD_S)
+    guards.sent(np.array([0.0]), 10**9)
+    guards.stand()
+    assert guards.check(np.array([1.01]), now_ns=2 * 10**9).guard == "velocity_max"
 
 
 def test_after_standing_a_motion_starts_from_rest() -> None:

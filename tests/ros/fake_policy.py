@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from para_policy import samplers
-from para_policy.ros.plan import PlannerSettings
+from para_policy.ros.fleet import Fleet
+from para_policy.ros.plan import Plan, PlannerSettings
 from para_policy.ros.planner import Planner
 
 DT = 100_000_000
@@ -39,27 +40,66 @@ class FakePolicy:
         self.error: Exception | None = None
         self.during = lambda: None
 
-    def sample(self, observation: dict[str, np.ndarray], *, seed: int, **options: Any) -> Any:
+    def sample(self, observation: dict[str, np.ndarray], *, seed: Any, **options: Any) -> Any:
         self.during()
+        options.pop("callback")(None)
         if self.error is not None:
             raise self.error
         self.seeds.append(seed)
         self.options.append(options)
         self.observations.append(observation)
+        return FakeResult() if isinstance(seed, int) else FakeBatch(len(seed))
+
+
+class FakeResult(SimpleNamespace):
+    def __init__(self) -> None:
         prediction = np.arange(-1.0, 15.0)[:, None]
-        return SimpleNamespace(
+        super().__init__(
             actions=prediction[1:9], prediction=prediction, sample=prediction, stats=None
         )
 
 
+class FakeBatch:
+    """Results of several robots."""
+
+    def __init__(self, size: int) -> None:
+        self.results = [FakeResult() for _ in range(size)]
+
+    def one(self, row: int) -> FakeResult:
+        return self.results[row]
+
+
+class Lone:
+    """A fleet of one robot, and its planner."""
+
+    def __init__(self, policy: FakePolicy, settings: PlannerSettings) -> None:
+        self.fleet = Fleet(policy, settings, seed=5)
+        self.change, self.warm_up = self.fleet.change, self.fleet.warm_up
+        planner = self.fleet.planners[""]
+        self.observe, self.reject, self.reset = planner.observe, planner.reject, planner.reset
+        self.hold_reason, self.overrun_reason = planner.hold_reason, planner.overrun_reason
+        self.observation_ages_s = planner.observation_ages_s
+
+    @property
+    def settings(self) -> PlannerSettings:
+        return self.fleet.settings
+
+    def plan(self, now_ns: int) -> Plan | None:
+        """Raises where the policy fails, which a fleet reports instead."""
+        plan = self.fleet.plan(now_ns).get("")
+        if isinstance(plan, Exception):
+            raise plan
+        return plan
+
+
 def make(
     settings: PlannerSettings = LOCKSTEP, **cameras: tuple[int, ...]
-) -> tuple[Planner, FakePolicy]:
+) -> tuple[Lone, FakePolicy]:
     policy = FakePolicy(**cameras)
-    return Planner(policy, settings, seed=5), policy
+    return Lone(policy, settings), policy
 
 
-def observe(planner: Planner, step: float, value: float = 0.0) -> int:
+def observe(planner: Lone | Planner, step: float, value: float = 0.0) -> int:
     stamp = T0 + round(step * DT)
     planner.observe("x", stamp, np.array([value, value]))
     planner.observe("y", stamp, np.array([value]))

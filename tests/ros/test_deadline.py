@@ -37,7 +37,7 @@ def make(
 ) -> Callable[..., tuple[Rig, SlowNetwork]]:
     def make(**parameters: Any) -> tuple[Rig, SlowNetwork]:
         rig = Rig(graph, checkpoint=str(checkpoint), lockstep=False, **parameters).start()
-        return rig, SlowNetwork(monkeypatch, rig.node._parts.policy)
+        return rig, SlowNetwork(monkeypatch, rig.node._parts.loaded.policy)
 
     return make
 
@@ -52,7 +52,7 @@ def test_a_solve_stops_at_the_last_round_that_fits(
     whole = rig.info()
     assert (whole["converged"], whole["status"]) == ("true", "converged")
     network.seconds = 0.06
-    rig.node._begin_episode()
+    rig.node._begin_episodes()
     rig.plan_now()
     cut = rig.info()
     assert int(cut["rounds"]) < int(whole["rounds"])

@@ -14,6 +14,7 @@ from tests.ros.graph import CONFIG
 SHAPES = {"environment_state": (16,), "agent_pos": (2,)}
 JOINTS = "inputs: {a: {topic: t, type: sensor_msgs/msg/JointState, joints: [x]}}"
 POSE = "inputs: {a: {topic: t, type: geometry_msgs/msg/PoseStamped}}"
+NUMBERS = "inputs: {a: {topic: t, type: std_msgs/msg/Float64MultiArray}}"
 IMAGE = "inputs: {a: {topic: t, type: sensor_msgs/msg/Image}}"
 
 
@@ -87,6 +88,31 @@ def test_images_feed_inputs_with_three_channels_first_only(
         (JOINTS.replace("}", ", max_age_s: 0.0}", 1), "inputs.a.max_age_s"),
         (JOINTS.replace("}", ", max_age_s: .nan}", 1), "inputs.a.max_age_s"),
         (JOINTS.replace("}", ", latency_s: -0.1}", 1), "inputs.a.latency_s"),
+        (JOINTS.replace("}", ", max_unchanged_s: 0.0}", 1), "inputs.a.max_unchanged_s"),
+        (JOINTS.replace("}", ", frame_id: ''}", 1), "inputs.a.frame_id"),
+        (NUMBERS.replace("}", ", frame_id: base}", 1), "MultiArray does not use frame_id"),
+        (JOINTS.replace("}", ", transform: {}}", 1), "is empty; expected translation, rotation"),
+        (JOINTS.replace("}", ", transform: {translation: [0, 0, 1]}}", 1), "not use transform"),
+        (POSE.replace("}", ", transform: {translation: [0, 0]}}", 1), "inputs.a.transform.transl"),
+        (
+            POSE.replace("}", ", transform: {rotation: [0, 0, 1, 1]}}", 1),
+            "of length 1, it has 1.41",
+        ),
+        (POSE.replace("}", ", transform: {rotation: [0, 0, 0, .nan]}}", 1), "finite number"),
+        (IMAGE.replace("}", ", scale: 2.0}", 1), "does not use scale"),
+        (JOINTS.replace("}", ", scale: 0.0}", 1), "scaled by 0 all values are the same"),
+        (JOINTS.replace("}", ", scale: [0.0]}", 1), "scaled by 0 all values are the same"),
+        (JOINTS.replace("}", ", scale: []}", 1), r"0 numbers in scale; expected one number, or 1"),
+        (JOINTS.replace("}", ", offset: .inf}", 1), "inputs.a.offset.*finite number"),
+        (
+            JOINTS.replace("}", ", offset: [1.0, 2.0]}", 1),
+            r"feeds 'a' of shape \(1,\) with 2 numbers in offset; expected one number, or 1",
+        ),
+        (POSE.replace("}", ", axes: pose, scale: 2.0}", 1), r"scale \[2.0\] would change the quat"),
+        (
+            POSE.replace("}", ", axes: pose, offset: [1, 1, 1, 0, 0, 0, 1]}", 1),
+            "would change the quaternion.* seven numbers .* last four are 0",
+        ),
         (JOINTS.replace("JointState", "Imu"), "'sensor_msgs/msg/Imu' is not supported; choose"),
     ],
 )

@@ -21,7 +21,7 @@ def rig(graph: Graph, checkpoint: Path) -> Rig:
 
 def fresh_chunk(rig: Rig) -> Any:
     """The first chunk of an episode: nothing else that is in force delays it."""
-    rig.node._begin_episode()
+    rig.node._begin_episodes()
     return message_to_chunk(rig.plan_now(), 0)
 
 
@@ -70,10 +70,10 @@ def test_nonsense_is_refused_and_changes_nothing(
     rig: Rig, changes: dict[str, Any], reason: str
 ) -> None:
     before = {name: rig.node.get_parameter(name).value for name in changes}
-    settings = rig.node._parts.planner.settings
+    settings = rig.node._parts.fleet.settings
     assert reason in rig.set(**changes)
     assert {name: rig.node.get_parameter(name).value for name in changes} == before
-    assert rig.node._parts.planner.settings is settings
+    assert rig.node._parts.fleet.settings is settings
     assert len(fresh_chunk(rig).actions) == 8
     assert rig.info()["sampler"] == "sequential"
 

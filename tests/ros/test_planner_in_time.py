@@ -28,7 +28,7 @@ def test_a_sampler_that_can_stop_gets_what_is_left_of_the_deadline() -> None:
         assert ("deadline_s" in policy.options[-1]) == enforced
         if enforced:
             assert 0.03 < policy.options[-1]["deadline_s"] <= 0.048  # 2 ms are for the message
-            assert plan.deadline_s == 0.05
+            assert plan.settings.deadline_s == 0.05
 
 
 def test_too_many_late_chunks_are_withheld_until_one_is_in_time() -> None:
@@ -81,7 +81,7 @@ def test_a_solve_starts_from_the_chunk_before(step: float, executed: int | None)
     plan = planner.plan(observe(planner, step))
     assert plan.executed == executed
     options = policy.options[-1]
-    assert options.get("executed") == executed
+    assert options.get("executed") == (None if executed is None else [executed])
     assert ("previous" in options, options.get("shift_noise", False)) == (
         executed is not None,
         executed is not None,
@@ -109,9 +109,9 @@ def test_settings_change_between_two_chunks_and_never_in_one() -> None:
     before = planner.plan(observe(planner, 0))
     policy.during = lambda: None
     after = planner.plan(observe(planner, 8))
-    assert (before.chunk.dt_ns, before.sampler) == (DT, "")
+    assert (before.chunk.dt_ns, before.settings.sampler_name) == (DT, "")
     assert before.chunk.actions.ravel().tolist() == list(range(8))
-    assert (after.chunk.dt_ns, after.sampler) == (DT // 2, "other")
+    assert (after.chunk.dt_ns, after.settings.sampler_name) == (DT // 2, "other")
     assert after.chunk.actions.ravel().tolist() == [0, 1, 2]
     observe(planner, 8.5, value=8.5)
     observe(planner, 9, value=9)
@@ -176,3 +176,19 @@ def test_linear_inputs_are_interpolated() -> None:
     planner.plan(T0)
     assert policy.observations[-1]["x"][:, 0].tolist() == [-1.5, 0]
     np.testing.assert_allclose(policy.observations[-1]["y"], [-1, 0])
+
+
+def test_a_sensor_that_repeats_itself_holds_until_it_changes() -> None:
+    planner, _ = make(replace(REAL_TIME, max_unchanged_s={"x": 0.3}))
+    for step in range(4):
+        now = observe(planner, step, value=1)
+    assert planner.hold_reason(now) is None
+    now = observe(planner, 4, value=1)
+    assert planner.hold_reason(now) == (
+        "x has not changed for 0.400 s, the limit is 0.3 s: the sensor may be frozen"
+    )
+    assert planner.plan(now) is None
+    assert planner.plan(observe(planner, 5, value=2)) is not None
+    observe(planner, 9, value=2)
+    planner.reset(seed=5)
+    assert planner.plan(observe(planner, 12, value=2)) is not None

@@ -20,7 +20,7 @@ def test_only_the_worker_thread_is_pinned() -> None:
     worker = Worker(work, "pinned", [cpu])
     worker.wake()
     assert done.wait(5)
-    worker.stop()
+    assert worker.stop()
     assert seen == {cpu}
     assert os.sched_getaffinity(0) == before
 
@@ -50,3 +50,21 @@ def test_wakes_during_a_call_become_one() -> None:
     assert begun.wait(5)
     worker.stop()
     assert len(calls) == 2
+
+
+def test_a_call_that_does_not_return_is_left_behind_and_ends_later() -> None:
+    calls, begun, go_on = [], threading.Event(), threading.Event()
+
+    def work() -> None:
+        calls.append(None)
+        begun.set()
+        go_on.wait(30)
+
+    worker = Worker(work, "hanging")
+    worker.wake()
+    assert begun.wait(5)
+    worker.wake()
+    assert not worker.stop(patience_s=0.01)
+    go_on.set()
+    assert worker.stop(patience_s=5)
+    assert len(calls) == 1  # it does not work on after its call has returned

@@ -7,11 +7,15 @@ import json
 import numpy as np
 import pytest
 
+from para_policy.control import seams
+from para_policy.control.seams import ACCELERATION, VELOCITY
 from sim.env import CONTROL_DT
 from sim.episode import Chunk, Episode
-from sim.seams import executed_actions, jumps, seam_metrics
+from sim.seams import executed_actions, seam_metrics
 
-VELOCITY, ACCELERATION = 2, 3
+
+def jumps(chunks: list[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
+    return seams.jumps(chunks, order, CONTROL_DT)
 
 
 def along_x(*positions: float) -> np.ndarray:

@@ -1,0 +1,54 @@
+"""Sensors that go on sending the same values with new stamps: a hung driver, a frozen camera."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class FrozenWatch:
+    """How long one input has had exactly the same values, by the stamps of its samples.
+
+    Noise changes the last digit of almost every sensor; one that repeats itself to the bit is
+    either broken or, where it is simulated or coarse, looks at something that stands still. So this
+    is a choice for each input. Not thread-safe.
+
+    Args:
+        max_unchanged_s: values that stay the same for longer count as frozen.
+    """
+
+    def __init__(self, max_unchanged_s: float) -> None:
+        self._limit_ns = round(1e9 * max_unchanged_s)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all samples, as at the start of an episode."""
+        self._values: NDArray[Any] | None = None
+        self._since_ns = self._newest_ns = 0
+
+    def seen(self, stamp_ns: int, values: NDArray[Any]) -> None:
+        """Take note of a sample; a copy is kept where it differs from the one before.
+
+        One that is not newer than the newest says nothing about now and is skipped, unless time
+        has gone back by more than the limit: a simulation or a bag that begins again.
+
+        Args:
+            values: any shape, numbers or pixels.
+        """
+        behind_ns = self._newest_ns - stamp_ns
+        restarted = self._values is None or behind_ns > self._limit_ns
+        if not restarted and behind_ns >= 0:
+            return
+        # Two images are compared in the time that it takes to read them; a hash takes longer.
+        same = self._values is not None and np.array_equal(values, self._values)
+        if restarted or not same:
+            self._values = np.array(values)
+            self._since_ns = stamp_ns
+        self._newest_ns = stamp_ns
+
+    def frozen_for_s(self) -> float | None:
+        """For how long the values have been the same, seconds; None within the limit."""
+        unchanged_ns = self._newest_ns - self._since_ns
+        return unchanged_ns / 1e9 if unchanged_ns > self._limit_ns else None

@@ -1,0 +1,86 @@
+"""From policy_node to whoever plays its chunks, and from there to the robot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rclpy.node import Node
+
+from para_policy.ros.doctor.report import Finding, fail, ok, warn
+from para_policy.ros.doctor.streams import same_type
+from para_policy.ros.executor_outputs import OUTPUTS
+from para_policy.ros.graph_checks import full_name, qos_conflicts, rivals
+
+_CHUNK = "trajectory_msgs/msg/JointTrajectory"
+
+
+def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[Finding]:
+    """Chunk topics of policy_node, whatever they are remapped to; none before it is configured."""
+    for topic in _published(node, policy, {_CHUNK}):
+        subject = "chunks"
+        yield from _rivals(node, subject, topic, "end all but one, or give each its own namespace")
+        if node.get_subscriptions_info_by_topic(topic):
+            yield from _subscribers(node, subject, topic, _CHUNK)
+        elif executors:
+            others = [t for t in same_type(node, _CHUNK) if t != topic]
+            advice = f"remap action_chunk of chunk_executor to it; it may hear {', '.join(others)}"
+            yield fail(subject, f"nobody subscribes to {topic}", advice)
+        else:
+            advice = "start chunk_executor, or remap it to a JointTrajectoryController"
+            yield warn(subject, f"nobody subscribes to {topic}", advice)
+
+
+def check_commands(node: Node, executor: str) -> Iterator[Finding]:
+    """The command topic of an executor, whatever it is remapped to."""
+    kinds = {_type_name(output.message) for output in OUTPUTS.values()}
+    for topic in _published(node, executor, kinds):
+        subject = "commands"
+        yield from _rivals(node, subject, topic, "end all but one: they would fight for the robot")
+        kind = next(p.topic_type for p in node.get_publishers_info_by_topic(topic))
+        if node.get_subscriptions_info_by_topic(topic):
+            yield from _subscribers(node, subject, topic, kind)
+            continue
+        others = [t for t in same_type(node, kind) if t != topic]
+        advice = "remap it to the controller's topic"
+        advice += f"; topics of this type: {', '.join(others)}" if others else f", a {kind}"
+        yield fail(subject, f"nobody subscribes to {topic}: the robot does not move", advice)
+
+
+def _rivals(node: Node, subject: str, topic: str, advice: str) -> Iterator[Finding]:
+    for rivalry in rivals(node, topic):
+        yield fail(subject, rivalry, advice)
+
+
+def _subscribers(node: Node, subject: str, topic: str, kind: str) -> Iterator[Finding]:
+    """Subscriptions that the middleware connects, and those that it does not."""
+    subscribers = node.get_subscriptions_info_by_topic(topic)
+    fitting = [found for found in subscribers if found.topic_type == kind]
+    for other in subscribers:
+        if other.topic_type != kind:
+            found = (
+                f"{full_name(other)} expects {other.topic_type} on {topic}, which carries {kind}"
+            )
+            yield fail(subject, found, "set `output` of chunk_executor, or remap one of the two")
+    for subscriber in fitting:
+        for conflict in qos_conflicts(node, {topic: subscriber.qos_profile}):
+            found, _, advice = conflict.partition("; ")
+            found = f"{found} of {full_name(subscriber)}"
+            yield fail(subject, found, advice or "let the subscriber ask for less")
+    if fitting:
+        heard = ", ".join(sorted({full_name(subscriber) for subscriber in fitting}))
+        yield ok(subject, f"{topic} goes to {heard}")
+
+
+def _published(node: Node, name: str, kinds: set[str]) -> list[str]:
+    """Topics of these types that a node publishes."""
+    return [
+        topic
+        for topic, types in node.get_topic_names_and_types()
+        if kinds & set(types) and name in map(full_name, node.get_publishers_info_by_topic(topic))
+    ]
+
+
+def _type_name(message: Any) -> str:
+    """As `ros2 topic info` prints it."""
+    return f"{message.__module__.split('.')[0]}/msg/{message.__name__}"

@@ -1,0 +1,114 @@
+"""Names in a running graph, what policy_node runs with, and the inputs that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rcl_interfaces.srv import GetParameters
+from rclpy.expand_topic_name import expand_topic_name
+from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
+
+from para_policy.errors import ParaPolicyError
+from para_policy.formats.load import read_checkpoint, resolve
+from para_policy.ros.doctor.case import Case
+from para_policy.ros.doctor.listener import Listener
+from para_policy.ros.doctor.report import Finding, skipped
+from para_policy.ros.doctor.streams import Expected, Stream
+from para_policy.ros.inputs import InputMapping, load_inputs
+from para_policy.ros.policy_parameters import PARAMETERS
+
+if TYPE_CHECKING:
+    from para_policy.policies.config import PolicyConfig
+
+POLICY_NODE, EXECUTOR_NODE = "policy_node", "chunk_executor"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Nodes with their namespaces; a robot's name is its namespace below that of policy_node."""
+
+    namespace: str
+    robots: tuple[str, ...] = ("",)
+
+    @property
+    def policy(self) -> str:
+        return _join(self.namespace, POLICY_NODE)
+
+    @property
+    def executors(self) -> list[str]:
+        return [_join(self.namespace, robot, EXECUTOR_NODE) for robot in self.robots]
+
+    def all(self) -> list[str]:
+        return [self.policy, *self.executors]
+
+    def topic(self, robot: str, topic: str) -> str:
+        """Full name of an input's topic."""
+        below = topic if topic.startswith(("/", "~")) or not robot else f"{robot}/{topic}"
+        return str(expand_topic_name(below, POLICY_NODE, self.namespace))
+
+
+def _join(*parts: str) -> str:
+    return "/" + "/".join(part.strip("/") for part in parts if part.strip("/"))
+
+
+def running_values(listener: Listener, policy: str) -> dict[str, Any]:
+    """Parameters of a running policy_node; empty where there is none."""
+    names = [*(parameter.name for parameter in PARAMETERS), "use_sim_time"]
+    pairs = listener.node.get_node_names_and_namespaces()
+    if policy not in {_join(namespace, name) for name, namespace in pairs}:
+        return {}
+    request = GetParameters.Request(names=names)
+    answer = listener.call(GetParameters, f"{policy}/get_parameters", request)
+    if answer is None:
+        return {}
+    values = map(parameter_value_to_python, answer.values)
+    return {name: value for name, value in zip(names, values, strict=False) if value is not None}
+
+
+def make_streams(
+    node: Node, names: Names, case: Case, values: Mapping[str, Any]
+) -> tuple[list[Finding], list[Stream]]:
+    """Listen to all inputs of all robots; a finding where it is not known what they are."""
+    try:
+        config, inputs = _known(case, values)
+    except ParaPolicyError as error:
+        return [skipped("inputs", f"not known here: {error}", "run the doctor beside the node")], []
+    if config is None or inputs is None:
+        advice = "give --params-file, or --checkpoint and --inputs-file"
+        return [skipped("inputs", "not known without checkpoint and inputs file", advice)], []
+    expected = Expected(
+        control_rate_hz=values["control_rate_hz"] or config.control_hz,
+        max_age_s=values["max_observation_age_s"],
+        lockstep=values["lockstep"],
+    )
+    streams = []
+    for robot in names.robots:
+        for name, mapping in inputs.items():
+            topic = _heard(node, names, names.topic(robot, mapping.topic), mapping)
+            subject = f"{robot}: {name}" if robot else name
+            shape = config.inputs[name]
+            streams.append(Stream(node, subject, topic, mapping, shape, expected))
+    return [], streams
+
+
+def _known(
+    case: Case, values: Mapping[str, Any]
+) -> tuple[PolicyConfig | None, Mapping[str, InputMapping] | None]:
+    """What the running node reads, which need not be what was examined before."""
+    if not values["checkpoint"] or not values["inputs_file"]:
+        return None, None
+    config = read_checkpoint(resolve(values["checkpoint"])).config
+    return config, load_inputs(values["inputs_file"], config.inputs)
+
+
+def _heard(node: Node, names: Names, topic: str, mapping: InputMapping) -> str:
+    """The topic after remapping, where policy_node hears exactly one of this type instead."""
+    try:
+        heard = node.get_subscriber_names_and_types_by_node(POLICY_NODE, names.namespace)
+    except Exception:  # the node is gone, or not running
+        return topic
+    same = [name for name, types in heard if mapping.type in types]
+    return same[0] if topic not in same and len(same) == 1 else topic

@@ -1,0 +1,194 @@
+"""An input of the policy as it arrives: what policy_node would make of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+
+from para_policy.control.history import ObservationHistory
+from para_policy.errors import ParaPolicyError
+from para_policy.ros.conversions import stamp_to_ns
+from para_policy.ros.doctor.report import Finding, fail, ok, warn
+from para_policy.ros.graph_checks import full_name, qos_conflicts, type_conflicts
+from para_policy.ros.inputs import InputMapping
+
+_SLOW = 0.9
+"""Of the control rate: timers and this listener jitter."""
+_CLOCK_SKEW_S = 0.02
+_SYNCHRONISE = "synchronise the clocks (chrony), or set use_sim_time alike on all nodes"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What policy_node asks of its inputs; a rate of None is not known."""
+
+    control_rate_hz: float | None
+    max_age_s: float
+    lockstep: bool
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """Times in nanoseconds; a stamp of None belongs to a message without header."""
+
+    received_ns: int
+    stamp_ns: int | None
+    problem: str
+
+
+class Stream:
+    """Subscribes like policy_node and remembers when messages came and what is wrong with them."""
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        topic: str,
+        mapping: InputMapping,
+        shape: tuple[int, ...],
+        expected: Expected,
+    ) -> None:
+        self._node, self._topic, self._mapping = node, topic, mapping
+        self._name, self._shape = name, tuple(shape)
+        self._expected = expected
+        self._max_age_s = mapping.max_age_s or expected.max_age_s
+        self._qos = mapping.qos(lockstep=expected.lockstep)
+        self._arrivals: list[_Arrival] = []
+        node.create_subscription(mapping.converter.message, topic, self._receive, self._qos)
+
+    def exists(self) -> bool:
+        return self._node.count_publishers(self._topic) > 0
+
+    def heard(self) -> int:
+        """Messages so far."""
+        return len(self._arrivals)
+
+    def _receive(self, message: Any) -> None:
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        header = getattr(message, "header", None)
+        stamp_ns = None if header is None else stamp_to_ns(header.stamp)
+        self._arrivals.append(_Arrival(now_ns, stamp_ns, self._problem(message, now_ns)))
+
+    def _problem(self, message: Any, now_ns: int) -> str:
+        """What policy_node would refuse the message for, in its words."""
+        try:
+            stamp_ns, values = self._mapping.read(message, now_ns, self._shape)
+            if values.size == math.prod(self._shape):
+                values = values.reshape(self._shape)
+            history = ObservationHistory({self._name: self._shape}, 1, dt_ns=1, max_gap_ns=1)
+            history.append(self._name, stamp_ns, values)
+        except ParaPolicyError as error:
+            return str(error)
+        return ""
+
+    def findings(self) -> Iterator[Finding]:
+        """The first fault that keeps the policy from seeing this input, or how well it does."""
+        faults = list(self._faults())
+        if not faults and not self._expected.lockstep:
+            faults = [*self._rate(), *self._stamps()]
+        yield from faults or [ok(self._name, self._summary())]
+
+    def _faults(self) -> Iterator[Finding]:
+        if not self.exists():
+            alike = same_type(self._node, self._mapping.type)
+            others = [topic for topic in alike if topic != self._topic]
+            advice = "start the driver, remap it, or correct `topic` in the inputs file"
+            advice += f"; topics of this type: {', '.join(others)}" if others else ""
+            yield fail(self._name, f"nobody publishes {self._topic}", advice)
+            return
+        types = type_conflicts(self._node, {self._topic: self._mapping.type})
+        for conflict in types:
+            advice = "correct `type` or `topic` in the inputs file, or the publisher"
+            yield fail(self._name, conflict, advice)
+        if types:
+            return
+        conflicts = qos_conflicts(self._node, {self._topic: self._qos})
+        for conflict in conflicts:
+            found, _, advice = conflict.partition("; ")
+            yield fail(self._name, found, advice or "let the publisher offer what is asked for")
+        if conflicts:
+            return
+        problems = [arrival.problem for arrival in self._arrivals if arrival.problem]
+        if not self._arrivals:
+            advice = "is the publisher paused? lost images: see `reliable` in docs/ros2.md"
+            yield fail(self._name, f"nothing arrived on {self._topic} from {self._names()}", advice)
+        elif problems:
+            found = f"{len(problems)} of {len(self._arrivals)} messages: {problems[-1]}"
+            yield fail(
+                self._name, found, "policy_node refuses them: mend the inputs file or sender"
+            )
+
+    def _rate(self) -> Iterator[Finding]:
+        wanted_hz, gaps_s = self._expected.control_rate_hz, self._gaps_s()
+        if not gaps_s:
+            found = f"one message only on {self._topic}"
+            yield warn(self._name, found, "listen for longer with --seconds")
+            return
+        rate_hz = 1 / max(statistics.median(gaps_s), 1e-6)
+        if max(gaps_s) > self._max_age_s:
+            found = f"silent for up to {max(gaps_s):.2f} s; policy_node holds after {self._max_age_s:g} s"
+            yield warn(self._name, found, "publish steadily, or raise max_age_s in the inputs file")
+        elif wanted_hz and rate_hz < _SLOW * wanted_hz:
+            found = f"{rate_hz:.1f} Hz, control at {wanted_hz:g} Hz: values are seen twice"
+            yield warn(self._name, found, "publish faster, or set `interpolation: linear`")
+
+    def _stamps(self) -> Iterator[Finding]:
+        stamps = [arrival.stamp_ns for arrival in self._arrivals if arrival.stamp_ns is not None]
+        if not stamps:
+            return
+        if not all(stamps):
+            found = "stamps are zero: observations count from their arrival"
+            yield warn(self._name, found, "let the driver stamp, or set latency_s for its delay")
+        elif len(stamps) > 2 and len(set(stamps)) == 1:
+            found = f"all {len(stamps)} messages have the same stamp: they count as one"
+            yield fail(self._name, found, "let the driver stamp each message anew")
+        else:
+            yield from self._age(self._age_s())
+
+    def _age(self, age_s: float) -> Iterator[Finding]:
+        limit_s = self._max_age_s
+        if age_s > limit_s:
+            found = f"stamped {age_s:.3f} s before arrival; policy_node holds beyond {limit_s:g} s"
+            yield fail(self._name, found, _SYNCHRONISE)
+        elif age_s < -limit_s:
+            found = f"stamped {-age_s:.3f} s ahead of this clock: policy_node holds"
+            yield fail(self._name, found, _SYNCHRONISE)
+        elif age_s < -_CLOCK_SKEW_S:
+            yield warn(self._name, f"stamped {-age_s:.3f} s ahead of this clock", _SYNCHRONISE)
+        elif age_s > limit_s / 2:
+            found = f"stamped {age_s:.3f} s before arrival, over half of the limit of {limit_s:g} s"
+            yield warn(self._name, found, "shorten the delay, or raise max_age_s")
+
+    def _age_s(self) -> float:
+        """Of a message when it arrives; the median."""
+        latency_ns = round(1e9 * self._mapping.latency_s)
+        ages = [a.received_ns - a.stamp_ns + latency_ns for a in self._arrivals if a.stamp_ns]
+        return statistics.median(ages) / 1e9
+
+    def _gaps_s(self) -> list[float]:
+        times = np.diff([arrival.received_ns for arrival in self._arrivals])
+        return [float(gap) / 1e9 for gap in times]
+
+    def _names(self) -> str:
+        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        return ", ".join(sorted({full_name(publisher) for publisher in publishers}))
+
+    def _summary(self) -> str:
+        heard = f"{self._topic} from {self._names()}: {len(self._arrivals)} messages"
+        if self._expected.lockstep:
+            return f"{heard}, in lockstep"
+        age = "no stamps"
+        if self._arrivals[0].stamp_ns:
+            age = f"{1e3 * self._age_s():.1f} ms old on arrival"
+        return f"{heard}, {1 / max(statistics.median(self._gaps_s()), 1e-6):.1f} Hz, {age}"
+
+
+def same_type(node: Node, kind: str) -> list[str]:
+    """Topics that carry messages of a type."""
+    return [topic for topic, kinds in node.get_topic_names_and_types() if kind in kinds]

@@ -1,0 +1,1 @@
+"""Runs of the policy node in rosbag2 bags: record them, replay them, compare."""

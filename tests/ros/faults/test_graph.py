@@ -1,0 +1,89 @@
+"""Nodes too many, nodes that do not listen, and more messages than anybody needs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import pairwise
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
+from trajectory_msgs.msg import JointTrajectory
+
+from tests.ros.faults.loop import DT_NS, Loop
+from tests.ros.graph import Graph
+
+CHUNKS = "policy_node/action_chunk"
+
+
+@pytest.fixture
+def stranger(domain_id: int) -> Iterator[Graph]:
+    """Somebody else in the same domain."""
+    graph = Graph(domain_id)
+    yield graph
+    graph.close()
+
+
+@pytest.mark.parametrize("name", ["policy_node", "other_policy"])
+def test_two_policies_hold_the_robot_until_one_is_gone(
+    loop: Loop, stranger: Graph, name: str
+) -> None:
+    rival = stranger.add(lambda **options: Node(name, **options))
+    publisher = rival.create_publisher(JointTrajectory, CHUNKS, 10)
+    message = deepcopy(loop.judge.chunks[-1])
+
+    def publish() -> None:
+        message.header.stamp = loop.policy.get_clock().now().to_msg()
+        publisher.publish(message)
+
+    timer = loop.graph.probe.create_timer(0.2, publish)
+    loop.wait_for_hold("2 publishers of action_chunk: ", DiagnosticStatus.ERROR)
+    timer.destroy()
+    rival.destroy_publisher(publisher)
+    loop.wait_for_motion()
+    loop.wait_for_status("playing", DiagnosticStatus.OK)
+
+
+LISTENER = """
+import sys, rclpy
+from geometry_msgs.msg import PoseStamped
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from trajectory_msgs.msg import JointTrajectory
+from rclpy.qos import QoSProfile, HistoryPolicy
+rclpy.init()
+node = rclpy.create_node("deaf")
+everything = QoSProfile(history=HistoryPolicy.KEEP_ALL)
+for kind, topic in [
+    (PoseStamped, "chunk_executor/command"), (JointTrajectory, "policy_node/action_chunk"),
+    (DiagnosticStatus, "policy_node/chunk_info"), (DiagnosticArray, "/diagnostics"),
+]:
+    node.create_subscription(kind, topic, lambda _: None, everything)
+rclpy.spin(node)
+"""
+"""Reliable, keeps everything; run as a process of its own, so that it can be stopped as a whole."""
+
+
+@pytest.fixture
+def deaf(domain_id: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has subscribed to everything and stands still from then on."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id))
+    with subprocess.Popen([sys.executable, "-c", LISTENER], stdout=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def test_a_subscriber_that_never_reads_stops_nobody(
+    loop: Loop, deaf: subprocess.Popen[bytes]
+) -> None:
+    loop.graph.wait(lambda: loop.graph.probe.count_subscribers(CHUNKS) == 3)
+    deaf.send_signal(signal.SIGSTOP)
+    known = len(loop.judge.commands)
+    for _ in range(5):
+        loop.wait_for_motion()
+    times = loop.judge.times_ns()[known:]
+    gaps = [after - before for before, after in pairwise(times)]
+    assert max(gaps) < 8 * DT_NS

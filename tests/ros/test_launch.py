@@ -1,0 +1,193 @@
+"""The launch files under the real `ros2 launch`, where there is one with this package installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
+
+from tests.ros.arm import ArmController, save_arm_checkpoint
+from tests.ros.graph import Graph
+
+ROS2 = shutil.which("ros2")
+START_S = 90.0
+"""For up to five processes that import torch at the same time."""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(ROS2 is None, reason="there is no `ros2 launch`"),
+]
+
+
+class Launch:
+    """A running `ros2 launch para_policy FILE ARGUMENTS`."""
+
+    def __init__(self, log: Path, domain_id: int, file: str, arguments: dict[str, object]) -> None:
+        self._log = log
+        env = dict(os.environ, ROS_DOMAIN_ID=str(domain_id), OMP_NUM_THREADS="1")
+        env["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        if env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None):
+            # The test runs on wheels of ROS, whose libraries another environment must not load.
+            env.pop("LD_LIBRARY_PATH", None)
+            env["AMENT_PREFIX_PATH"] = str(Path(str(ROS2)).parents[1])
+        given = [f"{name}:={value}" for name, value in arguments.items()]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [str(ROS2), "launch", "para_policy", file, *given],
+                env={**env, "PATH": f"{Path(str(ROS2)).parent}:{env['PATH']}"},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def pids(self, name: str = r"\w+") -> list[int]:
+        """Of the processes with this name, in the order in which they were started."""
+        started = rf"\[{name}-\d+\]: process started with pid \[(\d+)\]"
+        return [int(pid) for pid in re.findall(started, self.text())]
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(40)
+
+    def end(self) -> None:
+        for pid in (*self.pids(), self.process.pid):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and not been waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def launch(tmp_path: Path, domain_id: int) -> Iterator[Callable[..., Launch]]:
+    started: list[Launch] = []
+
+    def start(file: str = "policy.launch.py", **arguments: object) -> Launch:
+        started.append(Launch(tmp_path / "launch.log", domain_id, file, arguments))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.end()
+        print(run.text())  # pytest shows it where a test has failed
+
+
+def test_a_killed_policy_node_is_active_again_by_itself(
+    graph: Graph, launch: Callable[..., Launch], checkpoint: Path
+) -> None:
+    chunks = graph.listen(JointTrajectory, "policy_node/action_chunk")
+    commands = graph.listen(Float64MultiArray, "chunk_executor/command")
+    run = launch(checkpoint=checkpoint, sim=True, respawn_delay_s=0.2)
+    graph.wait(lambda: len(chunks) > 2 and len(commands) > 2, START_S)
+    for count in (1, 2):
+        os.kill(run.pids("policy_node")[-1], signal.SIGKILL)
+        graph.wait(lambda count=count: len(run.pids("policy_node")) == 1 + count)
+        graph.spin_for(0.5)  # what the killed process has sent is here
+        known = len(chunks), len(commands)
+        graph.wait(
+            lambda known=known: len(chunks) > known[0] + 2 and len(commands) > known[1] + 2, START_S
+        )
+    assert len(run.pids()) == 5, "only the policy node was started again"
+    assert run.interrupt() == 0, run.text()
+    assert not [pid for pid in run.pids() if alive(pid)]
+    assert "Abandoning wait" not in run.text(), "a request went to the dead"
+
+
+def test_a_killed_executor_comes_back_disabled(
+    graph: Graph, launch: Callable[..., Launch], checkpoint: Path
+) -> None:
+    commands = graph.listen(Float64MultiArray, "chunk_executor/command")
+    statuses = graph.listen(DiagnosticArray, "/diagnostics")
+
+    def says(word: str) -> bool:
+        newest = [s for m in statuses for s in m.status if s.name == "chunk_executor: commands"]
+        return bool(newest) and word in newest[-1].message
+
+    run = launch(checkpoint=checkpoint, sim=True, auto_enable=False, respawn_delay_s=0.2)
+    graph.call(SetBool, "chunk_executor/enable", SetBool.Request(data=True))
+    graph.wait(lambda: len(commands) > 2, START_S)
+    os.kill(run.pids("chunk_executor")[0], signal.SIGKILL)
+    graph.wait(lambda: len(run.pids("chunk_executor")) == 2)
+    graph.spin_for(0.5)
+    statuses.clear()
+    known = len(commands)
+    graph.wait(lambda: says("disabled"))
+    graph.spin_for(1.0)
+    assert len(commands) == known
+    assert run.interrupt() == 0, run.text()
+
+
+def test_a_wrong_parameter_ends_the_launch(
+    launch: Callable[..., Launch], checkpoint: Path, tmp_path: Path
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("/**/chunk_executor:\n  ros__parameters:\n    output: smoke\n")
+    run = launch(checkpoint=checkpoint, params_file=params)
+    run.process.wait(START_S)
+    assert "output is 'smoke'; expected" in run.text()
+    assert "a parameter of chunk_executor-2 is not valid" in run.text()
+    assert len(run.pids("chunk_executor")) == 1
+    assert not [pid for pid in run.pids() if alive(pid)]
+
+
+def test_every_robot_has_an_executor_in_its_namespace(
+    graph: Graph, launch: Callable[..., Launch], checkpoint: Path
+) -> None:
+    run = launch(checkpoint=checkpoint, sim=True, robots="left,right", log_level="warn")
+    commands = [
+        graph.listen(Float64MultiArray, f"{robot}/chunk_executor/command")
+        for robot in ("left", "right")
+    ]
+    graph.wait(lambda: all(len(received) > 2 for received in commands), START_S)
+    nodes = set(graph.probe.get_node_names_and_namespaces())
+    assert {("chunk_executor", "/left"), ("pusht_sim", "/right"), ("policy_node", "/")} <= nodes
+    assert len(run.pids()) == 5
+    assert run.interrupt() == 0, run.text()
+    assert not re.search(r"\] \[INFO\] \[\d", run.text()), "a node says more than it was asked to"
+
+
+@pytest.mark.parametrize("direct", ["false", "true"])
+def test_the_arm_example_reaches_the_controller(
+    graph: Graph, launch: Callable[..., Launch], tmp_path: Path, direct: str
+) -> None:
+    arm = graph.add(ArmController)
+    checkpoint = save_arm_checkpoint(tmp_path / "arm")
+    run = launch("arm.launch.py", checkpoint=checkpoint, direct=direct)
+    if direct == "false":
+        graph.call(SetBool, "chunk_executor/enable", SetBool.Request(data=True))
+    graph.wait(lambda: len(arm.received) > 2, START_S)
+    nodes, points = (1, 8) if direct == "true" else (2, 1)
+    assert len(arm.received[-1].points) == points
+    assert len(run.pids()) == nodes
+    assert run.interrupt() == 0, run.text()
+
+
+def test_a_run_is_recorded(
+    graph: Graph, launch: Callable[..., Launch], checkpoint: Path, tmp_path: Path
+) -> None:
+    chunks = graph.listen(JointTrajectory, "policy_node/action_chunk")
+    bag = tmp_path / "bag"
+    run = launch(checkpoint=checkpoint, sim=True, record=bag)
+    graph.wait(lambda: len(chunks) > 2, START_S)
+    assert run.interrupt() == 0, run.text()
+    assert (bag / "metadata.yaml").is_file(), run.text()
