@@ -59,13 +59,15 @@ class LoopClient:
         check: called while waiting; raises when a node has died.
     """
 
+    new_record: type[Played] = Played
+
     def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
         self._check = check
-        self._played = Played()
+        self._played = self.new_record()
         self._problem = ""
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node("closed_loop", context=self._context)
+        self._node = rclpy.create_node("closed_loop", context=self._context, enable_rosout=False)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -124,7 +126,7 @@ class LoopClient:
             if not outcome.successful:
                 raise ParaPolicyError(f"{name} refuses seed {seed}: {outcome.reason}")
             if name == "pusht_sim":
-                self._played = Played()
+                self._played = self.new_record()
             self._call(self._resets[name], Trigger.Request())
         commands = -1
         while not self._played.complete():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-_NAMELESS = "_NODE_NAME_UNKNOWN_"
-"""In the name of a node of which the middleware has not heard more than its publisher yet."""
+from para_policy.ros.graph_checks import NAMELESS
 
 
 class ChunkSources:
@@ -34,7 +33,7 @@ class ChunkSources:
         if len(publishers) < 2:
             self._steps_back = 0
             return ""
-        known = sorted({name for name in publishers if _NAMELESS not in name})
+        known = sorted({name for name in publishers if NAMELESS not in name})
         if len(known) < 2 and self._steps_back < 2:
             return ""
         return (

@@ -97,6 +97,10 @@ def check_combinations(given: dict[str, Any], limits: Limits) -> None:
         InputError: with what was expected and what to change.
     """
     limited = limits.given()
+    for name in ("joint_names", "state_joints"):
+        for joint in given[name]:
+            if given[name].count(joint) > 1:
+                raise InputError(f"{name} has '{joint}' more than once; expected each joint once")
     if given["lockstep"]:
         _check_lockstep(given, limited)
     _check_output(given, limited)

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Sequence
 
 import rclpy
@@ -47,19 +49,29 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Exception:
-        if rclpy.ok():
+        if not _is_ending():
             raise
         # The signal came in the middle of a callback, which could no longer publish.
     finally:
         # `ros2 launch` signals a second time, which must not interrupt the tear-down.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        try:
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
+        except Exception:  # no reason to stay, nor to call what ran well until now a failure
+            traceback.print_exc()
         torn_down.set()
     _leave()
     return 0
+
+
+def _is_ending() -> bool:
+    """Whether a signal has come: the context is shut down a moment after it, by another thread."""
+    if rclpy.ok():
+        time.sleep(_POLL_S)
+    return not rclpy.ok()
 
 
 def _leave_in_time(torn_down: threading.Event) -> None:

@@ -29,7 +29,7 @@ JOINTS = [
     "wrist_2_joint",
     "wrist_3_joint",
 ]
-_REACH = 0.01
+_REACH = 0.003
 """Radians around HOME to which the actions are bound: within all guards, whatever the network says."""
 
 

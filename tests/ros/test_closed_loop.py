@@ -38,7 +38,9 @@ def test_closed_loop_over_dds_equals_the_in_process_one(
         with LoopClient(domain_id, processes.check) as client:
             client.wait_until_ready()
             played = [client.play(seed) for seed in SEEDS]
-        assert processes.stop() == dict.fromkeys(EXECUTABLES, 0)
+        codes = processes.stop()
+        words = {name: processes.last_words(name) for name, code in codes.items() if code}
+        assert codes == dict.fromkeys(EXECUTABLES, 0), words
 
     policy = load_policy(checkpoint)
     for seed, over_dds in zip(SEEDS, played, strict=True):

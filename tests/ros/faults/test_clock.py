@@ -16,14 +16,14 @@ JUMP_NS = 20 * 10**9
 
 
 class SimulatedTime:
-    """`/clock` at 200 Hz, as fast as real time, which can be set."""
+    """`/clock` at 100 Hz, as fast as real time, which can be set."""
 
     def __init__(self, graph: Graph) -> None:
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.runs = True
         self.offset_ns = 100 * 10**9 - self._steady.now().nanoseconds
         self._publisher = graph.probe.create_publisher(ClockMessage, "/clock", 10)
-        graph.probe.create_timer(0.005, self._tick, clock=self._steady)
+        graph.probe.create_timer(0.01, self._tick, clock=self._steady)
 
     def now_ns(self) -> int:
         return int(self._steady.now().nanoseconds) + self.offset_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -162,8 +163,10 @@ def test_a_tampered_observation_is_found_and_named(recorded: Path, tmp_path: Pat
     assert not report["equal"]
     verdicts = [chunk["verdict"] for chunk in found["per_chunk"]]
     assert verdicts == ["equal"] * 2 + ["different"] * 2 + ["equal"] * 3
-    assert found["per_chunk"][2]["reason"].startswith("observation differs: the bag's messages")
-    assert found["per_chunk"][3]["reason"] == "started from a chunk that came out differently"
+    reasons = [chunk["reason"] for chunk in found["per_chunk"]]
+    assert reasons[2].startswith("observation differs: the bag's messages")
+    # On a busy machine the node plans early: then chunk 3 sees the observation of chunk 2, too.
+    assert reasons[3] in ("started from a chunk that came out differently", reasons[2])
 
 
 def test_a_tampered_chunk_is_found_though_its_observation_is_equal(
@@ -189,8 +192,11 @@ def test_a_recording_that_began_late_says_so(recorded: Path, tmp_path: Path) -> 
     report = replay_bag(rewritten(recorded, tmp_path / "copy", late))
     found = the_run(report)
     assert report["equal"]
-    assert (found["equal"], found["not_comparable"]) == (3, 2)
-    assert found["reasons"] == {"started from a chunk that is not in the bag": 2}
+    # Two, unless one of them was not in step with the one before and started afresh.
+    rest = read_run(Bag(recorded), NODE).chunks[2:4]
+    warm = len(list(itertools.takewhile(lambda chunk: chunk.executed is not None, rest)))
+    assert (found["equal"], found["not_comparable"]) == (5 - warm, warm)
+    assert found["reasons"].get("started from a chunk that is not in the bag", 0) == warm
 
 
 def test_the_bag_of_another_checkpoint_is_named(recorded: Path, tmp_path: Path) -> None:
