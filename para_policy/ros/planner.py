@@ -143,7 +143,7 @@ class Planner:
         """
         with self._lock:
             stamp_ns = self._history.newest_common_ns()
-            if stamp_ns is None or self._hold_reason(now_ns) or not self._is_due(stamp_ns):
+            if stamp_ns is None or self._hold_reason(now_ns) or not self._is_due(stamp_ns, now_ns):
                 return None
             index = self._next_index
             ready_ns = now_ns + max(self._latencies_ns)
@@ -233,19 +233,17 @@ class Planner:
                 )
         return None
 
-    def _is_due(self, stamp_ns: int) -> bool:
-        """Plan early enough that the new chunk arrives before the one in force has run out."""
+    def _is_due(self, stamp_ns: int, now_ns: int) -> bool:
+        """Plan when a chunk that is begun a step later could come after the one in force has run out."""
         chunk, settings = self._chunk, self._settings
         if chunk is None:
             return True
+        elapsed_ns = stamp_ns - chunk.stamp_ns
+        if settings.lockstep:
+            return stamp_ns >= chunk.end_ns
         if self._withholding():
-            return stamp_ns >= chunk.stamp_ns + chunk.dt_ns
-        if (
-            settings.replan_steps
-            and stamp_ns >= chunk.stamp_ns + settings.replan_steps * chunk.dt_ns
-        ):
+            return elapsed_ns >= chunk.dt_ns
+        if settings.replan_steps and elapsed_ns >= settings.replan_steps * chunk.dt_ns:
             return True
-        longest_lead = (len(chunk.actions) - 1) * chunk.dt_ns
-        latency_ns = self._latencies_ns[-1]
-        lead = 0 if settings.lockstep else min(latency_ns + chunk.dt_ns, longest_lead)
-        return stamp_ns >= chunk.end_ns - lead
+        ready_ns = now_ns + max(self._latencies_ns)
+        return elapsed_ns >= chunk.dt_ns and ready_ns + chunk.dt_ns >= chunk.end_ns

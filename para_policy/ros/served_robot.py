@@ -70,14 +70,16 @@ class ServedRobot:
             self._problem = f"no chunk: {plan}"
             return
         self._problem = ""
+        if not plan.withheld:
+            self.interface.publish_chunk(plan.chunk)  # the robot waits for it, nobody for the rest
         self._statistics.add(plan)
         self._last_plan = diagnostics.describe_plan(plan, self._now_ns())
-        if not plan.withheld:
-            self.interface.publish_chunk(plan.chunk)
-            level = diagnostics.OK if plan.stats.converged else diagnostics.WARN
-            self.interface.publish_info(
-                self.status("action chunk", level, str(plan.stats.status), self._last_plan)
-            )
+        if plan.withheld:
+            return
+        level = diagnostics.OK if plan.stats.converged else diagnostics.WARN
+        self.interface.publish_info(
+            self.status("action chunk", level, str(plan.stats.status), self._last_plan)
+        )
 
     def fail(self, reason: str) -> None:
         """There is no chunk, because of `reason`."""
