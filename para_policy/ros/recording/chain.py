@@ -119,12 +119,14 @@ class Chain:
 
 
 def _doubt_about(chunk: ActionChunk, record: ChunkRecord, doubt: str) -> str:
-    """Why the next chunk would not start from what the recorded one started from."""
-    if record.chunk is None:
+    """Why the next chunk would not start from what the recorded one started from.
+
+    A doubt stays until a cold start: equal actions say nothing of the rest of the prediction, which
+    is not published, and from which the next solve starts, too.
+    """
+    if doubt or record.chunk is None or np.array_equal(chunk.actions, record.chunk.actions):
         return doubt
-    if np.array_equal(chunk.actions, record.chunk.actions):
-        return ""
-    return doubt or OTHER_START
+    return OTHER_START
 
 
 def _cut_short(sampler: Sampler, rounds: int) -> Sampler:
