@@ -65,6 +65,7 @@ def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
         "latency_ms": 1e3 * plan.latency_s,
         "encode_ms": 1e3 * plan.stats.encode_s,
         "status": str(plan.stats.status),
+        "due_ns": "none" if plan.due_ns is None else plan.due_ns,
         "margin_ms": 1e3 * margin_s,
         "deadline_misses": plan.deadline_misses,
         "overruns_in_a_row": plan.overruns,

@@ -82,6 +82,7 @@ class Plan:
     Attributes:
         stats: of the policy, see `SampleStats`.
         settings: under which it was made.
+        started_ns: when its observations were looked at, on the node's clock.
         latency_s: from the look at the observations to the finished chunk.
         deadline_misses: late chunks so far.
         overruns: late chunks in a row, this one included.
@@ -96,6 +97,7 @@ class Plan:
     chunk: ActionChunk
     stats: Any
     settings: PlannerSettings
+    started_ns: int
     latency_s: float
     deadline_misses: int
     overruns: int
@@ -105,3 +107,9 @@ class Plan:
     seed: int
     observation: str
     withheld: bool
+
+    @property
+    def due_ns(self) -> int | None:
+        """When it must be out, on the node's clock; None without a deadline."""
+        deadline_s = self.settings.deadline_s
+        return self.started_ns + round(1e9 * deadline_s) if deadline_s else None

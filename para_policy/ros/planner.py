@@ -154,6 +154,7 @@ class Planner:
                 seed=chunk_seed(self._seed, index),
                 started_s=started_s,
                 previous=self._start,
+                started_ns=now_ns,
                 # The action that is being executed when the chunk comes is decided, too.
                 decided=math.floor((ready_ns - stamp_ns) / self._settings.dt_ns) + 1,
                 episode=self._episode,
@@ -179,6 +180,7 @@ class Planner:
                 chunk=solution.chunk,
                 stats=solution.stats,
                 settings=settings,
+                started_ns=task.started_ns,
                 latency_s=latency_s,
                 deadline_misses=self._overruns.total,
                 overruns=self._overruns.in_a_row,

@@ -34,6 +34,7 @@ class Task:
         stamp_ns: time of its newest observations.
         index, seed: of the chunk.
         started_s: of `time.perf_counter`, when planning began; the deadline counts from then.
+        started_ns: the same on the node's clock.
         previous: the chunk before, if any.
         decided: actions, from `stamp_ns` on, that will have been executed when the chunk is ready.
         episode: of the planner, to which the chunk belongs.
@@ -45,6 +46,7 @@ class Task:
     seed: int
     started_s: float
     previous: Start | None
+    started_ns: int = 0
     decided: int = 0
     episode: int = 0
 

@@ -26,6 +26,8 @@ def test_a_sampler_that_can_stop_gets_what_is_left_of_the_deadline() -> None:
         plan = planner.plan(observe(planner, 0))
         assert all("deadline_s" not in options for options in policy.options[:-1])
         assert ("deadline_s" in policy.options[-1]) == enforced
+        due_ns = T0 + 50_000_000 if changed.deadline_s else None
+        assert plan.due_ns == due_ns
         if enforced:
             assert 0.03 < policy.options[-1]["deadline_s"] <= 0.048  # 2 ms are for the message
             assert plan.settings.deadline_s == 0.05

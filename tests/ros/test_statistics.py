@@ -16,7 +16,7 @@ from tests.ros.fake_policy import LOCKSTEP
 def plan(latency_s: float, rounds: int = 3, residual: float = 0.1) -> Plan:
     chunk = ActionChunk(0, 100, np.zeros((2, 1)))
     stats = SimpleNamespace(rounds=rounds, residual=residual)
-    return Plan(chunk, stats, LOCKSTEP, latency_s, 0, 0, None, None, 1, 0, "", withheld=False)
+    return Plan(chunk, stats, LOCKSTEP, 0, latency_s, 0, 0, None, None, 1, 0, "", withheld=False)
 
 
 def test_percentiles_are_of_the_last_200_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
