@@ -31,11 +31,12 @@ go out at 50 Hz. Each chunk is held back by the added latency; what it took in a
 column. All conditions play the start states {first} to {last}; the reference is the in-process
 evaluation of the same sampler (`{sampler}`, {steps} {scheduler} steps), which has no latency at all.
 *Uncompensated*: a chunk starts when it arrives. *Compensated*: actions keep their times, late ones are
-dropped; they are played half a period late (`latency_offset_s: 0.05`), as the simulator takes the command
-that is in force at the end of each period. *Chunking*: that, and real-time chunking. *Seam*: mean jump of the commanded velocity (px/s)
-and acceleration (px/s²) where one chunk follows another, in brackets inside the chunks. *Holds*: control
-periods per episode in which nothing new was due. Intervals are 95 %. {jobs} pipelines ran at the same
-time beside other work: the load average of the machine ({cores}) was {load} (5th to 95th
+dropped; they are played half a period late (`latency_offset_s: 0.05`), as the simulator takes the
+command that is in force at the end of each period. *Chunking*: that, and real-time chunking. *Seam*:
+mean jump of the commanded velocity (px/s) and acceleration (px/s²) where one chunk follows another, in
+brackets inside the chunks. *Holds*: control periods per episode in which nothing new was due.
+Intervals are 95 %. {jobs} pipelines ran at the same time beside other work: the load average of the
+machine ({cores}) was {load} (5th to 95th
 percentile), which makes all chunks later than they would be on an idle one.
 """
 
