@@ -98,7 +98,7 @@ def test_late_chunks_in_a_row_end_in_a_reported_hold(
 def test_diagnostics_carry_numbers_of_the_last_chunks(
     make: Callable[..., tuple[Rig, SlowNetwork]],
 ) -> None:
-    rig, _ = make(shift_noise=True, sampler="x0", control_rate_hz=50.0)
+    rig, _ = make(shift_noise=True, sampler="x0", control_rate_hz=50.0, max_observation_age_s=10.0)
     first = rig.now_ns()
     rig.plan(first)
     assert rig.info()["executed"] == "none"
@@ -110,4 +110,4 @@ def test_diagnostics_carry_numbers_of_the_last_chunks(
     assert 0 < latencies[0] <= latencies[1] <= latencies[2]
     assert {"planning_rate_hz", "rounds_mean", "residual_max", "deadline_misses"} <= set(values)
     for name in ("agent_pos", "environment_state"):
-        assert -500 < float(values[f"observation_age_ms/{name}"]) < 5000
+        assert -500 < float(values[f"observation_age_ms/{name}"]) < 10_000

@@ -16,7 +16,7 @@ def recorded(domain_id: int, checkpoint: Path, tmp_path_factory: pytest.TempPath
     graph = Graph(domain_id)
     try:
         bag = tmp_path_factory.mktemp("recorded") / "bag"
-        run = RecordedRun(graph, bag, checkpoint, n_action_steps=3)
+        run = RecordedRun(graph, bag, checkpoint)
         run.step(4)
         run.reset()
         run.step(3)

@@ -17,8 +17,8 @@ from tests.ros.policy_rig import Rig
 NODE = "/policy_node"
 RATE_HZ = 20.0
 DT_NS = round(1e9 / RATE_HZ)
-_LEAD = 6
-"""Steps after a chunk that are observed before the next one."""
+_EVERY = 4
+"""Steps from a chunk to the next one."""
 
 
 class RecordedRun:
@@ -35,8 +35,10 @@ class RecordedRun:
             "lockstep": False,
             "control_rate_hz": RATE_HZ,
             "max_observation_age_s": 60.0,
+            "replan_steps": _EVERY,
             **values,
         }
+        self._every = parameters["replan_steps"]
         self.rig = Rig(graph, checkpoint=str(checkpoint), **parameters).start()
         topics = [f"{NODE}/{name}" for name in ("settings", "chunk_info", "action_chunk")]
         self.wait_for(topics)
@@ -55,7 +57,8 @@ class RecordedRun:
     def step(self, chunks: int = 1, move: Callable[[int], list[float]] | None = None) -> None:
         """Moving observations, dt apart by their stamps, until so many chunks have come out.
 
-        They wait for a node that is slow on a loaded machine: each chunk reaches the next one.
+        They wait for the chunk that is due, however slow the machine is, so that there is one in
+        every `replan_steps` and none more.
         """
         wanted = len(self.rig.chunks) + chunks
         at = move or (lambda step: [100.0 + 3.0 * step, 200.0 - 2.0 * step])
@@ -66,10 +69,12 @@ class RecordedRun:
             self.graph.wait(self._may_go_on)
 
     def _may_go_on(self) -> bool:
-        if not self.rig.chunks or self._steps < self._reset_at + _LEAD:
-            return True
+        if not self.rig.chunks or self._steps == self._reset_at:
+            return False
         last_ns = stamp_to_ns(self.rig.chunks[-1].header.stamp)
-        return self._began_ns + self._steps * DT_NS < last_ns + _LEAD * DT_NS
+        first_ns = self._began_ns + (self._reset_at + 1) * DT_NS
+        now_ns = self._began_ns + self._steps * DT_NS
+        return first_ns <= last_ns and now_ns < last_ns + self._every * DT_NS
 
     def reset(self) -> None:
         assert self.graph.call(Trigger, "policy_node/reset", Trigger.Request()).success
