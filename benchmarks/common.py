@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,3 +120,18 @@ def main(
             print(f"plot: {options.plot}")
 
     sys.exit(run(command))
+
+
+def quantiles(values: Any) -> dict[str, float]:
+    """Median, 95th and 99th percentile and largest of `values`; empty where there are none."""
+    if not len(values):
+        return {}
+    return {f"p{q}": float(np.percentile(values, q)) for q in (50, 95, 99, 100)}
+
+
+def run_within_limits(command: Callable[[], None], broken: Sequence[str]) -> int:
+    """Exit code of `command`, as of `command_line.run`; 1 when it has put sentences into `broken`."""
+    code = run(command)
+    for sentence in broken:
+        print(f"limit broken: {sentence}", file=sys.stderr)
+    return code or int(bool(broken))

@@ -15,8 +15,9 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.common import quantiles, run_within_limits
 from para_policy import bench
-from para_policy.command_line import check_output_file, progress_bars, run, write_text
+from para_policy.command_line import check_output_file, progress_bars, write_text
 from para_policy.commands.common import require_ros
 from para_policy.device import cpu_name
 from para_policy.errors import InputError
@@ -25,7 +26,6 @@ from sim.ros_processes import RosProcesses
 _PAUSE = 1.25
 """Time from a chunk to the next observation, in control periods: the node is at rest then."""
 _WARM_UP = 20
-_QUANTILES = (50, 95, 99, 100)
 PARTS = {
     "dds_there": "last observation sent, until its callback begins",
     "take_in": "reading it, and waking the inference thread",
@@ -80,10 +80,10 @@ def measure(settings: Settings) -> dict[str, Any]:
         "load_average_before": load,
         "load_average_after": os.getloadavg(),
         **bench.describe_software(),
-        "total_ms": _quantiles(sampler + overhead),
-        "sampler_ms": _quantiles(sampler),
-        "overhead_ms": _quantiles(overhead),
-        "parts_ms": {name: _quantiles(values) for name, values in parts.items()},
+        "total_ms": quantiles(sampler + overhead),
+        "sampler_ms": quantiles(sampler),
+        "overhead_ms": quantiles(overhead),
+        "parts_ms": {name: quantiles(values) for name, values in parts.items()},
         "parts": PARTS,
     }
 
@@ -122,10 +122,6 @@ def _split(times: NDArray[np.int64]) -> tuple[NDArray[np.float64], dict[str, Any
     return sampler, dict(zip(PARTS, (there, take_in, look, send, back), strict=True))
 
 
-def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
-    return {f"p{q}": float(np.percentile(values, q)) for q in _QUANTILES}
-
-
 def table(document: dict[str, Any]) -> str:
     """Markdown: one row per part."""
     lines = ["| ms | p50 | p95 | p99 | max |", "| --- | --- | --- | --- | --- |"]
@@ -158,10 +154,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"p99 of the overhead is {p99:.2f} ms, the limit {settings.limit_ms:g} ms"
             )
 
-    code = run(command)
-    for sentence in broken:
-        print(f"limit broken: {sentence}", file=sys.stderr)
-    return code or int(bool(broken))
+    return run_within_limits(command, broken)
 
 
 if __name__ == "__main__":

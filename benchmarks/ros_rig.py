@@ -8,17 +8,13 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, Pose, PoseArray
 from rclpy.clock import Clock, ClockType
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -31,6 +27,7 @@ from para_policy.policies.networks import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.ros.conversions import ns_to_stamp
 from para_policy.ros.diagnostics import status_values
+from para_policy.ros.own_node import OwnNode
 from para_policy.ros_files import inputs_text
 
 CHUNK_STEPS = 12
@@ -86,7 +83,7 @@ def policy_parameters(checkpoint: Path, folder: Path, rate_hz: float) -> dict[st
     }
 
 
-class Robot:
+class Robot(OwnNode):
     """Sends observations, and remembers when what came back; a context manager.
 
     All times are `time.monotonic_ns`, which all processes of a machine share.
@@ -110,44 +107,27 @@ class Robot:
         self.errors: list[str] = []
         self.statuses: dict[str, dict[str, str]] = {}
         self.marks: list[tuple[int, ...]] = []
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node("robot", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        subscribe = self._node.create_subscription
+        super().__init__("robot", domain_id)
+        subscribe = self.node.create_subscription
         subscribe(JointTrajectory, "policy_node/action_chunk", self._on_chunk, 10)
         subscribe(DiagnosticStatus, "policy_node/chunk_info", self._on_info, 10)
         subscribe(Float64MultiArray, "chunk_executor/command", self._on_command, 10)
         subscribe(Int64MultiArray, "policy_node/marks", self._on_marks, 10)
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
-        self._joints = self._node.create_publisher(JointState, "joint_states", 10)
-        self._keypoints = self._node.create_publisher(PoseArray, "keypoints", 10)
-
-    def __enter__(self) -> Robot:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        self._joints = self.node.create_publisher(JointState, "joint_states", 10)
+        self._keypoints = self.node.create_publisher(PoseArray, "keypoints", 10)
 
     def observe_at(self, rate_hz: float) -> None:
         """From now on send observations in every period."""
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._node.create_timer(1.0 / rate_hz, self.observe, clock=steady)
+        self.node.create_timer(1.0 / rate_hz, self.observe, clock=steady)
 
     def observe(self) -> int:
         """Send one observation of everything; the time at which the last message was sent."""
         # An agent that moves in a circle: a stream that stands still is one of a broken sensor.
         angle = 2 * np.pi * time.monotonic() / _TURN_S
         agent = (256.0 + 100.0 * np.cos(angle), 256.0 + 100.0 * np.sin(angle))
-        stamp = self._node.get_clock().now()
+        stamp = self.node.get_clock().now()
         joints = JointState(name=["agent_x", "agent_y"], position=list(map(float, agent)))
         keypoints = PoseArray()
         for x, y in np.linspace(100.0, 400.0, 16).reshape(-1, 2).tolist():
@@ -162,7 +142,7 @@ class Robot:
         """Let messages in for so long, and look after the nodes."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+            self.spin_once(left)
         self._check()
 
     def wait(self, condition: Callable[[], Any], limit_s: float = START_LIMIT_S) -> None:
@@ -173,7 +153,7 @@ class Robot:
         """
         end = time.monotonic() + limit_s
         while not condition():
-            self._executor.spin_once(timeout_sec=0.1)
+            self.spin_once(0.1)
             self._check()
             if time.monotonic() > end:
                 said = self.errors[-1] if self.errors else "nothing was reported"

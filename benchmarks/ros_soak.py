@@ -16,6 +16,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.common import quantiles, run_within_limits
 from benchmarks.soak_figures import draw
 from benchmarks.soak_limits import broken_limits
 from para_policy import bench
@@ -23,7 +24,6 @@ from para_policy.command_line import (
     check_output_file,
     check_output_folder,
     progress_bars,
-    run,
     write_text,
 )
 from para_policy.commands.common import require_ros
@@ -39,7 +39,6 @@ HEARTBEAT_S = 2.5
 COMMAND_RATE_HZ = 50.0
 _SETTLING_S = 5.0
 _SAMPLE_S = 1.0
-_QUANTILES = (50, 95, 99, 100)
 
 
 @dataclass(frozen=True)
@@ -141,19 +140,19 @@ def _document(settings: Settings, robot: Robot, watched: Watched) -> dict[str, A
         "rate_hz": settings.rate_hz,
         "command_rate_hz": rate_hz,
         "machine": f"{cpu_name()}, {os.cpu_count()} cores",
-        "load_average": _quantiles(watched.load),
+        "load_average": quantiles(watched.load),
         **bench.describe_software(),
         "memory": {name: _growth(settings, watched, name) for name in watched.memory},
-        "heartbeat_gap_ms": {name: _quantiles(gaps) for name, gaps in beats.items()},
+        "heartbeat_gap_ms": {name: quantiles(gaps) for name, gaps in beats.items()},
         "missed_heartbeats": {
             name: int((np.asarray(gaps) > 1e3 * HEARTBEAT_S).sum()) for name, gaps in beats.items()
         },
         "chunks": len(robot.chunks),
-        "chunk_gap_ms": _quantiles(chunk_gaps),
-        "latency_ms": _quantiles([float(info["latency_ms"]) for info in infos]),
-        "observation_age_ms": _quantiles([float(info["observation_age_ms"]) for info in infos]),
+        "chunk_gap_ms": quantiles(chunk_gaps),
+        "latency_ms": quantiles([float(info["latency_ms"]) for info in infos]),
+        "observation_age_ms": quantiles([float(info["observation_age_ms"]) for info in infos]),
         "commands": len(robot.commands),
-        "command_jitter_ms": _quantiles(_jitter_ms(command_gaps, rate_hz)),
+        "command_jitter_ms": quantiles(_jitter_ms(command_gaps, rate_hz)),
         "periods_without_command": int(
             np.maximum(np.round(np.asarray(command_gaps) * rate_hz / 1e3) - 1, 0).sum()
         ),
@@ -196,12 +195,6 @@ def _jitter_ms(gaps_ms: list[float], rate_hz: float) -> NDArray[np.float64]:
     return np.asarray(np.abs(late[late < 500 / rate_hz]))
 
 
-def _quantiles(values: Any) -> dict[str, float]:
-    if not len(values):
-        return {}
-    return {f"p{q}": float(np.percentile(values, q)) for q in _QUANTILES}
-
-
 def _histogram(values: list[float]) -> dict[str, list[float]]:
     """Counts between edges, milliseconds: a hundred thousand values need no file of megabytes."""
     counts, edges = np.histogram(values, bins=200)
@@ -227,10 +220,7 @@ def main(argv: list[str] | None = None) -> int:
         shown = {key: value for key, value in document.items() if key != "samples"}
         Console().print_json(json.dumps(shown))
 
-    code = run(command)
-    for sentence in broken:
-        print(f"limit broken: {sentence}", file=sys.stderr)
-    return code or int(bool(broken))
+    return run_within_limits(command, broken)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,22 @@ class Chunk:
     """Largest coordinate difference to the sequential sample of the same observation and noise,
     normalised units; None where it was not measured."""
 
+    @classmethod
+    def from_info(cls, info: Mapping[str, str], step: int, actions: Array) -> Chunk:
+        """A chunk over ROS: its values in `~/chunk_info`, and its `actions` (n, 2), pixels."""
+        return cls(
+            step=step,
+            rounds=int(info["rounds"]),
+            evals=int(info["evals"]),
+            residual=float(info["residual"]),
+            converged=info["converged"] == "true",
+            residuals=(),
+            batch_size=1,
+            batch_wall_s=float(info["latency_ms"]) / 1e3,
+            prediction=actions,
+            first_action=0,
+        )
+
 
 @dataclass(frozen=True)
 class Episode:

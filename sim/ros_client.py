@@ -7,15 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
@@ -25,6 +21,7 @@ from para_policy.control.chunk import ActionChunk
 from para_policy.errors import ParaPolicyError
 from para_policy.ros.conversions import message_to_chunk
 from para_policy.ros.diagnostics import status_values
+from para_policy.ros.own_node import OwnNode
 
 START_LIMIT_S = 120.0
 STALL_LIMIT_S = 60.0
@@ -52,7 +49,7 @@ class Played:
         return len(self.chunks) == len(self.infos) == expected
 
 
-class LoopClient:
+class LoopClient(OwnNode):
     """Plays episodes with the running nodes; a context manager.
 
     Args:
@@ -65,11 +62,7 @@ class LoopClient:
         self._check = check
         self._played = self.new_record()
         self._problem = ""
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node("closed_loop", context=self._context, enable_rosout=False)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        super().__init__("closed_loop", domain_id, enable_rosout=False)
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         # Subscriptions before clients: endpoints are announced in order, so a node that has
         # answered a request is connected to all of these, too.
@@ -80,28 +73,15 @@ class LoopClient:
             (DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
             (String, "pusht_sim/episode", self._on_result, latched),
         ):
-            self._node.create_subscription(kind, topic, callback, qos)
+            self.node.create_subscription(kind, topic, callback, qos)
         self._resets = {
-            name: self._node.create_client(Trigger, f"{name}/reset")
+            name: self.node.create_client(Trigger, f"{name}/reset")
             for name in ("policy_node", "pusht_sim")
         }
         self._setters = {
-            name: self._node.create_client(SetParameters, f"{name}/set_parameters")
+            name: self.node.create_client(SetParameters, f"{name}/set_parameters")
             for name in self._resets
         }
-
-    def __enter__(self) -> LoopClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
 
     def wait_until_ready(self) -> None:
         """Wait until all nodes answer.
@@ -147,7 +127,7 @@ class LoopClient:
     def _wait(self, condition: Callable[[], bool], limit_s: float) -> None:
         end = time.monotonic() + limit_s
         while not condition():
-            self._executor.spin_once(timeout_sec=0.1)
+            self.spin_once(0.1)
             self._check()
             if time.monotonic() > end:
                 hint = self._problem or "nothing was reported"

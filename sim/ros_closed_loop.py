@@ -31,7 +31,7 @@ from para_policy.formats.load import read_checkpoint
 from para_policy.ros_files import inputs_text
 from sim.env import MAX_STEPS
 from sim.episode import Chunk, Episode
-from sim.ros_processes import RosProcesses
+from sim.ros_processes import RosProcesses, start_runtime, start_simulator
 
 StepProgress = Callable[[int, int], None]
 """Called with the seed and the number of steps played."""
@@ -122,11 +122,8 @@ def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) 
         "publish_image": bool(heights),
         "image_size": max(heights, default=96),
     }
-    processes.start("policy_node", "para_policy.ros.policy_node", policy)
-    remap = ("-r", "action_chunk:=policy_node/action_chunk")
-    processes.start("chunk_executor", "para_policy.ros.chunk_executor", executor, *remap)
-    remap = ("-r", "command:=chunk_executor/command")
-    processes.start("pusht_sim", "sim.ros_node", simulator, *remap)
+    start_runtime(processes, policy, executor)
+    start_simulator(processes, simulator)
 
 
 def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
@@ -134,23 +131,14 @@ def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
     with np.load(played.record) as record:
         states, coverage = record["states"], record["coverage"]
     first_stamp = min(played.chunks)
-    chunks = []
-    for stamp_ns, actions in sorted(played.chunks.items()):
-        info = played.infos[stamp_ns]
-        chunks.append(
-            Chunk(
-                step=round((stamp_ns - first_stamp) / actions.dt_ns),
-                rounds=int(info["rounds"]),
-                evals=int(info["evals"]),
-                residual=float(info["residual"]),
-                converged=info["converged"] == "true",
-                residuals=(),
-                batch_size=1,
-                batch_wall_s=float(info["latency_ms"]) / 1e3,
-                prediction=actions.actions,
-                first_action=0,
-            )
+    chunks = [
+        Chunk.from_info(
+            played.infos[stamp_ns],
+            round((stamp_ns - first_stamp) / chunk.dt_ns),
+            chunk.actions,
         )
+        for stamp_ns, chunk in sorted(played.chunks.items())
+    ]
     return Episode(seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from para_policy.formats.load import read_checkpoint
 from para_policy.ros.conversions import message_to_chunk
 from para_policy.ros_files import inputs_text
 from sim.env import CONTROL_DT
-from sim.episode import Array, Chunk, Episode
+from sim.episode import Chunk, Episode
 from sim.ros_client import LoopClient, Played
 from sim.ros_latency_segments import segments
-from sim.ros_processes import RosProcesses, start_runtime
+from sim.ros_processes import RosProcesses, start_runtime, start_simulator
 
 MODES: dict[str, dict[str, object]] = {
     "uncompensated": {"stamp_mode": "zero"},
@@ -119,8 +119,7 @@ def _start(processes: RosProcesses, pipeline: Pipeline, folder: Path) -> None:
         "max_steps": pipeline.max_steps,
         "record_dir": str(folder),
     }
-    remap = ("-r", "command:=chunk_executor/command")
-    processes.start("pusht_sim", "sim.ros_node", simulator, *remap)
+    start_simulator(processes, simulator)
 
 
 def _play(client: RealTimeClient, seed: int) -> Episode:
@@ -130,24 +129,8 @@ def _play(client: RealTimeClient, seed: int) -> Episode:
         states, coverage, actions = record["states"], record["coverage"], record["actions"]
     infos = [played.infos[stamp] for stamp in sorted(played.infos)]
     chunks = [
-        _chunk(infos[number], start, actions[start:end])
+        Chunk.from_info(infos[number], start, actions[start:end])
         for number, start, end in segments(actions, [chunk.actions for chunk in played.order])
         if number < len(infos)
     ]
     return Episode(seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
-
-
-def _chunk(info: Mapping[str, str], step: int, actions: Array) -> Chunk:
-    """What was played of a chunk, repeated actions included."""
-    return Chunk(
-        step=step,
-        rounds=int(info["rounds"]),
-        evals=int(info["evals"]),
-        residual=float(info["residual"]),
-        converged=info["converged"] == "true",
-        residuals=(),
-        batch_size=1,
-        batch_wall_s=float(info["latency_ms"]) / 1e3,
-        prediction=actions,
-        first_action=0,
-    )

@@ -128,6 +128,12 @@ def start_runtime(
     processes.start("chunk_executor", "para_policy.ros.chunk_executor", executor, *remap)
 
 
+def start_simulator(processes: RosProcesses, parameters: Mapping[str, object]) -> None:
+    """Start pusht_sim, connected to the executor."""
+    remap = ("-r", "command:=chunk_executor/command")
+    processes.start("pusht_sim", "sim.ros_node", parameters, *remap)
+
+
 def _as_yaml(value: object) -> str:
     """A parameter value as `--ros-args -p` reads it: floats keep their point, text its quotes."""
     if isinstance(value, str):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from numpy.typing import NDArray
+
 from para_policy.control.chunk import ActionChunk
+from para_policy.control.history import observation_digest
 
 if TYPE_CHECKING:
     from para_policy.samplers import Sampler
@@ -66,7 +70,7 @@ class PlannerSettings:
     message: str = ""
     lockstep: bool = False
 
-    @property
+    @cached_property
     def id(self) -> str:
         """What `~/chunk_info` calls these settings; empty without a message."""
         return str(json.loads(self.message)["id"]) if self.message else ""
@@ -90,7 +94,7 @@ class Plan:
         frozen: actions taken over from the chunk before; None: none, nor the past.
         batch: chunks that were solved in the same call.
         seed: of its noise.
-        observation: digest of what the policy saw, see `observation_digest`.
+        seen: {name: (To, *shape)}, what the policy saw.
         withheld: not to be published: too many chunks in a row were late, and this one is, too.
     """
 
@@ -105,8 +109,13 @@ class Plan:
     frozen: int | None
     batch: int
     seed: int
-    observation: str
+    seen: Mapping[str, NDArray[Any]]
     withheld: bool
+
+    @property
+    def observation(self) -> str:
+        """Digest of what the policy saw: milliseconds for images, so not before the chunk is out."""
+        return observation_digest(self.seen)
 
     @property
     def due_ns(self) -> int | None:

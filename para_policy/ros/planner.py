@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from para_policy.control.chunk import ActionChunk
 from para_policy.control.frozen import FrozenWatch
-from para_policy.control.history import ObservationHistory, observation_digest
+from para_policy.control.history import ObservationHistory
 from para_policy.control.seeding import chunk_seed
 from para_policy.ros.overruns import Overruns
 from para_policy.ros.plan import Plan, PlannerSettings
@@ -188,7 +188,7 @@ class Planner:
                 frozen=solution.frozen,
                 batch=solution.batch,
                 seed=task.seed,
-                observation=observation_digest(task.observation),
+                seen=task.observation,
                 withheld=self._withholding(),
             )
 

@@ -84,15 +84,16 @@ class PolicyInterface:
             service = node.create_service(Trigger, f"{own}/reset", reset)
             undo.callback(node.destroy_service, service)
             for name, mapping in inputs.items():
+                qos = mapping.qos(lockstep=lockstep)
                 subscription = node.create_subscription(
                     mapping.converter.message,
                     topic_of(mapping.topic, robot),
                     functools.partial(observe, name, mapping),
-                    mapping.qos(lockstep=lockstep),
+                    qos,
                 )
                 undo.callback(node.destroy_subscription, subscription)
                 self._types[subscription.topic_name] = mapping.type
-                self._qos[subscription.topic_name] = mapping.qos(lockstep=lockstep)
+                self._qos[subscription.topic_name] = qos
             self._undo = undo.pop_all()
 
     def publish_chunk(self, chunk: ActionChunk) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rclpy.node import Node
 
 from para_policy.errors import InputError
 from para_policy.ros.fleet import ALONE
 from para_policy.ros.parameters import NO_NAMES, Parameter, value
+
+if TYPE_CHECKING:
+    from para_policy.policies import PolicyConfig
 
 _HOUR_S = 3600.0
 _MAX_SEED = 2**63 - 1
@@ -142,3 +145,21 @@ def robot_names(values: Mapping[str, Any]) -> tuple[str, ...]:
             "such as arm_1"
         )
     return names or ALONE
+
+
+def dt_ns(config: PolicyConfig, values: Mapping[str, Any]) -> int:
+    """Time between actions in nanoseconds.
+
+    Raises:
+        InputError: when neither the checkpoint nor `control_rate_hz` says it.
+    """
+    rate_hz = values["control_rate_hz"] or config.control_hz
+    if rate_hz is None:
+        raise InputError(
+            "parameter control_rate_hz is 0 and the checkpoint does not say at which rate its "
+            "actions follow each other; set control_rate_hz to the rate, in Hz, at which the "
+            "demonstrations were recorded"
+        )
+    if rate_hz < 1e-3:
+        raise InputError(f"parameter control_rate_hz is {rate_hz:g}; expected 0, or 0.001 to 1000")
+    return round(1e9 / rate_hz)

@@ -17,6 +17,7 @@ from para_policy.ros.inputs import InputMapping, load_inputs
 from para_policy.ros.markers import check_axes
 from para_policy.ros.plan import PlannerSettings
 from para_policy.ros.policy_interface import ChunkFormat
+from para_policy.ros.policy_parameters import dt_ns
 from para_policy.ros.recording.settings_message import settings_text
 from para_policy.samplers import Asd, Sampler, Sequential
 
@@ -163,24 +164,6 @@ def _sampler(policy: DiffusionPolicy, values: Values) -> Sampler:
 def _can_stop(sampler: Sampler) -> bool:
     bare = sampler.sampler if isinstance(sampler, CalibratedSampler) else sampler
     return not isinstance(bare, (Sequential, Asd))
-
-
-def dt_ns(config: PolicyConfig, values: Values) -> int:
-    """Time between actions in nanoseconds.
-
-    Raises:
-        InputError: when neither the checkpoint nor `control_rate_hz` says it.
-    """
-    rate_hz = values["control_rate_hz"] or config.control_hz
-    if rate_hz is None:
-        raise InputError(
-            "parameter control_rate_hz is 0 and the checkpoint does not say at which rate its "
-            "actions follow each other; set control_rate_hz to the rate, in Hz, at which the "
-            "demonstrations were recorded"
-        )
-    if rate_hz < 1e-3:
-        raise InputError(f"parameter control_rate_hz is {rate_hz:g}; expected 0, or 0.001 to 1000")
-    return round(1e9 / rate_hz)
 
 
 def _n_action_steps(config: PolicyConfig, values: Values) -> int:

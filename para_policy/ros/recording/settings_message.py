@@ -15,6 +15,7 @@ from para_policy.device import device_description
 from para_policy.errors import DataError
 from para_policy.formats.files import summarise
 from para_policy.ros.inputs import InputMapping
+from para_policy.ros.policy_parameters import dt_ns
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -68,7 +69,6 @@ def settings_text(
     Raises:
         ParaPolicyError: when a parameter does not go together with the policy.
     """
-    rate_hz = values["control_rate_hz"] or policy.config.control_hz
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
     calibration = policy.calibrations.get(policy.process_key(scheduler, steps))
     content = {
@@ -81,7 +81,7 @@ def settings_text(
         "weights_sha256": weights_sha256,
         "calibration": "" if calibration is None else calibration_digest(calibration),
         "auto": _auto(policy, values, calibration),
-        "dt_ns": round(1e9 / rate_hz) if rate_hz else 0,
+        "dt_ns": dt_ns(policy.config, values),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": device_description(policy.device),
