@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,19 +31,31 @@ class TriangularAnderson:
         check_count("history", self.history, least=2)
         check_number("regularisation", self.regularisation, zero_allowed=False)
 
-    def memory(self) -> Memory:
-        """Return an empty memory for one solve."""
-        return Memory(self)
+    def memory(self, X: Tensor) -> Memory:
+        """Return an empty memory for a solve with states like `X` (batch, N + 1, *shape)."""
+        return Memory(self, X)
 
 
-@dataclass
 class Memory:
-    """The last iterates of a solve, (batch, N, d) each, and where they are valid (batch, N)."""
+    """The last iterates of a solve and their corrections, and where these are valid.
 
-    parts: TriangularAnderson
-    states: list[Tensor] = field(default_factory=list)
-    corrections: list[Tensor] = field(default_factory=list)
-    valid: list[Tensor] = field(default_factory=list)
+    Everything keeps its place in memory, the newest last, so that a round can be captured.
+    """
+
+    def __init__(self, parts: TriangularAnderson, X: Tensor) -> None:
+        self.parts = parts
+        batch, states = X.shape[:2]
+        # The place after the last one takes what is not in the window.
+        kept = (parts.history, batch, states)
+        self._states = X.new_zeros(*kept, X[0, 0].numel())
+        self._corrections = torch.zeros_like(self._states)
+        self._valid = torch.zeros(kept, dtype=torch.bool, device=X.device)
+        self._stored = 0
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._valid.zero_()
+        self._stored = 0
 
     def mix(
         self, live: Tensor, rows: Tensor, valid: Tensor, X: Tensor, correction: Tensor
@@ -57,36 +68,31 @@ class Memory:
             X: (batch, N + 1, *shape) states before the sweep.
             correction: (n, W, *shape) plain correction of state s + 1.
         """
-        batch, N = X.shape[0], X.shape[1] - 1
-        stored = X.new_zeros(batch, N, correction[0, 0].numel())
-        in_flight = torch.zeros(batch, N, dtype=torch.bool, device=X.device)
-        i, s = live[:, None].expand_as(rows)[valid], rows[valid]
-        stored[i, s] = correction.flatten(2)[valid]
-        in_flight[i, s] = True
-        for kept, new in (
-            (self.states, X[:, 1:].flatten(2).clone()),
-            (self.corrections, stored),
-            (self.valid, in_flight),
-        ):
-            kept.append(new)
-            del kept[: -self.parts.history]
-        if len(self.states) < 2:
+        N = X.shape[1] - 1
+        for kept in (self._states, self._corrections, self._valid):
+            kept[:-1] = kept[1:].clone()
+        self._states[-1, :, :N] = X[:, 1:].flatten(2)
+        self._corrections[-1].zero_()
+        self._valid[-1].zero_()
+        place = live[:, None], torch.where(valid, rows, N)
+        self._corrections[-1][place] = correction.flatten(2)
+        self._valid[-1][place] = valid
+        self._valid[-1, :, N] = False
+        self._stored += 1
+        if self._stored < 2:
             return torch.zeros_like(correction)
-        mixed = self._subtract(live)
-        return mixed[torch.arange(len(live), device=X.device)[:, None], rows].reshape(
-            correction.shape
-        )
+        return self._subtract(live)[
+            torch.arange(len(live), device=X.device)[:, None], rows
+        ].reshape(correction.shape)
 
     def _subtract(self, live: Tensor) -> Tensor:
         """(n, N, d) sum_i gamma_i (dX_i + dR_i), 0 where a state has no history."""
-        R = self.corrections[-1][live]
-        now = self.valid[-1]
-        both = [(a & b & now)[live] for a, b in itertools.pairwise(self.valid)]
-        own = torch.stack(both, dim=2).to(
-            R.dtype
-        )  # (n, N, m - 1), 1 where a state has a difference
-        dX = _differences(self.states, live) * own[..., None]
-        dR = _differences(self.corrections, live) * own[..., None]
+        valid = self._valid[:, live, :-1]
+        R = self._corrections[-1, live, :-1]
+        # (n, N, m - 1), 1 where a state has a difference
+        own = (valid[:-1] & valid[1:] & valid[-1:]).movedim(0, 2).to(R.dtype)
+        dX = _differences(self._states, live) * own[..., None]
+        dR = _differences(self._corrections, live) * own[..., None]
         # Prefix sums over s: state s + 1 sees residuals of states up to itself, along its own
         # differences only.
         gram = torch.einsum("nsid,nsjd->nsij", dR, dR).cumsum(dim=1)
@@ -102,8 +108,6 @@ class Memory:
         return torch.where(usable, mixed, 0.0)
 
 
-def _differences(kept: list[Tensor], live: Tensor) -> Tensor:
+def _differences(kept: Tensor, live: Tensor) -> Tensor:
     """(n, N, m - 1, d) newer minus older."""
-    return torch.stack(
-        [newer[live] - older[live] for older, newer in itertools.pairwise(kept)], dim=2
-    )
+    return kept[:, live, :-1].diff(dim=0).movedim(0, 2)

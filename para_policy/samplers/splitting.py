@@ -187,13 +187,11 @@ class LowRankChord:
 
         def one(defect: Tensor, rows: Tensor) -> Tensor:
             carry = [torch.zeros_like(defect[0])]
-            steps = rows.tolist()
-            for r, before, s in zip(defect, steps, steps[1:], strict=False):
-                if s == before:  # past the end, where steps are clamped to the last one
-                    carry.append(carry[-1])
-                    continue
+            clamped = rows[1:] == rows[:-1]  # past the end
+            for r, s, stay in zip(defect, rows[1:], clamped, strict=False):
                 change = carry[-1] + r
-                carry.append(B[s] * change + left[s] @ (right[s] @ change))
+                moved = B[s] * change + left[s] @ (right[s] @ change)
+                carry.append(torch.where(stay, carry[-1], moved))
             return torch.stack(carry)
 
         return lambda defect, rows: each(one, defect, rows)
