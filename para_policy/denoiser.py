@@ -36,7 +36,7 @@ class Denoiser:
         known: part of the clean samples, see `Inpainting`; None where all is to be sampled.
 
     Attributes:
-        condition: as given.
+        network, condition, known: as given.
         rounds: batched calls so far; one sequential sample of N steps needs N.
         evals: network rows so far, the measure of work.
 
@@ -58,11 +58,11 @@ class Denoiser:
         for name, value in (("pad_to", pad_to), ("pad_from", pad_from)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; expected an integer of at least 1")
-        self._network = network
+        self.network = network
         self._bound: dict[int, tuple[Network, BoundNetwork]] = {}
         self.condition = condition
         self._pad_to, self._pad_from = pad_to, pad_from
-        self._known = known
+        self.known = known
         self.rounds = 0
         self.evals = 0
 
@@ -86,7 +86,7 @@ class Denoiser:
             x, t, sample = (
                 torch.cat([v, v[-1:].expand(padding, *v.shape[1:])]) for v in (x, t, sample)
             )
-        output = self._bind(self._network if network is None else network)(x, t, sample)
+        output = self._bind(self.network if network is None else network)(x, t, sample)
         if output.shape != x.shape:
             raise InputError(
                 f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
@@ -108,7 +108,20 @@ class Denoiser:
             x, sample, network: as for a call.
         """
         clean = process.predict_clean(x, self(x, process.timesteps[s], sample, network), s)
-        return clean if self._known is None else self._known.project(clean, sample)
+        return clean if self.known is None else self.known.project(clean, sample)
+
+    def with_copies(self) -> Denoiser:
+        """The same network on copies of the condition and of what is known."""
+        condition = None if self.condition is None else self.condition.clone()
+        return self._like(condition, None if self.known is None else self.known.copy())
+
+    def unbound(self) -> Denoiser:
+        """The same, which has yet to bind the condition."""
+        return self._like(self.condition, self.known)
+
+    def _like(self, condition: Tensor | None, known: Inpainting | None) -> Denoiser:
+        pads = {"pad_to": self._pad_to, "pad_from": self._pad_from}
+        return Denoiser(self.network, condition, known=known, **pads)
 
     def _bind(self, network: Network) -> BoundNetwork:
         key = id(network)  # a callable need not be hashable

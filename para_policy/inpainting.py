@@ -47,6 +47,10 @@ class Inpainting:
             raise InputError("the known sample holds NaN or infinity")
         object.__setattr__(self, "weight", self.weight.to(self.sample).expand_as(self.sample))
 
+    def copy(self) -> Inpainting:
+        """The same values in tensors of their own."""
+        return Inpainting(self.sample.clone(), self.weight.clone())
+
     def project(self, clean: Tensor, sample: Tensor) -> Tensor:
         """Predictions (M, *shape) of the samples `sample` (M,), with the known part put in."""
         # Exactly the prediction at weight 0, and exactly the known value at weight 1.

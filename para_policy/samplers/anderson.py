@@ -50,12 +50,10 @@ class Memory:
         self._states = X.new_zeros(*kept, X[0, 0].numel())
         self._corrections = torch.zeros_like(self._states)
         self._valid = torch.zeros(kept, dtype=torch.bool, device=X.device)
-        self._stored = 0
 
     def clear(self) -> None:
         """Forget all."""
         self._valid.zero_()
-        self._stored = 0
 
     def mix(
         self, live: Tensor, rows: Tensor, valid: Tensor, X: Tensor, correction: Tensor
@@ -78,9 +76,6 @@ class Memory:
         self._corrections[-1][place] = correction.flatten(2)
         self._valid[-1][place] = valid
         self._valid[-1, :, N] = False
-        self._stored += 1
-        if self._stored < 2:
-            return torch.zeros_like(correction)
         return self._subtract(live)[
             torch.arange(len(live), device=X.device)[:, None], rows
         ].reshape(correction.shape)

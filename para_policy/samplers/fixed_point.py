@@ -73,16 +73,17 @@ class FixedPoint:
         check_noise(process, noise)
         solve = Solve(self, process, noise, guess or self.guess)
         pace = Pace(deadline)
-        while len((rows := solve.rows(len(solve.residuals), Rows.compact)).live):
-            count, calls = len(rows.at), len(rows.networks)
-            if self.max_rounds and solve.calls + calls > self.max_rounds:
+        sweeps = calls = 0
+        while len((rows := solve.rows(sweeps, Rows.compact)).live):
+            count, networks = len(rows.at), len(rows.networks)
+            if self.max_rounds and calls + networks > self.max_rounds:
                 return solve.result(Status.ROUND_BUDGET)
-            if not pace.fits(count, calls):
+            if not pace.fits(count, networks):
                 return solve.result(Status.DEADLINE)
             pace.start()
             solve.sweep(denoiser, rows)
-            info = solve.record(calls)
-            pace.stop(count, calls)
+            pace.stop(count, networks)
+            sweeps, calls = sweeps + 1, calls + networks
             if callback is not None:
-                callback(info)
+                callback(solve.info(calls))
         return solve.result(Status.CONVERGED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from para_policy.deadline import Deadline
 from para_policy.denoiser import Denoiser
@@ -39,6 +40,17 @@ class Sequential:
             raise InputError(
                 "sequential has no answer before its last step: use no deadline with it"
             )
+        X = self.states(denoiser, process, noise, callback)
+        return self.result(X)
+
+    def states(
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        noise: Noise,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """X_0 .. X_N (batch, N + 1, *shape); reads nothing back."""
         N, batch, device = process.num_steps, noise.batch, noise.initial.device
         process = process.to(device, noise.initial.dtype)
         X = noise.initial[:, None].repeat_interleave(N + 1, dim=1)
@@ -55,14 +67,19 @@ class Sequential:
             x0_previous = x0
             if callback is not None:
                 callback(RoundInfo(step + 1, X, torch.full_like(sample, step + 1), nothing))
+        return X
+
+    def result(self, X: Tensor) -> SampleResult:
+        """The result that consists of these states."""
+        batch, N = X.shape[0], X.shape[1] - 1
         finite = X[:, -1].isfinite().flatten(1).all(dim=1).tolist()
         return SampleResult(
             sample=X[:, -1],
             trajectory=X,
             rounds=torch.full((batch,), N),
             evals=torch.full((batch,), N),
-            residual=nothing.cpu(),
-            correction=nothing.cpu(),
+            residual=torch.zeros(batch, dtype=X.dtype),
+            correction=torch.zeros(batch, dtype=X.dtype),
             residuals=torch.zeros(N, batch),
             status=tuple(Status.CONVERGED if ok else Status.NON_FINITE for ok in finite),
         )

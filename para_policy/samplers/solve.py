@@ -35,8 +35,7 @@ class Solve:
         X: (batch, N + 1, *shape) present states.
         frozen: (batch,) first step that is not final.
         finite: (batch,) no final state is NaN or infinity.
-        residual: (batch,) largest defect of the last round, NaN where the sample was done.
-        residuals, calls: that of each sweep so far, and the network calls.
+        residual: (batch,) largest defect of the last sweep, NaN where the sample was done.
     """
 
     def __init__(self, parts: FixedPoint, process: Process, noise: Noise, guess: Guess) -> None:
@@ -59,6 +58,10 @@ class Solve:
         self.residual = torch.zeros(batch, dtype=dtype, device=device)
         self.defect = torch.zeros_like(self.residual)
         self.correction = torch.zeros_like(self.residual)
+        drafts = parts.switching.drafts if parts.switching else 0
+        # One row for each sweep, and one for sweeps in vain.
+        self._residuals = torch.zeros(N + drafts + 1, batch, dtype=dtype, device=device)
+        self._sweeps = torch.zeros(1, dtype=torch.int64, device=device)
         self.start(guess)
 
     def _pattern(self) -> Pattern:
@@ -74,14 +77,12 @@ class Solve:
         X, first = guess.start(self.process, self.noise)
         self.X.copy_(X)
         self._finite_X.copy_(X)
-        for counter in (self._x0, self.rounds, self.evals, self.defect, self.correction):
-            counter.zero_()
+        for kept in (self.rounds, self.evals, self.defect, self.correction, self._sweeps, self._x0):
+            kept.zero_()
         self.frozen.fill_(first)
         self.finite.fill_(True)
         if self.memory is not None:
             self.memory.clear()
-        self.residuals: list[Tensor] = []
-        self.calls = 0
 
     def alive(self) -> Tensor:
         """(batch,) samples in flight."""
@@ -175,12 +176,12 @@ class Solve:
         self._finite_X[live] = _where(whole, self.X[live], self._finite_X[live])
         self.residual.fill_(torch.nan)
         self.residual[live] = torch.where(alive, size.amax(dim=1), torch.nan)
+        self._residuals.index_copy_(0, self._sweeps, self.residual[None])
+        self._sweeps += alive.any()
 
-    def record(self, calls: int) -> RoundInfo:
-        """Keep the residual of a sweep of so many network calls; what a callback sees."""
-        self.calls += calls
-        self.residuals.append(self.residual.clone())
-        return RoundInfo(self.calls, self.X, self.frozen.clone(), self.residuals[-1])
+    def info(self, calls: int) -> RoundInfo:
+        """What a callback sees after so many network calls."""
+        return RoundInfo(calls, self.X, self.frozen.clone(), self.residual.clone())
 
     def result(self, unfinished: Status) -> SampleResult:
         """`unfinished` is the status of samples that are still in flight."""
@@ -199,7 +200,7 @@ class Solve:
             evals=self.evals.cpu(),
             residual=defect.cpu(),
             correction=self.correction.clone().cpu(),
-            residuals=torch.stack(self.residuals).cpu(),
+            residuals=self._residuals[: int(self._sweeps)].cpu(),
             status=tuple(status),
         )
 

@@ -187,10 +187,11 @@ class LowRankChord:
 
         def one(defect: Tensor, rows: Tensor) -> Tensor:
             carry = [torch.zeros_like(defect[0])]
-            clamped = rows[1:] == rows[:-1]  # past the end
-            for r, s, stay in zip(defect, rows[1:], clamped, strict=False):
+            s = rows[1:]
+            clamped = s == rows[:-1]  # past the end
+            for r, b, up, down, stay in zip(defect, B[s], left[s], right[s], clamped, strict=False):
                 change = carry[-1] + r
-                moved = B[s] * change + left[s] @ (right[s] @ change)
+                moved = b * change + up @ (down @ change)
                 carry.append(torch.where(stay, carry[-1], moved))
             return torch.stack(carry)
 

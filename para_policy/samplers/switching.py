@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -67,6 +68,11 @@ class Switching:
         [1.0, 0.5, 0.0, 0.0]
         """
         return max(0.0, 1.0 - self.stiffness * k / self.horizon)
+
+    @property
+    def drafts(self) -> int:
+        """Rounds with lambda > 0."""
+        return next(k for k in itertools.count() if self.share(k) == 0.0)
 
     def networks(self, k: int) -> tuple[tuple[Network | None, float], ...]:
         """Networks to evaluate in round `k` and their shares of the step; None is the base network."""

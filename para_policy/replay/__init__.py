@@ -1,0 +1,6 @@
+"""Whole rounds recorded once and replayed: what a GPU needs, whose kernels are shorter than their launch."""
+
+from para_policy.replay.recording import CudaGraphs, Recorder, Repeat
+from para_policy.replay.replayed import Replayed
+
+__all__ = ["CudaGraphs", "Recorder", "Repeat", "Replayed"]
