@@ -6,6 +6,10 @@ from setuptools import find_packages, setup
 
 NAME = "para_policy"
 
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+OPENVINO = ["openvino"]
+TRAIN = ["accelerate"]
+
 setup(
     name=NAME,
     version="0.1.0",
@@ -48,9 +52,19 @@ setup(
     ],
     extras_require={
         "convert": ["dill", "omegaconf"],
+        "export": EXPORT,
         "hub": ["huggingface-hub"],
-        "train": ["accelerate"],
-        "test": ["accelerate", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist"],
+        "openvino": OPENVINO,
+        "train": TRAIN,
+        "test": [
+            *EXPORT,
+            *OPENVINO,
+            *TRAIN,
+            "hypothesis",
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+        ],
         "dev": ["import-linter", "mypy", "ruff", "scipy-stubs", "types-PyYAML"],
     },
     entry_points={

@@ -1,4 +1,4 @@
-"""`para-policy`: train, measure, convert and inspect policies; check, record and replay robots."""
+"""`para-policy`: train, measure, convert and export policies; check, record and replay robots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 from para_policy.command_line import run
 from para_policy.commands.checkpoints import Convert, Info, InitRos
 from para_policy.commands.doctor import Doctor
+from para_policy.commands.export import Export
 from para_policy.commands.learning import Distill, MakeTrajectories, Train
 from para_policy.commands.measuring import Bench, Calibrate
 from para_policy.commands.recording import Record, Replay
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         | Annotated[Distill, tyro.conf.subcommand("distill")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[InitRos, tyro.conf.subcommand("init-ros")]
         | Annotated[Doctor, tyro.conf.subcommand("doctor")]
         | Annotated[Record, tyro.conf.subcommand("record")]
