@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,19 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.common import Common, Document, circumstances, load, main
-from para_policy import Denoiser
+from benchmarks.engine_network import network_call
+from benchmarks.engine_plan import seconds_of
+from benchmarks.engine_policies import parse
 from para_policy.command_line import progress_bars
+from para_policy.engine import Size
 from para_policy.errors import InputError
-from para_policy.policies.diffusion_policy import DiffusionPolicy
 from sim import plots
 
 
 @dataclass(frozen=True)
 class Settings(Common):
-    """Latency of the network against the rows of a call; half a minute on two cores.
+    """Latency of the network, as samplers call it, against the rows of a call; half a minute on two
+    cores.
 
     On a CPU measured with 1 thread and with one for each core, unless --threads says how many. A
     parallel sampler pays if its rounds times the latency of its rows is less than N calls of 1 row.
@@ -31,57 +33,47 @@ class Settings(Common):
     """Rows of a call."""
     repeats: int = 21
     """Calls of each size; the sizes take turns."""
+    engine: str = "eager"
+    """BACKEND or BACKEND:PRECISION, prepared for just these rows."""
 
 
 def measure(options: Settings) -> dict[str, Any]:
     """Median and 95th percentile of each size."""
     if options.repeats < 1 or not options.rows or min(options.rows) < 1:
         raise InputError(f"--rows {options.rows} and --repeats {options.repeats} must be 1 or more")
-    subject = load(options)
-    on_cpu = subject.policy.device.type == "cpu"
+    subject, engine = load(options), parse(options.engine)
+    policy, before = subject.policy, torch.get_num_threads()
     everything = tuple(dict.fromkeys((1, os.cpu_count() or 1)))
-    counts = everything if on_cpu and options.threads is None else (torch.get_num_threads(),)
+    counts = everything if policy.device.type == "cpu" and options.threads is None else (before,)
     print(f"{options.repeats} calls of each size; threads: {', '.join(map(str, counts))}")
     curves = []
-    before = torch.get_num_threads()
     with progress_bars() as progress:
         bar = progress.add_task("network calls", total=len(counts) * (options.repeats + 1))
         for threads in counts:
             torch.set_num_threads(threads)
-            times: list[list[float]] = [[] for _ in options.rows]
-            for turn in range(options.repeats + 1):
-                for size, kept in zip(options.rows, times, strict=True):
-                    seconds = _call(subject.policy, size)
-                    if turn > 0:  # the first call of a size is a warm-up
-                        kept.append(1e3 * seconds)
+            sizes = tuple(Size(size, threads) for size in sorted(set(options.rows)))
+            policy.use_engine(replace(engine, sizes=sizes))
+            calls = [network_call(policy, subject.some(0, 1), size) for size in options.rows]
+            times: list[list[float]] = []
+            for _ in range(options.repeats + 1):
+                times.append([1e3 * seconds_of(call, policy.device) for call in calls])
                 progress.advance(bar)
+            kept = np.array(times[1:])  # the first call of a size is a warm-up
             curves.append(
                 {
                     "threads": threads,
                     "rows": list(options.rows),
-                    "ms_p50": [float(np.median(kept)) for kept in times],
-                    "ms_p95": [float(np.percentile(kept, 95)) for kept in times],
+                    "ms_p50": np.median(kept, axis=0).tolist(),
+                    "ms_p95": np.percentile(kept, 95, axis=0).tolist(),
                 }
             )
     torch.set_num_threads(before)
     return {
-        **circumstances(options, subject.policy),
+        **circumstances(options, policy),
+        "engine": engine.label,
         "repeats": options.repeats,
         "curves": curves,
     }
-
-
-def _call(policy: DiffusionPolicy, rows: int) -> float:
-    """Seconds of one call, until its result is on the host."""
-    config = policy.config
-    x = torch.zeros(rows, config.horizon, config.action_dim, device=policy.device)
-    t = torch.zeros(rows, dtype=torch.int64, device=policy.device)
-    denoiser = Denoiser(policy.network, x.new_zeros(1, config.condition_dim))
-    if policy.device.type == "cuda":
-        torch.cuda.synchronize(policy.device)
-    start = time.perf_counter()
-    denoiser(x, t, t).cpu()
-    return time.perf_counter() - start
 
 
 def figure(document: Document) -> Figure:

@@ -1,0 +1,317 @@
+"""The benchmark of the engine: its plan, its arithmetic, its goals, and one run on a tiny network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import (
+    engine,
+    engine_goals,
+    engine_network,
+    engine_report,
+    engine_results,
+    engine_rounds,
+    engine_synthetic,
+    roofline,
+)
+from benchmarks.engine_chunks import DDIM_16, Turns, find, make_cases
+from benchmarks.engine_plan import Budget, counts, takes_part
+from benchmarks.roofline import Roof, Work
+from para_policy import load_policy
+from para_policy.deadline import LatencyTable
+from para_policy.engine import EngineConfig
+from para_policy.errors import InputError
+from para_policy.formats.observations import save_observations
+from sim import plots
+from tests.fixtures_checkpoint import (
+    calibrate_tiny_checkpoint,
+    random_observations,
+    save_tiny_checkpoint,
+    tiny_config,
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = save_tiny_checkpoint(tmp_path_factory.mktemp("policy") / "tiny")
+    save_observations(directory, random_observations(8))
+    calibrate_tiny_checkpoint(directory, "ddim", 16)
+    return directory
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 5.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_a_part_leaves_the_later_ones_have() -> None:
+    clock = Clock()
+    budget = Budget(100.0, {"a": 1, "b": 1, "c": 2}, clock)
+    assert budget.share("a") == 25.0
+    clock.now += 10.0
+    assert budget.share("b") == 30.0
+    clock.now += 200.0
+    assert budget.share("c") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("costs", "seconds", "expected"),
+    [
+        ([0.1, 0.2], 1000, [200, 200]),
+        ([0.125, 0.25], 37.5, [100, 100]),
+        ([0.125, 1.0, 3.0], 65, [200, 10, 10]),
+        ([0.125, 1.0], 11.75, [70, 3]),  # the dear one is measured three times in any case
+        ([2.0], 1, [3]),
+        ([2.0], 1e6, [200]),
+    ],
+)
+def test_cheap_chunks_come_first(costs: list[float], seconds: float, expected: list[int]) -> None:
+    assert counts(costs, seconds, most=200) == expected
+
+
+@pytest.mark.parametrize(("count", "turns"), [(1, 1), (3, 200), (67, 200), (200, 200)])
+def test_a_case_has_all_its_turns_spread_evenly(count: int, turns: int) -> None:
+    taken = [turn for turn in range(turns) if takes_part(count, turn, turns)]
+    assert len(taken) == count
+    gaps = np.diff([-1, *taken])
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_a_roof_is_the_slower_of_arithmetic_and_traffic() -> None:
+    roof = Roof(1e9, {"float32": 1e10, "bfloat16": 1e11})
+    work = Work(flops=2e10, values=1e9)
+    assert roof.seconds(work, "float32") == 4.0  # four bytes each
+    assert roof.seconds(Work(2e11, 1e9), "float32") == 20.0
+    assert roof.seconds(work, "bfloat16") == 2.0
+    assert work.intensity("float32") == 5.0
+    assert work.intensity("bfloat16") == 10.0
+
+
+def test_work_is_that_of_the_layers_that_a_call_uses() -> None:
+    config = tiny_config()
+    one, ten = (roofline.work_of(config, rows) for rows in (1, 10))
+    assert ten.flops == 10 * one.flops
+    with torch.device("meta"):
+        network = engine_synthetic.build_network(config)
+    # The encoders of step and observation are tabulated: their weights do not move.
+    blocks = {id(v) for block in network.blocks() for v in block.cond_encoder.parameters()}
+    step = {id(v) for v in network.diffusion_step_encoder.parameters()}
+    weights = sum(
+        layer.weight.numel()
+        for layer in network.modules()
+        if isinstance(layer, roofline._LAYERS) and id(layer.weight) not in blocks | step
+    )
+    # Weights are read once, whatever the rows.
+    assert (10 * one.values - ten.values) / 9 == weights
+
+
+def test_points_say_how_far_from_the_roof_they_are() -> None:
+    entry = {"engine": "eager", "rows": 4, "ms": {"p50": 8.0}}
+    roof = Roof(1e9, {"float32": 1e12})
+    at = roofline.point("shipped", entry, "float32", Work(1e9, 1e6), roof)
+    assert at["times_roof"] == pytest.approx(2.0)
+    assert at["gflop_per_s"] == pytest.approx(125.0)
+
+
+def test_synthetic_chunks_replay_the_rows_of_every_round() -> None:
+    slow = LatencyTable((1, 100), (0.01, 0.109))
+    solves = {("ddpm 100", "chord"): [[70, 30], [70, 30], [70, 60, 9]]}
+    own = {("ddpm 100", "chord", "fast"): 0.002}
+    (entry,) = engine_synthetic.synthetic_chunks("huge", {"fast": slow, "x": slow}, solves, own)
+    assert entry["engine"] == "fast"
+    assert entry["network_ms"] == pytest.approx(1e3 * (0.079 + 0.039))
+    assert entry["chunk_ms"] == pytest.approx(entry["network_ms"] + 2)
+    assert entry["rounds_mean"] == pytest.approx(7 / 3)
+
+
+def test_time_outside_of_the_network_is_the_rest_of_a_chunk() -> None:
+    calls = [{"engine": "e", "rows": rows, "ms": {"p50": 1.0 * rows}} for rows in (1, 10)]
+    key = {"process": "ddpm 100", "sampler": "chord"}
+    chunks = [{**key, "engine": name, "latency_ms": {"p50": 30.0}} for name in ("e", "unknown")]
+    solves = {("ddpm 100", "chord"): [[10, 5]]}
+    own = engine_synthetic.time_outside(chunks, calls, solves)
+    assert own == {("ddpm 100", "chord", "e"): pytest.approx(0.015)}
+    chunks[0]["latency_ms"] = {"p50": 3.0}  # noise: never less than nothing
+    assert engine_synthetic.time_outside(chunks, calls, solves)["ddpm 100", "chord", "e"] == 0.0
+
+
+def test_rows_of_rounds_are_counted_as_the_sampler_counts_them(checkpoint: Path) -> None:
+    policy = load_policy(checkpoint)
+    process = DDIM_16
+    turns = Turns(random_observations(3), process)
+    cases, left_out = make_cases({"eager": policy}, ("sequential", "chord", "pcm"), process)
+    assert "was not trained" in left_out["pcm"]
+    for case in cases:
+        for turn, solve in enumerate(engine_synthetic.round_rows(case, turns, 3)):
+            stats = turns.play(case, turn).stats
+            assert (len(solve), sum(solve)) == (stats.rounds, stats.evals)
+
+
+def test_references_are_the_sequential_samples_of_each_turn(checkpoint: Path) -> None:
+    policy = load_policy(checkpoint)
+    turns = Turns(random_observations(3), DDIM_16)
+    exact = turns.reference(policy, 5)
+    (case,), _ = make_cases({"eager": policy}, ("sequential",), turns.process)
+    for turn in range(5):
+        assert np.abs(turns.play(case, turn).sample - exact[turn]).max() < 1e-5
+
+
+def test_cut_chunks_have_the_rounds_that_they_are_given(checkpoint: Path) -> None:
+    trained = load_policy(checkpoint)
+    config = tiny_config().changed({"inputs": {"features": (5,)}})
+    policy = engine_synthetic.random_policy(config, "cpu", EngineConfig())
+    one = {name: value[0] for name, value in engine_synthetic.random_observation(config).items()}
+    key: dict[str, Any] = {"scheduler": DDIM_16.scheduler, "steps": DDIM_16.steps}
+    for rounds in (1, 3):
+        solver = engine_rounds.cut(trained, "chord", DDIM_16, rounds)
+        assert policy.sample(one, sampler=solver, **key).stats.rounds <= rounds
+        whole = engine_rounds.whole_round(trained, DDIM_16, rounds)
+        stats = policy.sample(one, sampler=whole, **key).stats
+        assert stats.rounds == rounds
+        # Each round but the first has a row or two less than the one before.
+        assert stats.evals >= 16 * rounds - rounds * (rounds - 1)
+
+
+@pytest.mark.parametrize("name", engine_synthetic.PUBLISHED)
+def test_published_networks_have_as_many_weights_as_their_names_say(name: str) -> None:
+    config = engine_synthetic.random_config(name, tiny_config())
+    with torch.device("meta"):
+        network = engine_synthetic.build_network(config)
+    assert f"{sum(value.numel() for value in network.parameters()) / 1e6:.1f} M" == name
+
+
+def test_sizes_that_are_measured_first_span_the_range() -> None:
+    calls = [
+        {"engine": "a", "rows": 1, "ms": {"p50": 4.0}},
+        {"engine": "b", "rows": 1, "ms": {"p50": 9.0}},
+        {"engine": "b", "rows": 128, "ms": {"p50": 20.0}},
+        {"engine": "a", "rows": 128, "ms": {"p50": 90.0}},
+        {"engine": "c", "rows": 1, "ms": {"p50": 0.1}},
+        {"engine": "c", "rows": 128, "failure": "out of memory"},
+    ]
+    assert engine_network.fastest(calls, ["a", "b", "c"]) == "b"  # c is not known at 64 rows
+    assert engine_network.fastest(calls, ["c"]) == "c"
+
+
+def document(device: str, **times: float) -> dict[str, Any]:
+    """What the goals read: chunks named sampler_steps_engine, in ms."""
+    chunks = []
+    for name, value in times.items():
+        sampler, steps, used = name.split("_")
+        process = f"{'ddpm' if steps == '100' else 'ddim'} {steps}"
+        quantiles = {"p50": value, "p99": value + 1}
+        entry = {"network": "65.8 M", "process": process, "sampler": sampler, "engine": used}
+        chunks.append({**entry, "latency_ms": quantiles, "error": {"p100": 5e-3}})
+    rounds = [{"network": "65.8 M", "engine": "best", "times_roof": 5.0}]
+    loop = [entry for entry in chunks if entry["sampler"] == "chord"]
+    return {
+        **{"device": device, "best": "best", "chunks": chunks, "cut_chunks": chunks},
+        **{"rounds": rounds, "loop": loop},
+    }
+
+
+def test_goals_are_judged_on_the_device_they_are_meant_for() -> None:
+    times = {"sequential_100_eager": 300.0, "sequential_100_best": 150.0, "chord_100_best": 50.0}
+    times |= {"sequential_16_best": 40.0, "chord_16_best": 20.0}
+    on_cpu = engine_goals.rows(document("cpu (chip)", **times), "cpu")
+    assert [row[2:] for row in on_cpu] == [
+        ["2", "reached"],
+        ["3", "missed"],
+        ["2", "reached"],
+        ["1.25", "missed"],
+        ["51", "reached"],
+        ["-", "not measured"],
+    ]
+    on_gpu = engine_goals.rows(document("cuda:0 (chip)", **times), "cuda")
+    assert [row[2:] for row in on_gpu] == [
+        ["50", "missed"],
+        ["0.005", "reached"],
+        ["3", "missed"],
+        ["6", "missed"],
+        ["2", "missed"],
+        ["5", "missed"],
+    ]
+    for row in engine_goals.rows(document("cuda:0 (chip)", **times), "cpu"):
+        assert row[2:] == ["-", "not measured"]
+
+
+@pytest.mark.slow
+def test_one_run_measures_everything_and_fills_the_page(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate_tiny_checkpoint(checkpoint, "ddpm", 100)
+    tiny = tiny_config().network
+    monkeypatch.setattr(engine_synthetic, "PUBLISHED", {"tiny": (tiny, 3)})
+    monkeypatch.setattr(engine, "PUBLISHED", {"tiny": (tiny, 3)})
+    settings = engine.Settings(
+        json=tmp_path / "engine.json",
+        checkpoint=checkpoint,
+        engines=("eager",),
+        samplers=("chord", "sequential"),
+        chunks=3,
+        rows=(1, 9, 100),
+        robots=(1, 2),
+        networks=("tiny",),
+        image=None,
+        budget_s=6.0,
+    )
+    measured: dict[str, Any] = json.loads(json.dumps(engine.measure(settings)))
+    assert measured["best"] == "eager"
+    for process in ("ddpm 100", "ddim 16"):
+        for sampler in settings.samplers:
+            entry = find(measured["chunks"], process, sampler, "eager")
+            assert entry is not None
+            assert entry["chunks"] == 3
+            assert entry["error"]["p100"] <= (2e-2 if sampler == "chord" else 1e-5)
+    assert {entry["robots"] for entry in measured["robots"]} == {1, 2}
+    assert {entry["sampler"] for entry in measured["loop"]} == {"chord", "auto"}
+    assert {entry["sampler"] for entry in measured["synthetic"]} == {"chord", "sequential"}
+    assert {at["network"] for at in roofline.points_of(measured)} == {"shipped", "tiny"}
+    plots.save(roofline.figure, measured, tmp_path / "roofline.png")
+    assert (tmp_path / "roofline.png").stat().st_size > 1000
+    settings.json.write_text(json.dumps(measured))
+    page = tmp_path / "performance.md"
+    places = [f"<!-- cpu {name} -->\nold\n<!-- end -->" for name in engine_report.TABLES]
+    places += ["<!-- cpu facts -->\nold\n<!-- end -->", "<!-- gpu goals -->\nold\n<!-- end -->"]
+    page.write_text("\n".join(["# Text", *places]))
+    for _ in range(2):  # a second time changes nothing
+        engine_results.main(tmp_path, page)
+        written = page.read_text()
+        assert "old" not in written
+        assert written.startswith("# Text\n<!-- cpu goals -->\n| goal | limit |")
+        assert f"<!-- gpu goals -->\n{engine_results.NOTHING}\n<!-- end -->" in written
+
+
+def test_a_page_with_an_unknown_place_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'cpu' 'speed'; expected one of"):
+        engine_results.fill("<!-- cpu speed -->\n<!-- end -->", {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"chunks": 0}, "--chunks is 0"),
+        ({"rows": (0,)}, "--rows is"),
+        ({"robots": ()}, "--robots is"),
+        ({"networks": ("7 B",)}, "unknown; expected some of"),
+        ({"engines": ("eager",), "best": "cuda-graph", "rows": (1,)}, "--best cuda-graph"),
+        ({"engines": ("eager",), "precision": "float16", "rows": (1,)}, "no engine has it"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    checkpoint: Path, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    settings = engine.Settings(json=tmp_path / "o.json", checkpoint=checkpoint, **options)
+    with pytest.raises(InputError, match=words):
+        engine.measure(settings)
