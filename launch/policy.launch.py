@@ -44,6 +44,10 @@ ARGUMENTS = {
         "directory of the policy; empty: as in params_file, or the shipped PushT policy",
     ),
     "device": ("", "torch device of the network, such as cpu or cuda; empty: as in params_file"),
+    "engine": (
+        "",
+        "how the network runs: auto, eager, openvino, cuda-graph ...; empty: as in params_file",
+    ),
     "sampler": ("", "chord, x0, sequential ...; empty: as in params_file"),
     "control_rate_hz": ("", "actions per second; empty: as in params_file"),
     "deadline_ms": ("", "time by which a chunk must be planned; empty: as in params_file"),
@@ -142,7 +146,7 @@ def node(
 def policy_overrides(given: dict[str, str], robots: list[str]) -> dict[str, Any]:
     """Parameters of policy_node that the arguments set; numbers as floats, which ROS insists on."""
     overrides: dict[str, Any] = {
-        name: given[name] for name in ("checkpoint", "device", "sampler") if given[name]
+        name: given[name] for name in ("checkpoint", "device", "engine", "sampler") if given[name]
     }
     for name in ("control_rate_hz", "deadline_ms"):
         if given[name]:

@@ -21,7 +21,7 @@ from scipy import stats
 from para_policy import samplers
 from para_policy.choice import Choice, Value
 from para_policy.command_line import progress_bars
-from para_policy.device import cpu_name
+from para_policy.device import PLAIN_ENGINE, cpu_name
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
@@ -87,6 +87,7 @@ def run(
     choices = benchmark.choices()
     made = [choice.make(policy, benchmark.scheduler, benchmark.steps) for choice in choices]
     results: list[list[ActionResult]] = [[] for _ in choices]
+    policy.warm_up()
     with progress_bars() as progress:
         total = len(choices) * (benchmark.observations + _WARM_UP_CHUNKS)
         bar = progress.add_task("benchmark", total=total)
@@ -133,12 +134,13 @@ def make_report(
 
 
 def describe_machine(policy: DiffusionPolicy) -> dict[str, Any]:
-    """Device, dtype and threads: what a latency means nothing without."""
+    """Device, engine, dtype and threads: what a latency means nothing without."""
     device = policy.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     dtype = str(next(policy.network.parameters()).dtype).removeprefix("torch.")
     return {
         "device": f"{device} ({name})",
+        "engine": policy.engine_in_use.label,
         "dtype": dtype,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -175,8 +177,13 @@ def title(report: Mapping[str, Any]) -> str:
     """One line that says what was measured on what."""
     return (
         f"{report['scheduler']}, {report['steps']} steps, {report['observations']} observations, "
-        f"{report['device']}, {report['threads']} thread(s), {report['dtype']}"
+        f"{report['device']}, {report['threads']} thread(s), {report['dtype']}{_engine(report)}"
     )
+
+
+def _engine(report: Mapping[str, Any]) -> str:
+    engine = report.get("engine", PLAIN_ENGINE)
+    return "" if engine == PLAIN_ENGINE else f", engine {engine}"
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:

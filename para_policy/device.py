@@ -1,9 +1,13 @@
-"""Torch devices: whether they can be used, and what to call them in reports."""
+"""Torch devices and engines: whether they can be used, and what to call them in reports."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 
+from para_policy.engine import EngineConfig
+from para_policy.engine.backends import UnavailableError, attempts
 from para_policy.errors import InputError
 
 
@@ -25,15 +29,57 @@ def check_device(device: torch.device | str) -> torch.device:
     return checked
 
 
-def device_description(device: torch.device) -> str:
-    """What a latency depends on: device, its name, and for a CPU the number of threads.
+PLAIN_ENGINE = "eager"
+"""The engine that goes without saying."""
+
+
+def device_description(device: torch.device, engine: str = PLAIN_ENGINE) -> str:
+    """What a latency depends on: device, its name, for a CPU the number of threads, and the engine.
 
     >>> device_description(torch.device("cpu")).split(" (")[0]
     'cpu'
+    >>> device_description(torch.device("cpu"), "openvino").split("thread(s)")[1]
+    ', openvino'
     """
     if device.type == "cuda":
-        return f"{device.type} ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({cpu_name()}), {torch.get_num_threads()} thread(s)"
+        found = f"{device.type} ({torch.cuda.get_device_name(device)})"
+    else:
+        found = f"{device.type} ({cpu_name()}), {torch.get_num_threads()} thread(s)"
+    return found if engine == PLAIN_ENGINE else f"{found}, {engine}"
+
+
+@dataclass(frozen=True)
+class ExpectedEngine:
+    """What an engine comes to on a device, as far as can be told before anything is compiled.
+
+    Attributes:
+        config: with the first backend and precision that should work.
+        passed_over: why better ones do not.
+    """
+
+    config: EngineConfig
+    passed_over: tuple[str, ...]
+
+
+def expected_engine(config: EngineConfig, device: torch.device) -> ExpectedEngine:
+    """Look for the backend that `config` stands for.
+
+    Raises:
+        InputError: if the one that was asked for cannot be used here.
+    """
+    reasons: list[str] = []
+    for backend, precision in attempts(config, device):
+        try:
+            backend.check(device, precision)
+        except UnavailableError as error:
+            reasons.append(str(error))
+        else:
+            found = replace(config, backend=backend.name, precision=precision)
+            return ExpectedEngine(found, tuple(reasons))
+    raise InputError(
+        f"engine {config.label!r} cannot be used on {device}: {'; '.join(reasons)}; choose 'auto' or "
+        "'eager', or another precision"
+    )
 
 
 def cpu_name() -> str:

@@ -6,22 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from para_policy.deadline import LatencyTable
-from para_policy.device import device_description
+from para_policy.device import PLAIN_ENGINE, device_description, expected_engine
+from para_policy.engine.config import Precision
 from para_policy.formats.load import Weights, make_policy, read_checkpoint, resolve
 from para_policy.formats.observations import count_observations
 from para_policy.policies.config import PolicyConfig, UnetConfig
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 
 
-def describe(path: str | Path, weights: Weights = "live") -> dict[str, str]:
+def describe(
+    path: str | Path,
+    weights: Weights = "live",
+    engine: str = "eager",
+    precision: Precision = "float32",
+) -> dict[str, str]:
     """Facts about a checkpoint by name, for people.
 
     Raises:
-        CheckpointError: as `load_policy`.
+        CheckpointError, InputError: as `load_policy`.
     """
     directory = resolve(path)
     checkpoint = read_checkpoint(directory, weights=weights)
-    config, policy = checkpoint.config, make_policy(checkpoint, directory)
+    policy = make_policy(checkpoint, directory, engine=engine, precision=precision)
+    config = checkpoint.config
     calibrated = [f"{kind} {n} steps" for kind, n in policy.calibrations]
     trained = [f"{kind} {n} steps {name}" for kind, n, name in policy.consistency_models]
     rate = "unknown rate" if config.control_hz is None else f"{config.control_hz:g} Hz"
@@ -39,6 +46,7 @@ def describe(path: str | Path, weights: Weights = "live") -> dict[str, str]:
         "observations": str(count_observations(directory, config)),
         "calibrated for": ", ".join(calibrated) or "nothing (para-policy calibrate)",
         "PCM weights for": ", ".join(trained) or "nothing (para-policy distill)",
+        "engine": _engine(policy),
         "latency": "; ".join(_latencies(policy)) or "not measured (para-policy calibrate)",
     }
 
@@ -68,10 +76,20 @@ def _unit(config: PolicyConfig, name: str) -> str:
     return f" in {config.units[name]}" if name in config.units else ""
 
 
+def _engine(policy: DiffusionPolicy) -> str:
+    config = policy.engine.config
+    expected = expected_engine(config, policy.device).config.label
+    found = expected if config.label == expected else f"{config.label}: {expected} here"
+    if expected.startswith(PLAIN_ENGINE):
+        return found
+    return f"{found}, calls of {', '.join(str(size.rows) for size in config.sizes)} rows"
+
+
 def _latencies(policy: DiffusionPolicy) -> Iterator[str]:
-    here = device_description(policy.device)
+    engine = expected_engine(policy.engine.config, policy.device).config
+    here = device_description(policy.device, engine.label)
     for device, table in policy.latencies.items():
-        mark = " (this device)" if device == here else ""
+        mark = " (this device and engine)" if device == here else ""
         yield f"{device}{mark}: {_milliseconds(table)}"
 
 

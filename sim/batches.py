@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from para_policy import load_policy
+from para_policy.engine.config import Precision
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from sim.episode import Episode
 from sim.rollout import Progress, rollout
@@ -37,10 +38,20 @@ class Settings:
 
     checkpoint: Path
     device: str = "cpu"
+    engine: str = "eager"
+    precision: Precision = "float32"
     scheduler: str | None = None
     steps: int | None = None
     check_errors: bool = False
     """Whether every chunk is solved again with `sequential`, to measure its error."""
+
+    def load(self) -> DiffusionPolicy:
+        """The policy, ready to run."""
+        policy = load_policy(
+            self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
+        )
+        policy.warm_up()
+        return policy
 
 
 def make_tasks(samplers: Sequence[str], seed: int, episodes: int, batch: int) -> list[Task]:
@@ -115,7 +126,7 @@ def _start_worker(settings: Settings, threads: int, put: Callable[[int], None], 
         put(steps)
 
     _Worker.settings = settings
-    _Worker.policy = load_policy(settings.checkpoint, device=settings.device)
+    _Worker.policy = settings.load()
     _Worker.report = staticmethod(report)
 
 

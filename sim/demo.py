@@ -21,6 +21,7 @@ from rich.table import Table
 
 from para_policy import bench, load_policy
 from para_policy.command_line import check_output_folder, progress_bars, run, write_text
+from para_policy.engine.config import Precision
 from para_policy.errors import InputError
 from para_policy.formats.observations import read_observations
 from para_policy.policies.diffusion_policy import DiffusionPolicy
@@ -52,6 +53,10 @@ class Arguments:
     """Observations for the comparison chunk by chunk."""
     output: Path = Path("outputs/demo")
     """Receives demo.mp4, demo.png and demo.json."""
+    engine: str = "eager"
+    """How the network runs, over ROS 2 and in process; auto: the fastest way that works here."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic."""
     domain_id: int = 77
     """ROS domain of the run."""
 
@@ -79,7 +84,9 @@ def demo(arguments: Arguments, console: Console) -> None:
     if arguments.episodes < 1:
         raise InputError(f"--episodes is {arguments.episodes}; expected at least 1")
     check_output_folder(arguments.output)
-    policy = load_policy(arguments.checkpoint)
+    policy = load_policy(
+        arguments.checkpoint, engine=arguments.engine, precision=arguments.precision
+    )
     observations = read_observations(arguments.checkpoint, policy.config)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     console.print(
@@ -115,7 +122,11 @@ def _play(
             reached[seed] = steps
 
         settings = LoopSettings(
-            arguments.checkpoint, arguments.sampler, domain_id=arguments.domain_id
+            arguments.checkpoint,
+            arguments.sampler,
+            engine=arguments.engine,
+            precision=arguments.precision,
+            domain_id=arguments.domain_id,
         )
         over_ros = play_episodes(settings, seeds, on_progress=on_ros)
         total(MAX_STEPS * len(seeds) - sum(reached.values()))

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from para_policy import load_policy
 from para_policy.choice import split_samplers
 from para_policy.command_line import check_output_file, check_output_folder, run, write_text
+from para_policy.engine.config import Precision
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from sim.batches import Settings, Task, make_tasks, play, play_in_processes
@@ -65,6 +65,10 @@ class Arguments:
     """Processes; the CPU threads are divided among them."""
     device: str = "cpu"
     """Torch device."""
+    engine: str = "eager"
+    """How the network runs: eager (PyTorch as it is), openvino, cuda-graph ...; auto: the fastest."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic."""
     check_errors: bool = False
     """Solve every chunk again with `sequential` and report the errors; multiplies the run time."""
     latency_chunks: int = 50
@@ -82,13 +86,21 @@ class Arguments:
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.checkpoint, self.device, self.scheduler, self.steps, self.check_errors)
+        return Settings(
+            self.checkpoint,
+            self.device,
+            self.engine,
+            self.precision,
+            self.scheduler,
+            self.steps,
+            self.check_errors,
+        )
 
 
 def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
     """Run the evaluation, write all outputs and return the JSON document."""
     _check(args)
-    policy = load_policy(args.checkpoint, device=args.device)
+    policy = args.settings.load()
     check_policy(policy)
     identity = sampling_identity(policy, args.settings)
     tasks = make_tasks(args.sampler_names, args.seed, args.episodes, args.batch)

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from para_policy.device import cpu_name
-from para_policy.formats.calibration import LATENCY_FILE
+from para_policy.device import PLAIN_ENGINE, cpu_name
+from para_policy.formats.calibration import ENGINE_FILE, LATENCY_FILE
 from para_policy.policies.diffusion_policy import DiffusionPolicy
 from sim.batches import Settings
 
+_MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
 PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
 
 
@@ -29,9 +30,19 @@ def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, 
         "scheduler": kind,
         "steps": steps,
         "device": settings.device,
+        "engine": _engine(policy),
         "check_errors": settings.check_errors,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
+
+
+def _engine(policy: DiffusionPolicy) -> str:
+    """How the network runs; the batch sizes, too, where they decide about the last bits."""
+    engine = policy.engine_in_use
+    if engine.backend == PLAIN_ENGINE:
+        return engine.label
+    sizes = ", ".join(f"{s.rows} on {s.threads or 'all'}" for s in engine.sizes)
+    return f"{engine.label} (rows on threads: {sizes})"
 
 
 def circumstances() -> dict[str, Any]:
@@ -48,7 +59,7 @@ def directory_hash(directory: Path) -> str:
     """SHA-256 over the names and contents of all files that actions depend on."""
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*")):
-        if path.suffix in {".json", ".safetensors"} and path.name != LATENCY_FILE:
+        if path.suffix in {".json", ".safetensors"} and path.name not in _MEASURED:
             digest.update(f"{path.relative_to(directory)}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -26,6 +26,7 @@ from para_policy.command_line import (
     run,
     write_text,
 )
+from para_policy.engine.config import Precision
 from para_policy.errors import InputError
 from para_policy.formats.load import read_checkpoint
 from para_policy.ros_files import inputs_text
@@ -47,6 +48,8 @@ class LoopSettings:
     scheduler: str | None = None
     steps: int | None = None
     device: str = "cpu"
+    engine: str = "eager"
+    precision: Precision = "float32"
     max_steps: int = MAX_STEPS
     threads: int | None = None
     """Threads that the network computes with."""
@@ -104,6 +107,8 @@ def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) 
         "checkpoint": str(settings.checkpoint.resolve()),
         "inputs_file": str(inputs_file),
         "device": settings.device,
+        "engine": settings.engine,
+        "precision": settings.precision,
         "sampler": settings.sampler,
         "sampler_options": settings.sampler_options,
         "scheduler": settings.scheduler or "",
@@ -147,6 +152,8 @@ def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, An
     return {
         "checkpoint": str(settings.checkpoint),
         "sampler": settings.sampler,
+        "engine": settings.engine,
+        "precision": settings.precision,
         "episodes": [
             {
                 "seed": episode.seed,

@@ -19,6 +19,7 @@ from PIL import Image
 from para_policy import load_policy
 from para_policy.choice import split_samplers
 from para_policy.command_line import check_output_file, run
+from para_policy.engine.config import Precision
 from para_policy.errors import InputError
 from sim.drawing import draw, moments
 from sim.env import CONTROL_DT
@@ -126,6 +127,10 @@ class Arguments:
     """Noise scheduler (default: the checkpoint's)."""
     steps: int | None = None
     """Sampling steps (default: the checkpoint's)."""
+    engine: str = "eager"
+    """How the network runs; auto: the fastest way that works here."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic."""
 
 
 def film(args: Arguments) -> None:
@@ -135,7 +140,7 @@ def film(args: Arguments) -> None:
         raise InputError(f"output {args.output} must end in one of {', '.join(writers)}")
     check_output_file(args.output)
     variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
-    policy = load_policy(args.checkpoint)
+    policy = load_policy(args.checkpoint, engine=args.engine, precision=args.precision)
     episodes = {}
     for variant in variants:
         (episodes[variant.name],) = rollout(

@@ -108,7 +108,7 @@ def report(policy: DiffusionPolicy, observations: dict[str, np.ndarray]) -> dict
 def test_the_report_says_what_was_measured_on_what(report: dict[str, Any]) -> None:
     assert (report["scheduler"], report["steps"]) == ("ddpm", STEPS)
     assert (report["observations"], report["seeds"]) == (4, [1, 4])
-    assert {"device", "dtype", "threads", "date", "versions"} <= set(report)
+    assert {"device", "engine", "dtype", "threads", "date", "versions"} <= set(report)
     entries = report["samplers"]
     assert next(iter(entries)) == "sequential"
     options = entries["x0:tolerance=1e-4,history=1"]["options"]

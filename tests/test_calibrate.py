@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ from para_policy.calibrate import Settings, candidates, second_half
 from para_policy.calibration import CalibratedSampler
 from para_policy.cli import main
 from para_policy.device import device_description
+from para_policy.engine import EngineConfig, Size
 from para_policy.errors import InputError
+from para_policy.formats.calibration import read_sizes
 from para_policy.formats.observations import save_observations
 from tests.fixtures_checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.training.demonstrations import circles, write_group
@@ -306,3 +309,30 @@ def test_latencies_are_stored_for_the_device_that_was_measured(checkpoint: Path,
     torch.set_num_threads(1)
     assert list(stored) == [device_description(torch.device("cpu"))]
     torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_an_engine_is_measured_alone_for_a_checkpoint_that_is_calibrated(
+    checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    few_sizes = functools.partial(EngineConfig, sizes=(Size(1), Size(4)))
+    monkeypatch.setattr("para_policy.commands.measuring.EngineConfig", few_sizes)
+    alone = few(checkpoint, "--engine", "openvino", "--device-only")
+    code, _, problem = run(*alone)
+    assert code == 2
+    assert "not calibrated for ddpm with 10 steps; leave the option out" in problem
+    assert run(*few(checkpoint))[0] == 0
+    measured = (checkpoint / "calibration" / "ddpm_10.safetensors").read_bytes()
+    code, out, _ = run(*alone)
+    assert code == 0
+    assert "sequential" in out
+    assert (checkpoint / "calibration" / "ddpm_10.safetensors").read_bytes() == measured
+    (key, sizes), *others = read_sizes(checkpoint).items()
+    assert not others
+    assert key.endswith(", 1 thread(s), openvino")
+    assert sizes[-1].rows == 4
+    assert {size.threads for size in sizes} == {1}
+    tables = load_policy(checkpoint).latencies
+    assert set(tables) == {key, key.removesuffix(", openvino")}
+    assert set(tables[key].rows) >= {size.rows for size in sizes}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import ValidationError
 
+from para_policy.engine.config import Precision
 from para_policy.errors import InputError
 from para_policy.formats.files import summarise
 from para_policy.formats.load import Weights, read_checkpoint, resolve
@@ -27,9 +28,13 @@ class Info:
     """Directory of a native or LeRobot checkpoint, or its name on the Hugging Face Hub."""
     weights: Weights = "live"
     """Weights of a LeRobot checkpoint: as trained, or averaged."""
+    engine: str = "eager"
+    """How the network would run; auto: the fastest way that works here."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic."""
 
     def __call__(self) -> None:
-        facts = describe(self.checkpoint, self.weights)
+        facts = describe(self.checkpoint, self.weights, self.engine, self.precision)
         width = max(map(len, facts))
         for name, text in facts.items():
             print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from para_policy import bench, calibrate
+from para_policy.calibration import Calibration
 from para_policy.choice import split_samplers
 from para_policy.command_line import check_output_file, check_output_folder, write_text
 from para_policy.commands.common import demonstrated
-from para_policy.device import device_description, set_threads
-from para_policy.formats.calibration import FOLDER, save_calibration, save_latency
+from para_policy.device import expected_engine, set_threads
+from para_policy.engine import EngineConfig
+from para_policy.engine.config import Precision
+from para_policy.errors import InputError
+from para_policy.formats.calibration import FOLDER, save_calibration, save_latency, save_sizes
 from para_policy.formats.load import load_policy
 from para_policy.formats.native import checkpoint_hash
 from para_policy.formats.observations import read_observations
+from para_policy.policies.diffusion_policy import DiffusionPolicy
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Bench:
     """How many of the observations that ship with the checkpoint."""
     device: str = "cpu"
     """Where the network runs."""
+    engine: str = "eager"
+    """How the network runs: eager, compile, cuda-graph, openvino, onnxruntime; auto: the fastest one
+    that works here."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic."""
     threads: int | None = None
     """CPU threads of torch; by default torch's own choice."""
 
@@ -46,7 +56,9 @@ class Bench:
         benchmark = bench.Benchmark(names, self.scheduler, self.steps, self.observations)
         check_output_file(self.json)
         set_threads(self.threads)
-        policy = load_policy(self.checkpoint, device=self.device)
+        policy = load_policy(
+            self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
+        )
         recorded = read_observations(self.checkpoint, policy.config)
         report = {
             "checkpoint": str(self.checkpoint),
@@ -78,6 +90,13 @@ class Calibrate:
     """Samples to measure errors on."""
     device: str = "cpu"
     """Where the network runs."""
+    engine: str = "eager"
+    """How network calls are timed: eager, compile, cuda-graph, openvino, onnxruntime; auto: the
+    fastest one that works here, as policy_node takes. Its batch sizes and threads are measured, too."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic in these calls."""
+    device_only: bool = False
+    """Time network calls only, for a checkpoint that is calibrated: seconds instead of minutes."""
     threads: int | None = None
     """CPU threads of torch; by default torch's own choice."""
 
@@ -85,16 +104,37 @@ class Calibrate:
         settings = calibrate.Settings(self.scheduler, self.steps, self.tolerance, cases=self.cases)
         set_threads(self.threads)
         policy = load_policy(self.checkpoint, device=self.device, calibrated=False)
+        wanted = EngineConfig(self.engine, self.precision)
+        expected_engine(wanted, policy.device)  # fails before the long work
         folder = self.checkpoint / FOLDER
         check_output_folder(folder if folder.exists() else self.checkpoint)
+        calibration = self._known() if self.device_only else self._measure(policy, settings)
+        policy.use_engine(wanted)  # samplers were measured with exact arithmetic
+        sizes = policy.measure_sizes()
+        if sizes:
+            save_sizes(self.checkpoint, policy.device_key, sizes)
+            policy.use_engine(replace(wanted, sizes=sizes))
+        table = policy.measure_latency(max(calibration.steps, 128))
+        save_latency(self.checkpoint, policy.device_key, table)
+        Console().print(calibrate.table(calibration, table))
+        print(f"calibration: {folder}")
+
+    def _measure(self, policy: DiffusionPolicy, settings: calibrate.Settings) -> Calibration:
         if self.data is None:
             recorded = calibrate.second_half(read_observations(self.checkpoint, policy.config))
         else:
             recorded = demonstrated(policy.config, self.config, self.data, self.cases)
         calibration = calibrate.calibrate(policy, recorded, settings)
         sha256 = checkpoint_hash(self.checkpoint)
-        path = save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
-        table = policy.measure_latency(max(calibration.steps, 128))
-        save_latency(self.checkpoint, device_description(policy.device), table)
-        Console().print(calibrate.table(calibration, table))
-        print(f"calibration: {path}")
+        save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
+        return calibration
+
+    def _known(self) -> Calibration:
+        policy = load_policy(self.checkpoint)
+        kind, steps = policy.process_key(self.scheduler, self.steps)
+        if (kind, steps) not in policy.calibrations:
+            raise InputError(
+                f"--device-only: '{self.checkpoint}' is not calibrated for {kind} with {steps} steps; "
+                "leave the option out"
+            )
+        return policy.calibrations[kind, steps]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -17,16 +17,20 @@ from torch import Tensor
 
 from para_policy.calibration import Calibration, LinearGuess, Variant
 from para_policy.deadline import LatencyTable
+from para_policy.engine import Size
 from para_policy.errors import CheckpointError
 from para_policy.formats.files import read_tensors, replace, summarise
 
 FOLDER = "calibration"
 FORMAT_VERSION = 1
 LATENCY_FILE = "latency.json"
+ENGINE_FILE = "engine.json"
 
 _FACTORS = ("left", "right")
 _VARIANTS = TypeAdapter(tuple[Variant, ...])
 _TABLES = TypeAdapter(dict[str, LatencyTable])
+_SIZES = TypeAdapter(dict[str, tuple[Size, ...]])
+_T = TypeVar("_T")
 
 
 def save_calibration(
@@ -154,30 +158,50 @@ def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
     return calibration, bound_to
 
 
-def save_latency(directory: str | Path, device: str, table: LatencyTable) -> Path:
-    """Add or replace the table of `device` in `calibration/latency.json`."""
-    path = Path(directory) / FOLDER / LATENCY_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        tables = {**read_latencies(directory), device: table}
-    except CheckpointError:  # broken: this is the remedy
-        tables = {device: table}
-    text = json.dumps(_TABLES.dump_python(tables, mode="json"), indent=2) + "\n"
-    replace(path, lambda file: file.write_text(text))
-    return path
+def save_latency(directory: str | Path, device_key: str, table: LatencyTable) -> Path:
+    """Add or replace the table of a device and engine in `calibration/latency.json`."""
+    return _save_entry(Path(directory) / FOLDER / LATENCY_FILE, _TABLES, device_key, table)
 
 
 def read_latencies(directory: str | Path) -> dict[str, LatencyTable]:
-    """Latency tables by device description; empty if none was measured.
+    """Latency tables by `DiffusionPolicy.device_key`; empty if none was measured.
 
     Raises:
         CheckpointError: if the file is broken.
     """
-    path = Path(directory) / FOLDER / LATENCY_FILE
+    return _read_entries(Path(directory) / FOLDER / LATENCY_FILE, _TABLES)
+
+
+def save_sizes(directory: str | Path, device_key: str, sizes: tuple[Size, ...]) -> Path:
+    """Add or replace the batch sizes of a device and engine in `calibration/engine.json`."""
+    return _save_entry(Path(directory) / FOLDER / ENGINE_FILE, _SIZES, device_key, sizes)
+
+
+def read_sizes(directory: str | Path) -> dict[str, tuple[Size, ...]]:
+    """Batch sizes by `DiffusionPolicy.device_key`; empty if none were measured.
+
+    Raises:
+        CheckpointError: if the file is broken.
+    """
+    return _read_entries(Path(directory) / FOLDER / ENGINE_FILE, _SIZES)
+
+
+def _save_entry(path: Path, kind: TypeAdapter[dict[str, _T]], key: str, entry: _T) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        entries = {**_read_entries(path, kind), key: entry}
+    except CheckpointError:  # broken: this is the remedy
+        entries = {key: entry}
+    text = json.dumps(kind.dump_python(entries, mode="json"), indent=2) + "\n"
+    replace(path, lambda file: file.write_text(text))
+    return path
+
+
+def _read_entries(path: Path, kind: TypeAdapter[dict[str, _T]]) -> dict[str, _T]:
     if not path.is_file():
         return {}
     try:
-        return _TABLES.validate_json(path.read_text())
+        return kind.validate_json(path.read_text())
     except (ValidationError, UnicodeDecodeError) as error:
         reason = summarise(error) if isinstance(error, ValidationError) else str(error)
         raise CheckpointError(f"'{path}': {reason}; run para-policy calibrate again") from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from para_policy.device import check_device, device_description, expected_engine
+from para_policy.engine import EngineConfig
+from para_policy.engine.config import Precision
 from para_policy.errors import CheckpointError
-from para_policy.formats.calibration import read_calibrations, read_latencies
+from para_policy.formats.calibration import read_calibrations, read_latencies, read_sizes
 from para_policy.formats.checkpoint import Checkpoint
 from para_policy.formats.consistency import folder, read_consistencies
 from para_policy.formats.hub import looks_like_hub_id, snapshot
@@ -60,6 +64,8 @@ def load_policy(
     calibrated: bool = True,
     consistency: str | Path | None = None,
     weights: Weights = "live",
+    engine: str | EngineConfig = "eager",
+    precision: Precision = "float32",
 ) -> DiffusionPolicy:
     """Load a policy from a native or LeRobot checkpoint.
 
@@ -71,15 +77,19 @@ def load_policy(
             measure anew.
         consistency: directory of PCM weights; None for `<path>_pcm`, if there is one.
         weights: as for `read_checkpoint`.
+        engine: how the network runs: "eager" is PyTorch as it is, "auto" the fastest way that works
+            on the device; see `EngineConfig`. By name it takes the batch sizes that calibration has
+            measured on this device.
+        precision: of the network's arithmetic, where `engine` is a name.
 
     Raises:
         CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
             calibration or PCM weights were made for other weights.
-        InputError: if the device does not exist.
+        InputError: if the device does not exist, or an engine or precision of that name.
     """
     directory = resolve(path)
     checkpoint = read_checkpoint(directory, weights=weights)
-    return make_policy(checkpoint, directory, device, calibrated, consistency)
+    return make_policy(checkpoint, directory, device, calibrated, consistency, engine, precision)
 
 
 def make_policy(
@@ -88,10 +98,17 @@ def make_policy(
     device: str | torch.device = "cpu",
     calibrated: bool = True,
     consistency: str | Path | None = None,
+    engine: str | EngineConfig = "eager",
+    precision: Precision = "float32",
 ) -> DiffusionPolicy:
     """Build the policy of a checkpoint, with what was measured and trained for it; see `load_policy`."""
     config, schedule = checkpoint.config, checkpoint.config.noise_scheduler
-    policy = DiffusionPolicy(config, checkpoint.state, checkpoint.normalizers, device=device)
+    if isinstance(engine, str):
+        engine, place = EngineConfig(engine, precision), check_device(device)
+        key = device_description(place, expected_engine(engine, place).config.label)
+        if calibrated:
+            engine = replace(engine, sizes=read_sizes(directory).get(key, engine.sizes))
+    policy = DiffusionPolicy(config, checkpoint.state, checkpoint.normalizers, device, engine)
     if consistency is not None and not Path(consistency).is_dir():
         raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
     if not calibrated and consistency is None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from para_policy.denoiser import Network
+from para_policy.engine import EngineConfig
 from para_policy.errors import InputError
-from para_policy.policies.tabulated import tabulated
+from para_policy.policies.tabulated import EngineNetwork, tabulated
 
 Change = Tensor | tuple[Tensor, Tensor]
 """Change of a weight: as it is, or the factors (out, rank) and (rank, in) of a low-rank update."""
@@ -57,10 +57,16 @@ class PicardConsistencyModel:
             if found != expected:
                 raise InputError(f"PCM changes {name!r} by {found}; the network needs {expected}")
 
-    def on(self, network: nn.Module, num_train_timesteps: int) -> Consistency:
-        """Put the changes on the base network; raises InputError if they do not fit it."""
+    def on(
+        self, network: nn.Module, num_train_timesteps: int, engine: EngineConfig | None = None
+    ) -> Consistency:
+        """Put the changes on the base network; raises InputError if they do not fit it.
+
+        Args:
+            engine: how the changed networks run; None for PyTorch as it is.
+        """
         self.check({name: value.shape for name, value in network.named_parameters()})
-        return Consistency(self, network, num_train_timesteps)
+        return Consistency(self, network, num_train_timesteps, engine)
 
     def whole(self, name: str, like: Tensor) -> Tensor:
         """The change of one weight, in its shape and on its device."""
@@ -79,20 +85,24 @@ class Consistency:
     """
 
     def __init__(
-        self, model: PicardConsistencyModel, network: nn.Module, num_train_timesteps: int
+        self,
+        model: PicardConsistencyModel,
+        network: nn.Module,
+        num_train_timesteps: int,
+        engine: EngineConfig | None = None,
     ) -> None:
         self.model, self._network = model, network
-        self._num_train_timesteps = num_train_timesteps
+        self._num_train_timesteps, self._engine = num_train_timesteps, engine
         base = dict(network.named_parameters())
         self._changes = {name: model.whole(name, base[name]) for name in model.changes}
-        self._merged: dict[float, Network] = {}
+        self._merged: dict[float, EngineNetwork] = {}
 
-    def __call__(self, share: float) -> Network:
+    def __call__(self, share: float) -> EngineNetwork:
         if share not in self._merged:
             if len(self._merged) == _KEPT:  # a long schedule must not fill the memory
                 self._merged.clear()
             network = self._network if share == 0.0 else self._merge(share)
-            self._merged[share] = tabulated(network, self._num_train_timesteps)
+            self._merged[share] = tabulated(network, self._num_train_timesteps, self._engine)
         return self._merged[share]
 
     def _merge(self, share: float) -> nn.Module:

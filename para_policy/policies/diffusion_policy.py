@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from para_policy.calibration import Calibration
-from para_policy.deadline import Deadline, LatencyTable
+from para_policy.deadline import Deadline
 from para_policy.denoiser import Denoiser
-from para_policy.device import check_device, device_description
+from para_policy.device import check_device
+from para_policy.engine import EngineConfig
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.inpainting import Inpainting
 from para_policy.noise import Noise
@@ -27,8 +28,8 @@ from para_policy.policies.observer import Observer
 from para_policy.policies.result import ActionResult as ActionResult
 from para_policy.policies.result import SampleStats as SampleStats
 from para_policy.policies.result import statistics
+from para_policy.policies.running import RunningNetwork
 from para_policy.policies.sampler_making import make_sampler
-from para_policy.policies.tabulated import tabulated
 from para_policy.process import Process
 from para_policy.samplers import Callback, Sampler, Status
 from para_policy.schedulers import build_scheduler, scheduler_kind
@@ -36,7 +37,7 @@ from para_policy.schedulers import build_scheduler, scheduler_kind
 _PAD = 8
 
 
-class DiffusionPolicy:
+class DiffusionPolicy(RunningNetwork):
     """A trained diffusion policy.
 
     Args:
@@ -45,10 +46,10 @@ class DiffusionPolicy:
             the prefix "vision." those of the camera encoders.
         normalizers: one for each input, and one for "action".
         device: where the network runs.
+        engine: how it runs there; None for PyTorch as it is.
 
     Attributes:
         calibrations: by scheduler and step count, from `para-policy calibrate`.
-        latencies: of the network, by `device_description`.
         consistency_models: PCM weights by scheduler, step count and splitting, from
             `para-policy distill`.
 
@@ -63,10 +64,10 @@ class DiffusionPolicy:
         model_state: Mapping[str, Tensor],
         normalizers: Mapping[str, LinearNormalizer],
         device: torch.device | str = "cpu",
+        engine: EngineConfig | None = None,
     ) -> None:
-        self.config = config
-        self.device = check_device(device)
-        self.normalizers = {name: n.to(self.device) for name, n in normalizers.items()}
+        place = check_device(device)
+        self.normalizers = {name: n.to(place) for name, n in normalizers.items()}
         network, vision = build_network(config), build_vision(config)
         seen, acting = {}, {}
         for name, value in model_state.items():
@@ -75,27 +76,16 @@ class DiffusionPolicy:
             else:
                 acting[name] = value
         network.load_state_dict(acting)
-        self.network = network.to(self.device).eval().requires_grad_(False)
+        network.to(place).eval().requires_grad_(False)
+        super().__init__(config, network, place, engine or EngineConfig())
         if vision is not None:
             vision.load_state_dict(seen)
-            vision.to(self.device).eval().requires_grad_(False)
+            vision.to(place).eval().requires_grad_(False)
         self.vision = vision
         self._observer = Observer(config, self.normalizers, vision)
         self.calibrations: dict[tuple[str, int], Calibration] = {}
-        self.latencies: dict[str, LatencyTable] = {}
         self.consistency_models: dict[tuple[str, int, str], PicardConsistencyModel] = {}
-        self._samplers: dict[tuple[object, ...], Sampler] = {}
         self._processes: dict[tuple[str | None, int | None], Process] = {}
-
-    @property
-    def network(self) -> nn.Module:
-        """The noise predictor; another one may be put in its place, a compiled one for example."""
-        return self._network
-
-    @network.setter
-    def network(self, network: nn.Module) -> None:
-        self._network = network
-        self._inference = tabulated(network, self.num_train_timesteps)
 
     @property
     def num_train_timesteps(self) -> int:
@@ -119,7 +109,8 @@ class DiffusionPolicy:
     def _bound(self, values: Mapping[str, np.ndarray], known: Inpainting | None = None) -> Denoiser:
         condition = self._observer.encode(values, self.device)
         # Kernels are prepared for each batch size anew; a few sizes are prepared once.
-        return Denoiser(self._inference, condition, pad_to=_PAD, pad_from=_PAD + 1, known=known)
+        pad_to = 1 if self._running.fills_up else _PAD
+        return Denoiser(self._inference, condition, pad_to=pad_to, pad_from=_PAD + 1, known=known)
 
     def sampler(
         self, name: str, *, scheduler: str | None = None, steps: int | None = None, **options: Any
@@ -141,22 +132,6 @@ class DiffusionPolicy:
         """Kind of the scheduler and number of steps, with what None stands for filled in."""
         kind = scheduler or scheduler_kind(self.config.noise_scheduler)
         return kind, self.process(scheduler, steps).num_steps
-
-    def latency(self, most_rows: int) -> LatencyTable:
-        """Seconds of a network call on this device; measured now (a second) if not calibrated."""
-        key = device_description(self.device)
-        if key not in self.latencies:
-            self.latencies[key] = self.measure_latency(most_rows)
-        return self.latencies[key]
-
-    def measure_latency(self, most_rows: int) -> LatencyTable:
-        """Time network calls of 1 to at least `most_rows` rows."""
-        sizes = [2**k for k in range(max(most_rows - 1, 1).bit_length() + 1)]
-        horizon, width = self.config.horizon, self.config.action_dim
-        x = torch.zeros(sizes[-1], horizon, width, device=self.device)
-        t = torch.zeros(sizes[-1], dtype=torch.int64, device=self.device)
-        denoiser = Denoiser(self._inference, x.new_zeros(1, self.config.condition_dim))
-        return LatencyTable.measure(lambda n: denoiser(x[:n], t[:n], t[:n]).cpu(), tuple(sizes))
 
     def sample(
         self,
@@ -212,8 +187,7 @@ class DiffusionPolicy:
             else sampler
         )
         if deadline_s is not None:
-            table = self.latencies.get(device_description(self.device))
-            deadline = Deadline.after(deadline_s, table)
+            deadline = Deadline.after(deadline_s, self.latencies.get(self.device_key))
         batched = isinstance(seed, (Sequence, np.ndarray))
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
         values = self._observer.check(obs, batched=batched)
@@ -238,6 +212,8 @@ class DiffusionPolicy:
         if self.vision is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the encoder's time is reported apart
         encode_s = time.perf_counter() - encoding
+        if self._running.replays is not None:
+            solver = self._running.replays(solver)
         result = solver(denoiser, process, noise, guess=guess, deadline=deadline, callback=callback)
         prediction = self.normalizers["action"].unnormalize(result.sample).cpu().numpy()
         if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from para_policy import samplers
+from para_policy.calibration import CalibratedSampler
 from para_policy.errors import InputError
+from para_policy.process import Process
 from para_policy.samplers import Sampler
+from para_policy.samplers.acceptance import DefectBelow, DefectBelowEither
 
 if TYPE_CHECKING:
     from para_policy.policies.diffusion_policy import DiffusionPolicy
+
+_FAR_ABOVE_ROUNDING = 1e-3
+"""Normalised action units: float32 networks round far below, which need not be measured."""
 
 
 def make_sampler(
@@ -32,15 +39,50 @@ def make_sampler(
             latency = policy.latency(calibration.steps)
             variant = calibration.fastest(latency, anytime=anytime)
             name, options = variant.sampler, {**variant.options, **options}
-        return calibration.sampler(name, options)
-    if name == "auto" or _lacks_matrices(name, options):
+    elif name == "auto" or _lacks_matrices(name, options):
         available = ", ".join(f"{k} {n}" for k, n in policy.calibrations) or "none"
         raise InputError(
             f"sampler {name!r} needs a calibration for {kind} with {count} steps "
             f"(there: {available}); run para-policy calibrate --checkpoint DIR "
             f"--scheduler {kind} --steps {count}"
         )
-    return samplers.get(name, **options)
+
+    def make(**given: Any) -> Sampler:
+        if calibration is None:
+            return samplers.get(name, **given)
+        return calibration.sampler(name, given)
+
+    made = make(**options)
+    least = _least_tolerance(policy, policy.process(scheduler, steps), made)
+    return made if least is None else make(**{**options, "tolerance": least})
+
+
+def _least_tolerance(policy: DiffusionPolicy, process: Process, made: Sampler) -> float | None:
+    """What the tolerance must be raised to: no defect falls below the rounding of the network.
+
+    None where it may stay. A tolerance of 0 means equal floats, which rounding does not hinder as
+    long as all calls have the same size.
+    """
+    bare = made.sampler if isinstance(made, CalibratedSampler) else made
+    acceptance = getattr(bare, "acceptance", None)
+    if isinstance(acceptance, DefectBelow):
+        tolerance = acceptance.tolerance
+    elif isinstance(acceptance, DefectBelowEither):
+        tolerance = acceptance.absolute
+    else:
+        return None
+    exact = policy.engine.config.precision == "float32"
+    if tolerance == 0 or (exact and tolerance >= _FAR_ABOVE_ROUNDING):
+        return None
+    floor = policy.noise_floor(process)
+    if tolerance >= floor:
+        return None
+    warnings.warn(
+        f"tolerance is {tolerance:.1e}; rounding of the network ({policy.device_key}) changes a step "
+        f"by up to {floor:.1e}, so that is used instead",
+        stacklevel=3,
+    )
+    return floor
 
 
 def _trained(
@@ -55,7 +97,8 @@ def _trained(
             f"{splitting!r} (there: {available}); run para-policy distill"
         )
     model = policy.consistency_models[kind, count, splitting]
-    consistency = model.on(policy.network, policy.num_train_timesteps)
+    engine = policy.engine_in_use
+    consistency = model.on(policy.network, policy.num_train_timesteps, engine)
     return {"consistency": consistency, "stride": model.stride}
 
 

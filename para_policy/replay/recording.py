@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Work = Callable[[], None]
+from para_policy.engine.capture import capture
 
-_WARM_UPS = 3  # kernels are chosen and workspaces allocated in the first calls
+Work = Callable[[], None]
 
 
 class Recorder(Protocol):
@@ -42,16 +42,7 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Work) -> Work:
-        with torch.cuda.device(self._device):
-            present, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-            aside.wait_stream(present)
-            with torch.cuda.stream(aside):
-                for _ in range(_WARM_UPS):
-                    work()
-            present.wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                work()
+        graph, _ = capture(work, self._device, self._pool)
         return graph.replay
 
     def watch(self, flag: Tensor) -> Callable[[], bool]:

@@ -24,7 +24,7 @@ from para_policy.ros.policy_parameters import PARAMETERS
 from para_policy.ros.qos import LATCHED
 from para_policy.ros.run import run_node
 from para_policy.ros.solver import Cancelled
-from para_policy.ros.statistics import gpu_memory
+from para_policy.ros.statistics import engine_facts
 
 
 class PolicyNode(LifecycleNode):
@@ -58,7 +58,8 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._problem = ""
         self._parts = configure(self, self._observe, self._reset, self._plan, self._report)
-        self.get_logger().info(f"policy '{value(self, 'checkpoint')}' is ready")
+        engine = self._parts.loaded.policy.engine.label
+        self.get_logger().info(f"policy '{value(self, 'checkpoint')}' is ready, engine {engine}")
         return TransitionCallbackReturn.SUCCESS
 
     @logged
@@ -184,11 +185,11 @@ class PolicyNode(LifecycleNode):
         """One for each robot while there are any, else one for the node."""
         parts = self._parts
         if parts is not None:
-            memory = gpu_memory(parts.loaded.policy.device)
+            engine = engine_facts(parts.loaded.policy)
             statuses = []
             for robot in parts.robots.values():
                 level, said = robot.health() if self._active else (diagnostics.OK, "inactive")
-                statuses.append(robot.status("policy", level, said, robot.numbers() | memory))
+                statuses.append(robot.status("policy", level, said, robot.numbers() | engine))
             return statuses
         name = f"{self.get_fully_qualified_name().lstrip('/')}: policy"
         level = diagnostics.ERROR if self._problem else diagnostics.OK

@@ -23,6 +23,15 @@ PARAMETERS = (
     Parameter("checkpoint", "", "Directory of the policy's checkpoint."),
     Parameter("device", "cpu", "Torch device of the network: cpu, cuda, cuda:1 ..."),
     Parameter(
+        "engine",
+        "auto",
+        "How the network runs: eager (PyTorch as it is), compile, cuda-graph, openvino, onnxruntime; "
+        "auto: the fastest one that works.",
+    ),
+    Parameter(
+        "precision", "float32", "Of the network's arithmetic: float32, tf32, bfloat16, float16."
+    ),
+    Parameter(
         "sampler", "x0", "Sampler by name: x0, chord (calibrated checkpoints), auto ...", live=True
     ),
     Parameter(

@@ -45,7 +45,7 @@ class Loaded:
 
 
 def load(values: Values) -> Loaded:
-    """Load the policy and the mapping of its inputs.
+    """Load the policy, prepare its network, and load the mapping of its inputs.
 
     Raises:
         ParaPolicyError: when a parameter is not valid or the checkpoint cannot be loaded.
@@ -75,9 +75,17 @@ def load(values: Values) -> Loaded:
     _options(values)  # fails before the slow part
     directory = resolve(values["checkpoint"])
     checkpoint = read_checkpoint(directory)
-    policy = make_policy(checkpoint, directory, values["device"])
+    policy = make_policy(
+        checkpoint,
+        directory,
+        values["device"],
+        engine=values["engine"],
+        precision=values["precision"],
+    )
     shapes = {name: tuple(shape) for name, shape in policy.config.inputs.items()}
-    return Loaded(policy, checkpoint.sha256, load_inputs(values["inputs_file"], shapes))
+    inputs = load_inputs(values["inputs_file"], shapes)
+    policy.warm_up()
+    return Loaded(policy, checkpoint.sha256, inputs)
 
 
 def chunk_format(values: Values, config: PolicyConfig) -> ChunkFormat:

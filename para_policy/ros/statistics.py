@@ -6,12 +6,15 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from para_policy.ros.plan import Plan
+
+if TYPE_CHECKING:
+    from para_policy import DiffusionPolicy
 
 _CHUNKS = 200
 _RATE_WINDOW_S = 10.0
@@ -62,6 +65,18 @@ def _rate(times_s: list[float], now_s: float) -> float:
     if len(recent) < 2:
         return len(recent) / _RATE_WINDOW_S
     return (len(recent) - 1) / (recent[-1] - recent[0])
+
+
+def engine_facts(policy: DiffusionPolicy) -> dict[str, Any]:
+    """How the network runs, what that takes beside its weights, and the memory of a GPU."""
+    engine = policy.engine
+    facts: dict[str, Any] = {
+        "engine": engine.label,
+        "engine_memory_mib": engine.memory_bytes / 2**20,
+    }
+    if engine.passed_over:
+        facts["engine_passed_over"] = "; ".join(engine.passed_over)
+    return facts | gpu_memory(policy.device)
 
 
 def gpu_memory(device: torch.device) -> dict[str, float]:

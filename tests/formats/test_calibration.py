@@ -16,8 +16,16 @@ from torch import Tensor
 from para_policy import DiffusionPolicy, load_policy
 from para_policy.calibration import Calibration, LinearGuess, Variant
 from para_policy.deadline import LatencyTable
+from para_policy.device import device_description
+from para_policy.engine import EngineConfig, Size
 from para_policy.errors import CheckpointError, InputError
-from para_policy.formats.calibration import read_latencies, save_calibration, save_latency
+from para_policy.formats.calibration import (
+    read_latencies,
+    read_sizes,
+    save_calibration,
+    save_latency,
+    save_sizes,
+)
 from para_policy.formats.native import checkpoint_hash
 from tests.fixtures_checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.formats.damage import edit
@@ -266,6 +274,36 @@ def test_a_device_without_a_table_is_measured(checkpoint: Path) -> None:
     assert table.rows[0] == 1
     assert table.rows[-1] >= 20
     assert policy.latency(20) is table
+
+
+SIZES = (Size(1, 1), Size(24, 2))
+
+
+def test_sizes_are_kept_by_device_and_engine_and_used_there(checkpoint: Path) -> None:
+    pytest.importorskip("openvino")
+    assert read_sizes(checkpoint) == {}
+    here = device_description(torch.device("cpu"), "openvino")
+    path = save_sizes(checkpoint, here, SIZES)
+    assert path == checkpoint / "calibration" / "engine.json"
+    save_sizes(checkpoint, "cuda (Voodoo 2), cuda-graph", (Size(3),))
+    assert read_sizes(checkpoint) == {here: SIZES, "cuda (Voodoo 2), cuda-graph": (Size(3),)}
+    for engine in ("openvino", "auto"):
+        assert load_policy(checkpoint, engine=engine).engine.config.sizes == SIZES
+    given = EngineConfig("openvino", sizes=(Size(5),))
+    assert load_policy(checkpoint, engine=given).engine.config == given
+    for policy in (
+        load_policy(checkpoint),
+        load_policy(checkpoint, engine="openvino", calibrated=False),
+        load_policy(checkpoint, engine="openvino", precision="bfloat16"),
+    ):
+        assert policy.engine.config.sizes == EngineConfig().sizes
+
+
+def test_broken_sizes_are_named(checkpoint: Path) -> None:
+    path = save_sizes(checkpoint, "cpu", SIZES)
+    path.write_text('{"cpu": [{"rows": 0}]}')
+    with pytest.raises(CheckpointError, match=r"engine.json.*batch size is 0.*calibrate again"):
+        load_policy(checkpoint)
 
 
 BROKEN = {

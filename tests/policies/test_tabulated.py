@@ -82,6 +82,13 @@ def test_a_denoiser_binds_each_network_once() -> None:
     assert (first.bound, second.bound) == (1, 1)
 
 
-def test_any_other_network_is_left_alone() -> None:
-    plain = nn.Linear(2, 2)
-    assert tabulated(plain, TIMESTEPS) is plain
+def test_any_other_network_gets_all_that_it_takes() -> None:
+    class Plain(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            return x + t[:, None, None] + condition.sum(dim=1)[:, None, None]
+
+    plain, (x, t, sample) = Plain(), rows(5)
+    condition = torch.randn(3, CONDITION, generator=torch.Generator().manual_seed(2))
+    expected = plain(x, t, condition[sample])
+    assert torch.equal(tabulated(plain, TIMESTEPS)(x, t, condition[sample]), expected)
+    assert torch.equal(Denoiser(tabulated(plain, TIMESTEPS), condition)(x, t, sample), expected)

@@ -35,6 +35,7 @@ class Rig:
                 "sampler": "sequential",
                 "seed": 7,
                 "lockstep": True,
+                "engine": "eager",
                 **parameters,
             },
         )

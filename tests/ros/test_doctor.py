@@ -16,7 +16,7 @@ from para_policy.command_line import run
 from para_policy.commands.common import require_ros
 from para_policy.commands.doctor import Doctor
 from para_policy.errors import InputError
-from para_policy.ros.doctor import environment, examine, parameters_file, policy
+from para_policy.ros.doctor import device, environment, examine, parameters_file, policy
 from para_policy.ros.doctor.case import Case, Request
 from para_policy.ros.doctor.report import Finding, Level, Report, fail, ok
 from para_policy.ros.policy_parameters import PARAMETERS
@@ -105,6 +105,30 @@ def test_policy_that_cannot_run(checkpoint: Path, values: dict[str, Any], words:
     failures = [finding.found for finding in report.findings if finding.level == Level.FAIL]
     assert len(failures) == 1
     assert words in failures[0]
+
+
+def test_engine_is_named(checkpoint: Path) -> None:
+    found = {finding.subject: finding for finding in device.check(case_of(engine="eager"))}
+    assert (found["engine"].level, found["engine"].found) == (Level.OK, "eager")
+    found = {f.subject: f for f in device.check(case_of(engine="cuda-graph"))}
+    assert found["engine"].level == Level.FAIL
+    assert "cannot be used on cpu" in found["engine"].found
+    (network,) = [
+        finding
+        for finding in policy.check(
+            case_of(checkpoint=str(checkpoint), control_rate_hz=0.5, engine="eager")
+        )
+        if finding.subject == "network"
+    ]
+    assert network.found == "engine eager"
+
+
+def test_engine_that_passes_over_a_faster_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    (engine,) = [f for f in device.check(case_of(engine="auto")) if f.subject == "engine"]
+    assert engine.level == Level.WARN
+    assert "auto: eager" in engine.found
+    assert "openvino" in engine.advice
 
 
 def test_inputs_file_that_does_not_fit_leaves_the_policy_examined(

@@ -63,6 +63,7 @@ class Rig:
             control_rate_hz=10.0,
             sampler="sequential",
             lockstep=True,
+            engine="eager",
         )
         self.chunks = graph.listen(JointTrajectory, "policy_node/action_chunk")
         self.said = graph.listen(DiagnosticArray, "/diagnostics")

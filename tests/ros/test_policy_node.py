@@ -22,6 +22,8 @@ from para_policy.errors import NonFiniteError
 from para_policy.ros import configured
 from para_policy.ros.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.diagnostics import status_values
+from para_policy.ros.qos import LATCHED
+from para_policy.ros.recording.settings_message import read_settings
 from tests.ros.graph import CONFIG, Graph
 from tests.ros.policy_rig import AGENT, DT_NS, KEYPOINTS, T0, Rig
 
@@ -31,6 +33,8 @@ GOOD_PARAMETERS = {
     "scheduler": "",
     "steps": 0,
     "device": "cpu",
+    "engine": "eager",
+    "precision": "float32",
     "inputs_file": str(CONFIG / "pusht_inputs.yaml"),
     "joint_names": ["left", "right"],
     "stamp_mode": "zero",
@@ -75,6 +79,32 @@ def test_chunk_is_the_policys_answer_stamped_with_the_observations_time(
     assert (values["rounds"], values["evals"], values["converged"]) == ("10", "10", "true")
     assert {"residual", "latency_ms", "encode_ms", "deadline_misses", "observation_age_ms"} <= set(
         values
+    )
+
+
+@pytest.mark.parametrize("engine", ["openvino", "auto"])
+def test_another_engine_gives_the_same_chunk_and_is_named(
+    rig: Callable[..., Rig], checkpoint: Path, engine: str
+) -> None:
+    pytest.importorskip("openvino")
+    created = rig(engine=engine)
+    settings = created.graph.listen(String, "policy_node/settings", LATCHED)
+    chunk = created.start().plan(T0)
+    expected = expected_actions(checkpoint, chunk_seed(7, 0))
+    pixels = 256.0  # of a normalised unit
+    np.testing.assert_allclose(positions(chunk), expected, rtol=0, atol=1e-4 * pixels)
+    policy = created.node._parts.loaded.policy
+    sizes = len(policy.engine.sizes)
+    assert policy.engine.memory_bytes > sizes * 1000, "all sizes are prepared before the first plan"
+    created.graph.wait(lambda: created.diagnostics and settings)
+    assert read_settings(settings[-1].data).engine == policy.engine_in_use
+    assert policy.engine_in_use.label == "openvino"
+    created.graph.wait(
+        lambda: any(
+            status_values(status).get("engine") == "openvino"
+            for message in created.diagnostics
+            for status in message.status
+        )
     )
 
 
@@ -195,6 +225,9 @@ def raises(error: Exception) -> Callable[..., Any]:
         ({"scheduler": "magic"}, "'magic'"),
         ({"sampler": "chord", "steps": 5}, "calibration for ddpm with 5 steps (there: ddpm 10)"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+        ({"engine": "magic"}, "engine is 'magic'; expected one of auto, eager"),
+        ({"engine": "cuda-graph"}, "engine 'cuda-graph' cannot be used on cpu"),
+        ({"precision": "float8"}, "precision is 'float8'; expected one of float32"),
         ({"inputs_file": "/nowhere"}, "cannot read inputs_file '/nowhere'"),
         ({"joint_names": ["a", "b", "c"]}, "the policy has 2 actions"),
         ({"stamp_mode": "magic"}, "stamp_mode is 'magic'"),

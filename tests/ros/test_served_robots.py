@@ -39,6 +39,7 @@ class Pair:
             sampler="sequential",
             seed=7,
             lockstep=True,
+            engine="eager",
             robots=list(ROBOTS),
             **parameters,
         )

@@ -104,7 +104,7 @@ def test_written_files_let_an_image_policy_drive_the_simulator(
         processes.start(
             "policy_node",
             "para_policy.ros.policy_node",
-            {"autostart": True, "lockstep": True, "torch_threads": 1},
+            {"autostart": True, "lockstep": True, "torch_threads": 1, "engine": "eager"},
             *file,
         )
         processes.start(

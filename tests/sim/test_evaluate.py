@@ -157,18 +157,17 @@ def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -> None:
-    from para_policy import load_policy
-
     other = save_tiny_checkpoint(tmp_path / "checkpoint", 8, seed=1)
     args = arguments(checkpoint, tmp_path)
     identities = [
-        sampling_identity(load_policy(changed.checkpoint), changed.settings)
+        sampling_identity(changed.settings.load(), changed.settings)
         for changed in (
             args,
             arguments(checkpoint, tmp_path, scheduler="ddim"),
             arguments(checkpoint, tmp_path, steps=8),
             arguments(checkpoint, tmp_path, check_errors=True),
             arguments(other, tmp_path),
+            arguments(checkpoint, tmp_path, precision="bfloat16"),
         )
     ]
     assert all(a != b for i, a in enumerate(identities) for b in identities[:i])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from para_policy.device import check_device, device_description
+from para_policy.device import check_device, device_description, expected_engine
+from para_policy.engine import AUTO, EngineConfig
 from para_policy.errors import InputError
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
@@ -25,8 +26,23 @@ def check(case: Case) -> Iterator[Finding]:
         yield fail("torch device", str(error), "choose one that is available, or mend its driver")
     else:
         yield ok("torch device", f"{device_description(device)}; torch {torch.__version__}")
+        yield _engine(case, device)
         yield from _memory(device)
     yield _threads(int(case.values.get("torch_threads") or 0))
+
+
+def _engine(case: Case, device: torch.device) -> Finding:
+    name = case.values.get("engine") or AUTO
+    try:
+        config = EngineConfig(name, case.values.get("precision") or "float32")
+        expected = expected_engine(config, device)
+    except InputError as error:
+        return fail("engine", str(error), "policy_node refuses to configure with this value")
+    found = f"{name}: {expected.config.label}" if name == AUTO else expected.config.label
+    if expected.passed_over:
+        reasons = "; ".join(expected.passed_over)
+        return warn("engine", f"{found}, passing over what is usually faster", reasons)
+    return ok("engine", found)
 
 
 def usable_cpus() -> int:

@@ -62,9 +62,11 @@ def check(case: Case) -> Iterator[Finding]:
     if not values["checkpoint"]:
         yield skipped("checkpoint", "none given", _NO_CHECKPOINT)
         return
-    loaded = _load(case)
+    with _threads(values["torch_threads"]):  # engines are prepared for so many
+        loaded = _load(case)
     policy = loaded.policy
     yield ok("checkpoint", f"{values['checkpoint']} loads on {policy.device}")
+    yield ok("network", f"engine {policy.engine_in_use.label}")
     yield from _refused(lambda: chunk_format(values, policy.config))
     yield from _refused(lambda: check_cpus(cpu_numbers(values)))
     settings = make_settings(loaded, values)
@@ -78,7 +80,15 @@ def _load(case: Case) -> Loaded:
     """As the node does, or without topics where these are not known and reported as such."""
     if case.inputs is not None:
         return load(case.values)
-    return Loaded(load_policy(case.values["checkpoint"], device=case.values["device"]), "", {})
+    values = case.values
+    policy = load_policy(
+        values["checkpoint"],
+        device=values["device"],
+        engine=values["engine"],
+        precision=values["precision"],
+    )
+    policy.warm_up()
+    return Loaded(policy, "", {})
 
 
 def _refused(step: Callable[[], object]) -> Iterator[Finding]:

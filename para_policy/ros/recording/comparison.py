@@ -109,6 +109,11 @@ def circumstances(policy: DiffusionPolicy, sha256: str, recorded: RecordedSettin
         found.append(f"{torch.get_num_threads()} threads, recorded {recorded.threads}")
     if device_description(policy.device) != recorded.device:
         found.append(f"on {device_description(policy.device)}, recorded on {recorded.device}")
+    engine = policy.engine_in_use
+    if engine.label != recorded.engine.label:
+        found.append(f"engine {engine.label}, recorded {recorded.engine.label}")
+    elif engine != recorded.engine:
+        found.append(f"engine {engine.label} with other batch sizes or threads than recorded")
     return found
 
 

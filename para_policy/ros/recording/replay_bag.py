@@ -11,7 +11,9 @@ import torch
 
 from para_policy.choice import Choice
 from para_policy.command_line import progress_bars
-from para_policy.errors import CheckpointError, DataError
+from para_policy.device import check_device, expected_engine
+from para_policy.engine import AUTO, EngineConfig
+from para_policy.errors import CheckpointError, DataError, InputError
 from para_policy.formats.load import make_policy, read_checkpoint, resolve
 from para_policy.ros.recording.bag import Bag
 from para_policy.ros.recording.chunks import Run, read_all_settings, read_run
@@ -113,8 +115,13 @@ def _load(
         raise CheckpointError(
             f"the checkpoint of the recording cannot be loaded ({error}); give --checkpoint DIR"
         ) from error
-    where = device or str(recorded.values.get("device", "cpu"))
-    return make_policy(found, directory, where), found.sha256
+    where = check_device(device or str(recorded.values.get("device", "cpu")))
+    engine = recorded.engine
+    try:
+        expected_engine(engine, where)
+    except InputError:  # made on another machine; `circumstances` tells
+        engine = EngineConfig(AUTO)
+    return make_policy(found, directory, where, engine=engine), found.sha256
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from para_policy.calibration import Calibration
 from para_policy.device import device_description
+from para_policy.engine import EngineConfig
 from para_policy.errors import DataError
 from para_policy.formats.files import summarise
 from para_policy.ros.inputs import InputMapping
@@ -37,6 +39,8 @@ class RecordedSettings(BaseModel):
         torch: version.
         threads: CPU threads of torch.
         device, dtype: of the network, in words.
+        engine: how the network ran, with what "auto" stood for and with all batch sizes, because
+            sums are rounded in another order at another size.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -53,6 +57,7 @@ class RecordedSettings(BaseModel):
     threads: int = Field(ge=1)
     device: str
     dtype: str
+    engine: EngineConfig = EngineConfig()
 
 
 def settings_text(
@@ -85,6 +90,7 @@ def settings_text(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": device_description(policy.device),
+        "engine": dataclasses.asdict(policy.engine_in_use),
         "dtype": str(next(policy.network.parameters()).dtype).removeprefix("torch."),
     }
     rest = json.dumps(content, sort_keys=True)

@@ -111,7 +111,7 @@ class Loop:
         now_ns: Callable[[], int] | None = None,
     ) -> None:
         self.graph = graph
-        parameters = {**POLICY, "checkpoint": str(checkpoint), **(policy or {})}
+        parameters = {**POLICY, "engine": "eager", "checkpoint": str(checkpoint), **(policy or {})}
         self.policy: PolicyNode = graph.add(PolicyNode, **parameters)
         self.executor: ChunkExecutor = graph.add(
             remapped(ChunkExecutor), **{**EXECUTOR, **(executor or {})}

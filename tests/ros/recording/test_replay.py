@@ -74,6 +74,27 @@ def test_solves_cut_short_by_a_deadline_are_replayed_to_the_bit(
     assert found["equal"] == 5, found["reasons"]
 
 
+def test_the_engine_of_the_recording_is_used_again(
+    graph: Graph, checkpoint: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    run = RecordedRun(graph, tmp_path / "bag", checkpoint, engine="openvino")
+    run.step(3)
+    bag = run.finish()
+    found = the_run(replay_bag(bag))
+    assert (found["chunks"], found["equal"]) == (3, 3), found["reasons"]
+
+    def elsewhere(topic: str, _: int, message: Any) -> Any:
+        if topic.endswith("/settings"):
+            content = json.loads(message.data)
+            content["engine"] = {**content["engine"], "backend": "cuda-graph"}
+            message.data = json.dumps(content)
+        return message
+
+    other = the_run(replay_bag(rewritten(bag, tmp_path / "copy", elsewhere)))
+    assert other["replayed"] == 3
+
+
 def test_frozen_actions_are_replayed_to_the_bit(
     graph: Graph, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -110,6 +131,7 @@ def test_chunks_solved_in_a_batch_are_close(graph: Graph, checkpoint: Path, tmp_
         robots=["left", "right"],
         sampler="sequential",
         control_rate_hz=10.0,
+        engine="eager",
     )
     node.trigger_configure()
     node.trigger_activate()

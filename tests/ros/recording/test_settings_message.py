@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from para_policy import load_policy
+from para_policy.engine import EngineConfig, Size
 from para_policy.errors import DataError
 from para_policy.ros.inputs import read_inputs
 from para_policy.ros.policy_parameters import PARAMETERS
+from para_policy.ros.recording.comparison import circumstances
 from para_policy.ros.recording.settings_message import read_settings, settings_text
 from tests.ros.graph import CONFIG
 
@@ -42,6 +45,26 @@ def test_the_id_changes_with_any_value(checkpoint: Path, text: str) -> None:
     assert read_settings(other).id != read_settings(text).id
 
 
+def test_the_engine_is_told_and_a_difference_is_a_reason(text: str, checkpoint: Path) -> None:
+    recorded = read_settings(text)
+    assert recorded.engine == EngineConfig()
+    policy = load_policy(checkpoint)
+    assert circumstances(policy, "ab" * 32, recorded) == []
+    policy.use_engine(EngineConfig("eager", "bfloat16"))
+    (reason,) = circumstances(policy, "ab" * 32, recorded)
+    assert reason == "engine eager, bfloat16, recorded eager"
+    sizes = dataclasses.replace(recorded.engine, sizes=(Size(3),))
+    other = recorded.model_copy(update={"engine": sizes})
+    policy.use_engine(EngineConfig())
+    assert "other batch sizes" in circumstances(policy, "ab" * 32, other)[0]
+
+
+def test_recordings_from_before_there_were_engines_are_eager(text: str) -> None:
+    content = json.loads(text)
+    del content["engine"]
+    assert read_settings(json.dumps(content)).engine == EngineConfig()
+
+
 def test_unknown_keys_of_newer_versions_are_ignored(text: str) -> None:
     content = json.loads(text)
     content["colour"] = "blue"
@@ -54,6 +77,7 @@ def test_unknown_keys_of_newer_versions_are_ignored(text: str) -> None:
     [
         ({"threads": 0}, "threads: Input should be greater than or equal to 1, got 0"),
         ({"inputs": {"x": {"topic": "a", "type": "b"}}}, "inputs.x.type: Value error, 'b' is not"),
+        ({"engine": {"backend": "magic"}}, "engine: Value error, engine is 'magic'"),
         ({"id": None}, "id: Input should be a valid string"),
     ],
 )
