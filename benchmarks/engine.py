@@ -57,11 +57,11 @@ class Settings(Common):
 
 
 WEIGHTS: Mapping[str, float] = {
-    "network": 14,
+    "network": 9,
     DDPM_100.label: 44,
-    DDIM_16.label: 12,
-    "loop": 6,
-    "robots": 8,
+    DDIM_16.label: 15,
+    "loop": 11,
+    "robots": 5,
     "image": 2,
     "large": 14,
 }
@@ -172,7 +172,12 @@ def _chunks(run: Run) -> dict[str, Any]:
         seconds = run.budget.share(process.label)
         print(f"{process.label}: {len(cases)} cases in {seconds:.0f} s")
         found += measure_chunks(
-            cases, run.turns(process), run.engines.reference, run.options.chunks, seconds
+            cases,
+            run.turns(process),
+            run.engines.reference,
+            run.options.chunks,
+            seconds,
+            frozenset(others),
         )
         left_out |= {f"{process.label}, {name}": reason for name, reason in missing.items()}
     return {"chunks": found, "samplers_left_out": left_out}
@@ -180,11 +185,13 @@ def _chunks(run: Run) -> dict[str, Any]:
 
 def _loop(run: Run) -> dict[str, Any]:
     print(f"control loop with a deadline of {1e3 * engine_loop.DEADLINE_S:g} ms")
-    policy = run.engines.policies[run.best]
-    cases, _ = make_cases({run.best: policy}, ("chord", "auto"), DDPM_100)
-    seconds = run.budget.share("loop")
-    reference, turns = run.engines.reference, run.turns(DDPM_100)
-    found = engine_loop.control_loop(cases, turns, reference, run.options.chunks, seconds)
+    policy, seconds = run.engines.policies[run.best], run.budget.share("loop") / 2
+    found: list[dict[str, Any]] = []
+    for process in (DDPM_100, DDIM_16):
+        cases, _ = make_cases({run.best: policy}, ("chord", "auto"), process)
+        found += engine_loop.control_loop(
+            cases, run.turns(process), run.engines.reference, run.options.chunks, seconds
+        )
     return {"loop": found}
 
 

@@ -18,6 +18,7 @@ from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
 
 _BATCH = 64
+_ASIDE = 20
 _WARM_UP_CHUNKS = 2
 
 Observations = Mapping[str, np.ndarray]
@@ -106,9 +107,16 @@ class Turns:
 
 
 def measure(
-    cases: Sequence[Case], turns: Turns, reference: DiffusionPolicy, most: int, seconds: float
+    cases: Sequence[Case],
+    turns: Turns,
+    reference: DiffusionPolicy,
+    most: int,
+    seconds: float,
+    aside: frozenset[str] = frozenset(),
 ) -> list[dict[str, Any]]:
     """Measure every case as often as the time allows, at most `most` times.
+
+    Engines that are `aside` are measured `_ASIDE` times.
 
     The cases take turns on each observation, each time in another order, so that a disturbance of
     the machine meets all of them alike. Those that are dear are in some of the turns only.
@@ -119,7 +127,10 @@ def measure(
         min(turns.play(case, turn).stats.wall_s for turn in range(_WARM_UP_CHUNKS))
         for case in cases
     ]
-    often = counts(costs, seconds, most)
+    few = [min(_ASIDE, most) if case.engine in aside else 0 for case in cases]
+    seconds -= sum(cost * n for cost, n in zip(costs, few, strict=True))
+    many = iter(counts([c for c, n in zip(costs, few, strict=True) if not n], seconds, most))
+    often = [n or next(many) for n in few]
     total = max(often)
     exact = turns.reference(reference, total)
     chunks: list[dict[int, ActionResult]] = [{} for _ in cases]

@@ -82,7 +82,7 @@ def _batch_s(case: Case, batch: int, turns: Turns, index: int) -> float:
 
 
 LOOP_COLUMNS = (
-    *("sampler", "engine", "chunks", "within the deadline", "ms p50 / p95 / p99 / max"),
+    *("process", "sampler", "engine", "chunks", "within the deadline", "ms p50 / p95 / p99 / max"),
     *("converged", "error p50 / p95 / max"),
 )
 
@@ -91,6 +91,7 @@ def loop_rows(entries: Sequence[Document]) -> list[list[str]]:
     """One row of LOOP_COLUMNS per sampler."""
     return [
         [
+            entry["process"],
             entry["sampler"],
             entry["engine"],
             str(entry["chunks"]),

@@ -11,6 +11,8 @@ import numpy as np
 
 from para_policy.errors import InputError
 
+_LEAST_S = 0.05
+
 
 @dataclass(frozen=True)
 class LatencyTable:
@@ -45,13 +47,14 @@ class LatencyTable:
     ) -> LatencyTable:
         """Time `call(n)` for every number of rows; it must return when the work is done.
 
-        The median of `repeats` calls is kept, made non-decreasing: more rows never cost less.
+        At least `repeats` calls, and a twentieth of a second of them. Their median is kept, made
+        non-decreasing: more rows never cost less.
         """
         seconds = []
         for n in rows:
             call(n)
-            times = []
-            for _ in range(repeats):
+            times: list[float] = []
+            while len(times) < repeats or sum(times) < _LEAST_S:
                 start = time.perf_counter()
                 call(n)
                 times.append(time.perf_counter() - start)
@@ -73,8 +76,13 @@ class Deadline:
     latency: LatencyTable | None = None
 
     @classmethod
-    def after(cls, seconds: float, latency: LatencyTable | None = None) -> Deadline:
+    def after(
+        cls, seconds: float, latency: LatencyTable | None = None, *, reserve: float = 0.0
+    ) -> Deadline:
         """`seconds` from now.
+
+        Args:
+            reserve: share of them, in [0, 1), to end earlier.
 
         Raises:
             InputError: unless seconds is a number above 0.
@@ -82,4 +90,4 @@ class Deadline:
         number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not (number and math.isfinite(seconds) and seconds > 0):
             raise InputError(f"deadline is {seconds!r} s; expected a number above 0")
-        return cls(time.monotonic() + seconds, latency)
+        return cls(time.monotonic() + (1 - reserve) * seconds, latency)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Regenerates docs/results.md: every figure in README and docs comes from here.
 #
-#   scripts/results.sh [PART ...]     parts: bench benchmarks pcm evaluate page; default all of them
+#   scripts/results.sh [PART ...]     parts: bench benchmarks engine pcm evaluate page; default all of them
 #
-# On two idle cores bench takes about 8 minutes, benchmarks 15, evaluate and pcm more than an hour each; when
+# On two idle cores bench takes about 8 minutes, benchmarks 15, engine 10, evaluate and pcm more than an hour each; when
 # interrupted they resume. EPISODES, EPISODES_PCM, EPISODES_GUESS and EVALUATED (sampler names) make them
 # longer or shorter: paradigms costs twice
 # as much as chord, parataa seven times. The checkpoint must be calibrated for ddpm 100 and ddim 16. pcm
@@ -57,9 +57,9 @@ evaluate() { # NAME SAMPLERS EPISODES ARGUMENT...   bench measures latency
 
 for part in "${@:-all}"; do
     case $part in
-        all | bench | benchmarks | pcm | evaluate | page) ;;
+        all | bench | benchmarks | engine | pcm | evaluate | page) ;;
         *)
-            echo "unknown part '$part'; expected bench, benchmarks, pcm, evaluate or page" >&2
+            echo "unknown part '$part'; expected bench, benchmarks, engine, pcm, evaluate or page" >&2
             exit 2
             ;;
     esac
@@ -91,6 +91,11 @@ if wanted benchmarks; then
             --scheduler "$kind" --steps "$steps" --cases "$cases" --threads "$THREADS" \
             --json "$OUT/error_bounds_$kind$steps.json"
     done
+fi
+
+if wanted engine; then
+    measure engine --threads "$THREADS"
+    "$BIN/python" -m benchmarks.engine_results "$OUT" docs/performance.md
 fi
 
 models() { # RUN ...   as benchmarks.error_per_round names them

@@ -70,8 +70,9 @@ BOUNDS_NOTE = """A calibrated result carries an `error_bound`. Here many fresh s
 and noise that calibration has not seen, are solved by `{sampler}` and by `sequential`, and the bound
 *holds* if no action coordinate differs by more. Pixels; 95 % Wilson interval."""
 
-LATENCY_NOTE = """One network call, median and 95th percentile of {n} calls, the sizes taking turns. A
-parallel sampler pays if its rounds cost less than N calls of one row."""
+LATENCY_NOTE = """One network call as samplers make it (FiLM terms tabulated), median and 95th
+percentile of {n} calls, the sizes taking turns. A parallel sampler pays if its rounds cost less than N
+calls of one row."""
 
 PCM_NOTE = """Median error of the present clean sample after round 1, 2, ... 6, {n} observations; then
 the rounds until acceptance with their 95 % interval (normal approximation), rows, and the error of the

@@ -34,7 +34,8 @@ class Size:
             raise InputError(f"threads are {self.threads}; expected at least 1")
 
 
-SIZES = tuple(Size(rows) for rows in (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128))
+_ROWS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 40, 48, 56, 64, 72, 80, 96, 128)
+SIZES = tuple(Size(rows) for rows in _ROWS)
 """Where nothing was measured."""
 
 

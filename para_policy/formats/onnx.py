@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import torch
 from onnxscript import opset18
 from torch import Tensor, nn
 
+from para_policy.engine.quiet import quiet
 from para_policy.errors import InputError
 from para_policy.formats.files import replace
 from para_policy.formats.onnx_check import Agreement, compare
@@ -97,7 +94,7 @@ def convert(policy: DiffusionPolicy, opset: int) -> onnx.ModelProto:
 
 def _translate(network: nn.Module, example: tuple[Tensor, ...], opset: int) -> onnx.ModelProto:
     any_batch = {0: "batch"}
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network,
             example,
@@ -134,16 +131,3 @@ def _with_step_table(network: nn.Module, num_train_timesteps: int) -> nn.Module:
             if isinstance(child, SinusoidalPosEmb):
                 setattr(parent, name, nn.Embedding.from_pretrained(child(timesteps)))
     return network
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch tells those who develop its exporter."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

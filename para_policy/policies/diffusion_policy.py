@@ -35,6 +35,8 @@ from para_policy.samplers import Callback, Sampler, Status
 from para_policy.schedulers import build_scheduler, scheduler_kind
 
 _PAD = 8
+_RESERVE = 0.05
+"""Of the time until a deadline: for rounds that are slower than measured, and to hand over the chunk."""
 
 
 class DiffusionPolicy(RunningNetwork):
@@ -187,7 +189,8 @@ class DiffusionPolicy(RunningNetwork):
             else sampler
         )
         if deadline_s is not None:
-            deadline = Deadline.after(deadline_s, self.latencies.get(self.device_key))
+            latency = self.latencies.get(self.device_key)
+            deadline = Deadline.after(deadline_s, latency, reserve=_RESERVE)
         batched = isinstance(seed, (Sequence, np.ndarray))
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
         values = self._observer.check(obs, batched=batched)

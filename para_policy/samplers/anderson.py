@@ -97,7 +97,7 @@ class Memory:
         scale = trace / own.sum(dim=-1).clamp(min=1)
         damping = self.parts.regularisation * scale + torch.finfo(gram.dtype).tiny
         gram.diagonal(dim1=-2, dim2=-1).add_(damping[..., None])
-        gamma = torch.linalg.solve_ex(gram, right)[0]
+        gamma = _solve(gram, right)
         mixed = torch.einsum("nsi,nsid->nsd", gamma, dX + dR)
         usable = mixed.isfinite().all(dim=2, keepdim=True)
         return torch.where(usable, mixed, 0.0)
@@ -106,3 +106,25 @@ class Memory:
 def _differences(kept: Tensor, live: Tensor) -> Tensor:
     """(n, N, m - 1, d) newer minus older."""
     return kept[:, live, :-1].diff(dim=0).movedim(0, 2)
+
+
+def _solve(gram: Tensor, right: Tensor) -> Tensor:
+    """Solutions (..., m) of symmetric positive definite systems (..., m, m), m being small.
+
+    Elimination needs no pivots there. Library routines for batches may wait for the GPU.
+    """
+    m = right.shape[-1]
+    rows = torch.cat([gram, right[..., None]], dim=-1).unbind(dim=-2)
+    done: list[Tensor] = []
+    for k in range(m):
+        row = rows[k]
+        for j, pivot in enumerate(done):
+            row = row - row[..., j, None] * pivot
+        done.append(row / row[..., k, None])
+    gamma: list[Tensor] = []
+    for k in reversed(range(m)):
+        value = done[k][..., m]
+        for j, known in enumerate(gamma):
+            value = value - done[k][..., m - 1 - j] * known
+        gamma.append(value)
+    return torch.stack(gamma[::-1], dim=-1)

@@ -130,7 +130,7 @@ class Chord:
         def one(defect: Tensor, rows: Tensor) -> Tensor:
             r = defect.new_zeros(m * blocks, d)
             # Rows past the end are clamped to the last step; their defects are 0.
-            r.index_put_((rows,), defect, accumulate=True)
+            r.index_add_(0, rows, defect)
             r = r.reshape(blocks, m, 1, d).transpose(0, 1)  # (m, blocks, 1, d)
             carry = [torch.zeros_like(r[0])]
             for k in range(1, m):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import partial
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from para_policy.engine.backends.base import Prepare, Runner
 from para_policy.engine.config import Precision, Size
 from para_policy.engine.failures import UnavailableError
+from para_policy.engine.quiet import quiet
 
 
 class OnnxRuntime:
@@ -64,8 +64,7 @@ def _prepare(body: nn.Module, buffers: Sequence[Tensor], size: Size) -> Runner:
 
 
 def _exported(body: nn.Module, buffers: Sequence[Tensor]) -> bytes:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         program = torch.onnx.export(body, tuple(buffers), dynamo=True, verbose=False)
     assert program is not None
     return program.model_proto.SerializeToString()
