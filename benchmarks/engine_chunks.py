@@ -103,7 +103,8 @@ class Turns:
     def play(self, case: Case, turn: int, **options: Any) -> ActionResult:
         """One chunk, from numpy on the host to numpy on the host."""
         obs = self.observation(turn)
-        return case.policy.sample(obs, sampler=case.sampler, seed=turn, **self.options(), **options)
+        how = {"sampler": case.sampler, **self.options(), **options}
+        return case.policy.sample(obs, seed=turn, **how)
 
 
 def measure(

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.common import Document, quantiles
 from benchmarks.engine_chunks import Case, Turns, summary
 from benchmarks.engine_plan import counts
-from para_policy.policies.diffusion_policy import DiffusionPolicy
+from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
 
 DEADLINE_S = 0.08
 
@@ -28,12 +28,12 @@ def control_loop(
     for case in cases:
         # A deadline asks the table; it is measured now if calibration has not done so.
         case.policy.latency(turns.process.steps)
-        turns.play(case, 0, deadline_s=DEADLINE_S)
+        _in_time(turns, case, 0)
     often = counts([DEADLINE_S] * len(cases), seconds, most)
     exact = turns.reference(reference, max(often))
     found = []
     for case, count in zip(cases, often, strict=True):
-        chunks = {turn: turns.play(case, turn, deadline_s=DEADLINE_S) for turn in range(count)}
+        chunks = {turn: _in_time(turns, case, turn) for turn in range(count)}
         late = [chunk.stats.wall_s > DEADLINE_S for chunk in chunks.values()]
         found.append(
             {
@@ -46,6 +46,11 @@ def control_loop(
             }
         )
     return found
+
+
+def _in_time(turns: Turns, case: Case, turn: int) -> ActionResult:
+    # By name: where there is a deadline, "auto" stands for what can stop early.
+    return turns.play(case, turn, sampler=case.choice.name, deadline_s=DEADLINE_S)
 
 
 def robots(

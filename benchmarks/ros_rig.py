@@ -75,6 +75,7 @@ def policy_parameters(checkpoint: Path, folder: Path, rate_hz: float) -> dict[st
     return {
         "checkpoint": str(checkpoint),
         "inputs_file": str(inputs_file),
+        "engine": "eager",
         "sampler": "x0",
         "control_rate_hz": rate_hz,
         "n_action_steps": CHUNK_STEPS,

@@ -100,6 +100,7 @@ def _start(processes: RosProcesses, pipeline: Pipeline, folder: Path) -> None:
     policy = {
         "checkpoint": str(pipeline.checkpoint.resolve()),
         "inputs_file": str(inputs_file),
+        "engine": "eager",  # as in the process that it is compared with
         "sampler": pipeline.sampler,
         "scheduler": pipeline.scheduler or "",
         "steps": pipeline.steps or 0,

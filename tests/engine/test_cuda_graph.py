@@ -32,13 +32,13 @@ class Graph:
 def pools(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     seen: list[object] = []
 
-    def record(function: Runner, pool: object) -> tuple[Graph, Tensor]:
+    def captured(function: Runner, device: torch.device, pool: object) -> tuple[Graph, Tensor]:
         seen.append(pool)
         graph = Graph(function)
         return graph, graph.output
 
     monkeypatch.setattr(Graph, "replays", 0)
-    monkeypatch.setattr(cuda_graph, "record", record)
+    monkeypatch.setattr(cuda_graph, "capture", captured)
     monkeypatch.setattr(CudaGraph, "check", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     capture(monkeypatch, False)

@@ -126,25 +126,35 @@ def test_no_change_is_the_base_network(bare_policy: DiffusionPolicy) -> None:
 shares = st.floats(0, 1)
 
 
+class Linear(nn.Linear):
+    """A network that looks at neither timestep nor condition."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return super().forward(x)
+
+
 @given(shares, shares, st.booleans(), st.booleans())
 def test_a_linear_network_is_linear_in_the_share(
     share: float, other: float, low_rank: bool, half: bool
 ) -> None:
     generator = torch.Generator().manual_seed(1)
-    network = nn.Linear(4, 3).requires_grad_(False)
+    network = Linear(4, 3).requires_grad_(False)
     up, down = (torch.randn(n, m, generator=generator) for n, m in ((3, 2), (2, 4)))
     if half:
         up, down = up.half(), down.half()
     change: Change = (up, down) if low_rank else up @ down
     bound = model(network, changes={"weight": change}).on(network, 100)
     x = torch.randn(5, 4, generator=generator)
+    inputs = x, torch.zeros(5, dtype=torch.int64), torch.zeros(5, 1)
     slope = x @ (up.float() @ down.float()).T
     atol = 1e-5 if low_rank else 1e-2  # a product that was rounded to half precision
     for value in (share, other):
-        moved = bound(value)(x) - network(x)
+        moved = bound(value)(*inputs) - network(*inputs)
         torch.testing.assert_close(moved, value * slope, rtol=0, atol=atol)
-    both = bound((share + other) / 2)(x)
-    torch.testing.assert_close(both, (bound(share)(x) + bound(other)(x)) / 2, rtol=0, atol=1e-5)
+    both = bound((share + other) / 2)(*inputs)
+    torch.testing.assert_close(
+        both, (bound(share)(*inputs) + bound(other)(*inputs)) / 2, rtol=0, atol=1e-5
+    )
 
 
 def test_weights_are_merged_once_for_each_share(bare_policy: DiffusionPolicy) -> None:
