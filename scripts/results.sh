@@ -4,7 +4,7 @@
 #   scripts/results.sh [PART ...]     parts: bench benchmarks engine pcm evaluate page; default all of them
 #
 # On two idle cores bench takes about 8 minutes, benchmarks 15, engine 10, evaluate and pcm more than an hour each; when
-# interrupted they resume. EPISODES, EPISODES_PCM, EPISODES_GUESS and EVALUATED (sampler names) make them
+# interrupted they resume. EPISODES, EPISODES_FOUR, EPISODES_PCM, EPISODES_GUESS and EVALUATED (sampler names) make them
 # longer or shorter: paradigms costs twice
 # as much as chord, parataa seven times. The checkpoint must be calibrated for ddpm 100 and ddim 16. pcm
 # compares the models of scripts/distill.sh, which must have run.
@@ -20,6 +20,7 @@ THREADS=${THREADS:-2}
 OBSERVATIONS=${OBSERVATIONS:-48}
 EPISODES=${EPISODES:-200}
 EPISODES_GUESS=${EPISODES_GUESS:-50}
+EPISODES_FOUR=${EPISODES_FOUR:-250}
 EPISODES_PCM=${EPISODES_PCM:-500}
 EPISODES_CUT=${EPISODES_CUT:-20}
 EVALUATED=${EVALUATED:-sequential,chord}
@@ -129,6 +130,7 @@ fi
 
 if wanted evaluate; then
     evaluate evaluate "$EVALUATED" "$EPISODES"
+    evaluate evaluate_four "sequential,paradigms,parataa:order=10,history=3,window=20,chord" "$EPISODES_FOUR"
     evaluate evaluate_guess "sequential,chord,chord+guess,sequential+noise,chord+guess+noise" \
         "$EPISODES_GUESS" --check-errors
 fi

@@ -116,7 +116,7 @@ def page(folder: Path, images: Path) -> str:
         read(module.__name__.rpartition(".")[2])
         for module in (parataa_options, pareto, residuals, rounds_vs_steps, latency_vs_batch)
     )
-    played = {name: read(name) for name in ("evaluate", "evaluate_guess")}
+    played = {name: read(name) for name in ("evaluate", "evaluate_four", "evaluate_guess")}
 
     bounds = [read(name) for name in ("error_bounds_ddpm100", "error_bounds_ddim16")]
     documents = [*compared, tuned, curve, defects, steps, calls, *bounds]
@@ -167,12 +167,12 @@ def page(folder: Path, images: Path) -> str:
         "\n".join(_facts(calls, threads=False)),
     ]
     parts += _picard_consistency(read, picture, folder)
-    for heading, name in (
-        ("Closed loop in PushT", "evaluate"),
-        ("Starting from the last chunk", "evaluate_guess"),
+    for heading, name, prefix in (
+        ("Closed loop in PushT", "evaluate", ""),
+        ("Closed loop of the published samplers", "evaluate_four", "four_"),
+        ("Starting from the last chunk", "evaluate_guess", "guess_"),
     ):
         parts += [f"## {heading}", *report.markdown_parts(played[name])]
-        prefix = "" if name == "evaluate" else "guess_"
         parts += [picture(plot, played[name], f"{prefix}{plot.__name__}") for plot in IN_EVALUATION]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
