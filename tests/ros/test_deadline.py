@@ -102,7 +102,9 @@ def test_diagnostics_carry_numbers_of_the_last_chunks(
     first = rig.now_ns()
     rig.plan(first)
     assert rig.info()["executed"] == "none"
-    rig.plan(first + 8 * 20_000_000)
+    later = first + 8 * 20_000_000
+    rig.graph.wait(lambda: rig.now_ns() >= later)  # nothing is planned before the chunk runs out
+    rig.plan(later)
     assert rig.info()["executed"] == "8"
     rig.graph.wait(lambda: last_values(rig).get("chunks_counted") == "2")
     values = last_values(rig)
