@@ -22,7 +22,7 @@ def choose_sizes(seconds: Mapping[Size, float]) -> tuple[Size, ...]:
 
     More threads are taken where they save more than 10 %: the rest of the robot needs cores, too. A
     size is left out where the next larger one that is kept costs at most 10 % more. The largest one
-    is always kept.
+    is always kept, and the smallest, which sequential sampling of one robot needs all the time.
 
     Args:
         seconds: of a call, for each candidate; at least one.
@@ -35,7 +35,8 @@ def choose_sizes(seconds: Mapping[Size, float]) -> tuple[Size, ...]:
     kept: list[Size] = []
     for rows in sorted(chosen, reverse=True):
         size = chosen[rows]
-        if not kept or seconds[kept[-1]] > _SLACK * seconds[size]:
+        pays = not kept or seconds[kept[-1]] > _SLACK * seconds[size]
+        if pays or rows == min(chosen):
             kept.append(size)
     return tuple(reversed(kept))
 
