@@ -46,12 +46,12 @@ def test_a_solve_stops_at_the_last_round_that_fits(
     make: Callable[..., tuple[Rig, SlowNetwork]],
 ) -> None:
     rig, network = make(
-        sampler="paradigms", sampler_options="{window: 3}", tolerance=1e-6, deadline_ms=250.0
+        sampler="paradigms", sampler_options="{window: 3}", tolerance=1e-6, deadline_ms=1000.0
     )
     rig.plan_now()
     whole = rig.info()
     assert (whole["converged"], whole["status"]) == ("true", "converged")
-    network.seconds = 0.06
+    network.seconds = 0.25
     rig.node._begin_episodes()
     rig.plan_now()
     cut = rig.info()
@@ -59,8 +59,8 @@ def test_a_solve_stops_at_the_last_round_that_fits(
     assert cut["converged"] == "false"
     assert "deadline" in cut["status"]
     assert rig.infos[-1].level == DiagnosticStatus.WARN
-    assert float(cut["latency_ms"]) < 250
-    assert 0 < float(cut["margin_ms"]) < 250
+    assert float(cut["latency_ms"]) < 1000
+    assert 0 < float(cut["margin_ms"]) < 1000
     assert (cut["deadline_misses"], cut["overruns_in_a_row"]) == ("0", "0")
 
 
