@@ -54,6 +54,8 @@ class _Compiler:
         options = {
             "INFERENCE_NUM_THREADS": size.threads or torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            # Pinned, the threads of two processes would share the same cores and leave others idle.
+            "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": self._hint,
         }
         compiled = openvino.Core().compile_model(model, "CPU", options)
