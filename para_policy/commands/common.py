@@ -25,12 +25,12 @@ def demonstrated(config: PolicyConfig, path: Path, data: Path, count: int) -> di
 
 
 @contextmanager
-def extra(what: str) -> Iterator[None]:
+def extra(what: str, name: str = "train") -> Iterator[None]:
     """Imports of an optional extra, which the other commands must run without."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"{what} needs {error.name}; pip install 'para_policy[train]'") from error
+        raise InputError(f"{what} needs {error.name}; pip install 'para_policy[{name}]'") from error
 
 
 def require_ros() -> None:

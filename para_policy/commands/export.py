@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from para_policy.command_line import check_output_file
+from para_policy.commands.common import extra
 from para_policy.errors import InputError
 from para_policy.formats.load import Weights, make_policy, read_checkpoint, resolve
 
@@ -31,13 +32,9 @@ class Export:
     """Replace a file that is there."""
 
     def __call__(self) -> None:
-        try:
+        with extra("exporting to ONNX", "export"):
             from para_policy.formats.onnx import export_onnx
             from para_policy.formats.onnx_check import BATCHES
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"exporting to ONNX needs {error.name}; pip install 'para_policy[export]'"
-            ) from error
         if self.output.exists() and not self.force:
             raise InputError(f"'{self.output}' is there already; --force replaces it")
         check_output_file(self.output)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from para_policy.deadline import LatencyTable
 from para_policy.denoiser import Denoiser
-from para_policy.device import device_description
+from para_policy.device import PLAIN_ENGINE, device_description
 from para_policy.engine import Engine, EngineConfig, Size
 from para_policy.engine.precision import output_noise
 from para_policy.engine.sizes import measure_sizes
@@ -21,7 +21,6 @@ from para_policy.process import Process
 from para_policy.replay import CudaGraphs, Replays
 from para_policy.schedulers import build_scheduler
 
-_EAGER = EngineConfig().backend
 _NOISE_ROWS = 8
 
 
@@ -58,7 +57,7 @@ class Inference:
             InputError: if the backend that was asked for cannot be used.
         """
         asked = self.engine.config
-        if asked.backend != _EAGER and self.engine.backend is None:
+        if asked.backend != PLAIN_ENGINE and self.engine.backend is None:
             self.engine(*self._rows(1))
         backend, precision = self.engine.backend or asked.backend, self.engine.precision
         return replace(asked, backend=backend, precision=precision, sizes=self.engine.sizes)
@@ -66,7 +65,7 @@ class Inference:
     @property
     def fills_up(self) -> bool:
         """Whether the engine itself fills calls up to sizes that are prepared."""
-        return self.in_use.backend != _EAGER
+        return self.in_use.backend != PLAIN_ENGINE
 
     @property
     def device_key(self) -> str:
