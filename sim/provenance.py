@@ -48,7 +48,6 @@ def _engine(policy: DiffusionPolicy) -> str:
 def circumstances() -> dict[str, Any]:
     """What timings depend on, and when they were taken."""
     return {
-        "dtype": "float32",
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -106,7 +106,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """Read an evaluation JSON; InputError if it is none."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        document["paired"], document["reference"]
+        document["paired"], document["reference"], document["backend"]
         for result in document["samplers"].values():
             result["seams"], result["max_abs_error"]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -93,7 +93,7 @@ def lead(document: Document) -> str:
         f"{n} episodes per sampler, seeds {first} to {first + n - 1} (legacy start states), "
         f"{document['scheduler'].upper()} with {document['steps']} steps, on "
         f"{document['device']} with {_count(document['threads'], 'thread')}, "
-        f"{document['date'][:10]}."
+        f"engine {document['backend']}, {document['date'][:10]}."
     )
 
 
@@ -207,7 +207,7 @@ def circumstances(document: Document) -> dict[str, str]:
         "Equivalence margin": f"±{document['margin']:g} of the mean max reward",
         "Scheduler": f"{document['scheduler']}, {document['steps']} steps",
         "Checkpoint": f"{document['checkpoint']} (sha256 {document['checkpoint_sha256'][:16]}...)",
-        "Device": f"{document['device']}, {document['dtype']}, "
+        "Device": f"{document['device']}, engine {document['backend']}, {document['dtype']}, "
         f"{_count(document['threads'], 'thread')}",
         "Machine": document["machine"],
         "Vectorised": f"{_count(document['batch'], 'episode')} per batch, "
@@ -224,7 +224,8 @@ def command(document: Document) -> str:
         f"python -m sim.evaluate --checkpoint {document['checkpoint']} "
         f"--samplers {','.join(document['samplers'])} --episodes {document['episodes']} "
         f"--seed {document['seed']} --scheduler {document['scheduler']} "
-        f"--steps {document['steps']}{' --check-errors' if document['check_errors'] else ''} "
+        f"--steps {document['steps']} --engine {document['backend']} --precision {document['dtype']} "
+        f"{'--check-errors ' if document['check_errors'] else ''}"
         "--json results.json --report results.html"
     )
 

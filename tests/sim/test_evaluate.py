@@ -76,7 +76,8 @@ def test_json_contract(finished: tuple[Path, dict[str, Any]]) -> None:
     assert document["episodes"] == 3
     assert document["seed"] == 100000
     assert (document["scheduler"], document["steps"]) == ("ddpm", 4)
-    assert {"device", "dtype", "threads", "date", "versions", "checkpoint_sha256"} <= set(document)
+    assert (document["backend"], document["dtype"]) == ("eager", "float32")
+    assert {"device", "threads", "date", "versions", "checkpoint_sha256"} <= set(document)
     assert list(document["samplers"]) == list(SAMPLERS)
     for result in document["samplers"].values():
         for name in ("mean_max_reward", "success_rate"):
@@ -368,6 +369,7 @@ def test_report_command(
     assert text.startswith("# PushT evaluation: sequential, x0\n")
     assert "| x0 |" in text
     assert "python -m sim.evaluate --checkpoint" in text
+    assert "--engine eager --precision float32" in text
     assert command_line(sim.report, monkeypatch, "--json", source) == 2
     other = tmp_path / "other.json"
     other.write_text("[1, 2]")
