@@ -1,17 +1,13 @@
-"""Fills the tables and plots of docs/performance.md from the JSON files of `benchmarks.engine`.
-
-The page says where: what stands between `<!-- DEVICE TABLE -->` and `<!-- end -->` is replaced.
-"""
+"""Fills docs/performance.md from the JSON files of `benchmarks.engine`; its places are `DEVICE TABLE`."""
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import engine_network, roofline
+from benchmarks import engine_network, pages, roofline
 from benchmarks.common import Document
 from benchmarks.engine_report import TABLES, facts
 from para_policy.command_line import run, write_text
@@ -21,7 +17,6 @@ from sim import plots, tables
 FILES = {"cpu": "engine.json", "gpu": "engine_gpu.json"}
 NOTHING = "Not measured."
 _PLOTS = {"network_plot": engine_network.figure, "roofline_plot": roofline.figure}
-_PLACE = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(page: str, documents: dict[str, Document], images: Path) -> str:
@@ -34,19 +29,18 @@ def fill(page: str, documents: dict[str, Document], images: Path) -> str:
         InputError: if the page names something that is not measured here.
     """
 
-    def place(match: re.Match[str]) -> str:
-        begin, device, name, end = match.groups()
+    def part(place: str) -> str:
+        device, _, name = place.partition(" ")
         if device not in FILES or name not in (*TABLES, *_PLOTS, "facts"):
             raise InputError(
-                f"the page has a place {device!r} {name!r}; expected one of {list(FILES)} "
+                f"the page has a place {place!r}; expected one of {list(FILES)} "
                 f"and one of {[*TABLES, *_PLOTS, 'facts']}"
             )
-        text = (
-            NOTHING if device not in documents else _part(documents[device], name, device, images)
-        )
-        return f"{begin}{text}\n{end}"
+        if device not in documents:
+            return NOTHING
+        return _part(documents[device], name, device, images)
 
-    return _PLACE.sub(place, page)
+    return pages.fill(page, part)
 
 
 def _part(document: Document, name: str, device: str, images: Path) -> str:

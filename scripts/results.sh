@@ -4,10 +4,9 @@
 #   scripts/results.sh [PART ...]     parts: bench benchmarks engine pcm evaluate page; default all of them
 #
 # On two idle cores bench takes about 8 minutes, benchmarks 15, engine 10, evaluate and pcm more than an hour each; when
-# interrupted they resume. EPISODES, EPISODES_FOUR, EPISODES_PCM, EPISODES_GUESS and EVALUATED (sampler names) make them
-# longer or shorter: paradigms costs twice
-# as much as chord, parataa seven times. The checkpoint must be calibrated for ddpm 100 and ddim 16. pcm
-# compares the models of scripts/distill.sh, which must have run.
+# interrupted those two resume. EPISODES, EPISODES_PCM, EPISODES_GUESS and EVALUATED (sampler names) make them longer
+# or shorter. A part that is not measured keeps its place on the page. The checkpoint must be calibrated for ddpm 100
+# and ddim 16. pcm compares the models of scripts/distill.sh, which must have run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,12 +17,12 @@ OUT=${OUT:-outputs/results}
 PAGE=${PAGE:-docs/results.md}
 THREADS=${THREADS:-2}
 OBSERVATIONS=${OBSERVATIONS:-48}
-EPISODES=${EPISODES:-200}
+EPISODES=${EPISODES:-500}
 EPISODES_GUESS=${EPISODES_GUESS:-50}
-EPISODES_FOUR=${EPISODES_FOUR:-250}
 EPISODES_PCM=${EPISODES_PCM:-500}
 EPISODES_CUT=${EPISODES_CUT:-20}
-EVALUATED=${EVALUATED:-sequential,chord}
+EVALUATED=${EVALUATED:-sequential,paradigms,parataa:order=10,history=3,window=20,chord,chord:tolerance=1e-3}
+ENGINE=${ENGINE:-auto} # of closed loops; the other parts compare samplers on the eager network
 MODELS=${MODELS:-outputs/pcm}
 PCM_OPTIONS=${PCM_OPTIONS:-horizon=2;horizon=2,blend=weights;horizon=2,blend=features}
 export OMP_NUM_THREADS=$THREADS
@@ -52,8 +51,8 @@ evaluate() { # NAME SAMPLERS EPISODES ARGUMENT...   bench measures latency
     local name=$1 samplers=$2 episodes=$3
     shift 3
     "$BIN/python" -m sim.evaluate --checkpoint "$CHECKPOINT" --device "$DEVICE" \
-        --samplers "$samplers" --episodes "$episodes" --batch 50 --jobs "$THREADS" \
-        --latency-chunks 0 --json "$OUT/$name.json" --report "$OUT/$name.html" "$@"
+        --samplers "$samplers" --episodes "$episodes" --batch 25 --jobs "$THREADS" \
+        --engine "$ENGINE" --latency-chunks 0 --json "$OUT/$name.json" --report "$OUT/$name.html" "$@"
 }
 
 for part in "${@:-all}"; do
@@ -130,7 +129,6 @@ fi
 
 if wanted evaluate; then
     evaluate evaluate "$EVALUATED" "$EPISODES"
-    evaluate evaluate_four "sequential,paradigms,parataa:order=10,history=3,window=20,chord" "$EPISODES_FOUR"
     evaluate evaluate_guess "sequential,chord,chord+guess,sequential+noise,chord+guess+noise" \
         "$EPISODES_GUESS" --check-errors
 fi

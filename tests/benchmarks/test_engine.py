@@ -294,7 +294,7 @@ def test_one_run_measures_everything_and_fills_the_page(
 
 
 def test_a_page_with_an_unknown_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'cpu' 'speed'; expected one of"):
+    with pytest.raises(InputError, match="'cpu speed'; expected one of"):
         engine_results.fill("<!-- cpu speed -->\n<!-- end -->", {}, tmp_path)
 
 
