@@ -20,7 +20,7 @@ from para_policy.calibration import (
     Variant,
     assess,
     chord_matrices,
-    linear_guess,
+    fit_linear_guess,
 )
 from para_policy.command_line import progress_bars
 from para_policy.deadline import LatencyTable
@@ -133,7 +133,7 @@ class _Measurement:
     def run(self, scheduler: str) -> Calibration:
         references = self._solve(Sequential(), "sequential")
         matrices = self._jacobian(references)
-        guess = linear_guess(
+        guess = fit_linear_guess(
             torch.cat([_condition(denoiser) for denoiser, _ in self.batches]),
             torch.cat([result.sample for result in references]),
         )

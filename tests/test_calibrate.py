@@ -110,8 +110,8 @@ def test_the_latency_of_the_longest_process_is_kept(checkpoint: Path, run: Run) 
 def test_large_chunks_are_kept_in_factors(
     checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "_DENSE", 31)
-    monkeypatch.setattr(calibration, "_RANK", 6)
+    monkeypatch.setattr(calibration.jacobian, "_DENSE", 31)
+    monkeypatch.setattr(calibration.jacobian, "_RANK", 6)
     assert run(*few(checkpoint, "--scheduler", "ddim", "--steps", 6))[0] == 0
     policy = load_policy(checkpoint)
     matrices = policy.calibrations["ddim", 6].matrices

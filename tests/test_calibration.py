@@ -21,7 +21,7 @@ from para_policy.calibration import (
     LinearGuess,
     Variant,
     assess,
-    linear_guess,
+    fit_linear_guess,
     mean_jacobian,
 )
 from para_policy.deadline import Deadline, LatencyTable
@@ -146,7 +146,7 @@ def test_the_linear_guess_recovers_an_affine_map() -> None:
     bias = torch.randn(D, generator=generator)
     condition = 10 * torch.randn(300, 5, generator=generator) + 3
     sample = (condition @ weight + bias).reshape(300, *SHAPE)
-    guess = linear_guess(condition, sample)
+    guess = fit_linear_guess(condition, sample)
     torch.testing.assert_close(guess.weight, weight, rtol=0, atol=1e-2)
     torch.testing.assert_close(guess.bias, bias, rtol=0, atol=1e-2)
     fresh = 10 * torch.randn(4, 5, generator=generator)
@@ -162,7 +162,7 @@ def test_a_linear_guess_needs_no_full_rank(cases: int) -> None:
     condition[:, 2] = 0.5
     condition[:, 4] = condition[:, 3]
     sample = 0.3 * torch.randn(cases, 2, 2, generator=generator)
-    guess = linear_guess(condition, sample)
+    guess = fit_linear_guess(condition, sample)
     assert guess.weight.isfinite().all()
     error = guess(condition) - sample.flatten(1)
     assert (error**2).mean() <= ((sample - sample.mean(dim=0)) ** 2).mean() + 1e-9
@@ -171,7 +171,7 @@ def test_a_linear_guess_needs_no_full_rank(cases: int) -> None:
 def test_far_from_the_data_only_the_mean_is_left_of_a_random_relation() -> None:
     """The ridge keeps a relation that three noisy cases suggest from being blown up."""
     condition = 1e-4 * torch.randn(3, 4, generator=torch.Generator().manual_seed(2))
-    guess = linear_guess(condition, torch.randn(3, 2))
+    guess = fit_linear_guess(condition, torch.randn(3, 2))
     assert guess.weight.abs().max() < 0.1
 
 

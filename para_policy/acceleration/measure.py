@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from para_policy.acceleration.call import Call
 from para_policy.acceleration.solve import Mixed
-from para_policy.calibration import Calibration, assess, chord_matrices, linear_guess
+from para_policy.calibration import Calibration, assess, chord_matrices, fit_linear_guess
 from para_policy.denoiser import Denoiser
 from para_policy.errors import InputError
 from para_policy.formats.calibration import FOLDER, read_calibrations
@@ -73,7 +73,7 @@ def measure(
         matrices=chord_matrices(
             denoiser, process, noise.select(range(JACOBIANS)), reference.trajectory[:JACOBIANS]
         ),
-        guess=linear_guess(condition, reference.sample),
+        guess=fit_linear_guess(condition, reference.sample),
         variants=(assess("sequential", {}, [reference], [reference]),),
     )
     options = {"tolerance": tolerance}

@@ -1,0 +1,152 @@
+"""All measurements for one process, and samplers that use them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from para_policy import samplers
+from para_policy.calibration.linear_guess import LinearGuess
+from para_policy.calibration.variants import ERROR_FLOOR, Variant
+from para_policy.deadline import Deadline, LatencyTable
+from para_policy.denoiser import Denoiser
+from para_policy.noise import Noise
+from para_policy.process import Process
+from para_policy.samplers import Callback, CleanSample, Guess, Sampler, SampleResult
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Measurements for one process of one checkpoint.
+
+    Attributes:
+        scheduler, steps: which process, as in `DiffusionPolicy.sample`.
+        tolerance: of the samplers of our family in `variants`.
+        cases: samples that `variants` were measured on.
+        matrices: (N, d, d) mean Jacobian dS_s/dx, or the factors (N, d, r), (N, r, d) of
+            `LowRankChord` where d is large.
+        guess: clean sample from the condition.
+        variants: every sampler that was measured, `sequential` first.
+    """
+
+    scheduler: str
+    steps: int
+    tolerance: float
+    cases: int
+    matrices: Tensor | tuple[Tensor, Tensor]
+    guess: LinearGuess
+    variants: tuple[Variant, ...]
+
+    def to(self, device: torch.device | str) -> Calibration:
+        """A copy with its tensors on `device`."""
+        guess = LinearGuess(self.guess.weight.to(device), self.guess.bias.to(device))
+        matrices = (
+            (self.matrices[0].to(device), self.matrices[1].to(device))
+            if isinstance(self.matrices, tuple)
+            else self.matrices.to(device)
+        )
+        return dataclasses.replace(self, matrices=matrices, guess=guess)
+
+    def amplification(self, sampler: str, options: Mapping[str, Any]) -> float:
+        """The largest one measured for `sampler`; NaN if it was not measured with such options.
+
+        Samplers of our family were measured with several windows, and a smaller tolerance than the
+        measured one only helps.
+        """
+        covered = {"window", "lookahead"} if self._is_ours(sampler) else set()
+        if covered and options.get("tolerance", 0.0) <= self.tolerance:
+            covered.add("tolerance")
+        measured = [v.amplification for v in self.variants if v.sampler == sampler]
+        if not measured or set(options) - covered:
+            return float("nan")
+        return max(measured)
+
+    def _is_ours(self, sampler: str) -> bool:
+        return any("tolerance" in v.options for v in self.variants if v.sampler == sampler)
+
+    def sampler(self, name: str, options: Mapping[str, Any]) -> CalibratedSampler:
+        """Make a sampler that starts from the linear guess and bounds its error.
+
+        Samplers of our family run at the tolerance that was measured, unless `options` says more.
+
+        Raises:
+            InputError: for unknown names and options.
+        """
+        amplification = self.amplification(name, options)
+        given = dict(options)
+        if self._is_ours(name) or (name == "pcm" and given.get("splitting") != "identity"):
+            given.setdefault("tolerance", self.tolerance)
+        if "matrices" in samplers.options(name):
+            given.setdefault("matrices", self.matrices)
+        return CalibratedSampler(samplers.get(name, **given), name, amplification, self.guess)
+
+    def fastest(
+        self, latency: LatencyTable, advantage: float = 1.25, *, anytime: bool = False
+    ) -> Variant:
+        """The variant with the least expected time on a device, among those that were accurate.
+
+        Args:
+            latency: of the network on that device.
+            advantage: how much faster than `sequential` it must be expected to be. The margin pays
+                for the work between network calls, which the table does not know.
+            anytime: it must be able to stop at a deadline, which `sequential` cannot.
+        """
+        reference = next(v for v in self.variants if v.sampler == "sequential")
+        accurate = [
+            v for v in self.variants if v is not reference and not v.error_p95 > self.tolerance
+        ]
+        if not accurate:
+            return reference
+        best = min(accurate, key=lambda variant: variant.seconds(latency))
+        slower = best.seconds(latency) * advantage > reference.seconds(latency)
+        return reference if slower and not anytime else best
+
+
+@dataclass(frozen=True)
+class CalibratedSampler:
+    """A sampler with what is known about it on this checkpoint; itself a `Sampler`.
+
+    Attributes:
+        sampler: the bare one.
+        name: its registry name.
+        amplification: see `Variant`; NaN for no bound.
+        linear_guess: replaces the prior as the start of samplers that begin there.
+    """
+
+    sampler: Sampler
+    name: str
+    amplification: float
+    linear_guess: LinearGuess
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        noise: Noise,
+        *,
+        guess: Guess | None = None,
+        deadline: Deadline | None = None,
+        callback: Callback | None = None,
+    ) -> SampleResult:
+        """See `Sampler`; the result has an `error_bound`.
+
+        With a `guess` of the caller there is no bound (NaN): calibration has measured the sampler's
+        own start only, and a start near a wrong mode can make corrections small too early.
+        """
+        own_start = guess is None
+        starts_at_prior = getattr(self.sampler, "guess", None) == CleanSample()
+        if guess is None and starts_at_prior and denoiser.condition is not None:
+            guess = self.linear_guess.start(denoiser.condition, process, noise)
+        result = self.sampler(
+            denoiser, process, noise, guess=guess, deadline=deadline, callback=callback
+        )
+        bound = self.amplification * result.correction.clamp(min=ERROR_FLOOR)
+        if self.amplification > 0:  # 0 for `sequential`
+            bound = bound.clamp(min=ERROR_FLOOR)
+        known = result.converged & own_start
+        return dataclasses.replace(result, error_bound=torch.where(known, bound, torch.nan))
