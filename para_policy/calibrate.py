@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from para_policy.calibration import (
     Calibration,
     LinearGuess,
     Variant,
+    Watch,
     assess,
     chord_matrices,
     fit_linear_guess,
@@ -175,13 +176,17 @@ class _Measurement:
         bare = samplers.get(name, **options, **given)
         sampler = CalibratedSampler(bare, name, float("nan"), guess)
         label = f"{name} {options}" if options else name
-        return assess(name, options, self._solve(sampler, label), references)
+        watched = [Watch(exact.sample) for exact in references]
+        return assess(name, options, self._solve(sampler, label, watched), references, watched)
 
-    def _solve(self, sampler: Any, label: str) -> list[SampleResult]:
+    def _solve(
+        self, sampler: Any, label: str, watched: Sequence[Watch | None] | None = None
+    ) -> list[SampleResult]:
         bar: TaskID = self.progress.add_task(label, total=len(self.batches))
         results = []
-        for denoiser, noise in self.batches:
-            results.append(sampler(denoiser, self.process, noise))
+        callbacks = watched or [None] * len(self.batches)
+        for (denoiser, noise), callback in zip(self.batches, callbacks, strict=True):
+            results.append(sampler(denoiser, self.process, noise, callback=callback))
             self.progress.advance(bar)
         return results
 

@@ -78,6 +78,9 @@ def test_it_writes_what_load_policy_reads(checkpoint: Path, run: Run) -> None:
         assert variant.rounds <= variant.evals <= 55
         assert 0 <= variant.error_p95 <= variant.error_max < 0.5
         assert variant.amplification >= 0
+        assert variant.course[-1].error_p95 == pytest.approx(variant.error_p95)
+        assert 1 <= variant.course[0].evals <= 10
+    assert reference.course == ()
     (device,) = policy.latencies
     assert "1 thread(s)" in device
     assert policy.latencies[device].rows[-1] >= 10

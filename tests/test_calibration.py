@@ -16,10 +16,12 @@ from torch import Tensor
 from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.calibration import (
     ERROR_FLOOR,
+    AfterRound,
     CalibratedSampler,
     Calibration,
     LinearGuess,
     Variant,
+    Watch,
     assess,
     fit_linear_guess,
     mean_jacobian,
@@ -243,6 +245,79 @@ def test_a_small_advantage_is_not_enough() -> None:
     flat = LatencyTable((1,), (1.0,))
     assert made.fastest(LatencyTable((1, 2), (1.0, 1.0))).sampler == "sequential"
     assert made.fastest(flat, advantage=1.0).sampler == "x0"
+
+
+COURSE = (AfterRound(10, 0.5), AfterRound(8, 0.2), AfterRound(1, 0.01))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [
+        (0.0, 0.5),
+        (0.0110, 0.5),
+        (0.0199, 0.5),
+        (0.0201, 0.2),
+        (0.0219, 0.2),
+        (0.0221, 0.01),
+        (9, 0.01),
+    ],
+)
+def test_the_error_at_a_deadline_is_that_of_the_last_round_that_fits(
+    seconds: float, error: float
+) -> None:
+    """Rounds of 11, 9 and 2 ms; the first one is always waited for."""
+    assert Variant("x0", rounds=3, evals=19, course=COURSE).error_within(seconds, TABLE) == error
+
+
+def test_without_a_course_only_the_end_is_known() -> None:
+    variant = Variant("x0", rounds=6, evals=30, error_p95=0.004)
+    assert variant.error_within(0.035, TABLE) == math.inf
+    assert variant.error_within(0.037, TABLE) == 0.004
+
+
+@pytest.mark.parametrize("name", ["paradigms", "parataa", "x0"])
+def test_a_course_tells_what_fewer_rounds_would_have_given(name: str) -> None:
+    solved = problem("ddim", 12, clip_sample=False)
+    batches = [solved.noise(batch=size, shape=SHAPE, first_seed=size) for size in (3, 5)]
+    exact = [solved.solve(samplers.get("sequential"), noise) for noise in batches]
+    watched = [Watch(result.sample) for result in exact]
+    results = [
+        solved.solve(samplers.get(name), noise, callback=watch)
+        for noise, watch in zip(batches, watched, strict=True)
+    ]
+    measured = assess(name, {}, results, exact, watched)
+    assert len(measured.course) == max(int(result.rounds.max()) for result in results)
+    assert measured.course[-1].error_p95 == pytest.approx(measured.error_p95)
+    total = 0.0
+    for k, after in enumerate(measured.course, start=1):
+        cut = [solved.solve(samplers.get(name, max_rounds=k), noise) for noise in batches]
+        left = assess(name, {}, cut, exact)
+        assert after.error_p95 == pytest.approx(left.error_p95, rel=1e-6, abs=1e-12)
+        in_flight = sum(int((result.rounds >= k).sum()) for result in results)
+        total += after.evals * in_flight
+        assert total == pytest.approx(sum(int(result.evals.sum()) for result in cut))
+
+
+def test_the_deadline_decides_about_the_variant() -> None:
+    far, near, there = AfterRound(10, 0.5), AfterRound(10, 0.1), AfterRound(10, 0.0)
+    quick = Variant("x0", {}, 2, 20, error_p95=0.0, course=(far, there))
+    steady = Variant("chord", {}, 3, 30, error_p95=0.0, course=(near, near, there))
+    made, latency = calibration(quick, steady), LatencyTable((1, 100), (1.0, 1.0))
+    assert made.fastest(latency) is quick
+    assert made.fastest(latency, 1.0, deadline_s=1.9) is steady
+    assert made.fastest(latency, 1.0, deadline_s=2.1) is quick
+    assert made.fastest(latency, 2.0, deadline_s=2.1) is steady  # other work costs time, too
+
+
+@pytest.mark.parametrize("deadline_s", [1e-3, 1.0, 1e6])
+def test_with_a_deadline_sequential_is_not_taken_where_another_is_accurate(
+    deadline_s: float,
+) -> None:
+    made = calibration(Variant("x0", {}, 90, 9000, error_p95=0.0))
+    assert made.fastest(TABLE).sampler == "sequential"
+    assert made.fastest(TABLE, deadline_s=deadline_s).sampler == "x0"
+    off = calibration(Variant("x0", {}, 9, 90, error_p95=0.5))
+    assert off.fastest(TABLE, deadline_s=deadline_s).sampler == "sequential"
 
 
 MEASURED = calibration(

@@ -9,14 +9,16 @@
 from para_policy.calibration.calibrated import CalibratedSampler, Calibration
 from para_policy.calibration.jacobian import chord_matrices, mean_jacobian
 from para_policy.calibration.linear_guess import LinearGuess, fit_linear_guess
-from para_policy.calibration.variants import ERROR_FLOOR, Variant, assess
+from para_policy.calibration.variants import ERROR_FLOOR, AfterRound, Variant, Watch, assess
 
 __all__ = [
     "ERROR_FLOOR",
+    "AfterRound",
     "CalibratedSampler",
     "Calibration",
     "LinearGuess",
     "Variant",
+    "Watch",
     "assess",
     "chord_matrices",
     "fit_linear_guess",

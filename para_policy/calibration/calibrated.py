@@ -86,7 +86,7 @@ class Calibration:
         return CalibratedSampler(samplers.get(name, **given), name, amplification, self.guess)
 
     def fastest(
-        self, latency: LatencyTable, advantage: float = 1.25, *, anytime: bool = False
+        self, latency: LatencyTable, advantage: float = 1.25, *, deadline_s: float | None = None
     ) -> Variant:
         """The variant with the least expected time on a device, among those that were accurate.
 
@@ -94,7 +94,8 @@ class Calibration:
             latency: of the network on that device.
             advantage: how much faster than `sequential` it must be expected to be. The margin pays
                 for the work between network calls, which the table does not know.
-            anytime: it must be able to stop at a deadline, which `sequential` cannot.
+            deadline_s: it must be able to stop then, which `sequential` cannot. Of those that are
+                expected to be cut off, the one with the least error is preferred.
         """
         reference = next(v for v in self.variants if v.sampler == "sequential")
         accurate = [
@@ -102,9 +103,16 @@ class Calibration:
         ]
         if not accurate:
             return reference
+        if deadline_s is not None:
+            within = deadline_s / advantage
+            return min(accurate, key=lambda v: (self._left(v, within, latency), v.seconds(latency)))
         best = min(accurate, key=lambda variant: variant.seconds(latency))
         slower = best.seconds(latency) * advantage > reference.seconds(latency)
-        return reference if slower and not anytime else best
+        return reference if slower else best
+
+    def _left(self, variant: Variant, seconds: float, latency: LatencyTable) -> float:
+        """Expected error after so many seconds; below the tolerance all are as good."""
+        return max(variant.error_within(seconds, latency), self.tolerance)
 
 
 @dataclass(frozen=True)

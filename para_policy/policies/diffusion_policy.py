@@ -29,7 +29,7 @@ from para_policy.policies.result import ActionResult as ActionResult
 from para_policy.policies.result import SampleStats as SampleStats
 from para_policy.policies.result import statistics
 from para_policy.policies.running import RunningNetwork
-from para_policy.policies.sampler_making import make_sampler
+from para_policy.policies.sampler_making import choose, make_sampler
 from para_policy.process import Process
 from para_policy.samplers import Callback, Sampler, Status
 from para_policy.schedulers import build_scheduler, scheduler_kind
@@ -128,7 +128,7 @@ class DiffusionPolicy(RunningNetwork):
         Raises:
             InputError: for unknown names or options, or if a calibration is needed and missing.
         """
-        return make_sampler(self, name, scheduler, steps, options, anytime=False)
+        return make_sampler(self, name, scheduler, steps, options)
 
     def process_key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
         """Kind of the scheduler and number of steps, with what None stands for filled in."""
@@ -182,15 +182,15 @@ class DiffusionPolicy(RunningNetwork):
             NonFiniteError: if the result holds NaN or infinity; nothing is returned to be executed.
         """
         start = time.perf_counter()
-        anytime, deadline = deadline_s is not None, None
-        solver = (
-            self._named(sampler, scheduler, steps, anytime=anytime)
-            if isinstance(sampler, str)
-            else sampler
-        )
+        deadline = None
         if deadline_s is not None:
             latency = self.latencies.get(self.device_key)
             deadline = Deadline.after(deadline_s, latency, reserve=_RESERVE)
+        solver = (
+            self._named(sampler, scheduler, steps, deadline_s)
+            if isinstance(sampler, str)
+            else sampler
+        )
         batched = isinstance(seed, (Sequence, np.ndarray))
         seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
         values = self._observer.check(obs, batched=batched)
@@ -233,13 +233,14 @@ class DiffusionPolicy(RunningNetwork):
         return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
 
     def _named(
-        self, name: str, scheduler: str | None, steps: int | None, *, anytime: bool
+        self, name: str, scheduler: str | None, steps: int | None, deadline_s: float | None
     ) -> Sampler:
         """A sampler by name; chord matrices are prepared once, not for every chunk."""
+        name, options = choose(self, name, scheduler, steps, deadline_s)
         process = self.process_key(scheduler, steps)
         model = self.consistency_models.get((*process, "chord"))
         made_from = (id(self.calibrations.get(process)), id(model))
-        key = (name, scheduler, steps, anytime, *made_from, torch.get_num_threads())
+        key = (name, *options.items(), scheduler, steps, *made_from, torch.get_num_threads())
         if key not in self._samplers:
-            self._samplers[key] = make_sampler(self, name, scheduler, steps, {}, anytime=anytime)
+            self._samplers[key] = make_sampler(self, name, scheduler, steps, options)
         return self._samplers[key]

@@ -20,6 +20,25 @@ _FAR_ABOVE_ROUNDING = 1e-3
 """Normalised action units: float32 networks round far below, which need not be measured."""
 
 
+def choose(
+    policy: DiffusionPolicy,
+    name: str,
+    scheduler: str | None,
+    steps: int | None,
+    deadline_s: float | None = None,
+) -> tuple[str, Mapping[str, Any]]:
+    """A sampler's name, and options that calibration has chosen: what "auto" stands for on this device.
+
+    Args:
+        deadline_s: solves may be cut off then.
+    """
+    calibration = policy.calibrations.get(policy.process_key(scheduler, steps))
+    if name != "auto" or calibration is None:
+        return name, {}
+    variant = calibration.fastest(policy.latency(calibration.steps), deadline_s=deadline_s)
+    return variant.sampler, variant.options
+
+
 def make_sampler(
     policy: DiffusionPolicy,
     name: str,
@@ -27,19 +46,16 @@ def make_sampler(
     steps: int | None,
     options: Mapping[str, Any],
     *,
-    anytime: bool,
+    deadline_s: float | None = None,
 ) -> Sampler:
-    """See `DiffusionPolicy.sampler`; `anytime` if solves may be cut off by a deadline."""
+    """See `DiffusionPolicy.sampler` and `choose`."""
+    name, chosen = choose(policy, name, scheduler, steps, deadline_s)
+    options = {**chosen, **options}
     kind, count = policy.process_key(scheduler, steps)
     calibration = policy.calibrations.get((kind, count))
     if name == "pcm" and "consistency" not in options:
         options = {**_trained(policy, kind, count, options), **options}
-    if calibration is not None:
-        if name == "auto":
-            latency = policy.latency(calibration.steps)
-            variant = calibration.fastest(latency, anytime=anytime)
-            name, options = variant.sampler, {**variant.options, **options}
-    elif name == "auto" or _lacks_matrices(name, options):
+    if calibration is None and (name == "auto" or _lacks_matrices(name, options)):
         available = ", ".join(f"{k} {n}" for k, n in policy.calibrations) or "none"
         raise InputError(
             f"sampler {name!r} needs a calibration for {kind} with {count} steps "

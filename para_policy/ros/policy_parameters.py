@@ -156,6 +156,12 @@ def robot_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     return names or ALONE
 
 
+def solve_deadline_s(values: Mapping[str, Any]) -> float | None:
+    """When solves are cut off; None where they are waited for."""
+    enforced = values["deadline_ms"] > 0 and not values["lockstep"]
+    return values["deadline_ms"] / 1e3 if enforced else None
+
+
 def dt_ns(config: PolicyConfig, values: Mapping[str, Any]) -> int:
     """Time between actions in nanoseconds.
 

@@ -17,7 +17,7 @@ from para_policy.ros.inputs import InputMapping, load_inputs
 from para_policy.ros.markers import check_axes
 from para_policy.ros.plan import PlannerSettings
 from para_policy.ros.policy_interface import ChunkFormat
-from para_policy.ros.policy_parameters import dt_ns
+from para_policy.ros.policy_parameters import dt_ns, solve_deadline_s
 from para_policy.ros.recording.settings_message import settings_text
 from para_policy.samplers import Asd, Sampler, Sequential
 
@@ -163,9 +163,13 @@ def change_settings(
 
 def _sampler(policy: DiffusionPolicy, values: Values) -> Sampler:
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    anytime = values["deadline_ms"] > 0 and not values["lockstep"]
     return make_sampler(
-        policy, values["sampler"], scheduler, steps, _options(values), anytime=anytime
+        policy,
+        values["sampler"],
+        scheduler,
+        steps,
+        _options(values),
+        deadline_s=solve_deadline_s(values),
     )
 
 

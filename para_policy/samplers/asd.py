@@ -177,7 +177,8 @@ class _Solve:
         residual[live] = 0
         self.residuals.append(residual)
         self.live = live[(self.position[live] < self.N) & self.finite[live]]
-        return RoundInfo(self.rounds_done, self.X, self.position.clone(), residual)
+        position, evals = self.position.clone(), self.evals.clone()
+        return RoundInfo(self.rounds_done, self.X, position, residual, evals)
 
     def result(self) -> SampleResult:
         nothing = torch.zeros(len(self.X), dtype=self.X.dtype)

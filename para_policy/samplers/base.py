@@ -41,12 +41,14 @@ class RoundInfo:
         trajectory: (batch, N + 1, *shape) present states; read it, do not write.
         frozen: (batch,) number of leading states that are final.
         residual: (batch,) largest first-order defect of this round, NaN for finished samples.
+        evals: (batch,) int64, network rows spent on each sample so far.
     """
 
     round: int
     trajectory: Tensor
     frozen: Tensor
     residual: Tensor
+    evals: Tensor
 
 
 Callback = Callable[[RoundInfo], None]

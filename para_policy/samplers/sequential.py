@@ -66,7 +66,8 @@ class Sequential:
             )
             x0_previous = x0
             if callback is not None:
-                callback(RoundInfo(step + 1, X, torch.full_like(sample, step + 1), nothing))
+                done = torch.full_like(sample, step + 1)
+                callback(RoundInfo(step + 1, X, done, nothing, evals=done))
         return X
 
     def result(self, X: Tensor) -> SampleResult:

@@ -181,7 +181,8 @@ class Solve:
 
     def info(self, calls: int) -> RoundInfo:
         """What a callback sees after so many network calls."""
-        return RoundInfo(calls, self.X, self.frozen.clone(), self.residual.clone())
+        evals = self.evals.clone()
+        return RoundInfo(calls, self.X, self.frozen.clone(), self.residual.clone(), evals)
 
     def result(self, unfinished: Status) -> SampleResult:
         """`unfinished` is the status of samples that are still in flight."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from para_policy import DiffusionPolicy, load_policy
-from para_policy.calibration import Calibration, LinearGuess, Variant
+from para_policy.calibration import AfterRound, Calibration, LinearGuess, Variant
 from para_policy.deadline import LatencyTable
 from para_policy.device import device_description
 from para_policy.engine import EngineConfig, Size
@@ -53,7 +53,12 @@ def calibration(scheduler: str = "ddim", scale: float = 0.1) -> Calibration:
         variants=(
             Variant("sequential", {}, 8, 8, 0.0, 0.0, 0.0),
             Variant("paradigms", {}, 6, 30, math.nan, math.nan, math.nan),
-            Variant("chord", {"tolerance": 1e-2, "window": None}, 3.25, 20.5, 1.5, 1e-4, 2e-3),
+            Variant(
+                "chord",
+                {"tolerance": 1e-2, "window": None},
+                *(3.25, 20.5, 1.5, 1e-4, 2e-3),
+                course=(AfterRound(8.0, 0.5), AfterRound(6.5, 0.125)),
+            ),
         ),
     )
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from para_policy import DiffusionPolicy, samplers
-from para_policy.calibration import CalibratedSampler, Variant
+from para_policy.calibration import AfterRound, CalibratedSampler, Variant
 from para_policy.deadline import LatencyTable
 from para_policy.device import device_description
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.policies.sampler_making import choose
 from para_policy.samplers import FixedPoint, RoundInfo, Status
 from tests.fixtures_checkpoint import random_observations
 
@@ -225,6 +226,33 @@ def test_auto_with_a_deadline_never_ends_in_a_sampler_that_cannot_stop(
     with_latency(policy, LatencyTable((1, 128), (0.01, 1.28)))
     result = policy.sample(one(), sampler="auto", deadline_s=1e6)
     assert result.stats.converged
+
+
+def test_auto_with_a_deadline_takes_what_is_least_wrong_by_then(policy: DiffusionPolicy) -> None:
+    """A sampler that converges sooner may be further off until then."""
+    with_latency(policy, LatencyTable((1, 128), (1.0, 1.0)))
+    key = policy.process_key(None, None)
+    measured = policy.calibrations[key]
+    reference = next(v for v in measured.variants if v.sampler == "sequential")
+    soon = [AfterRound(20, 0.5), AfterRound(20, 0.4), AfterRound(20, 1e-3)]
+    steady = [AfterRound(20, 0.3), AfterRound(20, 0.1), AfterRound(20, 0.05), AfterRound(20, 1e-3)]
+    variants = (
+        reference,
+        Variant("x0", {"window": 5}, 3, 60, 1.0, 1e-3, 1e-3, tuple(soon)),
+        Variant("x0", {"window": None}, 4, 80, 1.0, 1e-3, 1e-3, tuple(steady)),
+    )
+    policy.calibrations[key] = dataclasses.replace(measured, variants=variants)
+    for deadline_s, window in ((0.1, None), (1.3, None), (2.6, None), (3.9, 5), (100.0, 5)):
+        assert choose(policy, "auto", None, None, deadline_s) == ("x0", {"window": window})
+    assert choose(policy, "auto", None, None) == ("x0", {"window": 5})
+    assert choose(policy, "x0", None, None, 1.0) == ("x0", {})
+
+
+def test_samplers_of_auto_are_made_once_whatever_the_deadlines(policy: DiffusionPolicy) -> None:
+    with_latency(policy, LatencyTable((1, 128), (1e-4, 1e-4)))
+    for deadline_s in (5.0, 5.5, 6.0):
+        policy.sample(one(), sampler="auto", deadline_s=deadline_s)
+    assert len(policy._samplers) == 1
 
 
 def absurd(policy: DiffusionPolicy, scale: float) -> Any:

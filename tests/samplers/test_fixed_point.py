@@ -158,7 +158,12 @@ def test_a_callback_sees_every_round(name: str) -> None:
     result = solved.solve(solver(name, solved.process), noise, callback=record)
     assert [info.round for info in seen] == list(range(1, int(result.rounds.max()) + 1))
     assert (seen[-1].frozen == N).all()
-    assert all(info.frozen.shape == info.residual.shape == (3,) for info in seen)
+    assert all(
+        info.frozen.shape == info.residual.shape == info.evals.shape == (3,) for info in seen
+    )
+    evals = torch.stack([torch.zeros_like(seen[0].evals), *(info.evals for info in seen)])
+    assert torch.equal((evals.diff(dim=0) > 0).sum(dim=0), result.rounds)
+    assert torch.equal(evals[-1], result.evals)
     assert torch.equal(seen[-1].trajectory, result.trajectory)
 
 

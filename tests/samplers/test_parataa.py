@@ -6,6 +6,7 @@ Reference: Tang et al. 2024 (arXiv 2402.09970), definition 2.1, section 3, theor
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,9 +212,7 @@ def recorded(
     rounds: list[RoundInfo] = []
 
     def keep(info: RoundInfo) -> None:
-        rounds.append(
-            RoundInfo(info.round, info.trajectory.clone(), info.frozen.clone(), info.residual)
-        )
+        rounds.append(dataclasses.replace(info, trajectory=info.trajectory.clone()))
 
     return rounds, solved.solve(sampler, noise, callback=keep, **options)
 

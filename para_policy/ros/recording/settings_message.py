@@ -16,8 +16,9 @@ from para_policy.device import device_description
 from para_policy.engine import EngineConfig
 from para_policy.errors import DataError
 from para_policy.formats.files import summarise
+from para_policy.policies.sampler_making import choose
 from para_policy.ros.inputs import InputMapping
-from para_policy.ros.policy_parameters import dt_ns
+from para_policy.ros.policy_parameters import dt_ns, solve_deadline_s
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -85,7 +86,7 @@ def settings_text(
         "checkpoint": str(values["checkpoint"]),
         "weights_sha256": weights_sha256,
         "calibration": "" if calibration is None else calibration_digest(calibration),
-        "auto": _auto(policy, values, calibration),
+        "auto": _auto(policy, values),
         "dt_ns": dt_ns(policy.config, values),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -124,15 +125,13 @@ def calibration_digest(calibration: Calibration) -> str:
     return digest.hexdigest()[:_ID_DIGITS]
 
 
-def _auto(
-    policy: DiffusionPolicy, values: Mapping[str, Any], calibration: Calibration | None
-) -> dict[str, Any]:
+def _auto(policy: DiffusionPolicy, values: Mapping[str, Any]) -> dict[str, Any]:
     """The choice of "auto" hangs on measured latencies, which another machine does not have."""
-    if values["sampler"] != "auto" or calibration is None:
+    if values["sampler"] != "auto":
         return {}
-    anytime = values["deadline_ms"] > 0 and not values["lockstep"]
-    variant = calibration.fastest(policy.latency(calibration.steps), anytime=anytime)
-    return {"sampler": variant.sampler, "options": dict(variant.options)}
+    scheduler, steps = values["scheduler"] or None, values["steps"] or None
+    name, options = choose(policy, "auto", scheduler, steps, solve_deadline_s(values))
+    return {"sampler": name, "options": dict(options)}
 
 
 def _drop_unknown_keys(content: Any) -> None:
