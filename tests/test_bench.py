@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from para_policy import bench, calibrate, load_policy, peers, samplers
-from para_policy.bench import Benchmark
+from para_policy.bench import Benchmark, summary
 from para_policy.choice import Choice, split_samplers
 from para_policy.errors import InputError
 from para_policy.policies.diffusion_policy import ActionResult, DiffusionPolicy
@@ -184,10 +184,10 @@ def test_a_bound_holds_only_if_it_holds_in_every_coordinate(
         chunk((-1.2, 0.0), (1.1, 1.1)),
         chunk((9.0, 9.0), (np.nan, np.nan)),
     ]
-    found = bench._coverage(chunks, [exact] * 4)
+    found = summary.coverage(chunks, [exact] * 4)
     assert found is not None
     assert (found["coverage"], found["observations"]) == (1 / 3, 3)
-    assert bench._coverage(chunks[3:], [exact]) is None
+    assert summary.coverage(chunks[3:], [exact]) is None
 
 
 def test_speed_up_is_paired(policy: DiffusionPolicy, observations: dict[str, np.ndarray]) -> None:
@@ -201,10 +201,10 @@ def test_speed_up_is_paired(policy: DiffusionPolicy, observations: dict[str, np.
         ]
 
     slow = [1.0, 2.0, 8.0, 1.0]
-    entry = bench._summarise(chunks([s / 4 for s in slow]), chunks(slow), solves=True)
+    entry = summary.summarise(chunks([s / 4 for s in slow]), chunks(slow), solves=True)
     assert entry["speedup_vs_sequential"] == 4.0
     assert entry["speedup_ci95"] == [4.0, 4.0]
-    single = bench._summarise(chunks([0.5]), chunks([1.0]), solves=True)
+    single = summary.summarise(chunks([0.5]), chunks([1.0]), solves=True)
     assert (single["speedup_vs_sequential"], single["speedup_ci95"]) == (2.0, None)
 
 
