@@ -316,6 +316,8 @@ def test_with_a_deadline_sequential_is_not_taken_where_another_is_accurate(
     made = calibration(Variant("x0", {}, 90, 9000, error_p95=0.0))
     assert made.fastest(TABLE).sampler == "sequential"
     assert made.fastest(TABLE, deadline_s=deadline_s).sampler == "x0"
+    unknown = calibration(Variant("x0", {}, 9, 90), Variant("chord", {}, 5, 50))
+    assert unknown.fastest(TABLE, deadline_s=deadline_s).sampler == "chord"
     off = calibration(Variant("x0", {}, 9, 90, error_p95=0.5))
     assert off.fastest(TABLE, deadline_s=deadline_s).sampler == "sequential"
 

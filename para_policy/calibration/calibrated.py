@@ -112,7 +112,8 @@ class Calibration:
 
     def _left(self, variant: Variant, seconds: float, latency: LatencyTable) -> float:
         """Expected error after so many seconds; below the tolerance all are as good."""
-        return max(variant.error_within(seconds, latency), self.tolerance)
+        error = variant.error_within(seconds, latency)
+        return error if error > self.tolerance else self.tolerance  # unknown (NaN) passes, as above
 
 
 @dataclass(frozen=True)
