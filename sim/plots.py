@@ -22,6 +22,7 @@ COLORS = (
     *("#2b62bf", "#e2631e", "#2f8f5b", "#8c56bd", "#b88a00"),
     *("#5a6673", "#c2407e", "#2aa1b3", "#7a4b2a", "#9bb02f"),
 )
+LONG_LABEL = 30
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": "#9aa1a9",
@@ -172,11 +173,13 @@ def new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
 
 def legend_above(axes: Axes) -> None:
     # Above the plot, where no data can hide behind it; more lines make the figure higher.
-    figure = axes.get_figure(root=True)
-    lines = -(-len(axes.get_legend_handles_labels()[1]) // 2)
+    figure, labels = axes.get_figure(root=True), axes.get_legend_handles_labels()[1]
+    # Two long labels side by side are wider than the plot, which would shrink.
+    columns = 1 if any(len(label) > LONG_LABEL for label in labels) else 2
+    lines = -(-len(labels) // columns)
     if figure is not None:
         figure.set_figheight(figure.get_figheight() + 0.2 * (lines - 1))
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns)
 
 
 def _references(document: Document) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,9 +61,13 @@ class Variant:
         network calls; infinity where only the end is known, and it comes later."""
         if not self.course:
             return self.error_p95 if self.seconds(latency) <= seconds else float("inf")
-        ends = np.cumsum([latency.predict(after.evals) for after in self.course])
-        rounds = int(np.searchsorted(ends, seconds, side="right"))
-        return self.course[max(rounds, 1) - 1].error_p95  # the first round is always waited for
+        spent, error = 0.0, self.course[0].error_p95  # the first round is always waited for
+        for after in self.course:
+            spent += latency.predict(after.evals)
+            if spent > seconds:
+                break
+            error = after.error_p95
+        return error
 
 
 class Watch:
