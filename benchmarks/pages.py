@@ -19,6 +19,6 @@ def fill(page: str, part: Callable[[str], str | None]) -> str:
     def place(match: re.Match[str]) -> str:
         begin, name, present, end = match.groups()
         text = part(name)
-        return f"{begin}{present if text is None else text.strip() + chr(10)}{end}"
+        return begin + (present if text is None else text.strip() + "\n") + end
 
     return _PLACE.sub(place, page)

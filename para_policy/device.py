@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
@@ -82,8 +83,9 @@ def expected_engine(config: EngineConfig, device: torch.device) -> ExpectedEngin
     )
 
 
+@cache
 def cpu_name() -> str:
-    """Model name of the processor."""
+    """Model name of the processor; read once, as every chunk before a deadline asks for it."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(

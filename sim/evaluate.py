@@ -107,16 +107,13 @@ def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
     partial = PartialResults(partial_path(args.json), _identities(args, policy, identity))
     runs = _play_all(args, policy, tasks, partial, console)
 
-    engine = policy.engine_in_use
     console.print("Measuring the latency of one robot ...")
     latencies = {name: _latencies_ms(policy, args, name) for name in runs}
     document = {
         "episodes": args.episodes,
         "seed": args.seed,
         **identity,
-        **circumstances(),
-        "backend": engine.backend,
-        "dtype": engine.precision,
+        **circumstances(policy),
         "jobs": args.jobs,
         "batch": args.batch,
         "margin": args.margin,

@@ -45,9 +45,12 @@ def _engine(policy: DiffusionPolicy) -> str:
     return f"{engine.label} (rows on threads: {sizes})"
 
 
-def circumstances() -> dict[str, Any]:
+def circumstances(policy: DiffusionPolicy) -> dict[str, Any]:
     """What timings depend on, and when they were taken."""
+    engine = policy.engine_in_use
     return {
+        "backend": engine.backend,
+        "dtype": engine.precision,
         "threads": torch.get_num_threads(),
         "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -99,7 +99,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
     load = play_missing(args, conditions, runs, seeds, console)
     return {
         **identity,
-        **circumstances(),
+        **circumstances(policy),
         "episodes": args.episodes,
         "seed": args.seed,
         "jobs": args.jobs,

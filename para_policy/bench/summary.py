@@ -18,6 +18,12 @@ _CONFIDENCE = 0.95
 def summarise(
     chunks: Sequence[ActionResult], reference: Sequence[ActionResult], *, solves: bool
 ) -> dict[str, Any]:
+    """The entries of one sampler in the `bench` JSON contract.
+
+    Args:
+        reference: chunks of the same observations and noise by `sequential`.
+        solves: whether the difference to them is an error; False for another sample.
+    """
     rounds = np.array([chunk.stats.rounds for chunk in chunks])
     evals = np.array([chunk.stats.evals for chunk in chunks])
     wall_ms = 1e3 * np.array([chunk.stats.wall_s for chunk in chunks])
