@@ -20,4 +20,4 @@ if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(
             "PARA_POLICY_REQUIRE_ROS is set, but rclpy is not installed; run make setup"
         )
-    collect_ignore_glob = ["para_policy/ros/*", "sim/ros_*"]
+    collect_ignore_glob = ["para_policy/ros/*", "sim/ros/*"]

@@ -24,7 +24,7 @@ setup(
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
         (f"share/{NAME}/config", glob("config/*.yaml")),
         (f"share/{NAME}/config/arm_6dof", glob("config/arm_6dof/*.yaml")),
-        (f"share/{NAME}/configs", glob("configs/*.yaml")),
+        (f"share/{NAME}/configs", glob("config/training/*.yaml")),
         # colcon puts the console scripts there; pip does not, and `ros2 run` looks nowhere else.
         (f"lib/{NAME}", glob("libexec/*")),
     ],
@@ -69,10 +69,10 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "para-policy = para_policy.cli:main",
+            "para-policy = para_policy.cli.main:main",
             "policy_node = para_policy.ros.policy_node:main",
             "chunk_executor = para_policy.ros.chunk_executor:main",
-            "pusht_sim = sim.ros_node:main",
+            "pusht_sim = sim.ros.pusht_sim:main",
         ]
     },
     zip_safe=False,

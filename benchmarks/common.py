@@ -13,14 +13,14 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from para_policy import bench, load_policy
-from para_policy.command_line import check_output_file, run, write_text
-from para_policy.device import set_threads
+from para_policy import comparison, load_policy
+from para_policy.checkpoints.native import checkpoint_hash
+from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from para_policy.formats.native import checkpoint_hash
-from para_policy.formats.observations import read_observations
-from para_policy.policies.diffusion_policy import DiffusionPolicy
-from sim import plots
+from para_policy.inference.device import set_threads
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.terminal import check_output_file, run, write_text
+from sim.evaluation import plots
 
 Document = Mapping[str, Any]
 
@@ -86,8 +86,8 @@ def circumstances(options: Common, policy: DiffusionPolicy) -> dict[str, Any]:
     return {
         "checkpoint": str(options.checkpoint),
         "checkpoint_sha256": checkpoint_hash(options.checkpoint),
-        **bench.describe_machine(policy),
-        **bench.describe_software(),
+        **comparison.describe_machine(policy),
+        **comparison.describe_software(),
     }
 
 

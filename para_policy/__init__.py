@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from para_policy import samplers as samplers
-    from para_policy.acceleration import accelerate as accelerate
-    from para_policy.acceleration import sample as sample
-    from para_policy.denoiser import Denoiser as Denoiser
-    from para_policy.formats.load import load_policy as load_policy
-    from para_policy.noise import Noise as Noise
-    from para_policy.policies.diffusion_policy import DiffusionPolicy as DiffusionPolicy
-    from para_policy.process import Process as Process
+    from para_policy.adapters import accelerate as accelerate
+    from para_policy.adapters import sample as sample
+    from para_policy.checkpoints.load import load_policy as load_policy
+    from para_policy.diffusion.denoiser import Denoiser as Denoiser
+    from para_policy.diffusion.noise import Noise as Noise
+    from para_policy.diffusion.process import Process as Process
+    from para_policy.policies.policy import DiffusionPolicy as DiffusionPolicy
 
 _HOMES = {
-    "Denoiser": "para_policy.denoiser",
-    "DiffusionPolicy": "para_policy.policies.diffusion_policy",
-    "Noise": "para_policy.noise",
-    "Process": "para_policy.process",
-    "accelerate": "para_policy.acceleration",
-    "load_policy": "para_policy.formats.load",
-    "sample": "para_policy.acceleration",
+    "Denoiser": "para_policy.diffusion.denoiser",
+    "DiffusionPolicy": "para_policy.policies.policy",
+    "Noise": "para_policy.diffusion.noise",
+    "Process": "para_policy.diffusion.process",
+    "accelerate": "para_policy.adapters",
+    "load_policy": "para_policy.checkpoints.load",
+    "sample": "para_policy.adapters",
 }
 
 __all__ = [

@@ -67,10 +67,8 @@ class Case:
             obs = {name: value[index] for name, value in observations.items()}
             return policy.sample(obs, sampler=sampler, seed=seed, **self.process, **more)
 
-        if self.follows is None:
-            result = sample(0)
-        else:
-            result = sample(1, previous=sample(0), **self.follows)
+        follows = self.follows
+        result = sample(0) if follows is None else sample(1, previous=sample(0), **follows)
         stats = result.stats
         numbers = {
             "actions": result.actions,

@@ -29,13 +29,13 @@ export OMP_NUM_THREADS=$THREADS
 mkdir -p "$OUT"
 
 measure() { # MODULE ARGUMENT...   one of benchmarks/, its numbers to $OUT
-    local name=$1
+    local module=benchmarks.$1 name=${1##*.}
     shift
-    "$BIN/python" -m "benchmarks.$name" --checkpoint "$CHECKPOINT" --device "$DEVICE" \
+    "$BIN/python" -m "$module" --checkpoint "$CHECKPOINT" --device "$DEVICE" \
         --json "$OUT/$name.json" --plot "$OUT/$name.png" "$@"
 }
 
-found() { # KEY   what benchmarks.parataa_options found
+found() { # KEY   what benchmarks.samplers.parataa_options found
     "$BIN/python" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' \
         "$OUT/parataa_options.json" "$1"
 }
@@ -71,7 +71,7 @@ wanted() { # PART   was it asked for?
 PARTS="${*:-all}"
 
 if wanted bench; then
-    measure parataa_options --threads "$THREADS"
+    measure samplers.parataa_options --threads "$THREADS"
     # A name that occurs twice is measured once.
     bench bench_ddpm100 "sequential,paradigms,diffusers-paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,chord:window=none,chord:tolerance=1e-3,asd,auto,diffusers-ddpm,diffusers-ddim10,diffusers-ddim16"
     bench bench_ddim16 "sequential,paradigms,parataa,x0,chord,auto" --scheduler ddim --steps 16
@@ -79,15 +79,15 @@ if wanted bench; then
 fi
 
 if wanted benchmarks; then
-    [[ -f $OUT/parataa_options.json ]] || measure parataa_options --threads "$THREADS"
+    [[ -f $OUT/parataa_options.json ]] || measure samplers.parataa_options --threads "$THREADS"
     best=$(found best)
-    measure pareto --threads "$THREADS" --observations 6 --parataa-options "${best#parataa:}"
-    measure residuals --threads "$THREADS" --observations 8
-    measure rounds_vs_steps --threads "$THREADS" --observations 8
-    measure latency_vs_batch
+    measure samplers.pareto --threads "$THREADS" --observations 6 --parataa-options "${best#parataa:}"
+    measure samplers.residuals --threads "$THREADS" --observations 8
+    measure samplers.rounds_vs_steps --threads "$THREADS" --observations 8
+    measure engine.latency_vs_batch
     for process in ddpm:100:${CASES_DDPM:-1000} ddim:16:${CASES:-10000}; do
         IFS=: read -r kind steps cases <<<"$process"
-        "$BIN/python" -m benchmarks.error_bounds --checkpoint "$CHECKPOINT" --device "$DEVICE" \
+        "$BIN/python" -m benchmarks.samplers.error_bounds --checkpoint "$CHECKPOINT" --device "$DEVICE" \
             --scheduler "$kind" --steps "$steps" --cases "$cases" --threads "$THREADS" \
             --json "$OUT/error_bounds_$kind$steps.json"
     done
@@ -95,10 +95,10 @@ fi
 
 if wanted engine; then
     measure engine --threads "$THREADS"
-    "$BIN/python" -m benchmarks.engine_results "$OUT" docs/performance.md
+    "$BIN/python" -m benchmarks.engine.results "$OUT" docs/performance.md
 fi
 
-models() { # RUN ...   as benchmarks.error_per_round names them
+models() { # RUN ...   as benchmarks.samplers.error_per_round names them
     for run in "$@"; do
         [[ ! -d $MODELS/$run/checkpoint ]] || printf '%s=%s,' "$run" "$MODELS/$run/checkpoint"
     done | sed 's/,$//'
@@ -106,9 +106,9 @@ models() { # RUN ...   as benchmarks.error_per_round names them
 
 if wanted pcm; then
     whole="paradigms,paradigms+start,x0,chord,chord:window=none,lookahead=none"
-    measure error_per_round --threads "$THREADS" --samplers "$whole" --options "$PCM_OPTIONS" \
+    measure samplers.error_per_round --threads "$THREADS" --samplers "$whole" --options "$PCM_OPTIONS" \
         --models "$(models identity_picard identity x0 chord_picard chord_full chord)"
-    "$BIN/python" -m benchmarks.error_per_round --checkpoint "$CHECKPOINT" --device "$DEVICE" \
+    "$BIN/python" -m benchmarks.samplers.error_per_round --checkpoint "$CHECKPOINT" --device "$DEVICE" \
         --json "$OUT/error_per_round_ddim16.json" --plot "$OUT/error_per_round_ddim16.png" \
         --threads "$THREADS" --scheduler ddim --steps 16 --samplers "$whole" --options "$PCM_OPTIONS" \
         --models "$(models ddim_identity ddim_chord)"

@@ -14,22 +14,23 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks import (
+from benchmarks import pages
+from benchmarks.engine import latency_vs_batch
+from benchmarks.samplers import (
     error_bounds,
     error_per_round,
-    latency_vs_batch,
-    pages,
     parataa_options,
     pareto,
     residuals,
     rounds_vs_steps,
 )
-from para_policy import bench
-from para_policy.choice import AUTO
-from para_policy.command_line import run, write_text
+from para_policy import comparison
 from para_policy.errors import InputError
-from para_policy.training.trajectories import Trajectories
-from sim import plots, report, tables
+from para_policy.policies.sampler_spec import AUTO
+from para_policy.terminal import run, write_text
+from para_policy.training.pcm.trajectories import Trajectories
+from sim import report
+from sim.evaluation import plots, tables
 
 Document = Mapping[str, Any]
 
@@ -80,8 +81,8 @@ def _compared(name: str) -> Part:
     def part(results: Results) -> list[str]:
         measured = results.read(name)
         return [
-            f"### {bench.title(measured)}",
-            tables.markdown(bench.COLUMNS, bench.rows(measured)),
+            f"### {comparison.title(measured)}",
+            tables.markdown(comparison.COLUMNS, comparison.rows(measured)),
             "\n".join([*_remarks(measured), *_facts(measured)]),
         ]
 
@@ -115,7 +116,7 @@ def _pareto(results: Results) -> list[str]:
     curve = results.read("pareto")
     return [
         results.picture(pareto.figure, curve, "pareto"),
-        tables.markdown(bench.COLUMNS, bench.rows(curve)),
+        tables.markdown(comparison.COLUMNS, comparison.rows(curve)),
         "\n".join(_facts(curve)),
     ]
 

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from para_policy.command_line import write_text
-from para_policy.ros import executor_parameters, policy_parameters
-from para_policy.ros.parameters import Parameter
+from para_policy.ros.parameters import executor as executor_parameters
+from para_policy.ros.parameters import policy as policy_parameters
+from para_policy.ros.parameters.declare import Parameter
+from para_policy.terminal import write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ros2_reference.md"
 TABLES: dict[str, Sequence[Parameter]] = {

@@ -19,20 +19,20 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from para_policy import bench, load_policy
-from para_policy.command_line import check_output_folder, progress_bars, run, write_text
-from para_policy.engine.config import Precision
+from para_policy import comparison, load_policy
+from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from para_policy.formats.observations import read_observations
-from para_policy.policies.diffusion_policy import DiffusionPolicy
-from sim.env import CONTROL_DT, MAX_STEPS
-from sim.episode import Episode
-from sim.plots import STYLE
-from sim.rollout import rollout
-from sim.ros_closed_loop import LoopSettings, play_episodes
+from para_policy.inference.config import Precision
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.terminal import check_output_folder, progress_bars, run, write_text
+from sim.evaluation.plots import STYLE
+from sim.pusht.env import CONTROL_DT, MAX_STEPS
+from sim.pusht.episode import Episode
+from sim.pusht.rollout import rollout
+from sim.ros.closed_loop import LoopSettings, play_episodes
 from sim.video import write_mp4
 
-REFERENCE = bench.REFERENCE
+REFERENCE = comparison.REFERENCE
 _BROAD: dict[str, Any] = {"linewidth": 5, "alpha": 0.35}
 _THIN: dict[str, Any] = {"linewidth": 1.2}
 
@@ -96,10 +96,12 @@ def demo(arguments: Arguments, console: Console) -> None:
     )
     played = _play(arguments, policy, seeds, console)
     console.print(f"Comparing {arguments.observations} chunks with the same observation and noise")
-    comparison = bench.Benchmark((REFERENCE, arguments.sampler), None, None, arguments.observations)
-    report = bench.make_report(comparison, policy, observations)
+    benchmark = comparison.Benchmark(
+        (REFERENCE, arguments.sampler), None, None, arguments.observations
+    )
+    report = comparison.make_report(benchmark, policy, observations)
     _write(arguments, played, report)
-    console.print(bench.table(report))
+    console.print(comparison.table(report))
     console.print(_reward_table(arguments.sampler, played))
     for name in ("demo.mp4", "demo.png", "demo.json"):
         console.print(f"  {arguments.output / name}")

@@ -12,21 +12,21 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from para_policy.choice import split_samplers
-from para_policy.command_line import check_output_file, check_output_folder, run, write_text
-from para_policy.engine.config import Precision
 from para_policy.errors import InputError
-from para_policy.policies.diffusion_policy import DiffusionPolicy
-from sim.batches import Settings, Task, make_tasks, play, play_in_processes
-from sim.env import MAX_STEPS, legacy_start_state
-from sim.episode import Episode
-from sim.partial import PartialResults
-from sim.progress import EvaluationProgress, print_results
-from sim.provenance import circumstances, sampling_identity
+from para_policy.inference.config import Precision
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.policies.sampler_spec import split_samplers
+from para_policy.terminal import check_output_file, check_output_folder, run, write_text
+from sim.evaluation.batches import Settings, Task, make_tasks, play, play_in_processes
+from sim.evaluation.partial import PartialResults
+from sim.evaluation.progress import EvaluationProgress, print_results
+from sim.evaluation.provenance import circumstances, sampling_identity
+from sim.evaluation.summary import Runs, summarize
+from sim.evaluation.variants import Variant
+from sim.pusht.env import MAX_STEPS, legacy_start_state
+from sim.pusht.episode import Episode
+from sim.pusht.rollout import check_policy, rollout
 from sim.report import write_html
-from sim.rollout import check_policy, rollout
-from sim.summary import Runs, summarize
-from sim.variants import Variant
 from sim.video import write_videos
 
 WARM_UP_CHUNKS = 3

@@ -13,12 +13,12 @@ import tyro
 from numpy.typing import NDArray
 
 from para_policy import load_policy
-from para_policy.command_line import run
+from para_policy.checkpoints.observations import save_observations
 from para_policy.errors import InputError
-from para_policy.formats.observations import save_observations
 from para_policy.policies.config import PolicyConfig
-from sim.env import PushT
-from sim.rollout import rollout
+from para_policy.terminal import run
+from sim.pusht.env import PushT
+from sim.pusht.rollout import rollout
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import tyro
 import zarr
 from numpy.typing import NDArray
 
-from para_policy.command_line import check_output_folder, progress_bars, run
 from para_policy.errors import InputError
+from para_policy.terminal import check_output_folder, progress_bars, run
 from para_policy.training.replay_buffer import ReplayBuffer
-from sim.env import PushT
+from sim.pusht.env import PushT
 
 _FRAMES_PER_CHUNK = 64
 

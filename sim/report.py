@@ -14,9 +14,9 @@ from typing import Any
 import tyro
 from matplotlib.figure import Figure
 
-from para_policy.command_line import check_output_file, run, write_text
 from para_policy.errors import InputError
-from sim import plots, tables
+from para_policy.terminal import check_output_file, run, write_text
+from sim.evaluation import plots, tables
 
 Document = Mapping[str, Any]
 

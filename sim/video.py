@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from para_policy import load_policy
-from para_policy.choice import split_samplers
-from para_policy.command_line import check_output_file, run
-from para_policy.engine.config import Precision
 from para_policy.errors import InputError
-from sim.drawing import draw, moments
-from sim.env import CONTROL_DT
-from sim.episode import Episode
-from sim.rollout import rollout
-from sim.variants import Variant
+from para_policy.inference.config import Precision
+from para_policy.policies.sampler_spec import split_samplers
+from para_policy.terminal import check_output_file, run
+from sim.evaluation.variants import Variant
+from sim.pusht.drawing import draw, moments
+from sim.pusht.env import CONTROL_DT
+from sim.pusht.episode import Episode
+from sim.pusht.rollout import rollout
 
 Frame = NDArray[np.uint8]
 FPS = round(1 / CONTROL_DT)

@@ -9,7 +9,7 @@
 from para_policy.calibration.calibrated import CalibratedSampler, Calibration
 from para_policy.calibration.jacobian import chord_matrices, mean_jacobian
 from para_policy.calibration.linear_guess import LinearGuess, fit_linear_guess
-from para_policy.calibration.variants import ERROR_FLOOR, AfterRound, Variant, Watch, assess
+from para_policy.calibration.profile import ERROR_FLOOR, AfterRound, Variant, Watch, assess
 
 __all__ = [
     "ERROR_FLOOR",

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from para_policy import samplers
 from para_policy.calibration.linear_guess import LinearGuess
-from para_policy.calibration.variants import ERROR_FLOOR, Variant
-from para_policy.deadline import Deadline, LatencyTable
-from para_policy.denoiser import Denoiser
-from para_policy.noise import Noise
-from para_policy.process import Process
+from para_policy.calibration.profile import ERROR_FLOOR, Variant
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
 from para_policy.samplers import Callback, CleanSample, Guess, Sampler, SampleResult
+from para_policy.samplers.deadline import Deadline, LatencyTable
 
 
 @dataclass(frozen=True)

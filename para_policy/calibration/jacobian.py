@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from para_policy.denoiser import Denoiser
-from para_policy.noise import Noise
-from para_policy.process import Process
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
 from para_policy.samplers import LowRankChord
 
 _DENSE = 128

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from para_policy.noise import Noise
-from para_policy.process import Process
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
 from para_policy.samplers import CleanSample
 
 _RIDGE = 1e-2

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from para_policy.schedulers import build_scheduler
+from para_policy.diffusion.schedulers import build_scheduler
 
 FORMAT_VERSION: Final = 2
 _MOST_TIMESTEPS = 100_000

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from para_policy.engine import EngineConfig
 from para_policy.errors import InputError
-from para_policy.policies.tabulated import EngineNetwork, tabulated
+from para_policy.inference import EngineConfig
+from para_policy.networks.split import EngineNetwork, tabulated
 
 Change = Tensor | tuple[Tensor, Tensor]
 """Change of a weight: as it is, or the factors (out, rank) and (rank, in) of a low-rank update."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError
-from para_policy.noise import Noise
 from para_policy.samplers import SampleResult
 
 

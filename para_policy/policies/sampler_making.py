@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from para_policy import samplers
 from para_policy.calibration import CalibratedSampler
+from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
-from para_policy.process import Process
 from para_policy.samplers import Sampler
 from para_policy.samplers.acceptance import DefectBelow, DefectBelowEither
 
 if TYPE_CHECKING:
-    from para_policy.policies.diffusion_policy import DiffusionPolicy
+    from para_policy.policies.policy import DiffusionPolicy
 
 _FAR_ABOVE_ROUNDING = 1e-3
 """Normalised action units: float32 networks round far below, which need not be measured."""

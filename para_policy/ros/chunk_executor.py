@@ -16,17 +16,17 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.control.commander import RobotState
-from para_policy.control.timing import CommandTiming
 from para_policy.errors import ParaPolicyError
-from para_policy.ros import diagnostics
-from para_policy.ros.chunk_sources import ChunkSources
-from para_policy.ros.conversions import message_to_chunk, message_to_state, stamp_to_ns
-from para_policy.ros.executor_health import Health
-from para_policy.ros.executor_parameters import PARAMETERS
-from para_policy.ros.executor_setup import load_setup
+from para_policy.execution.commander import RobotState
+from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph_checks import full_name
-from para_policy.ros.parameters import declare, value
+from para_policy.ros.messages import diagnostics
+from para_policy.ros.messages.conversions import message_to_chunk, message_to_state, stamp_to_ns
+from para_policy.ros.parameters.declare import declare, value
+from para_policy.ros.parameters.executor import PARAMETERS
+from para_policy.ros.playing.health import Health
+from para_policy.ros.playing.setup import load_setup
+from para_policy.ros.playing.sources import ChunkSources
 from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
 
@@ -35,7 +35,7 @@ class ChunkExecutor(Node):
     """Plays `action_chunk` on `~/command`: in each period the action that is due.
 
     When none is due (no chunk, a late one, an invalid one, not enabled) or it would break a limit,
-    the robot holds: see `para_policy.control.commander`.
+    the robot holds: see `para_policy.execution.commander`.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -14,17 +14,17 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from para_policy.ros import diagnostics
-from para_policy.ros.configured import Configured, configure
-from para_policy.ros.inputs import InputMapping
-from para_policy.ros.lifecycle import logged, survive_invalid_requests
-from para_policy.ros.live_parameters import change_parameters
-from para_policy.ros.parameters import declare, value
-from para_policy.ros.policy_parameters import PARAMETERS
+from para_policy.planning.solver import Cancelled
+from para_policy.planning.statistics import engine_facts
+from para_policy.ros.messages import diagnostics
+from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.parameters.declare import declare, value
+from para_policy.ros.parameters.live import change_parameters
+from para_policy.ros.parameters.policy import PARAMETERS
 from para_policy.ros.qos import LATCHED
 from para_policy.ros.run import run_node
-from para_policy.ros.solver import Cancelled
-from para_policy.ros.statistics import engine_facts
+from para_policy.ros.serving.configured import Configured, configure
+from para_policy.ros.serving.lifecycle import logged, survive_invalid_requests
 
 
 class PolicyNode(LifecycleNode):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from para_policy.deadline import Deadline
-from para_policy.denoiser import Denoiser
-from para_policy.noise import Noise
-from para_policy.process import Process
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
 from para_policy.samplers.acceptance import Acceptance
 from para_policy.samplers.anderson import TriangularAnderson
-from para_policy.samplers.base import Callback, SampleResult, Status, check_noise
 from para_policy.samplers.checks import check_optional_count
+from para_policy.samplers.deadline import Deadline
 from para_policy.samplers.guess import Guess
 from para_policy.samplers.pace import Pace
 from para_policy.samplers.rows import Rows
+from para_policy.samplers.sampler import Callback, SampleResult, Status, check_noise
 from para_policy.samplers.solve import Solve
 from para_policy.samplers.splitting import Splitting
 from para_policy.samplers.switching import Switching

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
-from para_policy.noise import Noise
-from para_policy.process import Process
 from para_policy.samplers.checks import check_optional_count
 from para_policy.samplers.splitting import transfer_matrix
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from para_policy.deadline import Deadline
+from para_policy.samplers.deadline import Deadline
 
 
 class Pace:

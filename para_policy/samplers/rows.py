@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from para_policy.denoiser import Network
+from para_policy.diffusion.denoiser import Network
 from para_policy.samplers.lookahead import evaluated
 
 Networks = tuple[tuple[Network | None, float], ...]

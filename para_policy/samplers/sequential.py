@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from para_policy.deadline import Deadline
-from para_policy.denoiser import Denoiser
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
-from para_policy.noise import Noise
-from para_policy.process import Process
-from para_policy.samplers.base import Callback, RoundInfo, SampleResult, Status, check_noise
+from para_policy.samplers.deadline import Deadline
 from para_policy.samplers.guess import Guess
+from para_policy.samplers.sampler import Callback, RoundInfo, SampleResult, Status, check_noise
 
 
 @dataclass(frozen=True)

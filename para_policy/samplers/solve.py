@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from para_policy.denoiser import Denoiser
-from para_policy.noise import Noise
-from para_policy.process import Process
-from para_policy.samplers.base import RoundInfo, SampleResult, Status
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
 from para_policy.samplers.guess import Guess
 from para_policy.samplers.lookahead import interpolate
 from para_policy.samplers.rows import Networks, Pattern, Rows
+from para_policy.samplers.sampler import RoundInfo, SampleResult, Status
 from para_policy.samplers.switching import BASE
 
 if TYPE_CHECKING:

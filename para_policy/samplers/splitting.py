@@ -20,8 +20,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
-from para_policy.process import Process
 from para_policy.samplers.checks import check_optional_count
 
 Propagate = Callable[[Tensor, Tensor], Tensor]

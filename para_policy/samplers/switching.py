@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from para_policy.denoiser import Network
+from para_policy.diffusion.denoiser import Network
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_count, check_number
 

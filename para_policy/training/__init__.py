@@ -1,0 +1,1 @@
+"""Training: behaviour cloning, its data, and the Picard Consistency Model."""

@@ -14,12 +14,12 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from para_policy.checkpoints.native import save_checkpoint
+from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.errors import DataError
-from para_policy.formats.native import save_checkpoint
+from para_policy.networks.build import VISION, build_network, build_vision
 from para_policy.policies.config import PolicyConfig
-from para_policy.policies.networks import VISION, build_network, build_vision
 from para_policy.policies.normalizer import LinearNormalizer
-from para_policy.schedulers import build_scheduler
 from para_policy.training import trainer
 from para_policy.training.config import TrainConfig
 from para_policy.training.dataset import ChunkDataset, read_features

@@ -1,4 +1,4 @@
-"""What a training run needs to know, as written in `configs/*.yaml`."""
+"""What a training run needs to know, as written in `config/training/*.yaml`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from para_policy.checkpoints.files import summarise
 from para_policy.errors import InputError
-from para_policy.formats.files import summarise
 from para_policy.policies.config import PolicyConfig
 from para_policy.training.dataset import Feature, Vector
 
@@ -54,7 +54,7 @@ class OptimisationConfig(RunConfig):
 
 
 class TrainConfig(BaseModel):
-    """A whole training run, as in `configs/*.yaml`."""
+    """A whole training run, as in `config/training/*.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

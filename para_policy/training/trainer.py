@@ -19,8 +19,8 @@ from diffusers.training_utils import EMAModel
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from para_policy.command_line import check_output_folder, progress_bars
 from para_policy.errors import InputError
+from para_policy.terminal import check_output_folder, progress_bars
 from para_policy.training.config import RunConfig
 from para_policy.training.curves import plot_curves
 

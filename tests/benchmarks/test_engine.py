@@ -10,26 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import (
-    engine,
-    engine_goals,
-    engine_network,
-    engine_report,
-    engine_results,
-    engine_rounds,
-    engine_synthetic,
-    roofline,
-)
-from benchmarks.engine_chunks import DDIM_16, Turns, find, make_cases
-from benchmarks.engine_plan import Budget, counts, takes_part
-from benchmarks.roofline import Roof, Work
+from benchmarks.engine import __main__ as engine
+from benchmarks.engine import goals as engine_goals
+from benchmarks.engine import network as engine_network
+from benchmarks.engine import report as engine_report
+from benchmarks.engine import results as engine_results
+from benchmarks.engine import roofline
+from benchmarks.engine import rounds as engine_rounds
+from benchmarks.engine import synthetic as engine_synthetic
+from benchmarks.engine.chunks import DDIM_16, Turns, find, make_cases
+from benchmarks.engine.plan import Budget, counts, takes_part
+from benchmarks.engine.roofline import Roof, Work
 from para_policy import load_policy
-from para_policy.deadline import LatencyTable
-from para_policy.engine import EngineConfig
+from para_policy.checkpoints.observations import save_observations
 from para_policy.errors import InputError
-from para_policy.formats.observations import save_observations
-from sim import plots
-from tests.fixtures_checkpoint import (
+from para_policy.inference import EngineConfig
+from para_policy.samplers.deadline import LatencyTable
+from sim.evaluation import plots
+from tests.checkpoint import (
     calibrate_tiny_checkpoint,
     random_observations,
     save_tiny_checkpoint,

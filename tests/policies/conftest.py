@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from para_policy import DiffusionPolicy, load_policy
-from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
+from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 
 CALIBRATED = [("ddpm", 20), ("ddpm", 8), ("ddim", 8), ("dpmsolver++", 8)]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from para_policy import Denoiser, DiffusionPolicy, Noise, load_policy, samplers
 from para_policy.calibration import mean_jacobian
-from para_policy.formats.native import read_config
-from para_policy.formats.observations import read_observations
+from para_policy.checkpoints.native import read_config
+from para_policy.checkpoints.observations import read_observations
 from tests.training.demonstrations import REPOSITORY
 
 SHIPPED = REPOSITORY / "checkpoints" / "pusht_state"

@@ -11,12 +11,12 @@ import torch
 
 from para_policy import DiffusionPolicy, samplers
 from para_policy.calibration import AfterRound, CalibratedSampler, Variant
-from para_policy.deadline import LatencyTable
-from para_policy.device import device_description
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.inference.device import device_description
 from para_policy.policies.sampler_making import choose
 from para_policy.samplers import FixedPoint, RoundInfo, Status
-from tests.fixtures_checkpoint import random_observations
+from para_policy.samplers.deadline import LatencyTable
+from tests.checkpoint import random_observations
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from para_policy.policies.config import PolicyConfig
-from tests.fixtures_checkpoint import tiny_config
+from tests.checkpoint import tiny_config
 
 
 def changed(**changes: Any) -> dict[str, Any]:

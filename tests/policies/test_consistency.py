@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from para_policy import Denoiser, DiffusionPolicy, Noise, Process, load_policy, samplers
 from para_policy.calibration import CalibratedSampler
-from para_policy.choice import Choice, split_samplers
+from para_policy.checkpoints.consistency import save_consistency
+from para_policy.checkpoints.native import checkpoint_hash, read_config
+from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from para_policy.formats.consistency import save_consistency
-from para_policy.formats.native import checkpoint_hash, read_config
-from para_policy.formats.observations import read_observations
+from para_policy.networks.split import tabulated
 from para_policy.policies.consistency import Change, PicardConsistencyModel
-from para_policy.policies.tabulated import tabulated
+from para_policy.policies.sampler_spec import Choice, split_samplers
 from para_policy.samplers import FixedPoint, Sampler
-from sim.variants import Variant
-from tests.fixtures_checkpoint import random_observations
+from sim.evaluation.variants import Variant
+from tests.checkpoint import random_observations
 from tests.training.demonstrations import REPOSITORY
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

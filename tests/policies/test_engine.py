@@ -13,16 +13,16 @@ import torch
 
 from para_policy import DiffusionPolicy, load_policy, samplers
 from para_policy.calibration import CalibratedSampler
-from para_policy.deadline import Deadline, LatencyTable
-from para_policy.device import device_description
-from para_policy.engine import EngineConfig, Size
+from para_policy.checkpoints.native import read_config
+from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from para_policy.formats.native import read_config
-from para_policy.formats.observations import read_observations
+from para_policy.inference import EngineConfig, Size
+from para_policy.inference.device import device_description
+from para_policy.inference.graphs import Replays
 from para_policy.policies.consistency import PicardConsistencyModel
-from para_policy.replay import Replays
-from tests.fixtures_checkpoint import random_observations
-from tests.replay.test_replayed import Counted
+from para_policy.samplers.deadline import Deadline, LatencyTable
+from tests.checkpoint import random_observations
+from tests.inference.test_recorded import Counted
 from tests.training.demonstrations import REPOSITORY
 
 SHIPPED = REPOSITORY / "checkpoints" / "pusht_state"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from para_policy import DiffusionPolicy
-from para_policy.replay import Repeat, Replays
-from tests.engine.test_growth import resident_bytes
-from tests.fixtures_checkpoint import random_observations
+from para_policy.inference.graphs import Repeat, Replays
+from tests.checkpoint import random_observations
+from tests.inference.test_growth import resident_bytes
 
 CHUNKS, MIB = 1000, 2**20
 

@@ -11,9 +11,9 @@ import torch
 
 from para_policy import DiffusionPolicy, Noise, samplers
 from para_policy.errors import InputError
-from para_policy.policies.diffusion_policy import ActionResult
+from para_policy.policies.policy import ActionResult
 from para_policy.samplers import SampleResult
-from tests.fixtures_checkpoint import random_observations
+from tests.checkpoint import random_observations
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

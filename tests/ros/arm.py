@@ -12,10 +12,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.formats.native import save_checkpoint
-from para_policy.policies.networks import build_network
+from para_policy.checkpoints.native import save_checkpoint
+from para_policy.networks.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
-from tests.fixtures_checkpoint import tiny_config
+from tests.checkpoint import tiny_config
 from tests.ros.graph import CONFIG
 
 FOLDER = CONFIG / "arm_6dof"

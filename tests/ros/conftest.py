@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
+from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 
 if TYPE_CHECKING:
     from tests.ros.graph import Graph
 
 collect_ignore_glob: list[str] = []
 if importlib.util.find_spec("rclpy") is None:
-    collect_ignore_glob = ["*.py"]
+    collect_ignore_glob = ["*.py", "*/*.py"]
 else:
     import tests.ros.graph  # noqa: F401  sets what must be set before messages are imported
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def mark_ros(items: list[pytest.Item], folder: Path) -> None:
+    """All tests in `folder` need ROS."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if folder in item.path.parents:
             item.add_marker(pytest.mark.ros)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_ros(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 
-from para_policy.formats.native import save_checkpoint
+from para_policy.checkpoints.native import save_checkpoint
+from para_policy.networks.build import state_shapes
 from para_policy.policies.config import PolicyConfig, VisionConfig
-from para_policy.policies.networks import state_shapes
 from para_policy.policies.normalizer import LinearNormalizer
-from tests.fixtures_checkpoint import tiny_config
+from tests.checkpoint import tiny_config
 from tests.ros.graph import Graph
 
 SIDE = 96

@@ -12,8 +12,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.ros.conversions import ns_to_stamp
-from para_policy.ros.diagnostics import status_values
+from para_policy.ros.messages.conversions import ns_to_stamp
+from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.policy_node import PolicyNode
 from tests.ros.graph import CONFIG, Graph
 

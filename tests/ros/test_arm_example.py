@@ -1,4 +1,4 @@
-"""The files of config/arm_6dof as they are, between a policy and what plays the controller's part."""
+"""The files of config/ros/arm_6dof as they are, between a policy and what plays the controller's part."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.ros import executor_parameters, policy_parameters
 from para_policy.ros.chunk_executor import ChunkExecutor
-from para_policy.ros.conversions import stamp_to_ns
-from para_policy.ros.inputs import load_inputs
+from para_policy.ros.messages.conversions import stamp_to_ns
+from para_policy.ros.messages.inputs import load_inputs
+from para_policy.ros.parameters import executor as executor_parameters
+from para_policy.ros.parameters import policy as policy_parameters
 from para_policy.ros.policy_node import PolicyNode
 from tests.ros.arm import (
     COMMAND_TOPIC,

@@ -12,9 +12,9 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.control import ActionChunk
+from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.chunk_executor import ChunkExecutor
-from para_policy.ros.conversions import chunk_to_message, ns_to_stamp
+from para_policy.ros.messages.conversions import chunk_to_message, ns_to_stamp
 from para_policy.ros.qos import for_mode
 from tests.ros.graph import Graph
 

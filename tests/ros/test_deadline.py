@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
 from para_policy import DiffusionPolicy
-from para_policy.ros.diagnostics import status_values
+from para_policy.ros.messages.diagnostics import status_values
 from tests.ros.graph import Graph
 from tests.ros.policy_rig import Rig
 

@@ -15,9 +15,9 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy import load_policy
-from para_policy.control import chunk_seed
-from para_policy.policies.diffusion_policy import DiffusionPolicy
-from para_policy.ros.conversions import message_to_chunk, ns_to_stamp
+from para_policy.planning.seeding import chunk_seed
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.ros.messages.conversions import message_to_chunk, ns_to_stamp
 from para_policy.ros.policy_node import PolicyNode
 from tests.ros.graph import Graph
 from tests.ros.image_policy import (

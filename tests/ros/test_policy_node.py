@@ -17,13 +17,13 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy import DiffusionPolicy, load_policy
-from para_policy.control import chunk_seed
 from para_policy.errors import NonFiniteError
-from para_policy.ros import configured
-from para_policy.ros.conversions import message_to_chunk, stamp_to_ns
-from para_policy.ros.diagnostics import status_values
+from para_policy.planning.seeding import chunk_seed
+from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
+from para_policy.ros.messages.diagnostics import status_values
+from para_policy.ros.messages.settings import read_settings
 from para_policy.ros.qos import LATCHED
-from para_policy.ros.recording.settings_message import read_settings
+from para_policy.ros.serving import configured
 from tests.ros.graph import CONFIG, Graph
 from tests.ros.policy_rig import AGENT, DT_NS, KEYPOINTS, T0, Rig
 

@@ -9,7 +9,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from sim.ros_processes import RosProcesses
+from sim.ros.processes import RosProcesses
 from tests.ros.graph import CONFIG, Graph
 
 
@@ -36,7 +36,9 @@ def test_the_policy_moves_the_simulator_in_real_time(
     executor = {"auto_enable": True, "command_rate_hz": 20.0}
     processes.start("chunk_executor", "para_policy.ros.chunk_executor", executor, *remap)
     simulator = {"seed": 100_000}
-    processes.start("pusht_sim", "sim.ros_node", simulator, "-r", "command:=chunk_executor/command")
+    processes.start(
+        "pusht_sim", "sim.ros.pusht_sim", simulator, "-r", "command:=chunk_executor/command"
+    )
     # Counted, not timed: discovery and a busy machine take the time that they take.
     graph.wait(lambda: len(chunks) >= 5 and len(commands) >= 20)
     assert states[0].position != states[-1].position

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from para_policy import Denoiser, Noise, Process, samplers
-from para_policy.deadline import Deadline
 from para_policy.errors import InputError
 from para_policy.samplers import RoundInfo, SampleResult, Status, asd
 from para_policy.samplers.asd import Asd
+from para_policy.samplers.deadline import Deadline
 from tests.problems import (
     Gaussian,
     Hashed,

@@ -16,11 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from para_policy import Denoiser, Noise, load_policy, samplers
-from para_policy import deadline as deadlines
-from para_policy.deadline import Deadline, LatencyTable
+from para_policy.checkpoints.native import read_config
+from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from para_policy.formats.native import read_config
-from para_policy.formats.observations import read_observations
 from para_policy.samplers import (
     SPLITTINGS,
     Chord,
@@ -37,8 +35,10 @@ from para_policy.samplers import (
     Trajectory,
     pace,
 )
+from para_policy.samplers import deadline as deadlines
+from para_policy.samplers.deadline import Deadline, LatencyTable
 from tests.problems import Hashed, Mixture, Network, Problem, Rational, problem
-from tests.test_deadline import Clock, Timed
+from tests.samplers.test_deadline import Clock, Timed
 from tests.training.demonstrations import REPOSITORY
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

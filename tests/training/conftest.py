@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from para_policy import load_policy
-from para_policy.policies.diffusion_policy import DiffusionPolicy
-from tests.fixtures_checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
+from para_policy.policies.policy import DiffusionPolicy
+from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 from tests.training.demonstrations import circles, write_group
 
 

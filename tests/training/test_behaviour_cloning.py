@@ -16,13 +16,13 @@ from torch import nn
 
 from para_policy import load_policy
 from para_policy.errors import DataError, InputError
-from para_policy.policies import vision
+from para_policy.networks import vision
 from para_policy.training import behaviour_cloning
 from para_policy.training.behaviour_cloning import ObservedNetwork, prepare_data, train
 from para_policy.training.config import TrainConfig
 from para_policy.training.dataset import Images
-from sim.env import check_inputs
-from tests.fixtures_checkpoint import tiny_config
+from sim.pusht.env import check_inputs
+from tests.checkpoint import tiny_config
 from tests.training.demonstrations import REPOSITORY, circles, write_group
 from tests.training.interruption import interrupt_at
 

@@ -25,7 +25,7 @@ from para_policy.training.dataset import (
     window_starts,
 )
 from para_policy.training.replay_buffer import ReplayBuffer
-from tests.fixtures_checkpoint import tiny_config
+from tests.checkpoint import tiny_config
 from tests.training.demonstrations import REPOSITORY, real_demonstrations, write_group
 
 

@@ -11,7 +11,7 @@ from para_policy.errors import InputError
 
 if TYPE_CHECKING:
     from para_policy.policies.config import PolicyConfig
-    from para_policy.ros.inputs import InputMapping
+    from para_policy.ros.messages.inputs import InputMapping
 
 _SHORTEST_S, _LONGEST_S = 2.0, 600.0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from para_policy.device import check_device, device_description, expected_engine
-from para_policy.engine import AUTO, EngineConfig
 from para_policy.errors import InputError
+from para_policy.inference import AUTO, EngineConfig
+from para_policy.inference.device import check_device, device_description, expected_engine
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
 

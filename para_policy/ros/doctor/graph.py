@@ -21,7 +21,7 @@ from para_policy.ros.doctor.running import (
     running_values,
 )
 from para_policy.ros.doctor.streams import Stream
-from para_policy.ros.policy_parameters import robot_names
+from para_policy.ros.parameters.policy import robot_names
 
 _DISCOVERY_S = 5.0
 _LAUNCH = "ros2 launch para_policy policy.launch.py"

@@ -12,16 +12,16 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as Given
 
-from para_policy.control.guards import Limits
 from para_policy.errors import ParaPolicyError
+from para_policy.execution.guards import Limits
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.parameter_sections import check_sections
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, skipped, warn
-from para_policy.ros.executor_parameters import PARAMETERS as EXECUTOR
-from para_policy.ros.executor_setup import load_setup
-from para_policy.ros.offline import offline_node, resolved_file
-from para_policy.ros.parameters import Parameter, declare
-from para_policy.ros.policy_parameters import PARAMETERS as POLICY
+from para_policy.ros.parameters.declare import Parameter, declare
+from para_policy.ros.parameters.executor import PARAMETERS as EXECUTOR
+from para_policy.ros.parameters.offline import offline_node, resolved_file
+from para_policy.ros.parameters.policy import PARAMETERS as POLICY
+from para_policy.ros.playing.setup import load_setup
 
 _LIMITS = Limits()
 _WORDS = {

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from para_policy.checkpoints.load import load_policy, read_checkpoint, resolve
+from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import ParaPolicyError
-from para_policy.formats.load import load_policy, read_checkpoint, resolve
-from para_policy.formats.observations import read_observations
+from para_policy.planning.plan import PlannerSettings
+from para_policy.planning.worker import check_cpus
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn
-from para_policy.ros.inputs import load_inputs
-from para_policy.ros.plan import PlannerSettings
-from para_policy.ros.policy_parameters import cpu_numbers
-from para_policy.ros.policy_settings import Loaded, chunk_format, load, make_settings
-from para_policy.ros.worker import check_cpus
+from para_policy.ros.messages.inputs import load_inputs
+from para_policy.ros.parameters.policy import cpu_numbers
+from para_policy.ros.serving.settings import Loaded, chunk_format, load, make_settings
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy

@@ -11,14 +11,14 @@ from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 
+from para_policy.checkpoints.load import read_checkpoint, resolve
 from para_policy.errors import ParaPolicyError
-from para_policy.formats.load import read_checkpoint, resolve
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, skipped
 from para_policy.ros.doctor.streams import Expected, Stream
-from para_policy.ros.inputs import InputMapping, load_inputs
-from para_policy.ros.policy_parameters import PARAMETERS
+from para_policy.ros.messages.inputs import InputMapping, load_inputs
+from para_policy.ros.parameters.policy import PARAMETERS
 
 if TYPE_CHECKING:
     from para_policy.policies.config import PolicyConfig

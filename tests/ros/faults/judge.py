@@ -8,8 +8,8 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.control import ActionChunk
-from para_policy.ros.conversions import message_to_chunk, stamp_to_ns
+from para_policy.execution.chunk import ActionChunk
+from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from tests.ros.graph import Graph
 
 

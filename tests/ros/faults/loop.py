@@ -15,13 +15,13 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 
 from para_policy import DiffusionPolicy
-from para_policy.formats.native import save_checkpoint
-from para_policy.policies.networks import build_network
+from para_policy.checkpoints.native import save_checkpoint
+from para_policy.networks.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.ros.chunk_executor import ChunkExecutor
-from para_policy.ros.conversions import ns_to_stamp
+from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.policy_node import PolicyNode
-from tests.fixtures_checkpoint import tiny_config
+from tests.checkpoint import tiny_config
 from tests.ros.faults.judge import Judge
 from tests.ros.graph import CONFIG, Graph
 

@@ -10,7 +10,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from std_srvs.srv import SetBool
 
-from sim.ros_processes import RosProcesses
+from sim.ros.processes import RosProcesses
 from tests.ros.faults.judge import Judge
 from tests.ros.faults.loop import EXECUTOR, EXECUTOR_HZ, POLICY
 from tests.ros.graph import Graph
@@ -36,7 +36,7 @@ class System:
                 {**EXECUTOR, "auto_enable": False, "hold": "repeat"},
                 ("-r", "action_chunk:=policy_node/action_chunk"),
             ),
-            SIMULATOR: ("sim.ros_node", {}, ()),
+            SIMULATOR: ("sim.ros.pusht_sim", {}, ()),
         }
         self.judge = Judge(graph, repeats=True)
         self.diagnostics: list[DiagnosticArray] = graph.listen(DiagnosticArray, "/diagnostics")

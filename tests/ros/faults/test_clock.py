@@ -8,7 +8,7 @@ import pytest
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
 
-from para_policy.ros.conversions import ns_to_stamp
+from para_policy.ros.messages.conversions import ns_to_stamp
 from tests.ros.faults.loop import Loop
 from tests.ros.graph import Graph
 

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseArray
 from sensor_msgs.msg import JointState
 
-from para_policy.ros.conversions import ns_to_stamp, stamp_to_ns
+from para_policy.ros.messages.conversions import ns_to_stamp, stamp_to_ns
 from tests.ros.faults.loop import DT_NS, POLICY, Loop
 
 

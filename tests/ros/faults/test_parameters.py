@@ -13,9 +13,10 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter as Setting
 
 from para_policy.errors import InputError
-from para_policy.ros import executor_parameters, policy_parameters
 from para_policy.ros.chunk_executor import ChunkExecutor
-from para_policy.ros.parameters import Parameter
+from para_policy.ros.parameters import executor as executor_parameters
+from para_policy.ros.parameters import policy as policy_parameters
+from para_policy.ros.parameters.declare import Parameter
 from para_policy.ros.policy_node import PolicyNode
 from tests.ros.faults.loop import POLICY, Loop
 from tests.ros.graph import Graph

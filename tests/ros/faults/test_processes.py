@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from para_policy.ros.diagnostics import status_values
-from sim.ros_processes import RosProcesses
+from para_policy.ros.messages.diagnostics import status_values
+from sim.ros.processes import RosProcesses
 from tests.ros.faults.system import EXECUTOR_NODE, POLICY_NODE, SIMULATOR, System
 from tests.ros.graph import Graph
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the engines: how fast networks and whole chunks run."""

@@ -1,0 +1,166 @@
+"""Writes docs/ros_results.md and its plots from the JSON files of the ROS experiments."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ros import fleet as ros_fleet
+from benchmarks.ros import overhead as ros_overhead
+from para_policy.terminal import write_text
+from sim.evaluation import plots, tables
+from sim.ros.latency import report as ros_latency_report
+
+Document = dict[str, Any]
+
+HEADER = """# ROS 2 results
+
+Written from the JSON files of the commands below, which anyone can rerun, by
+`python -m benchmarks.ros.results outputs/results docs/ros_results.md`. What has not been measured yet
+is left out.
+"""
+
+LATENCY = """## Latency
+
+`{command}`
+
+PushT in real time at 10 Hz over DDS: simulator, policy_node and chunk_executor are processes, commands
+go out at 50 Hz. Each chunk is held back by the added latency; what it took in all is in the last
+column. All conditions play the start states {first} to {last}; the reference is the in-process
+evaluation of the same sampler (`{sampler}`, {steps} {scheduler} steps), which has no latency at all.
+*Uncompensated*: a chunk starts when it arrives. *Compensated*: actions keep their times, late ones are
+dropped; they are played half a period late (`latency_offset_s: 0.05`), as the simulator takes the
+command that is in force at the end of each period. *Chunking*: that, and real-time chunking. *Seam*:
+mean jump of the commanded velocity (px/s) and acceleration (px/s²) where one chunk follows another, in
+brackets inside the chunks. *Holds*: control periods per episode in which nothing new was due.
+Intervals are 95 %. {jobs} pipelines ran at the same time beside other work: the load average of the
+machine ({cores}) was {load} (5th to 95th
+percentile), which makes all chunks later than they would be on an idle one.
+"""
+
+SOAK = """## Soak
+
+`python -m benchmarks.ros.soak --seconds {seconds:g} --rate-hz RATE`
+
+policy_node and chunk_executor with a small network. Memory is that in RAM; its growth compares the mean of
+the last half with the first tenth, after a warm-up. A heartbeat is missed when `/diagnostics` says
+nothing for 2.5 s. Jitter is that of the arrival of commands at a listener, command rate {rate:g} Hz.
+"""
+
+OVERHEAD = """## Overhead of the node
+
+`python -m benchmarks.ros.overhead`
+
+From the last observation message of a robot to the chunk in its hands, with a small network, {chunks} chunks,
+load average {load} at the start. Subtracted is the wall time of the call of the policy.
+"""
+
+FLEET = """## Several robots in one batch
+
+`python -m benchmarks.ros.fleet`
+
+Robots that want a chunk at the same moment: `{sampler}`, {threads} thread(s). The latency of a chunk counts
+from that moment.
+"""
+
+
+def page(folder: Path, images: Path) -> str:
+    """The whole page; saves the plots in `images`."""
+    parts = [HEADER]
+    for name, write in (
+        ("ros_latency", _latency),
+        ("ros_overhead", _overhead),
+        ("ros_fleet", _fleet),
+    ):
+        path = folder / f"{name}.json"
+        if path.exists():
+            parts.append(write(json.loads(path.read_text(encoding="utf-8")), images))
+    soaks = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("soak_*hz.json"))
+    ]
+    if soaks:
+        parts.insert(2 if len(parts) > 1 else 1, _soak(soaks, folder, images))
+    return "\n".join(parts)
+
+
+def _picture(plot: Callable[[Any], Any], document: Document, images: Path, name: str) -> str:
+    plots.save(plot, document, images / f"{name}.png")
+    return f"![{name.replace('_', ' ')}](images/{name}.png)\n"
+
+
+def _latency(document: Document, images: Path) -> str:
+    arguments, load = document["arguments"], sorted(document["load_average"]) or [0.0]
+    command = "python -m sim.ros.latency --json outputs/results/ros_latency.json"
+    for option in ("scheduler", "steps", "episodes", "jobs"):
+        if arguments[option] != "None":
+            command += f" --{option} {arguments[option]}"
+    text = LATENCY.format(
+        command=command,
+        first=document["seed"],
+        last=document["seed"] + document["episodes"] - 1,
+        sampler=document["sampler"],
+        steps=document["steps"],
+        scheduler=document["scheduler"],
+        jobs=document["jobs"],
+        cores=document["machine"],
+        load=f"{load[len(load) // 20]:.1f} to {load[-1 - len(load) // 20]:.1f}",
+    )
+    picture = _picture(ros_latency_report.figure, document, images, "ros_latency")
+    return "\n".join((text, ros_latency_report.table(document), picture))
+
+
+def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
+    columns = (
+        *("rate", "chunks", "memory MiB, policy / executor", "growth %, policy / executor"),
+        *("longest heartbeat gap s", "missed", "latency ms p50 / p99", "jitter ms p50 / p99"),
+    )
+    rows, pictures = [], []
+    for soak in soaks:
+        memory = [soak["memory"][name] for name in ("policy_node", "chunk_executor")]
+        latency, jitter = soak["latency_ms"], soak["command_jitter_ms"]
+        rows.append(
+            [
+                f"{soak['rate_hz']:g} Hz, {soak['seconds'] / 60:g} min",
+                str(soak["chunks"]),
+                " / ".join(f"{values['at_end_mib']:.0f}" for values in memory),
+                " / ".join(f"{values['growth_percent']:+.3f}" for values in memory),
+                f"{max(gap['p100'] for gap in soak['heartbeat_gap_ms'].values()) / 1e3:.2f}",
+                str(sum(soak["missed_heartbeats"].values())),
+                f"{latency['p50']:.0f} / {latency['p99']:.0f}",
+                f"{jitter['p50']:.1f} / {jitter['p99']:.1f}",
+            ]
+        )
+        for measure in ("memory", "latency", "command_gap"):
+            name = f"soak_{soak['rate_hz']:g}hz_{measure}.png"
+            shutil.copyfile(folder / name, images / name)
+            pictures.append(f"![{measure} at {soak['rate_hz']:g} Hz](images/{name})")
+    text = SOAK.format(seconds=soaks[0]["seconds"], rate=soaks[0]["command_rate_hz"])
+    load = ", ".join(f"{soak['load_average']['p50']:.1f}" for soak in soaks)
+    note = f"Median load average of {soaks[0]['machine']}: {load}.\n"
+    return "\n".join((text, note, tables.markdown(columns, rows), "", *pictures, ""))
+
+
+def _overhead(document: Document, _: Path) -> str:
+    load = f"{document['load_average_before'][0]:.1f}"
+    return "\n".join(
+        (OVERHEAD.format(chunks=document["chunks"], load=load), ros_overhead.table(document))
+    )
+
+
+def _fleet(document: Document, images: Path) -> str:
+    picture = _picture(ros_fleet.figure, document, images, "ros_fleet")
+    rows = tables.markdown(ros_fleet.COLUMNS, ros_fleet.rows(document))
+    return "\n".join((FLEET.format(**document), rows, "", picture))
+
+
+if __name__ == "__main__":
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    pictures = target.parent / "images"
+    pictures.mkdir(parents=True, exist_ok=True)
+    write_text(target, page(source, pictures))
+    print(f"page: {target}")

@@ -1,0 +1,196 @@
+"""Two nodes as processes, a small network, and a robot that sends observations and listens."""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Point, Pose, PoseArray
+from rclpy.clock import Clock, ClockType
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, Int64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from para_policy.checkpoints.native import read_config, save_checkpoint
+from para_policy.errors import ParaPolicyError
+from para_policy.networks.build import build_network
+from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.policies.normalizer import LinearNormalizer
+from para_policy.ros.messages.conversions import ns_to_stamp
+from para_policy.ros.messages.diagnostics import status_values
+from para_policy.ros.own_node import OwnNode
+from para_policy.ros.parameters.templates import inputs_text
+from para_policy.terminal import write_text
+
+CHUNK_STEPS = 12
+START_LIMIT_S = 120.0
+_BOARD = 512.0
+_TURN_S = 20.0
+
+
+def small_checkpoint(directory: Path) -> Path:
+    """Write a policy with PushT's shapes, random weights and four denoising steps."""
+    config = PolicyConfig(
+        inputs={"environment_state": (16,), "agent_pos": (2,)},
+        action_names=("agent_x", "agent_y"),
+        control_hz=10.0,
+        network=UnetConfig(down_dims=(8, 16, 16), step_embed_dim=8, kernel_size=3, n_groups=4),
+        noise_scheduler={
+            "_class_name": "DDPMScheduler",
+            "num_train_timesteps": 4,
+            "beta_schedule": "squaredcos_cap_v2",
+            "variance_type": "fixed_small",
+            "clip_sample": True,
+            "prediction_type": "epsilon",
+        },
+    )
+    torch.manual_seed(0)
+    network = build_network(config)
+    board = np.array([[0.0] * 16, [_BOARD] * 16], dtype=np.float32)
+    normalizers = {
+        "environment_state": LinearNormalizer.fit(board),
+        "agent_pos": LinearNormalizer.fit(board[:, :2]),
+        "action": LinearNormalizer.fit(board[:, :2]),
+    }
+    save_checkpoint(directory, config, network.state_dict(), normalizers)
+    return directory
+
+
+def policy_parameters(checkpoint: Path, folder: Path, rate_hz: float) -> dict[str, object]:
+    """Parameters of a policy node that plans with the checkpoint above.
+
+    Args:
+        folder: receives the mapping of the inputs.
+    """
+    inputs_file = folder / "inputs.yaml"
+    write_text(inputs_file, inputs_text(read_config(checkpoint)))
+    return {
+        "checkpoint": str(checkpoint),
+        "inputs_file": str(inputs_file),
+        "engine": "eager",
+        "sampler": "x0",
+        "control_rate_hz": rate_hz,
+        "n_action_steps": CHUNK_STEPS,
+        "torch_threads": 1,
+        "autostart": True,
+    }
+
+
+class Robot(OwnNode):
+    """Sends observations, and remembers when what came back; a context manager.
+
+    All times are `time.monotonic_ns`, which all processes of a machine share.
+
+    Attributes:
+        chunks, commands: times of arrival.
+        infos: of each chunk, its values.
+        heartbeats: times of arrival of the diagnostics of each node.
+        errors: what diagnostics said at level ERROR.
+        statuses: the last values of each status.
+        marks: of `ros_timed_node`, where that is the node.
+        holds: times at which the executor said that it holds.
+    """
+
+    def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self._check = check
+        self.chunks, self.commands, self.holds = array("q"), array("q"), array("q")
+        self.infos: list[dict[str, str]] = []
+        self.heartbeats: dict[str, array[int]] = defaultdict(lambda: array("q"))
+        self.errors: list[str] = []
+        self.statuses: dict[str, dict[str, str]] = {}
+        self.marks: list[tuple[int, ...]] = []
+        super().__init__("robot", domain_id)
+        subscribe = self.node.create_subscription
+        subscribe(JointTrajectory, "policy_node/action_chunk", self._on_chunk, 10)
+        subscribe(DiagnosticStatus, "policy_node/chunk_info", self._on_info, 10)
+        subscribe(Float64MultiArray, "chunk_executor/command", self._on_command, 10)
+        subscribe(Int64MultiArray, "policy_node/marks", self._on_marks, 10)
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
+        self._joints = self.node.create_publisher(JointState, "joint_states", 10)
+        self._keypoints = self.node.create_publisher(PoseArray, "keypoints", 10)
+
+    def observe_at(self, rate_hz: float) -> None:
+        """From now on send observations in every period."""
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.node.create_timer(1.0 / rate_hz, self.observe, clock=steady)
+
+    def observe(self) -> int:
+        """Send one observation of everything; the time at which the last message was sent."""
+        # An agent that moves in a circle: a stream that stands still is one of a broken sensor.
+        angle = 2 * np.pi * time.monotonic() / _TURN_S
+        agent = (256.0 + 100.0 * np.cos(angle), 256.0 + 100.0 * np.sin(angle))
+        stamp = self.node.get_clock().now()
+        joints = JointState(name=["agent_x", "agent_y"], position=list(map(float, agent)))
+        keypoints = PoseArray()
+        for x, y in np.linspace(100.0, 400.0, 16).reshape(-1, 2).tolist():
+            keypoints.poses.append(Pose(position=Point(x=x, y=y)))
+        joints.header.stamp = keypoints.header.stamp = ns_to_stamp(stamp.nanoseconds)
+        self._keypoints.publish(keypoints)
+        sent_ns = time.monotonic_ns()
+        self._joints.publish(joints)
+        return sent_ns
+
+    def listen(self, seconds: float) -> None:
+        """Let messages in for so long, and look after the nodes."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.spin_once(left)
+        self._check()
+
+    def wait(self, condition: Callable[[], Any], limit_s: float = START_LIMIT_S) -> None:
+        """Let messages in until `condition` holds.
+
+        Raises:
+            ParaPolicyError: when a node has ended, or after `limit_s`.
+        """
+        end = time.monotonic() + limit_s
+        while not condition():
+            self.spin_once(0.1)
+            self._check()
+            if time.monotonic() > end:
+                said = self.errors[-1] if self.errors else "nothing was reported"
+                raise ParaPolicyError(f"no answer of the nodes within {limit_s:.0f} s; {said}")
+
+    def connected(self) -> bool:
+        """Whether observations have somebody to arrive at."""
+        publishers = (self._joints, self._keypoints)
+        return all(publisher.get_subscription_count() for publisher in publishers)
+
+    def forget(self) -> None:
+        """Begin the records anew, once everything runs."""
+        for times in (self.chunks, self.commands, self.holds):
+            del times[:]
+        for heard in (self.infos, self.errors, self.marks):
+            del heard[:]
+        self.heartbeats.clear()
+
+    def _on_chunk(self, _: JointTrajectory) -> None:
+        self.chunks.append(time.monotonic_ns())
+
+    def _on_info(self, status: DiagnosticStatus) -> None:
+        self.infos.append(status_values(status))
+
+    def _on_marks(self, message: Int64MultiArray) -> None:
+        self.marks.append(tuple(message.data))
+
+    def _on_command(self, _: Float64MultiArray) -> None:
+        self.commands.append(time.monotonic_ns())
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        now_ns = time.monotonic_ns()
+        for status in message.status:
+            self.heartbeats[status.name].append(now_ns)
+            self.statuses[status.name] = status_values(status)
+            if status.level == DiagnosticStatus.ERROR:
+                self.errors.append(f"{status.name}: {status.message}")
+            elif status.name.endswith("commands") and status.message.startswith("holding"):
+                self.holds.append(now_ns)

@@ -1,0 +1,227 @@
+"""The ROS nodes for a long time: memory, heartbeats, gaps: `python -m benchmarks.ros.soak --help`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.common import quantiles, run_within_limits
+from benchmarks.ros.soak_figures import draw
+from benchmarks.ros.soak_limits import broken_limits
+from para_policy import comparison
+from para_policy.cli.common import require_ros
+from para_policy.errors import InputError
+from para_policy.inference.device import cpu_name
+from para_policy.terminal import (
+    check_output_file,
+    check_output_folder,
+    progress_bars,
+    write_text,
+)
+from sim.ros.processes import RosProcesses, start_runtime
+
+if TYPE_CHECKING:
+    from benchmarks.ros.rig import Robot
+
+HEARTBEAT_S = 2.5
+"""A node says once a second that it lives; after so long without a word one is missed."""
+COMMAND_RATE_HZ = 50.0
+_SETTLING_S = 5.0
+_SAMPLE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Run policy_node and chunk_executor with a small network and watch them.
+
+    Ends with code 1 when memory has grown by more than the limit, a heartbeat was missed, a node
+    reported an error, or one died. Memory is compared after a quarter of the time, at most ten
+    minutes, in which libraries allocate what they keep: the mean of the last half of what remains
+    against that of its first tenth.
+    """
+
+    seconds: float = 120.0
+    """How long to watch."""
+    rate_hz: float = 10.0
+    """Observations and actions per second; a chunk has twelve actions."""
+    json: Path | None = None
+    """Where the numbers go."""
+    plots: Path | None = None
+    """Folder for the histograms and the curve of the memory."""
+    domain_id: int = 79
+    """ROS domain of the run; two runs at the same time need two."""
+    max_growth_percent: float = 1.0
+    """Most that the memory of a node may grow."""
+
+
+@dataclass
+class Watched:
+    """What was seen. Memory in bytes, every second, by executable; load average alike."""
+
+    at_s: list[float] = field(default_factory=list)
+    memory: dict[str, list[int]] = field(default_factory=dict)
+    load: list[float] = field(default_factory=list)
+
+
+def soak(settings: Settings) -> dict[str, Any]:
+    """Run and watch the nodes; everything measured, as a JSON document.
+
+    Raises:
+        ParaPolicyError: when a node cannot be started, or dies.
+    """
+    if settings.seconds < 10 or settings.rate_hz <= 0:
+        raise InputError(
+            f"--seconds {settings.seconds:g} --rate-hz {settings.rate_hz:g}: expected at least 10 s "
+            "and a positive rate"
+        )
+    require_ros()
+    from benchmarks.ros.rig import Robot, policy_parameters, small_checkpoint
+
+    with (
+        tempfile.TemporaryDirectory(prefix="para_policy_soak_") as name,
+        RosProcesses(settings.domain_id, threads=1) as processes,
+        Robot(settings.domain_id, processes.check) as robot,
+    ):
+        folder = Path(name)
+        checkpoint = small_checkpoint(folder / "policy")
+        policy = policy_parameters(checkpoint, folder, settings.rate_hz)
+        rate_hz = max(COMMAND_RATE_HZ, settings.rate_hz)
+        start_runtime(processes, policy, {"auto_enable": True, "command_rate_hz": rate_hz})
+        robot.wait(robot.connected)
+        robot.observe_at(settings.rate_hz)
+        robot.wait(lambda: robot.chunks and robot.commands)
+        robot.listen(_SETTLING_S)
+        robot.forget()
+        watched = _watch(settings, robot, processes.pids())
+        document = _document(settings, robot, watched)
+        document["exit_codes"] = processes.stop()
+    return document
+
+
+def _watch(settings: Settings, robot: Robot, pids: dict[str, int]) -> Watched:
+    watched = Watched(memory={name: [] for name in pids})
+    start = time.monotonic()
+    with progress_bars(Console(stderr=True)) as progress:
+        bar = progress.add_task("soaking, seconds", total=round(settings.seconds))
+        while (elapsed := time.monotonic() - start) < settings.seconds:
+            watched.at_s.append(elapsed)
+            watched.load.append(os.getloadavg()[0])
+            for name, pid in pids.items():
+                watched.memory[name].append(_resident(pid))
+            robot.listen(min(_SAMPLE_S, settings.seconds - elapsed))
+            progress.update(bar, completed=round(elapsed))
+    return watched
+
+
+def _resident(pid: int) -> int:
+    """Memory of a process that is in RAM, bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _document(settings: Settings, robot: Robot, watched: Watched) -> dict[str, Any]:
+    rate_hz = max(COMMAND_RATE_HZ, settings.rate_hz)
+    command_gaps, chunk_gaps = _gaps_ms(robot.commands), _gaps_ms(robot.chunks)
+    beats = {name: _gaps_ms(times) for name, times in sorted(robot.heartbeats.items())}
+    infos = robot.infos
+    return {
+        "seconds": settings.seconds,
+        "rate_hz": settings.rate_hz,
+        "command_rate_hz": rate_hz,
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+        "load_average": quantiles(watched.load),
+        **comparison.describe_software(),
+        "memory": {name: _growth(settings, watched, name) for name in watched.memory},
+        "heartbeat_gap_ms": {name: quantiles(gaps) for name, gaps in beats.items()},
+        "missed_heartbeats": {
+            name: int((np.asarray(gaps) > 1e3 * HEARTBEAT_S).sum()) for name, gaps in beats.items()
+        },
+        "chunks": len(robot.chunks),
+        "chunk_gap_ms": quantiles(chunk_gaps),
+        "latency_ms": quantiles([float(info["latency_ms"]) for info in infos]),
+        "observation_age_ms": quantiles([float(info["observation_age_ms"]) for info in infos]),
+        "commands": len(robot.commands),
+        "command_jitter_ms": quantiles(_jitter_ms(command_gaps, rate_hz)),
+        "periods_without_command": int(
+            np.maximum(np.round(np.asarray(command_gaps) * rate_hz / 1e3) - 1, 0).sum()
+        ),
+        "holds_reported": len(robot.holds),
+        "last_diagnostics": robot.statuses,
+        "errors": robot.errors[:20],
+        "samples": {
+            "at_s": [round(at, 1) for at in watched.at_s],
+            "memory_bytes": watched.memory,
+            "command_gap_ms": _histogram(command_gaps),
+            "chunk_gap_ms": _histogram(chunk_gaps),
+            "latency_ms": _histogram([float(info["latency_ms"]) for info in infos]),
+        },
+    }
+
+
+def _growth(settings: Settings, watched: Watched, name: str) -> dict[str, float]:
+    """Memory in MiB, and how much it grew, percent."""
+    at, memory = np.asarray(watched.at_s), np.asarray(watched.memory[name], dtype=np.float64)
+    warm_s = min(settings.seconds / 4, 600.0)
+    left_s = settings.seconds - warm_s
+    first = memory[(at >= warm_s) & (at < warm_s + 0.1 * left_s)].mean()
+    last = memory[at >= warm_s + 0.5 * left_s].mean()
+    return {
+        "at_start_mib": float(memory[0] / 2**20),
+        "first_tenth_mib": float(first / 2**20),
+        "last_half_mib": float(last / 2**20),
+        "at_end_mib": float(memory[-1] / 2**20),
+        "growth_percent": float(100 * (last / first - 1)),
+    }
+
+
+def _gaps_ms(times_ns: Any) -> list[float]:
+    return [float(gap) for gap in np.diff(np.asarray(times_ns, dtype=np.int64)) / 1e6]
+
+
+def _jitter_ms(gaps_ms: list[float], rate_hz: float) -> NDArray[np.float64]:
+    """Of the periods that had a command; a hold is no jitter."""
+    late = np.asarray(gaps_ms) - 1e3 / rate_hz
+    return np.asarray(np.abs(late[late < 500 / rate_hz]))
+
+
+def _histogram(values: list[float]) -> dict[str, list[float]]:
+    """Counts between edges, milliseconds: a hundred thousand values need no file of megabytes."""
+    counts, edges = np.histogram(values, bins=200)
+    return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = tyro.cli(Settings, args=argv, prog="python -m benchmarks.ros.soak")
+    broken: list[str] = []
+
+    def command() -> None:
+        if settings.json is not None:
+            check_output_file(settings.json)
+        if settings.plots is not None:
+            check_output_folder(settings.plots)
+        document = soak(settings)
+        broken.extend(broken_limits(settings.max_growth_percent, document))
+        document["broken_limits"] = broken
+        if settings.json is not None:
+            write_text(settings.json, json.dumps(document, indent=1) + "\n")
+        if settings.plots is not None:
+            draw(document, settings.plots)
+        shown = {key: value for key, value in document.items() if key != "samples"}
+        Console().print_json(json.dumps(shown))
+
+    return run_within_limits(command, broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

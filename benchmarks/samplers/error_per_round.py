@@ -1,0 +1,230 @@
+"""What is left of the error after each round: `python -m benchmarks.samplers.error_per_round --help`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmarks.common import Common, Document, circumstances, color_of, load, main
+from para_policy import Noise, load_policy
+from para_policy.errors import InputError
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.policies.sampler_spec import Choice, split_samplers
+from para_policy.samplers import Guess, RoundInfo, Sampler, Sequential
+from para_policy.terminal import progress_bars
+from sim.evaluation import plots, tables
+
+ROUNDS = 12
+"""Rounds in the table."""
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Settings(Common):
+    """Error of the present clean sample after 1, 2, 3 ... rounds, and rounds until acceptance."""
+
+    samplers: str = "paradigms,x0,chord,chord:window=none,lookahead=none"
+    """As for `para-policy bench`. NAME+start begins at the linear guess of the calibration, where
+    `x0`, `chord` and `pcm` begin anyway."""
+    models: str = ""
+    """PCM weights, as LABEL=DIRECTORY, separated by commas; by default those of the checkpoint."""
+    options: str = ""
+    """Options to run each of them with, besides none: "blend=weights;blend=features,stiffness=2"."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    observations: int = 48
+    """Observations per sampler; observation i has noise seed i."""
+
+
+def measure(options: Settings) -> dict[str, Any]:
+    """Errors (rounds x observations, summarised), rounds, evals and final errors by sampler."""
+    subject = load(options)
+    policy, process = subject.policy, subject.policy.process(options.scheduler, options.steps)
+    observations = subject.some(0, options.observations)
+    batches: list[tuple[dict[str, np.ndarray], Noise, Tensor]] = []
+    shape = (policy.config.horizon, policy.config.action_dim)
+    for part in np.array_split(np.arange(options.observations), -(-options.observations // _BATCH)):
+        obs = {name: values[part] for name, values in observations.items()}
+        noise = Noise.from_seeds(part.tolist(), shape, process.num_steps, device=policy.device)
+        exact = Sequential()(policy.denoiser(obs), process, noise).sample
+        batches.append((obs, noise, exact))
+    runs = list(_runs(options, policy))
+    entries = {}
+    with progress_bars() as progress:
+        bar = progress.add_task("error per round", total=len(runs) * len(batches))
+        for label, sampler, from_start in runs:
+            solved = []
+            for obs, noise, exact in batches:
+                solved.append(_solve(policy, options, sampler, from_start, obs, noise, exact))
+                progress.update(bar, advance=1, description=label)
+            entries[label] = _summarise(solved)
+    kind, steps = policy.process_key(options.scheduler, options.steps)
+    return {
+        **circumstances(options, policy),
+        "scheduler": kind,
+        "steps": steps,
+        "observations": options.observations,
+        "samplers": entries,
+    }
+
+
+def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sampler, bool]]:
+    """Label, sampler, and whether to begin at the linear guess."""
+    for text in split_samplers(options.samplers):
+        choice = Choice.parse(text.removesuffix("+start"))
+        made = choice.make(policy, options.scheduler, options.steps)
+        yield text, made, text.endswith("+start")
+    key = policy.process_key(options.scheduler, options.steps)
+    for label, directory in _models(options.models):
+        if directory is not None:
+            trained = load_policy(options.checkpoint, consistency=directory)
+            policy.consistency_models = trained.consistency_models
+        splittings = [name for *process, name in policy.consistency_models if (*process,) == key]
+        variants = ["", *filter(None, options.options.split(";"))]
+        for splitting, more in itertools.product(splittings, variants):
+            text = ",".join(filter(None, (f"splitting={splitting}", more)))
+            choice = Choice.parse(f"pcm:{text}")
+            made = choice.make(policy, options.scheduler, options.steps)
+            yield " ".join(filter(None, ("pcm", label, splitting, more))), made, False
+
+
+def _models(text: str) -> list[tuple[str, Path | None]]:
+    if not text:
+        return [("", None)]
+    models: list[tuple[str, Path | None]] = []
+    for part in text.split(","):
+        label, equals, directory = part.partition("=")
+        if not (label and equals and Path(directory).is_dir()):
+            raise InputError(f"--models has {part!r}; expected LABEL=DIRECTORY of PCM weights")
+        models.append((label, Path(directory)))
+    return models
+
+
+def _solve(
+    policy: DiffusionPolicy,
+    options: Settings,
+    sampler: Sampler,
+    from_start: bool,
+    obs: dict[str, np.ndarray],
+    noise: Noise,
+    exact: Tensor,
+) -> dict[str, Tensor]:
+    """Errors after each round (rounds, batch), rounds, evals and final errors (batch,)."""
+    process = policy.process(options.scheduler, options.steps)
+    denoiser, errors = policy.denoiser(obs), []
+    guess: Guess | None = None
+    if from_start:
+        calibration = policy.calibrations[policy.process_key(options.scheduler, options.steps)]
+        assert denoiser.condition is not None
+        guess = calibration.guess.start(denoiser.condition, process, noise)
+
+    def keep(info: RoundInfo) -> None:
+        errors.append(_error(info.trajectory[:, -1], exact))
+
+    result = sampler(denoiser, process, noise, guess=guess, callback=keep)
+    return {
+        "errors": torch.stack(errors),
+        "rounds": result.rounds,
+        "evals": result.evals,
+        "final": _error(result.sample, exact),
+        "converged": result.converged,
+    }
+
+
+def _error(sample: Tensor, exact: Tensor) -> Tensor:
+    """(batch,) largest coordinate difference, normalised action units."""
+    return (sample - exact).flatten(1).abs().amax(dim=1).cpu()
+
+
+def _summarise(solved: list[dict[str, Tensor]]) -> dict[str, Any]:
+    length = max(len(one["errors"]) for one in solved)
+    # A batch that is done stays as it is.
+    errors = torch.cat(
+        [
+            torch.cat([e, e[-1:].expand(length - len(e), -1)])
+            for e in (one["errors"] for one in solved)
+        ],
+        dim=1,
+    ).double()
+    rounds, evals, final, converged = (
+        torch.cat([one[key] for one in solved]).double()
+        for key in ("rounds", "evals", "final", "converged")
+    )
+    spread = 1.96 * float(rounds.std()) / len(rounds) ** 0.5
+    return {
+        "error": {f"p{q}": errors.quantile(q / 100, dim=1).tolist() for q in (50, 95)}
+        | {"mean": errors.mean(dim=1).tolist()},
+        "rounds_mean": float(rounds.mean()),
+        "rounds_ci95": [float(rounds.mean()) - spread, float(rounds.mean()) + spread],
+        "rounds_p95": float(rounds.quantile(0.95)),
+        "evals_mean": float(evals.mean()),
+        "final_p95": float(final.quantile(0.95)),
+        "final_max": float(final.max()),
+        "converged_rate": float(converged.mean()),
+    }
+
+
+COLUMNS = ("sampler", *(f"{k}" for k in range(1, 7)), "rounds (95 %)", "evals", "final p95 / max")
+
+
+def rows(document: Document) -> list[list[str]]:
+    """A row of COLUMNS per sampler: median error after each round, then the whole solve."""
+    found = []
+    for label, entry in document["samplers"].items():
+        median = entry["error"]["p50"]
+        after = [f"{median[k]:.2g}" if k < len(median) else "" for k in range(6)]
+        low, high = entry["rounds_ci95"]
+        found.append(
+            [
+                label,
+                *after,
+                f"{entry['rounds_mean']:.1f} [{low:.1f}, {high:.1f}]",
+                f"{entry['evals_mean']:.0f}",
+                f"{entry['final_p95']:.1e} / {entry['final_max']:.1e}",
+            ]
+        )
+    return found
+
+
+def figure(document: Document) -> Figure:
+    """Median error after each round, one line per sampler; of `pcm` only without options."""
+    drawing, axes = plots.new_figure()
+    dashes = itertools.cycle(("-", "--", ":", "-."))
+    for label, entry in document["samplers"].items():
+        if label.startswith("pcm") and "=" in label:
+            continue
+        median = np.maximum(entry["error"]["p50"][:ROUNDS], 1e-7)
+        axes.plot(
+            np.arange(1, len(median) + 1),
+            median,
+            "o" + next(dashes),
+            color=color_of(label),
+            label=label,
+            markersize=3,
+        )
+    axes.axhline(1e-2, color="0.6", linewidth=0.8)
+    axes.set(xlabel="round (batched network call)", yscale="log")
+    axes.set_ylabel("error to sequential, median,\nnormalised units")
+    plots.legend_above(axes)
+    return drawing
+
+
+def measured(options: Settings) -> dict[str, Any]:
+    """`measure`, with the table on the terminal."""
+    document = measure(options)
+    print(tables.markdown(COLUMNS, rows(document)))
+    return document
+
+
+if __name__ == "__main__":
+    main(Settings, measured, figure)

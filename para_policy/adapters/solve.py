@@ -1,0 +1,113 @@
+"""One solve with the noise, dtype and autocast of the loop that it replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
+from para_policy.diffusion.schedulers import Scheduler
+from para_policy.samplers import Asd, Sampler, SampleResult
+
+_PAD = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """A network in its caller's dtype and autocast, for a solve in float32 or better.
+
+    Solving in half precision would cost more rounds than it saves, and autocast would put the
+    solver's own matrix products into half precision.
+
+    Attributes:
+        network: `network(x, t)` or `network(x, t, condition)`.
+        dtype: of its input.
+        device: "cpu", "cuda" and so on.
+        autocast: dtype of the caller's autocast; None where there is none.
+    """
+
+    network: Callable[..., Tensor]
+    dtype: torch.dtype
+    device: str
+    autocast: torch.dtype | None
+
+    @classmethod
+    def here(
+        cls, network: Callable[..., Tensor], dtype: torch.dtype, device: torch.device
+    ) -> Mixed:
+        """As the caller of this function would call `network`."""
+        enabled = torch.is_autocast_enabled(device.type)
+        autocast = torch.get_autocast_dtype(device.type) if enabled else None
+        return cls(network, dtype, device.type, autocast)
+
+    @property
+    def solve_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def __call__(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+        return self.output(x, t, *condition).to(self.solve_dtype)
+
+    def output(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+        """What the caller would get."""
+        with torch.autocast(self.device, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.network(x.to(self.dtype), t, *condition)
+
+
+def draw_steps(
+    scheduler: Scheduler,
+    process: Process,
+    initial: Tensor,
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """(batch, N, *shape) noise of all steps, drawn in the order of a loop over `scheduler.step`.
+
+    DDPM draws for every timestep above 0, DDIM for every step if eta > 0, and DPM-Solver++ never;
+    so the generator is afterwards where the loop would have left it. Under autocast the loop draws in
+    half precision: the same numbers, rounded.
+    """
+    ddpm = isinstance(scheduler, DDPMScheduler)
+    steps = [
+        randn_tensor(initial.shape, generator=generator, device=initial.device, dtype=initial.dtype)
+        if (t > 0 if ddpm else eta > 0)
+        else torch.zeros_like(initial)
+        for t in process.timesteps.tolist()
+    ]
+    return torch.stack(steps, dim=1)
+
+
+@torch.no_grad()
+def solve(
+    sampler: Sampler,
+    network: Mixed,
+    condition: Tensor | None,
+    process: Process,
+    initial: Tensor,
+    steps: Tensor,
+    generator: torch.Generator | None = None,
+) -> SampleResult:
+    """Run a sampler in `network.solve_dtype`, outside of autocast.
+
+    Args:
+        initial, steps: X_0 and the noise of every step.
+        generator: where `asd` takes its coins from.
+    """
+    uniforms: Any = None
+    if isinstance(sampler, Asd):
+        home = initial.device if generator is None else generator.device
+        uniforms = torch.rand(steps.shape[:2], device=home, generator=generator).to(initial.device)
+    dtype = network.solve_dtype
+    noise = Noise(initial.to(dtype), steps.to(dtype), uniforms)
+    with torch.autocast(network.device, enabled=False):
+        # Kernels are prepared for each batch size anew; a few sizes are prepared once.
+        denoiser = Denoiser(network, condition, pad_to=_PAD, pad_from=_PAD + 1)
+        return sampler(denoiser, process, noise)

@@ -1,0 +1,215 @@
+"""`para-policy calibrate`: measure a policy's Jacobians, samplers and device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import Progress, TaskID
+from rich.table import Table
+from torch import Tensor
+
+from para_policy import samplers
+from para_policy.calibration import (
+    CalibratedSampler,
+    Calibration,
+    LinearGuess,
+    Variant,
+    Watch,
+    assess,
+    chord_matrices,
+    fit_linear_guess,
+)
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
+from para_policy.errors import InputError
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.samplers import SampleResult, Sequential
+from para_policy.samplers.checks import check_count, check_number
+from para_policy.samplers.deadline import LatencyTable
+from para_policy.terminal import progress_bars
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        scheduler, steps: as in `DiffusionPolicy.sample`.
+        tolerance: of `x0` and `chord`, normalised action units.
+        jacobians: observations that the mean Jacobian is taken over; more than a dozen gain nothing.
+        cases: samples that errors are measured on; a bound holds with probability
+            cases / (cases + 1) for each new sample.
+    """
+
+    scheduler: str | None = None
+    steps: int | None = None
+    tolerance: float = 1e-2
+    jacobians: int = 12
+    cases: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("jacobians", "cases"):
+            check_count(name, getattr(self, name))
+        check_number("tolerance", self.tolerance, zero_allowed=False)
+
+
+def calibrate(
+    policy: DiffusionPolicy, observations: Mapping[str, np.ndarray], settings: Settings
+) -> Calibration:
+    """Measure; minutes on a CPU.
+
+    Args:
+        observations: {name: (n, To, *shape)}, physical units, at least one; with fewer than
+            `settings.cases`, each is used with several noises.
+    """
+    process = policy.process(settings.scheduler, settings.steps)
+    count = len(next(iter(observations.values())))
+    if count == 0:
+        raise InputError("there are no observations to calibrate with; expected at least one")
+    index = np.arange(settings.cases) % count
+    shape = (policy.config.horizon, policy.config.action_dim)
+    batches: list[tuple[Denoiser, Noise]] = []
+    for part in np.array_split(index, -(-settings.cases // _BATCH)):
+        denoiser = policy.denoiser({name: values[part] for name, values in observations.items()})
+        first = sum(noise.batch for _, noise in batches)
+        # Seeds of calibration lie far from those that benchmarks and robots count from 0.
+        seeds = range(2**40 + first, 2**40 + first + len(part))
+        noise = Noise.from_seeds(seeds, shape, process.num_steps, device=policy.device)
+        batches.append((denoiser, noise))
+    kind, _ = policy.process_key(settings.scheduler, settings.steps)
+    with progress_bars() as progress:
+        return _Measurement(process, batches, settings, progress).run(kind)
+
+
+def second_half(observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What calibration uses of the observations that ship with a checkpoint; benchmarks use the
+    first ones, so that they test what was not fitted."""
+    count = len(next(iter(observations.values())))
+    return {name: values[count // 2 :] for name, values in observations.items()}
+
+
+def table(calibration: Calibration, latency: LatencyTable) -> Table:
+    """What was measured, as a table for the terminal."""
+    best = calibration.fastest(latency)
+    view = Table(
+        title=f"{calibration.scheduler}, {calibration.steps} steps, {calibration.cases} samples",
+        caption="error: largest coordinate difference to sequential, normalised action units; "
+        "ms: expected from the latency of the network on this device; *: chosen by auto",
+    )
+    for column in ("sampler", "rounds", "evals", "error p95 / max", "amplification", "ms"):
+        view.add_column(column, justify="left" if column == "sampler" else "right")
+    for variant in calibration.variants:
+        options = ", ".join(f"{name}={value}" for name, value in variant.options.items())
+        view.add_row(
+            f"{variant.sampler} {options}{' *' if variant == best else ''}",
+            f"{variant.rounds:.1f}",
+            f"{variant.evals:.0f}",
+            f"{variant.error_p95:.1e} / {variant.error_max:.1e}",
+            f"{variant.amplification:.2g}",
+            f"{1e3 * variant.seconds(latency):.0f}",
+        )
+    return view
+
+
+class _Measurement:
+    """One calibration in progress."""
+
+    def __init__(
+        self,
+        process: Process,
+        batches: list[tuple[Denoiser, Noise]],
+        settings: Settings,
+        progress: Progress,
+    ) -> None:
+        self.process, self.batches, self.settings = process, batches, settings
+        self.progress = progress
+
+    def run(self, scheduler: str) -> Calibration:
+        references = self._solve(Sequential(), "sequential")
+        matrices = self._jacobian(references)
+        guess = fit_linear_guess(
+            torch.cat([_condition(denoiser) for denoiser, _ in self.batches]),
+            torch.cat([result.sample for result in references]),
+        )
+        measured = [assess("sequential", {}, references, references)]
+        for name, options in candidates(self.process.num_steps, self.settings.tolerance):
+            measured.append(self._variant(name, options, matrices, guess, references))
+        measurements = Calibration(
+            scheduler=scheduler,
+            steps=self.process.num_steps,
+            tolerance=self.settings.tolerance,
+            cases=self.settings.cases,
+            matrices=matrices,
+            guess=guess,
+            variants=tuple(measured),
+        )
+        return measurements.to("cpu")
+
+    def _jacobian(self, references: list[SampleResult]) -> Tensor | tuple[Tensor, Tensor]:
+        (denoiser, noise), trajectory = self.batches[0], references[0].trajectory
+        n, d = min(self.settings.jacobians, noise.batch), noise.initial[0].numel()
+        bar = self.progress.add_task("Jacobians", total=d)
+        return chord_matrices(
+            denoiser,
+            self.process,
+            noise.select(range(n)),
+            trajectory[:n],
+            lambda done: self.progress.advance(bar, done),
+        )
+
+    def _variant(
+        self,
+        name: str,
+        options: dict[str, Any],
+        matrices: Tensor | tuple[Tensor, Tensor],
+        guess: LinearGuess,
+        references: list[SampleResult],
+    ) -> Variant:
+        given = {"matrices": matrices} if "matrices" in samplers.options(name) else {}
+        bare = samplers.get(name, **options, **given)
+        sampler = CalibratedSampler(bare, name, float("nan"), guess)
+        label = f"{name} {options}" if options else name
+        watched = [Watch(exact.sample) for exact in references]
+        return assess(name, options, self._solve(sampler, label, watched), references, watched)
+
+    def _solve(
+        self, sampler: Any, label: str, watched: Sequence[Watch | None] | None = None
+    ) -> list[SampleResult]:
+        bar: TaskID = self.progress.add_task(label, total=len(self.batches))
+        results = []
+        callbacks = watched or [None] * len(self.batches)
+        for (denoiser, noise), callback in zip(self.batches, callbacks, strict=True):
+            results.append(sampler(denoiser, self.process, noise, callback=callback))
+            self.progress.advance(bar)
+        return results
+
+
+def candidates(num_steps: int, tolerance: float) -> list[tuple[str, dict[str, Any]]]:
+    """Samplers and options that are worth measuring for a process of `num_steps` steps."""
+    ours: list[dict[str, Any]] = [{"window": None, "lookahead": None}]
+    if num_steps >= 50:
+        ours += [
+            {"window": round(share * num_steps), "lookahead": max(2, num_steps // 25)}
+            for share in (0.6, 0.4)
+        ]
+    return [
+        ("paradigms", {}),
+        ("parataa", {}),
+        *(
+            (name, {"tolerance": tolerance, **options})
+            for name in ("x0", "chord")
+            for options in ours
+        ),
+    ]
+
+
+def _condition(denoiser: Denoiser) -> Tensor:
+    assert denoiser.condition is not None
+    return denoiser.condition

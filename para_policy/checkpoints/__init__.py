@@ -1,0 +1,1 @@
+"""Checkpoints of every format, and what is measured and trained for them."""

@@ -1,0 +1,207 @@
+"""Calibrations beside a checkpoint: `calibration/<scheduler>_<steps>.safetensors`.
+
+Each file is bound to the weights and the noise schedule that it was measured with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from para_policy.calibration import Calibration, LinearGuess, Variant
+from para_policy.checkpoints.files import read_tensors, replace, summarise
+from para_policy.errors import CheckpointError
+from para_policy.inference import Size
+from para_policy.samplers.deadline import LatencyTable
+
+FOLDER = "calibration"
+FORMAT_VERSION = 1
+LATENCY_FILE = "latency.json"
+ENGINE_FILE = "engine.json"
+
+_FACTORS = ("left", "right")
+_VARIANTS = TypeAdapter(tuple[Variant, ...])
+_TABLES = TypeAdapter(dict[str, LatencyTable])
+_SIZES = TypeAdapter(dict[str, tuple[Size, ...]])
+_T = TypeVar("_T")
+
+
+def save_calibration(
+    directory: str | Path,
+    calibration: Calibration,
+    weights_sha256: str,
+    noise_scheduler: Mapping[str, Any],
+) -> Path:
+    """Write a calibration beside the weights that it belongs to, and return its path."""
+    path = Path(directory) / FOLDER / f"{calibration.scheduler}_{calibration.steps}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "weights_sha256": weights_sha256,
+        "noise_scheduler": dict(noise_scheduler),
+        "scheduler": calibration.scheduler,
+        "steps": calibration.steps,
+        "tolerance": calibration.tolerance,
+        "cases": calibration.cases,
+        "variants": _VARIANTS.dump_python(calibration.variants, mode="json"),
+    }
+    matrices = calibration.matrices
+    factors = isinstance(matrices, tuple)
+    tensors = {
+        **(dict(zip(_FACTORS, matrices, strict=True)) if factors else {"matrices": matrices}),
+        "guess.weight": calibration.guess.weight,
+        "guess.bias": calibration.guess.bias,
+    }
+    tensors = {name: value.float().contiguous() for name, value in tensors.items()}
+    replace(path, lambda file: save_file(tensors, file, {"calibration": json.dumps(facts)}))
+    return path
+
+
+def read_calibrations(
+    directory: str | Path,
+    weights_sha256: str,
+    noise_scheduler: Mapping[str, Any],
+    condition_dim: int,
+    sample_dim: int,
+) -> dict[tuple[str, int], Calibration]:
+    """Read all calibrations of a checkpoint, by scheduler and step count.
+
+    Raises:
+        CheckpointError: for a file that is broken, or was made for other weights, another noise
+            schedule or other shapes; its chord matrices would only waste rounds, and its error
+            bounds would be wrong.
+    """
+    found = {}
+    for path in sorted((Path(directory) / FOLDER).glob("*.safetensors")):
+        calibration, facts = _read(path)
+        for what, given, expected in (
+            ("weights", facts["weights_sha256"], weights_sha256),
+            ("noise_scheduler", facts["noise_scheduler"], dict(noise_scheduler)),
+        ):
+            if given != expected:
+                raise CheckpointError(
+                    f"'{path}' was measured with other {what} ({given}, here {expected}); "
+                    "run para-policy calibrate again, or delete the file"
+                )
+        shapes = {
+            **_linear_part(calibration, sample_dim),
+            "guess.weight": (calibration.guess.weight, (condition_dim, sample_dim)),
+            "guess.bias": (calibration.guess.bias, (sample_dim,)),
+        }
+        for name, (tensor, expected_shape) in shapes.items():
+            if tensor.shape != expected_shape:
+                raise CheckpointError(
+                    f"'{path}': {name} is {tuple(tensor.shape)}; this policy needs {expected_shape}; "
+                    "run para-policy calibrate again"
+                )
+        found[calibration.scheduler, calibration.steps] = calibration
+    return found
+
+
+def _linear_part(calibration: Calibration, d: int) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+    """Tensors of the linear part, and the shapes that they should have."""
+    N, matrices = calibration.steps, calibration.matrices
+    if not isinstance(matrices, tuple):
+        return {"matrices": (matrices, (N, d, d))}
+    rank = matrices[0].shape[-1] if matrices[0].ndim else 0
+    return {
+        "left": (matrices[0], (N, d, rank)),
+        "right": (matrices[1], (N, rank, d)),
+    }
+
+
+def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
+    tensors = read_tensors(path)
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})["calibration"])
+        version = facts["format_version"]
+        matrices = (
+            tensors["matrices"] if "matrices" in tensors else (tensors["left"], tensors["right"])
+        )
+        calibration = Calibration(
+            scheduler=facts["scheduler"],
+            steps=int(facts["steps"]),
+            tolerance=float(facts["tolerance"]),
+            cases=int(facts["cases"]),
+            matrices=matrices,
+            guess=LinearGuess(tensors["guess.weight"], tensors["guess.bias"]),
+            variants=_VARIANTS.validate_python(facts["variants"]),
+        )
+        bound_to = {key: facts[key] for key in ("weights_sha256", "noise_scheduler")}
+    except ValidationError as error:
+        raise CheckpointError(f"'{path}': {summarise(error)}") from error
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"'{path}' is no calibration ({type(error).__name__}: {error}); "
+            "run para-policy calibrate again"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{path}' has format_version {version!r}, this release reads {FORMAT_VERSION}; "
+            "run para-policy calibrate again"
+        )
+    if "sequential" not in {v.sampler for v in calibration.variants} or not all(
+        v.rounds >= 1 for v in calibration.variants
+    ):
+        raise CheckpointError(
+            f"'{path}': variants do not say what sequential and the other samplers took; "
+            "run para-policy calibrate again"
+        )
+    return calibration, bound_to
+
+
+def save_latency(directory: str | Path, device_key: str, table: LatencyTable) -> Path:
+    """Add or replace the table of a device and engine in `calibration/latency.json`."""
+    return _save_entry(Path(directory) / FOLDER / LATENCY_FILE, _TABLES, device_key, table)
+
+
+def read_latencies(directory: str | Path) -> dict[str, LatencyTable]:
+    """Latency tables by `DiffusionPolicy.device_key`; empty if none was measured.
+
+    Raises:
+        CheckpointError: if the file is broken.
+    """
+    return _read_entries(Path(directory) / FOLDER / LATENCY_FILE, _TABLES)
+
+
+def save_sizes(directory: str | Path, device_key: str, sizes: tuple[Size, ...]) -> Path:
+    """Add or replace the batch sizes of a device and engine in `calibration/engine.json`."""
+    return _save_entry(Path(directory) / FOLDER / ENGINE_FILE, _SIZES, device_key, sizes)
+
+
+def read_sizes(directory: str | Path) -> dict[str, tuple[Size, ...]]:
+    """Batch sizes by `DiffusionPolicy.device_key`; empty if none were measured.
+
+    Raises:
+        CheckpointError: if the file is broken.
+    """
+    return _read_entries(Path(directory) / FOLDER / ENGINE_FILE, _SIZES)
+
+
+def _save_entry(path: Path, kind: TypeAdapter[dict[str, _T]], key: str, entry: _T) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        entries = {**_read_entries(path, kind), key: entry}
+    except CheckpointError:  # broken: this is the remedy
+        entries = {key: entry}
+    text = json.dumps(kind.dump_python(entries, mode="json"), indent=2) + "\n"
+    replace(path, lambda file: file.write_text(text))
+    return path
+
+
+def _read_entries(path: Path, kind: TypeAdapter[dict[str, _T]]) -> dict[str, _T]:
+    if not path.is_file():
+        return {}
+    try:
+        return kind.validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = summarise(error) if isinstance(error, ValidationError) else str(error)
+        raise CheckpointError(f"'{path}': {reason}; run para-policy calibrate again") from error

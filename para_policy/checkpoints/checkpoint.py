@@ -1,0 +1,116 @@
+"""What every checkpoint format is read into, and how its weights are matched to our networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from para_policy.checkpoints.files import sha256
+from para_policy.errors import CheckpointError
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.normalizer import LinearNormalizer
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """Which weights of a file were used.
+
+    Attributes:
+        matched: names in the file of the weights that our network takes.
+        missing: names of our network's weights that the file does not have.
+        unexpected: names in the file that our network does not have.
+        ignored: names in the file that are left out on purpose, and why.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """One line of numbers, and one for each kind of weight that was left out."""
+        lines = [
+            f"{len(self.matched)} weights matched, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected, {len(self.ignored)} left out"
+        ]
+        for why in dict.fromkeys(self.ignored.values()):
+            names = [name for name, reason in self.ignored.items() if reason == why]
+            lines.append(f"left out: {_some(names)}: {why}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A policy as it lies in a file.
+
+    Attributes:
+        state: weights of the network, and those of the vision encoder with the prefix "vision.".
+        normalizers: one for each input, and one for "action".
+        source: the file that the weights came from.
+    """
+
+    config: PolicyConfig
+    state: dict[str, Tensor]
+    normalizers: dict[str, LinearNormalizer]
+    report: KeyReport
+    source: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `source`; what was measured and trained for the weights is bound to it."""
+        return sha256(self.source)
+
+
+def match(
+    source: Path,
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, torch.Size],
+    rename: Callable[[str], str] = lambda name: name,
+    ignore: Callable[[str], str | None] = lambda name: None,
+) -> tuple[dict[str, Tensor], KeyReport]:
+    """Give the weights of a file the names of our network.
+
+    Args:
+        source: the file, for messages.
+        expected: shapes of our network's weights, by name.
+        rename: a name in the file to ours.
+        ignore: why a name in the file is left out; None if it is not.
+
+    Raises:
+        CheckpointError: if weights are missing, unexpected, of another shape, or not finite.
+    """
+    ignored = {name: why for name in found if (why := ignore(name)) is not None}
+    ours = {name: rename(name) for name in found if name not in ignored}
+    state = {ours[name]: found[name] for name in ours}
+    if len(state) < len(ours):
+        raise CheckpointError(f"'{source}' holds two weights for the same place in the network")
+    missing = tuple(name for name in expected if name not in state)
+    unexpected = tuple(name for name, mine in ours.items() if mine not in expected)
+    if missing or unexpected:
+        parts = [f"lacks {_some(missing)}"] * bool(missing)
+        parts += [f"has unknown {_some(unexpected)}"] * bool(unexpected)
+        raise CheckpointError(
+            f"'{source}' {' and '.join(parts)}: it does not hold the policy that its configuration "
+            "describes"
+        )
+    for name, mine in ours.items():
+        if found[name].shape != expected[mine]:
+            raise CheckpointError(
+                f"'{source}': '{name}' has shape {tuple(found[name].shape)}; "
+                f"its configuration needs {tuple(expected[mine])}"
+            )
+        if found[name].is_floating_point() and not torch.isfinite(found[name]).all():
+            raise CheckpointError(f"'{source}' holds NaN or infinite values in '{name}'")
+    return state, KeyReport(tuple(ours), ignored=ignored)
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + more

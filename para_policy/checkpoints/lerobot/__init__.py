@@ -1,0 +1,1 @@
+"""Checkpoints that LeRobot saved, read without LeRobot."""

@@ -1,0 +1,129 @@
+"""From a checkpoint of any format to a policy that runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from para_policy.checkpoints.calibration import read_calibrations, read_latencies, read_sizes
+from para_policy.checkpoints.checkpoint import Checkpoint
+from para_policy.checkpoints.consistency import folder, read_consistencies
+from para_policy.checkpoints.hub import looks_like_hub_id, snapshot
+from para_policy.checkpoints.lerobot.read import is_lerobot, read_lerobot
+from para_policy.checkpoints.native import read_native
+from para_policy.errors import CheckpointError
+from para_policy.inference import EngineConfig
+from para_policy.inference.config import Precision
+from para_policy.inference.device import check_device, device_description, expected_engine
+from para_policy.policies.policy import DiffusionPolicy
+
+Weights = Literal["live", "ema"]
+
+
+def read_checkpoint(path: str | Path, *, weights: Weights = "live") -> Checkpoint:
+    """Read a native or LeRobot checkpoint directory.
+
+    Args:
+        weights: "ema" for the averaged weights that LeRobot keeps beside those of a checkpoint; a
+            native checkpoint has one set only.
+
+    Raises:
+        CheckpointError: if nothing that can be read is there, or it is not whole.
+    """
+    path = Path(path)
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # a name that is too long, a disk that is gone
+        raise CheckpointError(f"no checkpoint at '{str(path)[:80]}': {error.strerror}") from error
+    if is_file:
+        raise CheckpointError(
+            f"'{path}' is a file; a checkpoint is a directory. For a .ckpt of the original "
+            f"diffusion_policy project run: para-policy convert {path} DIRECTORY"
+        )
+    if is_lerobot(path):
+        return read_lerobot(path, weights)
+    if weights != "live":
+        raise CheckpointError(
+            f"'{path}' is no LeRobot checkpoint; it has no other weights to choose"
+        )
+    return read_native(path)
+
+
+def resolve(path: str | Path) -> Path:
+    """The directory of a checkpoint; one of the Hub is downloaded."""
+    return snapshot(str(path)) if looks_like_hub_id(path) else Path(path)
+
+
+def load_policy(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    calibrated: bool = True,
+    consistency: str | Path | None = None,
+    weights: Weights = "live",
+    engine: str | EngineConfig = "eager",
+    precision: Precision = "float32",
+) -> DiffusionPolicy:
+    """Load a policy from a native or LeRobot checkpoint.
+
+    Args:
+        path: directory of the checkpoint, optionally with `calibration/`; or, if there is no such
+            directory, the name of a repository on the Hugging Face Hub ("lerobot/diffusion_pusht").
+        device: where the network runs, such as "cpu" or "cuda:0".
+        calibrated: read `calibration/` and the PCM weights beside it; False ignores them, to
+            measure anew.
+        consistency: directory of PCM weights; None for `<path>_pcm`, if there is one.
+        weights: as for `read_checkpoint`.
+        engine: how the network runs: "eager" is PyTorch as it is, "auto" the fastest way that works
+            on the device; see `EngineConfig`. By name it takes the batch sizes that calibration has
+            measured on this device.
+        precision: of the network's arithmetic, where `engine` is a name.
+
+    Raises:
+        CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
+            calibration or PCM weights were made for other weights.
+        InputError: if the device does not exist, or an engine or precision of that name.
+    """
+    directory = resolve(path)
+    checkpoint = read_checkpoint(directory, weights=weights)
+    return make_policy(checkpoint, directory, device, calibrated, consistency, engine, precision)
+
+
+def make_policy(
+    checkpoint: Checkpoint,
+    directory: Path,
+    device: str | torch.device = "cpu",
+    calibrated: bool = True,
+    consistency: str | Path | None = None,
+    engine: str | EngineConfig = "eager",
+    precision: Precision = "float32",
+) -> DiffusionPolicy:
+    """Build the policy of a checkpoint, with what was measured and trained for it; see `load_policy`."""
+    config, schedule = checkpoint.config, checkpoint.config.noise_scheduler
+    if isinstance(engine, str):
+        engine, place = EngineConfig(engine, precision), check_device(device)
+        key = device_description(place, expected_engine(engine, place).config.label)
+        if calibrated:
+            engine = replace(engine, sizes=read_sizes(directory).get(key, engine.sizes))
+    policy = DiffusionPolicy(config, checkpoint.state, checkpoint.normalizers, device, engine)
+    if consistency is not None and not Path(consistency).is_dir():
+        raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
+    if not calibrated and consistency is None:
+        return policy
+    if calibrated:
+        calibrations = read_calibrations(
+            directory,
+            checkpoint.sha256,
+            schedule,
+            condition_dim=config.condition_dim,
+            sample_dim=config.horizon * config.action_dim,
+        )
+        policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
+        policy.latencies = read_latencies(directory)
+    shapes = {name: value.shape for name, value in policy.network.named_parameters()}
+    trained = folder(directory) if consistency is None else Path(consistency)
+    policy.consistency_models = read_consistencies(trained, checkpoint.sha256, schedule, shapes)
+    return policy

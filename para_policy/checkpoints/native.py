@@ -1,0 +1,118 @@
+"""The native checkpoint: a directory of JSON and safetensors. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from para_policy.checkpoints.checkpoint import Checkpoint, match
+from para_policy.checkpoints.files import read_json, read_tensors, replace, sha256, summarise
+from para_policy.errors import CheckpointError
+from para_policy.networks.build import state_shapes
+from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
+from para_policy.policies.normalizer import LinearNormalizer
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+NORMALIZER_FILE = "normalizer.safetensors"
+
+
+def save_checkpoint(
+    directory: str | Path,
+    config: PolicyConfig,
+    model_state: dict[str, Tensor],
+    normalizers: dict[str, LinearNormalizer],
+) -> None:
+    """Write a native checkpoint; each file appears whole or not at all."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    statistics = {
+        f"{name}.{key}": value.cpu().clone()  # one tensor may serve two features
+        for name, normalizer in normalizers.items()
+        for key, value in (("scale", normalizer.scale), ("offset", normalizer.offset))
+    }
+    model = {key: _stored(value) for key, value in model_state.items()}
+    replace(directory / MODEL_FILE, lambda path: save_file(model, path))
+    replace(directory / NORMALIZER_FILE, lambda path: save_file(statistics, path))
+    text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+    replace(directory / CONFIG_FILE, lambda path: path.write_text(text))
+
+
+def _stored(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.float() if value.is_floating_point() else value
+
+
+def read_native(directory: str | Path) -> Checkpoint:
+    """Read a native checkpoint.
+
+    Raises:
+        CheckpointError: if a file is missing or truncated, or does not fit the configuration.
+    """
+    directory = Path(directory)
+    config = read_config(directory)
+    path = directory / MODEL_FILE
+    state, report = match(path, read_tensors(path), state_shapes(config))
+    return Checkpoint(config, state, _read_normalizers(directory, config), report, path)
+
+
+def read_config(directory: str | Path) -> PolicyConfig:
+    """Read and validate `config.json`."""
+    path = Path(directory) / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"no checkpoint at '{directory}': {CONFIG_FILE} is missing; "
+            f"expected a directory with {CONFIG_FILE}, {MODEL_FILE} and {NORMALIZER_FILE}"
+        )
+    content = read_json(path)
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"'{path}' has format_version {version!r}, this release reads {FORMAT_VERSION}; "
+            "update para_policy or convert the checkpoint"
+        )
+    try:
+        return PolicyConfig.model_validate(content)
+    except ValidationError as error:
+        raise CheckpointError(f"'{path}': {summarise(error)}") from error
+
+
+def checkpoint_hash(directory: str | Path) -> str:
+    """Return the sha256 of the weights, which calibrations and results are bound to."""
+    path = Path(directory) / MODEL_FILE
+    if not path.is_file():
+        raise CheckpointError(f"'{path}' is missing from the checkpoint")
+    return sha256(path)
+
+
+def _read_normalizers(directory: Path, config: PolicyConfig) -> dict[str, LinearNormalizer]:
+    path = directory / NORMALIZER_FILE
+    statistics = read_tensors(path)
+    widths = {
+        name: 3 if name in config.cameras else math.prod(shape)
+        for name, shape in config.inputs.items()
+    }
+    normalizers = {}
+    for name, width in {**widths, "action": config.action_dim}.items():
+        for key in (f"{name}.scale", f"{name}.offset"):
+            if key not in statistics:
+                raise CheckpointError(
+                    f"'{path}' has no '{key}'; without statistics actions are meaningless"
+                )
+            if statistics[key].shape != (width,):
+                raise CheckpointError(
+                    f"'{path}': '{key}' has shape {tuple(statistics[key].shape)}, config.json says ({width},)"
+                )
+        if (statistics[f"{name}.scale"] == 0).any():
+            raise CheckpointError(
+                f"'{path}': '{name}.scale' holds 0; every coordinate needs a range"
+            )
+        normalizers[name] = LinearNormalizer(
+            statistics[f"{name}.scale"], statistics[f"{name}.offset"]
+        )
+    return normalizers

@@ -1,0 +1,60 @@
+"""doctor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from para_policy.terminal import check_output_file, write_text
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check ROS 2, device, checkpoint, parameter files and a running graph; say what to mend.
+
+    Exit code 0 when nothing failed, 1 when something did, 2 for wrong options."""
+
+    params_file: Path | None = None
+    """Parameters of the nodes, as for `ros2 launch para_policy policy.launch.py`."""
+    checkpoint: str | None = None
+    """Directory of the policy; by default as in --params-file."""
+    inputs_file: Path | None = None
+    """Topics of the policy's inputs; by default as in --params-file."""
+    device: str | None = None
+    """Where the network runs: cpu, cuda, cuda:1; by default as in --params-file."""
+    namespace: str = ""
+    """Namespace of the nodes."""
+    control_rate_hz: float | None = None
+    """Actions per second; by default as in --params-file or the checkpoint."""
+    seconds: float = 3.0
+    """How long to listen to a running graph."""
+    json: Path | None = None
+    """Write the findings here, too."""
+
+    def __call__(self) -> None:
+        from para_policy.ros.doctor.case import Request
+        from para_policy.ros.doctor.examine import examine
+
+        if self.json is not None:
+            check_output_file(self.json)
+        request = Request(
+            params_file=self.params_file,
+            checkpoint=self.checkpoint,
+            inputs_file=self.inputs_file,
+            device=self.device,
+            namespace=self.namespace,
+            control_rate_hz=self.control_rate_hz,
+            seconds=self.seconds,
+        )
+        with Console(stderr=True).status("checking") as status:
+            report = examine(request, lambda section: status.update(f"checking: {section}"))
+        console = Console()
+        console.print(report.table())
+        console.print(f"\n{report.summary()}")
+        if self.json is not None:
+            write_text(self.json, json.dumps(report.document(), indent=2) + "\n")
+        if report.failed:
+            raise SystemExit(1)

@@ -1,0 +1,18 @@
+"""All samplers on the same observations and the same noise, in one run."""
+
+from para_policy.comparison.benchmark import REFERENCE, Benchmark, make_report, run
+from para_policy.comparison.circumstances import describe_machine, describe_software
+from para_policy.comparison.tables import COLUMNS, rows, table, title
+
+__all__ = [
+    "COLUMNS",
+    "REFERENCE",
+    "Benchmark",
+    "describe_machine",
+    "describe_software",
+    "make_report",
+    "rows",
+    "run",
+    "table",
+    "title",
+]

@@ -1,0 +1,142 @@
+"""The measurement: samplers that take turns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from para_policy import samplers
+from para_policy.comparison.circumstances import describe_machine, describe_software
+from para_policy.comparison.summary import summarise
+from para_policy.errors import InputError
+from para_policy.policies.policy import ActionResult, DiffusionPolicy
+from para_policy.policies.sampler_spec import Choice, Value
+from para_policy.samplers import Sampler
+from para_policy.terminal import progress_bars
+
+REFERENCE = "sequential"
+
+_WARM_UP_CHUNKS = 2
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What to compare.
+
+    Attributes:
+        samplers: as for `Choice.parse`; the reference is always measured, whether listed or not.
+        scheduler, steps: as in `DiffusionPolicy.sample`.
+        observations: how many of the checkpoint's observations; observation i has noise seed i.
+        first: index of the first of them.
+    """
+
+    samplers: tuple[str, ...]
+    scheduler: str | None = None
+    steps: int | None = None
+    observations: int = 24
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("observations", 1), ("first", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if not self.samplers:
+            raise InputError(f"no samplers given; expected some of {', '.join(samplers.names())}")
+        self.choices()
+
+    def choices(self) -> tuple[Choice, ...]:
+        """The reference, then the others in their order, each once."""
+        parsed = {choice.label: choice for choice in map(Choice.parse, self.samplers)}
+        return tuple({REFERENCE: Choice(REFERENCE, REFERENCE), **parsed}.values())
+
+
+def run(
+    benchmark: Benchmark, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Measure one chunk at a time, as a robot would ask for it.
+
+    The samplers take turns on each observation, each time in another order, so that a disturbance
+    of the machine meets all of them alike.
+
+    Args:
+        observations: {name: (n, To, *shape)}, physical units.
+
+    Returns:
+        for each sampler the entries of the `bench` JSON contract.
+    """
+    available = len(next(iter(observations.values())))
+    if benchmark.first + benchmark.observations > available:
+        raise InputError(
+            f"{benchmark.observations} observations from {benchmark.first} on asked for, "
+            f"the checkpoint holds {available}"
+        )
+    choices = benchmark.choices()
+    made = [choice.make(policy, benchmark.scheduler, benchmark.steps) for choice in choices]
+    results: list[list[ActionResult]] = [[] for _ in choices]
+    policy.warm_up()
+    with progress_bars() as progress:
+        total = len(choices) * (benchmark.observations + _WARM_UP_CHUNKS)
+        bar = progress.add_task("benchmark", total=total)
+        for turn in range(-_WARM_UP_CHUNKS, benchmark.observations):
+            index = benchmark.first + max(turn, 0)
+            obs = {name: values[index] for name, values in observations.items()}
+            for k in range(len(choices)):
+                which = (k + turn) % len(choices)
+                progress.update(bar, description=choices[which].label)
+                result = policy.sample(
+                    obs,
+                    sampler=made[which],
+                    seed=index,
+                    scheduler=benchmark.scheduler,
+                    steps=benchmark.steps,
+                )
+                if turn >= 0:
+                    results[which].append(result)
+                progress.advance(bar)
+    return {
+        choice.label: {
+            **_describe(choice, sampler),
+            **summarise(chunks, results[0], solves=choice.note is None),
+        }
+        for choice, sampler, chunks in zip(choices, made, results, strict=True)
+    }
+
+
+def make_report(
+    benchmark: Benchmark, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Run the benchmark and say what it was run on; see `run` for arguments and errors."""
+    kind, steps = policy.process_key(benchmark.scheduler, benchmark.steps)
+    return {
+        **describe_machine(policy),
+        **describe_software(),
+        "scheduler": kind,
+        "steps": steps,
+        "observations": benchmark.observations,
+        "cameras": list(policy.config.cameras),
+        "seeds": [benchmark.first, benchmark.first + benchmark.observations - 1],
+        "samplers": run(benchmark, policy, observations),
+    }
+
+
+def _describe(choice: Choice, sampler: Sampler) -> dict[str, Any]:
+    """What ran, with every option that has a value of its own."""
+    name = getattr(sampler, "name", choice.name)  # `auto` stands for another one
+    bare = getattr(sampler, "sampler", sampler)
+    return {"sampler": name, "options": dict(_plain_fields(bare)), "note": choice.note}
+
+
+def _plain_fields(parts: Any) -> Iterable[tuple[str, Value]]:
+    """Numbers and words of a sampler and its parts; guesses and tensors are left out."""
+    for item in dataclasses.fields(parts):
+        value = getattr(parts, item.name)
+        if item.name == "guess":
+            continue
+        if value is None or isinstance(value, (bool, int, float, str)):
+            yield item.name, value
+        elif dataclasses.is_dataclass(value):
+            yield from _plain_fields(value)

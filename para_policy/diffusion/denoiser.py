@@ -1,0 +1,139 @@
+"""The network as samplers see it: condition bound, one batched call per round, calls counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from para_policy.diffusion.inpainting import Inpainting
+from para_policy.diffusion.process import Process
+from para_policy.errors import InputError
+
+Network = Callable[..., Tensor]
+"""`network(x, t)` or, with a condition, `network(x, t, condition)`.
+
+A network may have a method `bind(condition)` that does the work that depends on the condition only,
+and returns a `BoundNetwork`.
+"""
+
+BoundNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`bound(x, t, sample)`: row m belongs to the condition of `sample[m]`."""
+
+
+class Denoiser:
+    """A network with its condition bound.
+
+    Args:
+        network: `network(x, t)` or, with a condition, `network(x, t, condition)`: states (M, *shape)
+            and timesteps (M,) to the scheduler's prediction type (M, *shape).
+        condition: (batch, ...), row i belongs to sample i; None for an unconditional network.
+        pad_to: fill every call up to a multiple of so many rows. Kernels depend on the size of a
+            batch, so only calls of equal size give equal floats: with the same padding, a parallel
+            sampler with tolerance 0 returns the floats of `sequential`.
+        pad_from: leave calls with fewer rows as they are.
+        known: part of the clean samples, see `Inpainting`; None where all is to be sampled.
+
+    Attributes:
+        network, condition, known: as given.
+        rounds: batched calls so far; one sequential sample of N steps needs N.
+        evals: network rows so far, the measure of work.
+
+    >>> denoiser = Denoiser(lambda x, t: 0 * x)
+    >>> _ = denoiser(torch.zeros(3, 16, 2), torch.tensor([99, 98, 97]), torch.zeros(3, dtype=torch.int64))
+    >>> denoiser.rounds, denoiser.evals
+    (1, 3)
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        condition: Tensor | None = None,
+        *,
+        pad_to: int = 1,
+        pad_from: int = 1,
+        known: Inpainting | None = None,
+    ) -> None:
+        for name, value in (("pad_to", pad_to), ("pad_from", pad_from)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; expected an integer of at least 1")
+        self.network = network
+        self._bound: dict[int, tuple[Network, BoundNetwork]] = {}
+        self.condition = condition
+        self._pad_to, self._pad_from = pad_to, pad_from
+        self.known = known
+        self.rounds = 0
+        self.evals = 0
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Tensor, t: Tensor, sample: Tensor, network: Network | None = None
+    ) -> Tensor:
+        """Evaluate states `x` (M, *shape) at timesteps `t` (M,); row m belongs to `sample[m]`.
+
+        Args:
+            network: called instead of the bound network, with the same condition.
+
+        Raises:
+            InputError: if the network changes the shape of its input.
+        """
+        self.rounds += 1
+        self.evals += len(x)
+        rows = len(x)
+        padding = -rows % self._pad_to if rows >= self._pad_from else 0
+        if padding:
+            x, t, sample = (
+                torch.cat([v, v[-1:].expand(padding, *v.shape[1:])]) for v in (x, t, sample)
+            )
+        output = self._bind(self.network if network is None else network)(x, t, sample)
+        if output.shape != x.shape:
+            raise InputError(
+                f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
+            )
+        return output[:rows]
+
+    def predict_clean(
+        self,
+        process: Process,
+        x: Tensor,
+        s: Tensor,
+        sample: Tensor,
+        network: Network | None = None,
+    ) -> Tensor:
+        """Unclipped clean samples x0raw (M, *shape) at steps `s` (M,), with what is known put in.
+
+        Args:
+            process: on the device of `x`.
+            x, sample, network: as for a call.
+        """
+        clean = process.predict_clean(x, self(x, process.timesteps[s], sample, network), s)
+        return clean if self.known is None else self.known.project(clean, sample)
+
+    def with_copies(self) -> Denoiser:
+        """The same network on copies of the condition and of what is known."""
+        condition = None if self.condition is None else self.condition.clone()
+        return self._like(condition, None if self.known is None else self.known.copy())
+
+    def unbound(self) -> Denoiser:
+        """The same, which has yet to bind the condition."""
+        return self._like(self.condition, self.known)
+
+    def _like(self, condition: Tensor | None, known: Inpainting | None) -> Denoiser:
+        pads = {"pad_to": self._pad_to, "pad_from": self._pad_from}
+        return Denoiser(self.network, condition, known=known, **pads)
+
+    def _bind(self, network: Network) -> BoundNetwork:
+        key = id(network)  # a callable need not be hashable
+        if key not in self._bound:
+            self._bound[key] = network, _bind(network, self.condition)
+        return self._bound[key][1]
+
+
+def _bind(network: Network, condition: Tensor | None) -> BoundNetwork:
+    if condition is None:
+        return lambda x, t, sample: network(x, t)
+    bind: Callable[[Tensor], BoundNetwork] | None = getattr(network, "bind", None)
+    if bind is not None:
+        return bind(condition)
+    return lambda x, t, sample: network(x, t, condition[sample])

@@ -1,0 +1,138 @@
+"""The sampling process: a diffusers scheduler as one affine recurrence.
+
+In sampling order s = 0 .. N-1, X_0 being Gaussian noise and X_N the sample,
+
+    X_{s+1} = B_s X_s + A_s x0hat_s + R_s x0raw_s + H_s x0hat_{s-1} + c_s xi_s
+
+where x0raw_s is the clean sample that the network predicts from X_s, x0hat_s its clipped value
+and xi_s standard normal noise. The network sits only inside x0raw, everything else is linear.
+
+- DDPM: R = H = 0 (Ho et al. 2020, eq. 7).
+- DDIM: R carries the direction term, which diffusers builds from the *unclipped* prediction
+  (Song et al. 2021, eq. 12); c > 0 for eta > 0.
+- DPM-Solver++(2M): H carries the multistep history (Lu et al. 2022, alg. 2). Because the history
+  is part of the recurrence, solving it in parallel gives the sequential multistep solution.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from para_policy.diffusion.schedulers import Scheduler
+from para_policy.diffusion.step_table import step_table
+
+
+@dataclass(frozen=True)
+class Process:
+    """The step table of a sampler, float64 on the CPU until `to` moves it.
+
+    Attributes:
+        timesteps: (N,) int64, network timestep of every step.
+        B, A, R, H, c: (N,) coefficients of the recurrence above.
+        sigma: (N + 1,) noise std of the stochastic (eta = 1) step that *leaves* each state, the
+            yardstick of ParaDiGMS; 0 for the finished sample.
+        alpha_bar: (N + 1,) cumulative alpha of each state, its signal-to-noise ratio being
+            alpha_bar / (1 - alpha_bar).
+        x0_from_x, x0_from_output: (N,), x0raw = x0_from_x * x + x0_from_output * network output.
+        clip: bound on |x0hat|, or None.
+    """
+
+    timesteps: Tensor
+    B: Tensor
+    A: Tensor
+    R: Tensor
+    H: Tensor
+    c: Tensor
+    sigma: Tensor
+    alpha_bar: Tensor
+    x0_from_x: Tensor
+    x0_from_output: Tensor
+    clip: float | None
+
+    @property
+    def num_steps(self) -> int:
+        """N, the number of steps and of sequential network calls."""
+        return len(self.timesteps)
+
+    @property
+    def clean_weight(self) -> Tensor:
+        """(N,) how much of a constant clean sample each step adds: X_{s+1} = B_s X_s + weight x0."""
+        return self.A + self.R + self.H
+
+    @classmethod
+    def from_scheduler(
+        cls,
+        scheduler: Scheduler | Mapping[str, Any],
+        num_steps: int | None = None,
+        *,
+        eta: float = 0.0,
+        use_clipped_model_output: bool = False,
+    ) -> Process:
+        """Build the table of a diffusers scheduler; the scheduler itself is left unchanged.
+
+        Args:
+            scheduler: `DDPMScheduler`, `DDIMScheduler`, `DPMSolverMultistepScheduler` (dpmsolver++,
+                order 1 or 2), or a configuration of one of them with its `_class_name`.
+            num_steps: N. None keeps the timesteps that are set, or uses every training step.
+            eta: DDIM noise level in [0, 1]; 0 is deterministic, 1 as noisy as DDPM.
+            use_clipped_model_output: DDIM only, derive the direction from the clipped prediction.
+
+        Raises:
+            InputError: for a scheduler or option that this recurrence cannot represent.
+
+        >>> from diffusers import DDPMScheduler
+        >>> process = Process.from_scheduler(DDPMScheduler(100, beta_schedule="squaredcos_cap_v2"), 100)
+        >>> process.num_steps, int(process.timesteps[0]), float(process.A[-1]), float(process.c[-1])
+        (100, 99, 1.0, 0.0)
+        """
+        timesteps, clip, table = step_table(scheduler, num_steps, eta, use_clipped_model_output)
+        tensors = {name: torch.from_numpy(values) for name, values in table.items()}
+        return cls(timesteps=torch.from_numpy(timesteps), clip=clip, **tensors)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Process:
+        """Return a copy with all coefficients on `device` in `dtype`."""
+        moved: dict[str, Any] = {"timesteps": self.timesteps.to(device)}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "timesteps" and isinstance(value, Tensor):
+                moved[field.name] = value.to(device=device, dtype=dtype)
+        return dataclasses.replace(self, **moved)
+
+    def predict_clean(self, x: Tensor, output: Tensor, s: Tensor) -> Tensor:
+        """Unclipped clean-sample prediction x0raw (M, ...) at steps `s` (M,)."""
+        return _at(self.x0_from_x, s, x) * x + _at(self.x0_from_output, s, x) * output
+
+    def mean(self, x: Tensor, x0: Tensor, x0_previous: Tensor, s: Tensor) -> Tensor:
+        """Everything but the noise of step `s`: the S_s(X_s) of the parallel methods.
+
+        Args:
+            x, x0, x0_previous: (M, ...) states, unclipped predictions at these states, and at the
+                states one step noisier (ignored where s = 0).
+            s: (M,) steps.
+        """
+        x0hat, previous = x0, x0_previous
+        if self.clip is not None:
+            x0hat, previous = (
+                x0.clamp(-self.clip, self.clip),
+                x0_previous.clamp(-self.clip, self.clip),
+            )
+        return (
+            _at(self.B, s, x) * x
+            + _at(self.A, s, x) * x0hat
+            + _at(self.R, s, x) * x0
+            + _at(self.H, s, x) * previous
+        )
+
+    def noise(self, xi: Tensor, s: Tensor) -> Tensor:
+        """The noise c_s xi_s (M, ...) that step `s` adds."""
+        return _at(self.c, s, xi) * xi
+
+
+def _at(table: Tensor, s: Tensor, like: Tensor) -> Tensor:
+    return table[s].reshape(s.shape + (1,) * (like.ndim - s.ndim))

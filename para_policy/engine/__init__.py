@@ -1,6 +1,0 @@
-"""How a network runs: static batch sizes behind interchangeable backends."""
-
-from para_policy.engine.config import AUTO, BACKENDS, PRECISIONS, SIZES, EngineConfig, Size
-from para_policy.engine.engine import Engine
-
-__all__ = ["AUTO", "BACKENDS", "PRECISIONS", "SIZES", "Engine", "EngineConfig", "Size"]

@@ -1,0 +1,121 @@
+"""One action from several chunks: what is due now, and how an old chunk gives way to a new one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from para_policy.execution.chunk import ActionChunk
+from para_policy.execution.spaces import ActionSpace
+
+Array = NDArray[np.float64]
+Interpolation = Literal["none", "linear"]
+
+
+def action_between(
+    chunk: ActionChunk, time_ns: int, interpolation: Interpolation, space: ActionSpace
+) -> Array | None:
+    """The action (A,) at `time_ns`: held until the next is due, or on the way to it.
+
+    The last action is held for its dt either way. At the very time that an action is due both
+    answers are that action, bit for bit. None before the first action and after the end.
+    """
+    if interpolation == "none" or not chunk.covers(time_ns):
+        return chunk.action_at(time_ns)
+    index, rest_ns = divmod(time_ns - chunk.stamp_ns, chunk.dt_ns)
+    if rest_ns == 0 or index + 1 == len(chunk.actions):
+        return chunk.action_at(time_ns)
+    return space.mix(chunk.actions[index], chunk.actions[index + 1], rest_ns / chunk.dt_ns)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A chunk that may be played.
+
+    Attributes:
+        observed_ns: time of the observation that the chunk was planned for.
+        start_ns: time from which on it plays a part.
+        fade_ns: for how long from then on the chunks before it do, too.
+    """
+
+    chunk: ActionChunk
+    observed_ns: int
+    start_ns: int
+    fade_ns: int = 0
+
+
+class Blending(Protocol):
+    """How the actions of several chunks become one."""
+
+    @property
+    def keeps_old_chunks(self) -> bool: ...
+
+    @property
+    def fade_ns(self) -> int: ...
+
+    def blend(
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+    ) -> Array:
+        """One action (A,) from those of the candidates that have one, oldest first, at least one."""
+        ...
+
+
+class NoBlending:
+    """The newest chunk alone."""
+
+    keeps_old_chunks = False
+    fade_ns = 0
+
+    def blend(
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+    ) -> Array:
+        return values[-1][1]
+
+
+@dataclass(frozen=True)
+class CrossFade:
+    """From the old chunk to the new one in `fade_ns`, or less where the old one ends earlier."""
+
+    fade_ns: int
+    keeps_old_chunks = True
+
+    def blend(
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+    ) -> Array:
+        blended = values[0][1]
+        for candidate, value in values[1:]:
+            since_ns = time_ns - candidate.start_ns
+            if since_ns >= candidate.fade_ns:
+                blended = value
+            else:
+                blended = space.mix(blended, value, max(since_ns, 0) / candidate.fade_ns)
+        return blended
+
+
+@dataclass(frozen=True)
+class TemporalEnsemble:
+    """Mean of all chunks that cover the time, weighted with `exp(-coefficient i)`, oldest i = 0.
+
+    A positive coefficient trusts the oldest chunk most, a negative one the newest, as in ACT
+    (Zhao et al., 2023), which used 0.01. The mean of two different good ways around an obstacle
+    leads into it: a multimodal policy should rather be cross-faded.
+    """
+
+    coefficient: float
+    keeps_old_chunks = True
+    fade_ns = 0
+
+    def blend(
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+    ) -> Array:
+        blended, total = values[0][1], 1.0
+        for index, (_, value) in enumerate(values[1:], start=1):
+            weight = math.exp(-self.coefficient * index)
+            total += weight
+            blended = space.mix(blended, value, weight / total)
+        return blended

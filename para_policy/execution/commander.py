@@ -1,0 +1,156 @@
+"""From the action that is due to the command that is sent: guards, holding, and who may move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from para_policy.execution.guards import Guards, Violation
+from para_policy.execution.player import ChunkPlayer
+from para_policy.execution.spaces import ActionSpace, VectorSpace
+
+Array = NDArray[np.float64]
+Hold = Literal["silent", "repeat", "zero"]
+
+
+@dataclass(frozen=True, eq=False)
+class RobotState:
+    """Positions (A,) of the joints, in the order of the actions, at `stamp_ns`."""
+
+    stamp_ns: int
+    positions: Array
+
+
+class Commander:
+    """Decides, once per command period, what is sent to the robot. Not thread-safe.
+
+    Every command has passed the guards; one that does not pass is not sent, and neither is the
+    rest of its chunk. What is sent while the robot holds depends on `hold`:
+
+    - "silent": nothing; a position controller keeps its set-point.
+    - "repeat": the last command in every period, while enabled, for controllers that time out;
+      nothing where the robot is no longer close to it.
+    - "zero": zeros, once, for controllers of velocities.
+
+    Args:
+        player: says which action is due.
+        guards: say whether it may be sent.
+        latch: after a violation hold until `enable`; otherwise play on with the next chunk.
+        max_state_age_ns: a state that is older does not count as present.
+        enabled: whether the robot may move from the start.
+    """
+
+    def __init__(
+        self,
+        player: ChunkPlayer,
+        guards: Guards,
+        *,
+        hold: Hold = "silent",
+        latch: bool = True,
+        space: ActionSpace | None = None,
+        max_state_age_ns: int = 500_000_000,
+        enabled: bool = False,
+    ) -> None:
+        self._player = player
+        self._guards = guards
+        self._hold = hold
+        self._latch = latch
+        self._space = space or VectorSpace()
+        self._max_state_age_ns = max_state_age_ns
+        self._answered_ns: int | None = None
+        self._moving = False
+        self._size = 0  # of the last command
+        self.enabled = enabled
+        self.latched = False
+        self.waiting = ""
+        """Why actions that are due are not played, where no guard was broken."""
+        self.violation: Violation | None = None
+        """The last violation, until a command passes again."""
+        self.violations = 0
+
+    @property
+    def moving(self) -> bool:
+        """Whether the last period had a command of a chunk."""
+        return self._moving
+
+    def enable(self, enabled: bool) -> None:
+        """Let the robot move, or hold it. Enabling takes back the latch of a violation.
+
+        Somebody may have moved the robot before: only `max_jump` guards the first command.
+        """
+        if enabled and (self.latched or not self.enabled):
+            self._guards.forget()
+            self.latched = False
+            self.violation = None
+        self.enabled = enabled
+
+    def command(self, now_ns: int, state: RobotState | None = None) -> Array | None:
+        """The command (A,) to send in this period; None: send nothing."""
+        self.waiting = ""
+        if not self.enabled or self.latched:
+            return self._stand(now_ns, state)
+        action = self._player.action_at(now_ns)
+        if action is None:
+            return self._stand(now_ns, state)
+        present = self._present(now_ns, state)
+        if self._guards.need_state and present is None:
+            self.waiting = self._describe(now_ns, state)
+            return self._stand(now_ns, state)
+        if self._guards.last is not None:
+            action = self._space.align(action, self._guards.last)
+        violation = self._guards.check(action, present, now_ns)
+        if violation is not None:
+            self._refuse(violation)
+            return self._stand(now_ns, state)
+        self._guards.sent(action, now_ns)
+        self._moving, self._size = True, len(action)
+        self.violation = None
+        return action
+
+    def answer_tick(self, tick_ns: int) -> Array | None:
+        """Like `command`, but at most one for each tick of a simulated clock.
+
+        In lockstep the simulator counts commands: a second one for the same tick would be taken
+        for the answer to the next.
+        """
+        if self._answered_ns == tick_ns:
+            return None
+        command = self.command(tick_ns)
+        if command is not None:
+            self._answered_ns = tick_ns
+        return command
+
+    def _refuse(self, violation: Violation) -> None:
+        self.violation = violation
+        self.violations += 1
+        self.latched = self._latch
+        self._player.clear()
+
+    def _stand(self, now_ns: int, state: RobotState | None) -> Array | None:
+        """What a robot that holds is sent."""
+        stopped, self._moving = self._moving, False
+        self._guards.stand()
+        if self._hold == "zero":
+            return np.zeros(self._size) if stopped else None
+        last = self._guards.last
+        if last is None or self._hold == "silent" or not self.enabled:
+            return None
+        present = self._present(now_ns, state)
+        if self._guards.need_state and present is None:
+            return None
+        return None if self._guards.check_standing(last, present) else last
+
+    def _present(self, now_ns: int, state: RobotState | None) -> Array | None:
+        if state is None or abs(now_ns - state.stamp_ns) > self._max_state_age_ns:
+            return None
+        return state.positions
+
+    def _describe(self, now_ns: int, state: RobotState | None) -> str:
+        if state is None:
+            return "no joint state yet, which max_jump needs"
+        age = (now_ns - state.stamp_ns) / 1e9
+        limit = self._max_state_age_ns / 1e9
+        return f"the joint state is {age:.3f} s old, expected at most {limit:g} s"

@@ -1,0 +1,108 @@
+"""Torch devices and engines: whether they can be used, and what to call them in reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from para_policy.errors import InputError
+from para_policy.inference import EngineConfig
+from para_policy.inference.backends import UnavailableError, attempts
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Return the device if tensors can live there.
+
+    Raises:
+        InputError: for an unknown or unreachable device.
+    """
+    try:
+        checked = torch.device(device)
+        torch.empty(1, device=checked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        available = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device {str(device)!r} cannot be used ({reason}); available: {available}"
+        ) from error
+    return checked
+
+
+PLAIN_ENGINE = "eager"
+"""The engine that goes without saying."""
+
+
+def device_description(device: torch.device, engine: str = PLAIN_ENGINE) -> str:
+    """What a latency depends on: device, its name, for a CPU the number of threads, and the engine.
+
+    >>> device_description(torch.device("cpu")).split(" (")[0]
+    'cpu'
+    >>> device_description(torch.device("cpu"), "openvino").split("thread(s)")[1]
+    ', openvino'
+    """
+    if device.type == "cuda":
+        found = f"{device.type} ({torch.cuda.get_device_name(device)})"
+    else:
+        found = f"{device.type} ({cpu_name()}), {torch.get_num_threads()} thread(s)"
+    return found if engine == PLAIN_ENGINE else f"{found}, {engine}"
+
+
+@dataclass(frozen=True)
+class ExpectedEngine:
+    """What an engine comes to on a device, as far as can be told before anything is compiled.
+
+    Attributes:
+        config: with the first backend and precision that should work.
+        passed_over: why better ones do not.
+    """
+
+    config: EngineConfig
+    passed_over: tuple[str, ...]
+
+
+def expected_engine(config: EngineConfig, device: torch.device) -> ExpectedEngine:
+    """Look for the backend that `config` stands for.
+
+    Raises:
+        InputError: if the one that was asked for cannot be used here.
+    """
+    reasons: list[str] = []
+    for backend, precision in attempts(config, device):
+        try:
+            backend.check(device, precision)
+        except UnavailableError as error:
+            reasons.append(str(error))
+        else:
+            found = replace(config, backend=backend.name, precision=precision)
+            return ExpectedEngine(found, tuple(reasons))
+    raise InputError(
+        f"engine {config.label!r} cannot be used on {device}: {'; '.join(reasons)}; choose 'auto' or "
+        "'eager', or another precision"
+    )
+
+
+@cache
+def cpu_name() -> str:
+    """Model name of the processor; read once, as every chunk before a deadline asks for it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            )
+    except (OSError, StopIteration):
+        return "CPU"
+
+
+def set_threads(threads: int | None) -> None:
+    """Use so many CPU threads; None keeps torch's choice.
+
+    Raises:
+        InputError: for fewer than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; expected at least 1")
+    torch.set_num_threads(threads)

@@ -1,0 +1,215 @@
+"""A network behind static shapes: a few batch sizes, prepared once, at addresses that stay."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from para_policy.errors import InputError
+from para_policy.inference.backends import Backend, Prepare, attempts
+from para_policy.inference.config import AUTO, EngineConfig, Precision, Size, label
+from para_policy.inference.failures import UnavailableError, attempt, is_out_of_memory
+from para_policy.inference.memory import affordable, weight_bytes
+from para_policy.inference.precision import HALF, check_output, tensor_cores
+from para_policy.inference.static_batch import StaticBatch
+
+_Kind = tuple[tuple[torch.dtype, torch.Size], ...]
+
+
+class Engine:
+    """Runs `body(*inputs)`, rows to rows, by a backend.
+
+    Inputs are copied into buffers of the smallest prepared size that holds them; more rows than the
+    largest size are split into several calls. Sizes are prepared when they are first needed, or by
+    `warm_up`. A call allocates nothing but its output.
+
+    With "auto", backends are tried in the order of `attempts`. One that cannot be imported, fails to
+    compile, or computes something else than PyTorch does is passed over, with one warning; the last
+    one, PyTorch in float32, always works. Sizes for which the memory does not suffice are dropped,
+    with a warning as well.
+
+    Not thread-safe: calls share the buffers, so all must come from one thread at a time.
+
+    Args:
+        body: float32 weights that must not change any more; in evaluation mode. Rows of its output
+            (rows, *shape) must depend on the same rows of the inputs only.
+        config: what is wanted.
+
+    Attributes:
+        body, config: as given.
+        sizes: in use; those of `config` less those that do not fit into memory.
+        passed_over: reasons why better backends or larger sizes are not in use.
+    """
+
+    def __init__(self, body: nn.Module, config: EngineConfig) -> None:
+        self.body, self.config = body, config
+        self.sizes = config.sizes
+        self.passed_over: list[str] = []
+        self._told = 0
+        self._untried: list[tuple[Backend, Precision]] | None = None
+        self._in_use: tuple[Backend, Precision, Prepare] | None = None
+        self._batches: dict[tuple[Size, _Kind], StaticBatch] = {}
+
+    @property
+    def backend(self) -> str | None:
+        """Name of the backend in use; None before the first call."""
+        return None if self._in_use is None else self._in_use[0].name
+
+    @property
+    def precision(self) -> Precision:
+        """In use: the one asked for, or float32 where no backend has that."""
+        return self.config.precision if self._in_use is None else self._in_use[1]
+
+    @property
+    def label(self) -> str:
+        """Backend and precision in use, for reports; before the first call, what was asked for."""
+        return label(self.backend or self.config.backend, self.precision)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the engine takes beside the weights of `body`, as far as it can be known."""
+        if self._in_use is None:
+            return 0
+        backend, precision, _ = self._in_use
+        copies = len(self._batches) if backend.repacks else 0.5 * (precision in HALF)
+        buffers = sum(batch.memory_bytes for batch in self._batches.values())
+        return int(weight_bytes(self.body) * copies) + buffers
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Evaluate (M, ...) each, at least one row, to a new tensor (M, *shape) in float32.
+
+        Raises:
+            InputError: if there is no row, or if one backend was asked for and cannot be used.
+            Exception: what `body` itself raises for such inputs.
+        """
+        if len(inputs[0]) == 0:
+            raise InputError("the engine was called with no rows; expected at least one")
+        output = self._evaluate(inputs)
+        self._tell()
+        return output
+
+    def warm_up(self, *inputs: Tensor) -> None:
+        """Prepare all sizes, with one row as an example, so that no later call has to wait.
+
+        Raises:
+            InputError, Exception: as for a call.
+        """
+        self._evaluate([v[:1] for v in inputs])
+        while (size := self._unprepared(inputs)) is not None:
+            self._evaluate([v[:1].expand(size.rows, *v.shape[1:]) for v in inputs])
+        self._tell()
+
+    def _unprepared(self, inputs: Sequence[Tensor]) -> Size | None:
+        if self._in_use is None or not self._in_use[0].static:
+            return None
+        kind = _kind(inputs)
+        return next((size for size in self.sizes if (size, kind) not in self._batches), None)
+
+    @torch.no_grad()
+    def _evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
+        while True:
+            try:
+                backend, precision, prepare = self._in_use or self._choose(inputs)
+                with tensor_cores(precision):
+                    if backend.static:
+                        return self._split(inputs)
+                    return prepare(inputs, Size(len(inputs[0])))()
+            except UnavailableError as error:
+                self._pass_over(error)
+
+    def _choose(self, inputs: Sequence[Tensor]) -> tuple[Backend, Precision, Prepare]:
+        """Load the next backend that has not failed yet."""
+        device = inputs[0].device
+        if self._untried is None:
+            self._untried = list(attempts(self.config, device))
+        backend, precision = self._untried[0]
+        attempt(lambda: backend.check(device, precision))
+        prepare = attempt(lambda: backend.load(self.body, precision))
+        if not backend.static and precision != "float32":
+            runner = prepare(inputs, Size(len(inputs[0])))
+            with tensor_cores("float32"):
+                reference = self.body(*inputs)
+            with tensor_cores(precision):
+                check_output(attempt(runner), reference, precision)
+        if backend.repacks:
+            limit = self.config.memory_limit_mib * 2**20
+            self.sizes = affordable(self.config.sizes, limit // max(weight_bytes(self.body), 1))
+        self._in_use = backend, precision, prepare
+        return self._in_use
+
+    def _split(self, inputs: Sequence[Tensor]) -> Tensor:
+        rows, start = len(inputs[0]), 0
+        output: Tensor | None = None
+        while start < rows:
+            part = [v[start : start + self.sizes[-1].rows] for v in inputs]
+            batch = self._batch(part)
+            if batch is None:
+                continue  # with smaller sizes now
+            result = batch(part)
+            if output is None:
+                output = result.new_empty(rows, *result.shape[1:])
+            output[start : start + len(result)] = result
+            start += len(result)
+        assert output is not None
+        return output
+
+    def _batch(self, inputs: Sequence[Tensor]) -> StaticBatch | None:
+        """Prepared for these rows; None if the size was dropped because memory does not suffice."""
+        assert self._in_use is not None
+        size = next(size for size in self.sizes if size.rows >= len(inputs[0]))
+        key = size, _kind(inputs)
+        if key not in self._batches:
+            _refuse_in_capture(inputs[0].device)
+            _, precision, prepare = self._in_use
+            try:
+                self._batches[key] = StaticBatch(prepare, self.body, inputs, size, precision)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._drop(size, error)
+                return None
+        return self._batches[key]
+
+    def _drop(self, size: Size, error: Exception) -> None:
+        if size is self.sizes[0]:
+            raise UnavailableError(str(error)) from error
+        self.sizes = tuple(s for s in self.sizes if s.rows < size.rows)
+        self._batches = {k: b for k, b in self._batches.items() if k[0] in self.sizes}
+        self.passed_over.append(
+            f"{size.rows} rows at once ({error}); calls of more than {self.sizes[-1].rows} are split"
+        )
+        torch.cuda.empty_cache()
+
+    def _pass_over(self, error: UnavailableError) -> None:
+        assert self._untried is not None
+        backend, precision = self._untried.pop(0)
+        if self.config.backend != AUTO:
+            self._untried = None
+            raise InputError(
+                f"engine {backend.name!r} cannot be used: {error}; choose 'auto' or 'eager', or "
+                "another precision"
+            ) from error
+        self.passed_over.append(f"{label(backend.name, precision)} ({error})")
+        self._in_use, self._batches, self.sizes = None, {}, self.config.sizes
+
+    def _tell(self) -> None:
+        news = self.passed_over[self._told :]
+        if news:
+            self._told = len(self.passed_over)
+            warnings.warn(
+                f"engine {self.label!r} is used, without: {'; '.join(news)}", stacklevel=3
+            )
+
+
+def _kind(inputs: Sequence[Tensor]) -> _Kind:
+    return tuple((v.dtype, v.shape[1:]) for v in inputs)
+
+
+def _refuse_in_capture(device: torch.device) -> None:
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise InputError(
+            "the engine is captured in a CUDA graph before it is prepared; call warm_up() first"
+        )

@@ -1,0 +1,119 @@
+"""Arithmetic of the network; what is around it stays in float32."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from para_policy.inference.config import Precision
+from para_policy.inference.failures import UnavailableError
+
+if TYPE_CHECKING:
+    from para_policy.inference.engine import Engine
+
+HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+# Relative changes that rounding can hide; half of the smallest one would be lost in float32.
+_ROUNDING: Mapping[Precision, float] = {
+    "float32": 2.0**-23,
+    "tf32": 2.0**-11,
+    "bfloat16": 2.0**-8,
+    "float16": 2.0**-11,
+}
+
+TOLERANCE: Mapping[Precision, float] = {
+    "float32": 1e-4,
+    "tf32": 3e-2,
+    "bfloat16": 2.5e-1,
+    "float16": 3e-2,
+}
+"""Largest error of an output over the largest output, compared with PyTorch in float32. An error of
+the implementation is larger; rounding in a deep network stays below."""
+
+
+def check_precision(device: torch.device, precision: Precision) -> None:
+    """Raise UnavailableError for an arithmetic that the device does not have."""
+    if device.type != "cuda" and precision in ("tf32", "float16"):
+        raise UnavailableError(
+            f"precision {precision!r} needs an NVIDIA GPU; on {device.type} there are float32 and "
+            "bfloat16"
+        )
+
+
+def in_precision(body: nn.Module, precision: Precision) -> nn.Module:
+    """`body` in another arithmetic; it still takes and returns float32.
+
+    Half precisions get a copy of the weights; the others differ in `tensor_cores` only. An input of
+    one number per row, a timestep, is not rounded.
+    """
+    return _Half(body, HALF[precision]) if precision in HALF else body
+
+
+class _Half(nn.Module):
+    def __init__(self, body: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.body = copy.deepcopy(body).to(dtype)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        rounded = (v.to(self.dtype) if v.is_floating_point() and v.ndim > 1 else v for v in inputs)
+        return self.body(*rounded).float()
+
+
+@contextlib.contextmanager
+def tensor_cores(precision: Precision) -> Iterator[None]:
+    """Whether float32 products may be rounded to TF32: by default torch lets convolutions do so."""
+    allowed = precision == "tf32"
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    matmul.allow_tf32, convolution.allow_tf32 = allowed, allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before
+
+
+def check_output(output: Tensor, reference: Tensor, precision: Precision) -> None:
+    """Raise UnavailableError where `output` is not what PyTorch computes in float32.
+
+    Where the reference itself is not finite, nothing is compared.
+    """
+    if output.shape != reference.shape:
+        raise UnavailableError(
+            f"it returns {tuple(output.shape)} instead of {tuple(reference.shape)}"
+        )
+    finite = reference.isfinite()
+    expected = reference.where(finite, 0.0)
+    error = (output - expected).where(finite, 0.0).abs().max().item()
+    scale = expected.abs().max().item()
+    if not error <= TOLERANCE[precision] * scale:  # NaN fails, too
+        raise UnavailableError(
+            f"its outputs differ by {error:.1e} from PyTorch's, which reach {scale:.1e}; expected at "
+            f"most {TOLERANCE[precision]:.0e} of that for precision {precision!r}"
+        )
+
+
+def output_noise(engine: Engine, *inputs: Tensor) -> float:
+    """How far outputs change though nothing has changed: no residual can be seen below that.
+
+    The largest absolute difference between outputs for the same rows at the padded sizes of the
+    engine, and after a change of the states by about one unit in the last place of the arithmetic:
+    states that close are rounded to the same numbers, or to neighbours, by chance.
+
+    Args:
+        inputs: of the engine, (M, ...) each; states first.
+    """
+    expected = engine(*inputs)
+    rows = len(expected)
+    sign = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(0)).sign()
+    moved = inputs[0] * (1 + _ROUNDING[engine.precision] * sign.to(inputs[0].device))
+    noise = (engine(moved, *inputs[1:]) - expected).abs().max().item()
+    for size in engine.sizes:
+        taken = torch.arange(size.rows, device=expected.device) % rows
+        again = engine(*(v[taken] for v in inputs))
+        noise = max(noise, (again - expected[taken]).abs().max().item())
+    return noise

@@ -1,0 +1,1 @@
+"""Networks of diffusion policies, their sizes, and how each splits its work for inference."""

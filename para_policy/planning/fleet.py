@@ -1,0 +1,131 @@
+"""The robots that one policy serves, planned for in batches. Free of ROS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from para_policy.errors import ParaPolicyError
+from para_policy.planning.plan import Plan, PlannerSettings
+from para_policy.planning.planner import Planner
+from para_policy.planning.solver import Cancelled, Solution, Solver, Task
+
+if TYPE_CHECKING:
+    from para_policy import DiffusionPolicy
+
+ALONE = ("",)
+"""Names of the robots where there is only one."""
+
+
+class Fleet:
+    """One policy and a planner for each robot.
+
+    A step plans for all robots that want a chunk at that moment, in one batch: each sample has its
+    own window, so a chunk does not depend on the others beyond rounding. A robot that becomes due
+    during a step is served by the next one.
+
+    `plan` takes as long as the network does and belongs into one worker thread. `change` waits for
+    a step in progress only to try another sampler. Everything else returns at once.
+
+    Attributes:
+        planners: by the robot's name.
+    """
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        settings: PlannerSettings,
+        seed: int,
+        robots: Sequence[str] = ALONE,
+    ) -> None:
+        self._solver = Solver(policy)
+        self._settings = settings
+        self.planners: Mapping[str, Planner] = {
+            robot: Planner(policy.config, settings, seed) for robot in robots
+        }
+
+    @property
+    def settings(self) -> PlannerSettings:
+        return self._settings
+
+    def warm_up(self) -> None:
+        """Solve twice from zeros: finds bad settings early and keeps the first real plan fast.
+
+        Raises:
+            ParaPolicyError: when sampler, scheduler, steps and checkpoint do not go together.
+        """
+        self._take_over(self._settings, self._expected_latency_s(self._settings))
+
+    def change(self, settings: PlannerSettings) -> None:
+        """Use other settings from the next chunks on.
+
+        Raises:
+            ParaPolicyError: when another sampler does not go together with the policy, which is
+                found out by a solve; nothing has changed then.
+        """
+        new = settings.sampler is not self._settings.sampler
+        self._take_over(settings, self._expected_latency_s(settings) if new else None)
+
+    def reset(self, seed: int) -> None:
+        """Begin a new episode for every robot."""
+        for planner in self.planners.values():
+            planner.reset(seed)
+
+    def plan(self, now_ns: int) -> dict[str, Plan | ParaPolicyError]:
+        """The chunks that are wanted now, by robot; an error where the policy refuses or fails.
+
+        A failure uses up no noise.
+
+        Raises:
+            Cancelled: after `cancel`.
+        """
+        started_s = time.perf_counter()
+        settings = self._settings
+        tasks: dict[str, Task] = {}
+        for robot, planner in self.planners.items():
+            if task := planner.task(now_ns, started_s):
+                tasks[robot] = task
+        solutions = self._solve(settings, tasks)
+        if tasks and settings.added_latency_s:
+            time.sleep(settings.added_latency_s)
+        latency_s = time.perf_counter() - started_s
+        plans: dict[str, Plan | ParaPolicyError] = {}
+        for robot, solution in solutions.items():
+            if isinstance(solution, ParaPolicyError):
+                plans[robot] = solution
+            elif plan := self.planners[robot].finish(settings, tasks[robot], solution, latency_s):
+                plans[robot] = plan
+        return plans
+
+    def cancel(self) -> None:
+        """End the step in progress at its next round, and every later one."""
+        self._solver.cancel()
+
+    def _solve(
+        self, settings: PlannerSettings, tasks: Mapping[str, Task]
+    ) -> dict[str, Solution | ParaPolicyError]:
+        """One robot's bad luck must not stop the others: a batch that fails is tried one by one."""
+        try:
+            solved = self._solver.solve(settings, list(tasks.values())) if tasks else []
+        except Cancelled:
+            raise
+        except ParaPolicyError as error:
+            if len(tasks) == 1:
+                return dict.fromkeys(tasks, error)
+            return {
+                name: solution
+                for robot, task in tasks.items()
+                for name, solution in self._solve(settings, {robot: task}).items()
+            }
+        return dict(zip(tasks, solved, strict=True))
+
+    def _expected_latency_s(self, settings: PlannerSettings) -> float:
+        robots = len(self.planners)
+        self._solver.attempt(settings, robots)  # pays for lazy initialisation
+        return self._solver.attempt(settings, robots) + settings.added_latency_s
+
+    def _take_over(self, settings: PlannerSettings, latency_s: float | None) -> None:
+        self._settings = settings
+        for planner in self.planners.values():
+            planner.change(settings, latency_s)

@@ -1,0 +1,112 @@
+"""What a chunk takes over from the one before it: a start, noise, and actions that are decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from para_policy.diffusion.inpainting import Inpainting, prefix_weights
+from para_policy.diffusion.noise import Noise
+from para_policy.errors import InputError
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.result import ActionResult
+from para_policy.samplers import CleanSample
+
+Overlap = Literal["hard", "soft"]
+Counts = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The last chunks of the same robots, moved to the present.
+
+    Attributes:
+        sample: (batch, Tp, A) normalised; beyond the end of the old horizon its last action.
+        noise: of the old chunks.
+        executed: time steps from the old chunks to now, at most Tp.
+    """
+
+    sample: Tensor
+    noise: Noise
+    executed: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        previous: ActionResult | Sequence[ActionResult],
+        executed: Counts | None,
+        config: PolicyConfig,
+        batch: int,
+    ) -> Continuation:
+        """Check and move the last chunks: a batch of them, or one result for each robot.
+
+        Args:
+            executed: of all robots, or of each; None for `n_action_steps`.
+        Raises:
+            InputError: when these are not the chunks of `batch` robots with this policy.
+        """
+        results = [previous] if isinstance(previous, ActionResult) else list(previous)
+        shape = (config.horizon, config.action_dim)
+        held = [r.sample.shape if r.sample.ndim == 3 else (1, *r.sample.shape) for r in results]
+        if sum(h[0] for h in held) != batch or any(h[1:] != shape for h in held):
+            raise InputError(
+                f"previous holds chunks {', '.join(map(str, held))}, expected "
+                f"{(batch, *shape)}; use ActionResult.select to keep some of a batch"
+            )
+        counts = _counts("executed", config.n_action_steps if executed is None else executed, batch)
+        counts = tuple(min(count, config.horizon) for count in counts)
+        old = np.concatenate([r.sample.reshape(-1, *shape) for r in results])
+        index = np.arange(config.horizon) + np.array(counts)[:, None]
+        sample = old[np.arange(batch)[:, None], np.minimum(index, config.horizon - 1)]
+        noise = results[0].noise if len(results) == 1 else Noise.cat([r.noise for r in results])
+        return cls(torch.from_numpy(sample), noise, counts)
+
+    def start(self, device: torch.device) -> CleanSample:
+        return CleanSample(self.sample.to(device))
+
+    def known(
+        self, frozen: Counts, overlap: Overlap, config: PolicyConfig, device: torch.device
+    ) -> Inpainting:
+        """What is decided already: everything before now, and the next `frozen` actions.
+
+        Args:
+            overlap: "hard", or "soft": the later actions of the old chunk pull, too.
+        Raises:
+            InputError: when the old chunk does not reach so far.
+        """
+        if overlap not in ("hard", "soft"):
+            raise InputError(f"overlap is {overlap!r}; expected 'hard' or 'soft'")
+        batch, horizon = self.sample.shape[:2]
+        decided = [config.first_action + count for count in _counts("frozen", frozen, batch)]
+        reach = [horizon - count for count in self.executed]
+        if any(first > last for first, last in zip(decided, reach, strict=True)):
+            most = min(reach) - config.first_action
+            raise InputError(
+                f"frozen is {frozen}; {list(self.executed)} steps after the previous chunk only "
+                f"{max(most, 0)} of its actions are left"
+            )
+        weight = prefix_weights(
+            torch.tensor(decided), torch.tensor(reach), horizon, soft=overlap == "soft"
+        )
+        return Inpainting(self.sample.to(device), weight.to(device))
+
+
+def _counts(name: str, value: Counts, batch: int) -> tuple[int, ...]:
+    counts: list[Any] = (
+        list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * batch
+    )
+    whole = all(
+        isinstance(count, (int, np.integer)) and not isinstance(count, bool) and count >= 0
+        for count in counts
+    )
+    if not whole or len(counts) != batch:
+        raise InputError(
+            f"{name} is {value!r}; expected a number of time steps, 0 or more"
+            + (f", or one for each of {batch}" if batch > 1 else "")
+        )
+    return tuple(int(count) for count in counts)

@@ -1,7 +1,0 @@
-"""Rounds recorded once and replayed: what a GPU needs, whose kernels are shorter than their launch."""
-
-from para_policy.replay.recording import CudaGraphs, Recorder, Repeat
-from para_policy.replay.replayed import Replayed
-from para_policy.replay.replays import Replays
-
-__all__ = ["CudaGraphs", "Recorder", "Repeat", "Replayed", "Replays"]

@@ -1,0 +1,168 @@
+"""A node that writes what a policy node sees and says into a bag."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+
+from para_policy.errors import ParaPolicyError
+from para_policy.ros.bags.bag_writer import BagWriter, Storage
+from para_policy.ros.bags.topics import SETTINGS, absolute, of_inputs, of_nodes
+from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.settings import read_settings
+from para_policy.ros.messages.types import decode, message_class
+
+_LOOK_S = 0.2
+_FLUSH_S = 1.0
+_SHOW_S = 0.25
+_QUEUE = 100
+
+
+@dataclass(frozen=True)
+class What:
+    """What to record.
+
+    Attributes:
+        inputs: of the policy, by name; None to learn them from the settings message.
+        namespace: of the nodes.
+        policy_node: name of the policy node.
+        robots: namespaces of the robots that it serves, within `namespace`; none: itself.
+    """
+
+    inputs: Mapping[str, InputMapping] | None = None
+    namespace: str = "/"
+    policy_node: str = "policy_node"
+    robots: tuple[str, ...] = ()
+
+    @property
+    def settings_topic(self) -> str:
+        return absolute(self.namespace, f"{self.policy_node}/{SETTINGS}")
+
+    def topics(self) -> set[str]:
+        known = of_nodes(self.namespace, self.policy_node, self.robots)
+        if self.inputs:
+            known += of_inputs(self.namespace, self.robots, self.inputs)
+        return {*known, "/clock"}
+
+
+class Recorder(Node):
+    """Subscribes to the topics as they appear and writes their exact bytes.
+
+    Times in the bag are those of receipt on this node's clock.
+
+    Attributes:
+        problems: what could not be recorded, and why, by topic.
+    """
+
+    def __init__(self, bag: BagWriter, what: What, **options: Any) -> None:
+        super().__init__("para_policy_recorder", **options)
+        self.problems: dict[str, str] = {}
+        self._bag = bag
+        self._what = what
+        self._wanted = what.topics()
+        self._joined: dict[str, Any] = {}
+        self.create_timer(_LOOK_S, self.join_topics)
+        self.create_timer(_FLUSH_S, bag.flush)
+        self.join_topics()
+
+    def join_topics(self) -> None:
+        """Subscribe to every wanted topic that is there and not subscribed to yet."""
+        for topic, kinds in self.get_topic_names_and_types():
+            if topic in self._wanted and topic not in self._joined and topic not in self.problems:
+                publishers = self.get_publishers_info_by_topic(topic)
+                if publishers:
+                    self._join(topic, kinds, [info.qos_profile for info in publishers])
+
+    def _join(self, topic: str, kinds: Sequence[str], offered: Sequence[QoSProfile]) -> None:
+        try:
+            if len(kinds) > 1:
+                raise ParaPolicyError(f"topic {topic} carries {' and '.join(kinds)}")
+            kind = message_class(kinds[0])
+            self._bag.add_topic(topic, kinds[0], offered[0])
+        except ParaPolicyError as error:
+            self.problems[topic] = str(error)
+            self.get_logger().warning(f"not recorded: {error}")
+            return
+        receive = functools.partial(self._receive, topic)
+        qos = compatible(offered)
+        self._joined[topic] = self.create_subscription(kind, topic, receive, qos, raw=True)
+
+    def _receive(self, topic: str, data: bytes) -> None:
+        self._bag.write(topic, self.get_clock().now().nanoseconds, data)
+        if topic == self._what.settings_topic:
+            self._learn(data)
+
+    def _learn(self, data: bytes) -> None:
+        """Take the topics of the observations from the settings message."""
+        topic = self._what.settings_topic
+        try:
+            settings = read_settings(decode(data, message_class("std_msgs/msg/String"), topic).data)
+        except ParaPolicyError as error:
+            self.get_logger().warning(f"{topic}: {error}")
+            return
+        robots = tuple(robot for robot in settings.values.get("robots", ()) if robot)
+        inputs = self._what.inputs or settings.inputs
+        namespace, node = self._what.namespace, self._what.policy_node
+        self._wanted |= What(inputs, namespace, node, robots).topics()
+
+
+def compatible(offered: Sequence[QoSProfile]) -> QoSProfile:
+    """What every one of several publishers can serve, and as much of it as they have in common."""
+    reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
+    latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
+    return QoSProfile(
+        depth=_QUEUE,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def record(
+    path: Path,
+    storage: Storage,
+    what: What,
+    seconds: float | None,
+    on_progress: Callable[[Mapping[str, int]], None],
+) -> tuple[Mapping[str, int], Mapping[str, str]]:
+    """Record until SIGINT, SIGTERM or the end of `seconds`; the bag is closed in any case.
+
+    Returns:
+        messages by topic, and problems by topic.
+    Raises:
+        InputError: when `path` exists or cannot be written.
+    """
+    bag = BagWriter(path, storage)
+    stop = threading.Event()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    handlers = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    recorder = Recorder(bag, what)
+    recorder.create_timer(_SHOW_S, lambda: on_progress(bag.counts))
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder)
+    end = float("inf") if seconds is None else time.monotonic() + seconds
+    try:
+        while not stop.is_set() and time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        print("ROS was shut down; closing the bag", file=sys.stderr)
+    finally:
+        bag.close()
+        executor.shutdown()
+        recorder.destroy_node()
+        rclpy.try_shutdown()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return bag.counts, recorder.problems

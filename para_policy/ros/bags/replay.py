@@ -1,0 +1,134 @@
+"""Solve the chunks of a bag again, from what the policy saw and with the noise that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from para_policy.errors import DataError
+from para_policy.planning.history import ObservationHistory
+from para_policy.planning.plan import PlannerSettings
+from para_policy.policies.sampler_spec import Choice
+from para_policy.ros.bags.bag import Bag
+from para_policy.ros.bags.chain import Chain, Solved
+from para_policy.ros.bags.chunks import ChunkRecord, Run
+from para_policy.ros.bags.observations import Found, Observations
+from para_policy.ros.bags.topics import absolute, namespace_of
+from para_policy.ros.messages.settings import RecordedSettings
+from para_policy.ros.parameters.policy import PARAMETERS
+from para_policy.ros.serving.settings import Loaded, make_settings
+
+if TYPE_CHECKING:
+    from para_policy import DiffusionPolicy
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A recorded chunk, its observation, and what came out this time.
+
+    Attributes:
+        again: with the recorded sampler.
+        other: with another one; None where none was asked for.
+    """
+
+    record: ChunkRecord
+    found: Found
+    again: Solved
+    other: Solved | None
+
+
+@dataclass
+class Replay:
+    """Replays the runs of a bag.
+
+    Args:
+        settings: all that the bag holds, by id.
+        other: a sampler to run beside the recorded one.
+    """
+
+    bag: Bag
+    settings: Mapping[str, RecordedSettings]
+    policy: DiffusionPolicy
+    weights_sha256: str
+    other: Choice | None = None
+    _planner_settings: dict[str, PlannerSettings] = field(default_factory=dict)
+
+    def chunks(self, run: Run) -> Iterator[Replayed]:
+        """Every chunk of a run in its order; streams through the bag.
+
+        Raises:
+            DataError: when the inputs of the bag are not those of the policy, or a topic is absent.
+        """
+        if not run.chunks:
+            return
+        recorded = self._of(run.chunks[0])
+        chain = Chain(self.policy)
+        others = None if self.other is None else Chain(self.policy, self.other)
+        topics = self._topics(run, recorded)
+        observations = Observations(recorded.inputs, self._shapes(), topics, self._history)
+        messages = self.bag.messages(sorted(set(topics.values())))
+        for record, found in observations.find(messages, run.chunks):
+            if found.observation is None:
+                chain.skip()
+                yield Replayed(record, found, Solved(None, reason=found.reason), None)
+                continue
+            settings = self.planner_settings(record)
+            again = chain.solve(record, settings, found.observation)
+            other = others.solve(record, settings, found.observation) if others else None
+            yield Replayed(record, found, again, other)
+
+    def planner_settings(self, record: ChunkRecord) -> PlannerSettings:
+        """The settings in force when a chunk was planned."""
+        if record.settings not in self._planner_settings:
+            recorded = self._of(record)
+            values = {p.name: p.default for p in PARAMETERS} | recorded.values
+            loaded = Loaded(self.policy, self.weights_sha256, recorded.inputs)
+            made = make_settings(loaded, _resolved(values, recorded))
+            self._planner_settings[record.settings] = made
+        return self._planner_settings[record.settings]
+
+    def _of(self, record: ChunkRecord) -> RecordedSettings:
+        if record.settings not in self.settings:
+            raise DataError(
+                f"chunk {record.index} was made under settings {record.settings}, which the bag "
+                f"lacks (there: {', '.join(self.settings)}); record ~/settings from the start"
+            )
+        return self.settings[record.settings]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(shape) for name, shape in self.policy.config.inputs.items()}
+
+    def _topics(self, run: Run, recorded: RecordedSettings) -> dict[str, str]:
+        if set(recorded.inputs) != set(self.policy.config.inputs):
+            raise DataError(
+                f"the bag has inputs {sorted(recorded.inputs)}, the policy needs "
+                f"{sorted(self.policy.config.inputs)}; give the checkpoint that was recorded"
+            )
+        namespace = namespace_of(run.node)
+        topics = {n: absolute(namespace, m.topic) for n, m in recorded.inputs.items()}
+        absent = sorted(set(topics.values()) - set(self.bag.topics))
+        if absent:
+            raise DataError(f"the bag lacks {', '.join(absent)}, which the policy saw")
+        return topics
+
+    def _history(self, record: ChunkRecord) -> ObservationHistory:
+        settings = self.planner_settings(record)
+        return ObservationHistory(
+            self._shapes(),
+            self.policy.config.n_obs_steps,
+            settings.dt_ns,
+            max_gap_ns=settings.max_age_ns,
+            max_gaps_ns=settings.max_ages_ns,
+            linear=settings.linear,
+        )
+
+
+def _resolved(values: Mapping[str, Any], recorded: RecordedSettings) -> dict[str, Any]:
+    """Sampler "auto" stands for what it was on the machine of the recording."""
+    if not recorded.auto:
+        return dict(values)
+    options = {**recorded.auto["options"], **(yaml.safe_load(values["sampler_options"]) or {})}
+    return {**values, "sampler": recorded.auto["sampler"], "sampler_options": yaml.dump(options)}

@@ -1,0 +1,227 @@
+"""Messages to arrays and back. Nothing here needs a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseArray,
+    PoseStamped,
+    Quaternion,
+    Twist,
+    TwistStamped,
+    Vector3,
+)
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Float32MultiArray, Float64MultiArray, Header
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from para_policy.errors import InputError, NonFiniteError
+from para_policy.execution.chunk import ActionChunk
+from para_policy.execution.commander import RobotState
+from para_policy.ros.messages.images import IMAGE_OPTIONS, read_compressed_image, read_image
+from para_policy.ros.messages.rigid_transform import RigidTransform
+
+Array = NDArray[np.float64]
+NS_PER_S = 1_000_000_000
+_DT_TOLERANCE_NS = 1_000
+
+
+def stamp_to_ns(stamp: Time | Duration) -> int:
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
+
+
+def ns_to_stamp(time_ns: int) -> Time:
+    return Time(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)
+
+
+def ns_to_duration(time_ns: int) -> Duration:
+    return Duration(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)
+
+
+def joint_positions(message: JointState, joints: Sequence[str]) -> Array:
+    """Positions of `joints`, in that order, whatever the order in the message.
+
+    Raises:
+        InputError: when a joint is absent or the message has fewer positions than names.
+    """
+    positions = dict(zip(message.name, message.position, strict=False))
+    absent = [joint for joint in joints if joint not in positions]
+    if absent:
+        raise InputError(
+            f"no position of joint {', '.join(absent)}; the message names {list(message.name)} "
+            f"and has {len(message.position)} positions"
+        )
+    return np.array([positions[joint] for joint in joints])
+
+
+def message_to_state(message: JointState, receive_ns: int, joints: Sequence[str]) -> RobotState:
+    """The positions of `joints`; a zero stamp becomes the time of receipt.
+
+    Raises:
+        InputError: when a joint is absent.
+        NonFiniteError: when a position is NaN or infinite.
+    """
+    positions = joint_positions(message, joints)
+    if not np.isfinite(positions).all():
+        raise NonFiniteError(f"positions of {list(joints)} are {positions.tolist()}")
+    return RobotState(stamp_to_ns(message.header.stamp) or receive_ns, positions)
+
+
+POSE_AXES = {"xy": 2, "xyz": 3, "pose": 7}
+"""How many of x, y, z and the quaternion x, y, z, w are meant by the word."""
+
+
+def pose_coordinates(
+    poses: Sequence[Pose], axes: str, transform: RigidTransform | None = None
+) -> Array:
+    """Coordinates of all poses, one after the other: flat.
+
+    Args:
+        axes: a key of `POSE_AXES`.
+        transform: moves the poses into another frame first; orientations only with "pose".
+    Raises:
+        InputError: when an orientation that is to be turned has not length 1.
+    """
+    pairs = [(pose.position, pose.orientation) for pose in poses]
+    rows = np.array([[p.x, p.y, p.z, q.x, q.y, q.z, q.w] for p, q in pairs], dtype=np.float64)
+    rows = rows.reshape(-1, POSE_AXES["pose"])
+    if transform is not None and axes == "pose":
+        rows = transform.poses(rows)
+    elif transform is not None:
+        rows = transform.positions(rows[:, :3])
+    return rows[:, : POSE_AXES[axes]].ravel()
+
+
+def _read_joint_state(message: JointState, options: Mapping[str, Any]) -> Array:
+    return joint_positions(message, options["joints"])
+
+
+def _read_pose_array(message: PoseArray, options: Mapping[str, Any]) -> Array:
+    return pose_coordinates(message.poses, options["axes"], options["transform"])
+
+
+def _read_pose(message: PoseStamped, options: Mapping[str, Any]) -> Array:
+    return pose_coordinates([message.pose], options["axes"], options["transform"])
+
+
+def _read_numbers(message: Float32MultiArray | Float64MultiArray, _: Mapping[str, Any]) -> Array:
+    return np.array(message.data, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How one message type becomes an array: flat and float64, or for images (3, H, W) and uint8.
+
+    Attributes:
+        read: takes the message and a mapping with the keys of `options` and with `shape`, the shape
+            of the policy's input.
+        options: keys of the inputs file that mean something for this type.
+        is_image: whether it feeds inputs of shape (3, H, W).
+    """
+
+    message: type
+    read: Callable[[Any, Mapping[str, Any]], NDArray[Any]]
+    options: frozenset[str] = frozenset()
+    is_image: bool = False
+
+
+_FRAME = frozenset({"frame_id"})
+_NUMBERS = frozenset({"scale", "offset"})
+_JOINTS = _NUMBERS | _FRAME | {"joints"}
+_POSES = _NUMBERS | _FRAME | {"axes", "transform"}
+_IMAGES = IMAGE_OPTIONS | _FRAME
+
+CONVERTERS: dict[str, Converter] = {
+    "sensor_msgs/msg/JointState": Converter(JointState, _read_joint_state, _JOINTS),
+    "geometry_msgs/msg/PoseArray": Converter(PoseArray, _read_pose_array, _POSES),
+    "geometry_msgs/msg/PoseStamped": Converter(PoseStamped, _read_pose, _POSES),
+    "sensor_msgs/msg/Image": Converter(Image, read_image, _IMAGES, is_image=True),
+    "sensor_msgs/msg/CompressedImage": Converter(
+        CompressedImage, read_compressed_image, _IMAGES, is_image=True
+    ),
+    "std_msgs/msg/Float32MultiArray": Converter(Float32MultiArray, _read_numbers, _NUMBERS),
+    "std_msgs/msg/Float64MultiArray": Converter(Float64MultiArray, _read_numbers, _NUMBERS),
+}
+"""Message types that can feed a policy; a new one needs one line here and one function."""
+
+
+def chunk_to_message(
+    chunk: ActionChunk, joint_names: Sequence[str], *, start_now: bool = False
+) -> JointTrajectory:
+    """One point per action, point i at `(i + 1) dt`, as trajectory controllers expect.
+
+    Args:
+        start_now: stamp the message with zero, which controllers read as "start on arrival",
+            instead of the time of the observation.
+    """
+    message = JointTrajectory(joint_names=list(joint_names))
+    message.header.stamp = ns_to_stamp(0 if start_now else chunk.stamp_ns)
+    for index, action in enumerate(chunk.actions):
+        due = ns_to_duration((index + 1) * chunk.dt_ns)
+        message.points.append(JointTrajectoryPoint(positions=action.tolist(), time_from_start=due))
+    return message
+
+
+def message_to_chunk(
+    message: JointTrajectory, receive_ns: int, joint_names: Sequence[str] = ()
+) -> ActionChunk:
+    """The inverse of `chunk_to_message`; a zero stamp becomes the time of receipt.
+
+    Args:
+        joint_names: the joints that are expected, in order; empty accepts any.
+    Raises:
+        InputError: when the joints differ, there are no points, the points are not evenly spaced
+            or not all of the same size.
+        NonFiniteError: when a position is NaN or infinite.
+    """
+    if joint_names and list(message.joint_names) != list(joint_names):
+        raise InputError(
+            f"chunk is for joints {list(message.joint_names)}, expected {list(joint_names)}"
+        )
+    rows = [list(point.positions) for point in message.points]
+    if not rows or {len(row) for row in rows} != {len(message.joint_names)}:
+        raise InputError(
+            f"chunk has points with {sorted({len(row) for row in rows})} positions, "
+            f"expected one for each of {len(message.joint_names)} joints"
+        )
+    due = np.array([stamp_to_ns(point.time_from_start) for point in message.points])
+    dt_ns = int(due[0])
+    if np.abs(due - dt_ns * np.arange(1, len(due) + 1)).max() > _DT_TOLERANCE_NS:
+        raise InputError(
+            "points of the chunk are not evenly spaced: point i must be due at (i+1) dt"
+        )
+    stamp_ns = stamp_to_ns(message.header.stamp) or receive_ns
+    return ActionChunk(stamp_ns=stamp_ns, dt_ns=dt_ns, actions=np.array(rows, dtype=np.float64))
+
+
+def command_to_trajectory(
+    command: Array, joint_names: Sequence[str], period_ns: int
+) -> JointTrajectory:
+    """One point, to be reached one command period after the message has arrived."""
+    chunk = ActionChunk(stamp_ns=0, dt_ns=period_ns, actions=command[None])
+    return chunk_to_message(chunk, joint_names, start_now=True)
+
+
+def command_to_pose(
+    command: Array, header: Header, fixed_orientation: Sequence[float] = ()
+) -> PoseStamped:
+    """A pose from x y z qx qy qz qw, or from x y z and a quaternion that does not change."""
+    x, y, z = command[:3].tolist()
+    qx, qy, qz, qw = command[3:].tolist() or map(float, fixed_orientation)
+    pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    return PoseStamped(header=header, pose=pose)
+
+
+def command_to_twist(command: Array, header: Header) -> TwistStamped:
+    """A twist from vx vy vz wx wy wz."""
+    vx, vy, vz, wx, wy, wz = command.tolist()
+    twist = Twist(linear=Vector3(x=vx, y=vy, z=vz), angular=Vector3(x=wx, y=wy, z=wz))
+    return TwistStamped(header=header, twist=twist)

@@ -1,0 +1,180 @@
+"""Parameters of policy_node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rclpy.node import Node
+
+from para_policy.errors import InputError
+from para_policy.planning.fleet import ALONE
+from para_policy.ros.parameters.declare import NO_NAMES, Parameter, value
+
+if TYPE_CHECKING:
+    from para_policy.policies import PolicyConfig
+
+_HOUR_S = 3600.0
+_MAX_SEED = 2**63 - 1
+NO_CPUS = [-1]
+
+PARAMETERS = (
+    Parameter("checkpoint", "", "Directory of the policy's checkpoint."),
+    Parameter("device", "cpu", "Torch device of the network: cpu, cuda, cuda:1 ..."),
+    Parameter(
+        "engine",
+        "auto",
+        "How the network runs: eager (PyTorch as it is), compile, cuda-graph, openvino, onnxruntime; "
+        "auto: the fastest one that works.",
+    ),
+    Parameter(
+        "precision", "float32", "Of the network's arithmetic: float32, tf32, bfloat16, float16."
+    ),
+    Parameter(
+        "sampler", "x0", "Sampler by name: x0, chord (calibrated checkpoints), auto ...", live=True
+    ),
+    Parameter(
+        "sampler_options", "{}", "Options of the sampler as YAML: '{window: 60}'.", live=True
+    ),
+    Parameter(
+        "tolerance",
+        0.0,
+        "Of the sampler, normalised action units; 0: as in sampler_options, or its own.",
+        (0.0, 100.0),
+        live=True,
+    ),
+    Parameter("scheduler", "", "Noise scheduler: ddpm, ddim ...; empty: the checkpoint's."),
+    Parameter("steps", 0, "Denoising steps; 0: the checkpoint's.", (0, 10_000)),
+    Parameter(
+        "seed",
+        0,
+        "Seed of an episode's noise; a change counts from ~/reset on.",
+        (0, _MAX_SEED),
+        live=True,
+    ),
+    Parameter(
+        "control_rate_hz",
+        0.0,
+        "Actions per second; 0: the checkpoint's rate.",
+        (0.0, 1000.0),
+        live=True,
+    ),
+    Parameter(
+        "n_action_steps",
+        0,
+        "Actions of a chunk, at most those that the policy predicts; 0: the checkpoint's number.",
+        (0, 10_000),
+        live=True,
+    ),
+    Parameter(
+        "deadline_ms",
+        0.0,
+        "A chunk must be out so long after planning began; samplers that can stop in time. 0: never.",
+        (0.0, 1e6),
+        live=True,
+    ),
+    Parameter(
+        "max_overruns",
+        5,
+        "So many chunks after the deadline in a row: publish none until one is in time. 0: never.",
+        (0, 1_000_000),
+    ),
+    Parameter("warm_start", True, "Start from the chunk before; not in lockstep."),
+    Parameter("shift_noise", False, "Keep the noise of the chunk before, too; needs warm_start."),
+    Parameter(
+        "real_time_chunking",
+        "none",
+        "Freeze the actions that run while a chunk is planned: 'none', 'hard', or 'soft' for the "
+        "later ones to be pulled towards the old chunk, too; needs warm_start.",
+    ),
+    Parameter(
+        "replan_steps",
+        0,
+        "Plan so many steps after the last chunk; 0: when it is about to run out.",
+        (0, 10_000),
+    ),
+    Parameter(
+        "added_latency_ms",
+        0.0,
+        "For experiments: every chunk is ready so much later.",
+        (0.0, 1e4),
+    ),
+    Parameter(
+        "robots",
+        NO_NAMES,
+        "Robots that are served in one batch: names before their topics; empty: one without a name.",
+    ),
+    Parameter("marker_frame", "", "Frame of ~/markers for RViz; empty: no markers."),
+    Parameter("marker_axes", [0, 1], "Action coordinates that are x y, or x y z, in markers."),
+    Parameter("marker_scale", 1.0, "Metres per action unit, in markers.", (1e-6, 1e6)),
+    Parameter("inputs_file", "", "YAML file that maps topics to the policy's inputs."),
+    Parameter(
+        "joint_names", NO_NAMES, "Joints of the chunk; empty: the checkpoint's action names."
+    ),
+    Parameter(
+        "stamp_mode",
+        "observation",
+        "Stamp of a chunk: 'observation', or 'zero' to start on arrival.",
+    ),
+    Parameter("lockstep", False, "The simulated time waits for every command."),
+    Parameter("max_observation_age_s", 0.5, "Hold when the observation is older.", (1e-3, _HOUR_S)),
+    Parameter("torch_threads", 0, "Threads of torch on the CPU; 0: its default.", (0, 1024)),
+    Parameter("cpu_affinity", NO_CPUS, "CPUs of the inference thread; [-1]: any.", (-1, 4095)),
+    Parameter("autostart", False, "Configure and activate without being asked."),
+)
+
+LIVE = frozenset(parameter.name for parameter in PARAMETERS if parameter.live)
+FIXED = frozenset(parameter.name for parameter in PARAMETERS) - LIVE
+
+
+def present_values(node: Node, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values of all parameters, `changes` taking the place of some."""
+    values = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
+    return {**values, **(changes or {})}
+
+
+def cpu_numbers(values: Mapping[str, Any]) -> list[int]:
+    """The CPUs of `cpu_affinity`; none for any."""
+    numbers = list(values["cpu_affinity"])
+    return [] if numbers == NO_CPUS else numbers
+
+
+def robot_names(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The robots of `robots`; one without a name where none is given.
+
+    Raises:
+        InputError: when a name cannot stand in a topic, or is there twice.
+    """
+    names = tuple(name for name in values["robots"] if name)
+    wrong = [name for name in names if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)]
+    if wrong or len(set(names)) < len(names):
+        raise InputError(
+            f"robots are {list(names)}; expected different names of letters, digits and underscores, "
+            "such as arm_1"
+        )
+    return names or ALONE
+
+
+def solve_deadline_s(values: Mapping[str, Any]) -> float | None:
+    """When solves are cut off; None where they are waited for."""
+    enforced = values["deadline_ms"] > 0 and not values["lockstep"]
+    return values["deadline_ms"] / 1e3 if enforced else None
+
+
+def dt_ns(config: PolicyConfig, values: Mapping[str, Any]) -> int:
+    """Time between actions in nanoseconds.
+
+    Raises:
+        InputError: when neither the checkpoint nor `control_rate_hz` says it.
+    """
+    rate_hz = values["control_rate_hz"] or config.control_hz
+    if rate_hz is None:
+        raise InputError(
+            "parameter control_rate_hz is 0 and the checkpoint does not say at which rate its "
+            "actions follow each other; set control_rate_hz to the rate, in Hz, at which the "
+            "demonstrations were recorded"
+        )
+    if rate_hz < 1e-3:
+        raise InputError(f"parameter control_rate_hz is {rate_hz:g}; expected 0, or 0.001 to 1000")
+    return round(1e9 / rate_hz)

@@ -1,0 +1,80 @@
+"""What chunk_executor tells about itself on /diagnostics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from para_policy.execution.commander import Commander
+from para_policy.execution.player import ChunkPlayer
+from para_policy.execution.timing import CommandTiming
+from para_policy.ros.messages import diagnostics
+
+
+class Health:
+    """Why the robot holds, and how well it is commanded."""
+
+    def __init__(self, commander: Commander, player: ChunkPlayer, timing: CommandTiming) -> None:
+        self._commander = commander
+        self._player = player
+        self._timing = timing
+        self._refusal = ""
+        self._refused = 0
+        self._rivals = ""
+        self._seen_violations = 0
+
+    def refuse(self, reason: str) -> bool:
+        """Count a chunk that was refused; whether the reason is another than the last time."""
+        is_new = reason != self._refusal
+        self._refused += 1
+        self._refusal = reason
+        return is_new
+
+    def accept(self) -> None:
+        self._refusal = ""
+
+    def find_rivals(self, problem: str) -> bool:
+        """Remember that two nodes send chunks, or '' that they do not; whether that is new."""
+        is_new = bool(problem) and problem != self._rivals
+        self._rivals = problem
+        return is_new
+
+    def has_new_violation(self) -> bool:
+        """Whether a guard was broken since the last call."""
+        is_new = self._commander.violations > self._seen_violations
+        self._seen_violations = self._commander.violations
+        return is_new
+
+    def state(self) -> tuple[bytes, str]:
+        """Level and message."""
+        commander = self._commander
+        if self._rivals:
+            return diagnostics.ERROR, f"holding: {self._rivals}"
+        if not commander.enabled:
+            return diagnostics.OK, "disabled: call ~/enable"
+        if commander.violation is not None:
+            then = "call ~/enable when it is safe" if commander.latched else "until the next chunk"
+            return diagnostics.ERROR, f"holding: {commander.violation}; {then}"
+        if commander.waiting:
+            return diagnostics.WARN, f"holding: {commander.waiting}"
+        if self._refusal:
+            return diagnostics.WARN, f"chunk refused: {self._refusal}"
+        if self._player.chunk is None:
+            return diagnostics.WARN, "holding: no chunk yet"
+        if commander.moving:
+            return diagnostics.OK, "playing"
+        return diagnostics.WARN, "holding: chunk ran out"
+
+    def values(self, now_ns: int) -> dict[str, Any]:
+        age_ns = self._player.age_ns(now_ns)
+        violation = self._commander.violation
+        return {
+            "refused_chunks": self._refused,
+            "over_budget_chunks": self._player.caught_up,
+            "chunk_age_ms": float("nan") if age_ns is None else age_ns / 1e6,
+            "guard_violations": self._commander.violations,
+            "guard": violation.guard if violation else "",
+            "guard_joint": violation.joint if violation else "",
+            "guard_value": violation.value if violation else float("nan"),
+            "guard_limit": violation.limit if violation else float("nan"),
+            **self._timing.values(),
+        }

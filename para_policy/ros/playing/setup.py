@@ -1,0 +1,131 @@
+"""From the parameters of chunk_executor to what plays chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
+
+from para_policy.errors import InputError
+from para_policy.execution.blending import Blending, CrossFade, NoBlending, TemporalEnsemble
+from para_policy.execution.commander import Commander
+from para_policy.execution.guards import Guards, Limits
+from para_policy.execution.player import ChunkPlayer, PlayerSettings
+from para_policy.execution.pose_space import POSE_DIM, PoseSpace
+from para_policy.execution.spaces import ActionSpace, VectorSpace
+from para_policy.ros.parameters.declare import names, value
+from para_policy.ros.parameters.executor import (
+    ORIENTATION_FROM_ACTIONS,
+    PARAMETERS,
+    check_choices,
+    check_combinations,
+)
+from para_policy.ros.playing.outputs import OUTPUTS, Output, OutputOptions
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that the parameters decide.
+
+    Attributes:
+        state_joints: joints whose present positions the guards need; empty: none.
+    """
+
+    commander: Commander
+    player: ChunkPlayer
+    output: Output
+    output_options: OutputOptions
+    joint_names: list[str]
+    state_joints: list[str]
+    lockstep: bool
+    period_s: float
+
+
+def load_setup(node: Node) -> Setup:
+    """Read all parameters; later changes are refused.
+
+    Raises:
+        InputError: when a value is not known or two values do not go together.
+    """
+    given = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
+    given |= {name: names(node, name) for name in ("joint_names", "state_joints")}
+    check_choices(given)
+    limit_names = [limit.name for limit in fields(Limits)]
+    given |= {name: list(given[name]) for name in (*limit_names, "fixed_orientation")}
+    if given["fixed_orientation"] == ORIENTATION_FROM_ACTIONS:
+        given["fixed_orientation"] = []
+    limits = Limits(**{name: tuple(given[name]) for name in limit_names})
+    check_combinations(given, limits)
+    setup = _make_setup(given, limits)
+    node.add_on_set_parameters_callback(_refuse_changes)
+    return setup
+
+
+def _action_dim(given: dict[str, Any], limits: Limits) -> int | None:
+    """The number of coordinates that all parameters agree on; None: the first chunk decides."""
+    sizes = {
+        "joint_names": len(given["joint_names"]),
+        "the limits": limits.joints or 0,
+        "state_joints": len(given["state_joints"]),
+    }
+    if given["output"] == "twist_stamped":
+        sizes["output 'twist_stamped'"] = 6
+    if given["output"] == "pose_stamped":
+        sizes["output 'pose_stamped'"] = 3 if given["fixed_orientation"] else POSE_DIM
+    known = {name: size for name, size in sizes.items() if size}
+    if len(set(known.values())) > 1:
+        found = ", ".join(f"{size} for {name}" for name, size in known.items())
+        raise InputError(f"the number of actions differs: {found}; expected the same everywhere")
+    return next(iter(known.values()), None)
+
+
+def _blending(given: dict[str, Any]) -> Blending:
+    if given["blending"] == "linear":
+        return CrossFade(fade_ns=round(1e9 * given["blend_s"]))
+    if given["blending"] == "ensemble":
+        return TemporalEnsemble(given["ensemble_coefficient"])
+    return NoBlending()
+
+
+def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
+    is_pose = given["output"] == "pose_stamped" and not given["fixed_orientation"]
+    space: ActionSpace = PoseSpace() if is_pose else VectorSpace()
+    twist = given["output"] == "twist_stamped"
+    settings = PlayerSettings(
+        offset_ns=round(1e9 * given["latency_offset_s"]),
+        max_age_ns=round(1e9 * given["max_chunk_age_s"]) or None,
+        catch_up=given["over_budget"] == "last",
+        interpolation=given["interpolation"],
+        blending=_blending(given),
+        space=space,
+    )
+    period_s = 1.0 / given["command_rate_hz"]
+    joints = given["joint_names"]
+    player = ChunkPlayer(_action_dim(given, limits), settings)
+    commander = Commander(
+        player,
+        Guards(limits, period_s, joints, commands_are_velocities=twist),
+        hold="zero" if twist else given["hold"],
+        latch=given["on_violation"] == "latch",
+        space=space,
+        max_state_age_ns=round(1e9 * given["max_state_age_s"]),
+        enabled=given["auto_enable"],
+    )
+    options = OutputOptions(
+        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
+    )
+    needed = (given["state_joints"] or joints) if limits.need_state else []
+    lockstep = given["lockstep"]
+    output = OUTPUTS[given["output"]]
+    return Setup(commander, player, output, options, joints, needed, lockstep, period_s)
+
+
+def _refuse_changes(changed: list[rclpy.Parameter]) -> SetParametersResult:
+    own = [p.name for p in changed if p.name in {parameter.name for parameter in PARAMETERS}]
+    return SetParametersResult(
+        successful=not own,
+        reason=f"{', '.join(own)} is read at start only; restart the node" if own else "",
+    )

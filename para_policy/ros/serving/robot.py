@@ -1,0 +1,136 @@
+"""One robot of a policy node: what it has seen, what it is told, and how it is doing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from para_policy.errors import ParaPolicyError
+from para_policy.planning.plan import Plan
+from para_policy.planning.planner import Planner
+from para_policy.planning.statistics import PlanStatistics
+from para_policy.ros.messages import diagnostics
+from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.serving.interface import PolicyInterface
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+
+class ServedRobot:
+    """Carries observations to a planner, and its plans to the topics.
+
+    Args:
+        label: what diagnostics call the robot; empty where there is only one.
+        report: publishes the health of all robots.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        planner: Planner,
+        interface: PolicyInterface,
+        *,
+        label: str,
+        checkpoint: str,
+        report: Callable[[], None],
+    ) -> None:
+        self.planner = planner
+        self.interface = interface
+        self._last_plan: dict[str, Any] = {}
+        self._node = node
+        self._label = label
+        self._checkpoint = checkpoint
+        self._report = report
+        self._statistics = PlanStatistics()
+        self._problem = ""
+        self._conflicts: list[str] = []
+        self._reported = ""
+
+    def observe(self, name: str, mapping: InputMapping, message: Any) -> bool:
+        """Take in a message; whether it was usable."""
+        shape = self.interface.shapes[name]
+        try:
+            self.planner.observe(name, *mapping.read(message, self._now_ns(), shape))
+        except ParaPolicyError as error:
+            self.planner.reject(name, str(error))
+            self.report_change()
+            return False
+        return True
+
+    def begin_episode(self, seed: int) -> None:
+        self._problem = ""
+        self.planner.reset(seed)
+
+    def take(self, plan: Plan | ParaPolicyError) -> None:
+        """Publish a plan, unless it is withheld, or keep the reason why there is none."""
+        if isinstance(plan, ParaPolicyError):
+            self._problem = f"no chunk: {plan}"
+            return
+        self._problem = ""
+        if not plan.withheld:
+            self.interface.publish_chunk(plan.chunk)  # the robot waits for it, nobody for the rest
+        self._statistics.add(plan)
+        self._last_plan = diagnostics.describe_plan(plan, self._now_ns())
+        if plan.withheld:
+            return
+        level = diagnostics.OK if plan.stats.converged else diagnostics.WARN
+        self.interface.publish_info(
+            self.status("action chunk", level, str(plan.stats.status), self._last_plan)
+        )
+
+    def fail(self, reason: str) -> None:
+        """There is no chunk, because of `reason`."""
+        self._problem = f"no chunk: {reason}"
+        self.report_change()
+
+    def look_around(self) -> None:
+        """Ask the graph for publishers that cannot be heard and for rivals: slow, so not always."""
+        self._conflicts = self.interface.conflicts()
+
+    def health(self) -> tuple[bytes, str]:
+        """Level and reason: what keeps the robot from being planned for, if anything does."""
+        if self._conflicts:
+            return diagnostics.ERROR, "; ".join(self._conflicts)
+        if reason := self.planner.overrun_reason():
+            return diagnostics.ERROR, f"holding: {reason}"
+        reason = self.planner.hold_reason(self._now_ns()) or self._problem
+        return (diagnostics.WARN, f"holding: {reason}") if reason else (diagnostics.OK, "active")
+
+    def report_change(self) -> None:
+        """Log and publish health at once where it differs from what was last said."""
+        level, message = self.health()
+        kind = _NUMBER.sub("", message)  # an age that grows is nothing new
+        if kind == self._reported:
+            return
+        self._reported = kind
+        said = f"{self._label}: {message}" if self._label else message
+        # Two lines on purpose: rclpy refuses one call site with two severities.
+        if level == diagnostics.OK:
+            self._node.get_logger().info(said)
+        else:
+            self._node.get_logger().warning(said)
+        self._report()
+
+    def numbers(self) -> dict[str, Any]:
+        """What `/diagnostics` shows: the last chunk, the last 200, and the ages of observations."""
+        ages = {
+            f"observation_age_ms/{name}": 1e3 * age_s
+            for name, age_s in self.planner.observation_ages_s(self._now_ns()).items()
+        }
+        return self._last_plan | self._statistics.values() | ages
+
+    def status(self, subject: str, level: bytes, message: str, values: Mapping[str, Any]) -> Any:
+        """A diagnostic of this robot about `subject`."""
+        node = self._node.get_fully_qualified_name().lstrip("/")
+        name = f"{node}: {subject} {self._label}".rstrip()
+        return diagnostics.make_status(name, level, message, values, self._checkpoint)
+
+    def close(self) -> None:
+        """Take the connections down."""
+        self.interface.close()
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)

@@ -1,0 +1,327 @@
+"""Picard trajectories: iterates of the parallel solve and its fixed point, the data of PCM.
+
+The store is a zarr group that grows by batches, so that an interrupted run can go on and memory
+stays bounded. Noise is drawn up front from the seed of each trajectory and frozen; it is not
+stored, `Noise.from_seeds` draws it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+
+from para_policy.calibration import CalibratedSampler, Calibration
+from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.noise import Noise
+from para_policy.diffusion.process import Process
+from para_policy.errors import DataError, InputError
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.samplers import (
+    SPLITTINGS,
+    CleanSample,
+    DefectBelow,
+    FixedPoint,
+    RoundInfo,
+    Sequential,
+    Splitting,
+)
+from para_policy.samplers.checks import check_count
+from para_policy.terminal import check_output_folder, progress_bars
+
+FORMAT_VERSION = 1
+_FIRST_SEED = 2**41
+"""Seeds lie far from those of robots (from 0) and of calibration (from 2**40)."""
+_BATCH = 32
+_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which solve to record.
+
+    Attributes:
+        scheduler, steps: as in `DiffusionPolicy.sample`.
+        splitting: of the solve, one of `samplers.SPLITTINGS`.
+        rounds: K; the iterates X^0 .. X^{K-1} are stored, and the fixed point.
+        count: trajectories.
+    """
+
+    scheduler: str | None = None
+    steps: int | None = None
+    splitting: str = "chord"
+    rounds: int = 2
+    count: int = 2048
+
+    def __post_init__(self) -> None:
+        check_count("rounds", self.rounds)
+        check_count("count", self.count)
+        if self.splitting not in SPLITTINGS:
+            raise InputError(
+                f"splitting is {self.splitting!r}; expected one of {', '.join(SPLITTINGS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The solve that a store records and that PCM is trained for.
+
+    Attributes:
+        process: its step table.
+        splitting: the linear part of its sweeps.
+        calibration: of this process, None if there is none; its linear guess is the start.
+    """
+
+    process: Process
+    splitting: Splitting
+    calibration: Calibration | None
+
+    @classmethod
+    def of(
+        cls, policy: DiffusionPolicy, scheduler: str | None, steps: int | None, splitting: str
+    ) -> Problem:
+        """Raises InputError if a calibration is needed and missing."""
+        preset = {"identity": "paradigms"}.get(splitting, splitting)
+        made = policy.sampler(preset, scheduler=scheduler, steps=steps)
+        bare = made.sampler if isinstance(made, CalibratedSampler) else made
+        assert isinstance(bare, FixedPoint)
+        calibration = policy.calibrations.get(policy.process_key(scheduler, steps))
+        return cls(policy.process(scheduler, steps), bare.splitting, calibration)
+
+    def start(self, condition: Tensor, noise: Noise) -> CleanSample:
+        """Where the solve begins, as in `pcm`."""
+        if self.calibration is None:
+            return CleanSample()
+        return self.calibration.guess.start(condition, self.process, noise)
+
+    def iterates(self, denoiser: Denoiser, noise: Noise, rounds: int) -> Tensor:
+        """(batch, rounds, N + 1, *shape): the start and the first sweeps of the base network."""
+        assert denoiser.condition is not None
+        guess = self.start(denoiser.condition, noise)
+        found = [guess.start(self.process.to(noise.initial.device, noise.initial.dtype), noise)[0]]
+
+        def keep(info: RoundInfo) -> None:
+            found.append(info.trajectory.clone())
+
+        if rounds > 1:
+            sweeps = FixedPoint(self.splitting, DefectBelow(0.0), guess, max_rounds=rounds - 1)
+            sweeps(denoiser, self.process, noise, callback=keep)
+        found += [found[-1]] * (rounds - len(found))  # solved before
+        return torch.stack(found, dim=1)
+
+    @property
+    def digest(self) -> str:
+        """Of what the iterates depend on besides the weights: the calibration."""
+        if self.calibration is None:
+            return "none"
+        matrices = self.calibration.matrices
+        parts = [
+            *(matrices if isinstance(matrices, tuple) else (matrices,)),
+            self.calibration.guess.weight,
+            self.calibration.guess.bias,
+        ]
+        return _digest(part.cpu().numpy() for part in parts)
+
+
+def generate(
+    policy: DiffusionPolicy,
+    observations: Mapping[str, np.ndarray],
+    settings: Settings,
+    path: str | Path,
+    weights_sha256: str,
+) -> Path:
+    """Solve and store; goes on where an interrupted run stopped.
+
+    Args:
+        observations: {name: (n, To, *shape)}, physical units; with fewer than `settings.count`, each
+            is used with several noises.
+        path: of the zarr group.
+        weights_sha256: of the policy, to which the store is bound.
+
+    Raises:
+        InputError: if `path` cannot be written, or holds something else, or trajectories of other
+            settings, observations, weights or calibration; or for a multistep scheduler.
+        DataError: if the policy returns NaN or infinity.
+    """
+    problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
+    kind, N = policy.process_key(settings.scheduler, settings.steps)
+    if bool((problem.process.H != 0).any()):
+        raise InputError(f"PCM is not trained for the multistep scheduler {kind}; use ddpm or ddim")
+    if settings.rounds > N + 1:
+        raise InputError(
+            f"rounds is {settings.rounds}; {N} steps are solved after {N}, so at most {N + 1} iterates"
+        )
+    if not len(next(iter(observations.values()))):
+        raise InputError("there are no observations to start from; expected at least one")
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "weights_sha256": weights_sha256,
+        "noise_scheduler": policy.config.noise_scheduler,
+        "scheduler": kind,
+        "steps": N,
+        "splitting": settings.splitting,
+        "rounds": settings.rounds,
+        "count": settings.count,
+        "calibration": problem.digest,
+        "observations": _digest(np.asarray(observations[name]) for name in policy.config.inputs),
+    }
+    shape = (policy.config.horizon, policy.config.action_dim)
+    group = _open(Path(path), facts, shape, policy.config.condition_dim)
+    index = np.arange(settings.count) % len(next(iter(observations.values())))
+    with progress_bars() as progress:
+        bar = progress.add_task("trajectories", total=settings.count, completed=_finished(group))
+        while (first := _finished(group)) < settings.count:
+            part = slice(first, min(first + _BATCH, settings.count))
+            chosen = {name: values[index[part]] for name, values in observations.items()}
+            seeds = range(_FIRST_SEED + part.start, _FIRST_SEED + part.stop)
+            noise = Noise.from_seeds(seeds, shape, N, device=policy.device)
+            denoiser = policy.denoiser(chosen)
+            assert denoiser.condition is not None
+            solution = Sequential()(denoiser, problem.process, noise).trajectory
+            if not solution.isfinite().all():
+                raise DataError("the policy returns NaN or infinity; it must not be used")
+            rows = {
+                "seed": torch.tensor(list(seeds)),
+                "condition": denoiser.condition,
+                "solution": solution,
+                "iterates": problem.iterates(denoiser, noise, settings.rounds),
+            }
+            for name, values in rows.items():
+                _array(group, name)[part] = values.cpu().numpy()
+            group.attrs["finished"] = part.stop
+            progress.update(bar, completed=part.stop)
+    Trajectories(path)  # whole?
+    return Path(path)
+
+
+class Trajectories:
+    """A finished store, read a few trajectories at a time.
+
+    Attributes:
+        facts: what it was generated with: `scheduler`, `steps`, `splitting`, `rounds`, `count`,
+            `weights_sha256`, `noise_scheduler`.
+
+    Raises:
+        DataError: if there is none, or it is unfinished or broken.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._group = zarr.open_group(self.path, mode="r")
+            self.facts: dict[str, Any] = dict(self._group.attrs)
+            version, count = self.facts["format_version"], int(self.facts["count"])
+            held = {_array(self._group, name).shape[0] for name in _ARRAYS}
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"'{self.path}' holds no trajectories ({error}); run para-policy trajectories"
+            ) from error
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"'{self.path}' has format_version {version!r}, this release reads {FORMAT_VERSION}; "
+                "run para-policy trajectories again"
+            )
+        if held != {count}:
+            raise DataError(f"'{self.path}' is broken: arrays of lengths {held}, count {count}")
+        for name in _ARRAYS:
+            array = _array(self._group, name)
+            # zarr reads a chunk that is not there as zeros.
+            if _finished(self._group) == count and array.nchunks_initialized < array.nchunks:
+                missing = array.nchunks - array.nchunks_initialized
+                raise DataError(
+                    f"'{self.path}' is broken: {missing} of {array.nchunks} chunks of {name} are "
+                    "missing; delete it and run para-policy trajectories again"
+                )
+        if _finished(self._group) < count:
+            raise DataError(
+                f"'{self.path}' holds {_finished(self._group)} of {count} trajectories; "
+                "give the same para-policy trajectories command again to go on"
+            )
+
+    def __len__(self) -> int:
+        return int(self.facts["count"])
+
+    def batch(self, indices: Tensor) -> tuple[Noise, Tensor, Tensor, Tensor]:
+        """Noise, conditions (b, C), iterates (b, K, N + 1, *shape) and solutions (b, N + 1, *shape)."""
+        try:
+            seed, condition, iterates, solution = (
+                np.asarray(_array(self._group, name).oindex[indices.numpy()]) for name in _ARRAYS
+            )
+        except Exception as error:  # whatever the codec raises
+            raise DataError(
+                f"'{self.path}' cannot be decoded ({error}); delete it and run para-policy "
+                "trajectories again"
+            ) from error
+        noise = Noise.from_seeds(seed.tolist(), solution.shape[2:], int(self.facts["steps"]))
+        return (
+            noise,
+            torch.from_numpy(condition),
+            torch.from_numpy(iterates),
+            torch.from_numpy(solution),
+        )
+
+
+_ARRAYS = ("seed", "condition", "iterates", "solution")
+
+
+def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: int) -> zarr.Group:
+    """The group at `path`, made if there is none."""
+    if path.exists():
+        try:
+            group = zarr.open_group(path, mode="r+")
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"'{path}' exists and holds no trajectories; give another") from error
+        held = {key: group.attrs.get(key) for key in facts}
+        differing = [key for key in facts if held[key] != facts[key]]
+        if held["format_version"] is None:
+            raise InputError(f"'{path}' exists and holds no trajectories; give another")
+        if differing:
+            what = ", ".join(f"{key} ({held[key]}, asked for {facts[key]})" for key in differing)
+            raise InputError(f"'{path}' holds trajectories with another {what}; give another path")
+        return group
+    # Whole or not at all: a group without its attributes could not be gone on with.
+    unfinished = path.with_name(f".{path.name}.tmp")
+    check_output_folder(path.parent)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    count, rounds, N = facts["count"], facts["rounds"], facts["steps"]
+    group = zarr.create_group(unfinished)
+    states = (N + 1, *shape)
+    for name, tail, dtype in (
+        ("seed", (), "int64"),
+        ("condition", (width,), "float32"),
+        ("solution", states, "float32"),
+        ("iterates", (rounds, *states), "float32"),
+    ):
+        group.create_array(
+            name, shape=(count, *tail), chunks=(min(_CHUNK, count), *tail), dtype=dtype
+        )
+    group.attrs.update({**facts, "finished": 0})
+    unfinished.rename(path)
+    return zarr.open_group(path, mode="r+")
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name} is a group, not an array")
+    return array
+
+
+def _finished(group: zarr.Group) -> int:
+    value = group.attrs.get("finished", 0)
+    return value if isinstance(value, int) else 0

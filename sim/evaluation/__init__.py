@@ -1,0 +1,1 @@
+"""Paired evaluation: episodes as tasks, their statistics, tables and plots."""

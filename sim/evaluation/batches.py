@@ -1,0 +1,142 @@
+"""Many episodes as tasks, each one vectorised batch, played here or in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from para_policy import load_policy
+from para_policy.inference.config import Precision
+from para_policy.policies.policy import DiffusionPolicy
+from sim.evaluation.variants import Variant
+from sim.pusht.episode import Episode
+from sim.pusht.rollout import Progress, rollout
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One vectorised batch of episodes with one sampler."""
+
+    sampler: str
+    """Name of a `Variant`."""
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every task samples; `None` means what the checkpoint says."""
+
+    checkpoint: Path
+    device: str = "cpu"
+    engine: str = "eager"
+    precision: Precision = "float32"
+    scheduler: str | None = None
+    steps: int | None = None
+    check_errors: bool = False
+    """Whether every chunk is solved again with `sequential`, to measure its error."""
+
+    def load(self) -> DiffusionPolicy:
+        """The policy, ready to run."""
+        policy = load_policy(
+            self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
+        )
+        policy.warm_up()
+        return policy
+
+
+def make_tasks(samplers: Sequence[str], seed: int, episodes: int, batch: int) -> list[Task]:
+    """All tasks, with the samplers of one batch next to each other: a stopped run is paired too."""
+    seeds = range(seed, seed + episodes)
+    batches = [tuple(seeds[first : first + batch]) for first in range(0, episodes, batch)]
+    return [Task(sampler, part) for part in batches for sampler in samplers]
+
+
+def play(
+    policy: DiffusionPolicy, settings: Settings, task: Task, on_progress: Progress | None = None
+) -> list[Episode]:
+    """The episodes of one task."""
+    variant = Variant.parse(task.sampler)
+    return rollout(
+        policy,
+        task.seeds,
+        sampler=variant.make(policy, settings.scheduler, settings.steps),
+        start=variant.start,
+        check_errors=settings.check_errors and variant.approximates,
+        scheduler=settings.scheduler,
+        steps=settings.steps,
+        on_progress=on_progress,
+    )
+
+
+def play_in_processes(
+    settings: Settings, tasks: Sequence[Task], jobs: int, on_progress: Progress
+) -> Iterator[tuple[Task, list[Episode]]]:
+    """Play the tasks in `jobs` processes that share the CPU threads; yield each as it finishes."""
+    context = multiprocessing.get_context("spawn")
+    progress: multiprocessing.Queue[int] = context.Queue()
+    stop = context.Event()
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(
+        jobs, context, initializer=_start_worker, initargs=(settings, threads, progress.put, stop)
+    ) as pool:
+        pending: dict[Future[list[Episode]], Task] = {
+            pool.submit(_play_in_worker, task): task for task in tasks
+        }
+        try:
+            while pending:
+                done, _ = wait(pending, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                _drain(progress, on_progress)
+                for future in done:
+                    yield pending.pop(future), future.result()
+            _drain(progress, on_progress)
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Worker:
+    """What a worker process keeps between tasks."""
+
+    policy: DiffusionPolicy
+    settings: Settings
+    report: Progress
+
+
+class StoppedError(Exception):
+    """The parent process was interrupted."""
+
+
+def _start_worker(settings: Settings, threads: int, put: Callable[[int], None], stop: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
+    torch.set_num_threads(threads)
+
+    def report(steps: int) -> None:
+        if stop.is_set():
+            raise StoppedError
+        put(steps)
+
+    _Worker.settings = settings
+    _Worker.policy = settings.load()
+    _Worker.report = staticmethod(report)
+
+
+def _play_in_worker(task: Task) -> list[Episode]:
+    return play(_Worker.policy, _Worker.settings, task, _Worker.report)
+
+
+def _drain(progress: multiprocessing.Queue[int], on_progress: Progress) -> None:
+    while True:
+        try:
+            on_progress(progress.get_nowait())
+        except queue.Empty:
+            return

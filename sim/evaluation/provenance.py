@@ -1,0 +1,67 @@
+"""Where results come from: what they depend on, and the machine they were made on."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from para_policy.checkpoints.calibration import ENGINE_FILE, LATENCY_FILE
+from para_policy.inference.device import PLAIN_ENGINE, cpu_name
+from para_policy.policies.policy import DiffusionPolicy
+from sim.evaluation.batches import Settings
+
+_MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
+PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
+
+
+def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, Any]:
+    """Everything that an episode depends on, besides its sampler and seed."""
+    kind, steps = policy.process_key(settings.scheduler, settings.steps)
+    return {
+        "checkpoint": str(settings.checkpoint),
+        "checkpoint_sha256": directory_hash(settings.checkpoint),
+        "scheduler": kind,
+        "steps": steps,
+        "device": settings.device,
+        "engine": _engine(policy),
+        "check_errors": settings.check_errors,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+    }
+
+
+def _engine(policy: DiffusionPolicy) -> str:
+    """How the network runs; the batch sizes, too, where they decide about the last bits."""
+    engine = policy.engine_in_use
+    if engine.backend == PLAIN_ENGINE:
+        return engine.label
+    sizes = ", ".join(f"{s.rows} on {s.threads or 'all'}" for s in engine.sizes)
+    return f"{engine.label} (rows on threads: {sizes})"
+
+
+def circumstances(policy: DiffusionPolicy) -> dict[str, Any]:
+    """What timings depend on, and when they were taken."""
+    engine = policy.engine_in_use
+    return {
+        "backend": engine.backend,
+        "dtype": engine.precision,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.system()} {platform.machine()}: {cpu_name()}, {os.cpu_count()} cores",
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def directory_hash(directory: Path) -> str:
+    """SHA-256 over the names and contents of all files that actions depend on."""
+    digest = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.suffix in {".json", ".safetensors"} and path.name not in _MEASURED:
+            digest.update(f"{path.relative_to(directory)}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

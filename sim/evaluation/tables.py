@@ -1,0 +1,252 @@
+"""The evaluation JSON in words and rows, shared by the HTML and the Markdown report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sim.evaluation.seams import QUANTITIES
+from sim.evaluation.statistics import mcnemar_p
+from sim.evaluation.variants import OWN_SAMPLE, Variant
+
+Document = Mapping[str, Any]
+
+RESULT_COLUMNS = (
+    "Sampler",
+    "Mean max reward",
+    "Success",
+    "Final coverage",
+    "Rounds",
+    "Evals",
+    "Converged",
+    "Latency, ms",
+)
+RESULT_NOTE = (
+    "Intervals are 95 %: bootstrap for means, Wilson for success. Rounds (batched network calls, "
+    "mean and max) and evals (network rows, mean) are per chunk. Latency (p50 / p95 / p99) is the "
+    "wall time from observation to actions of one robot (batch 1), in closed loop, after warm-up."
+)
+PAIRED_COLUMNS = (
+    "Sampler",
+    "Compared with",
+    "Difference",
+    "95 % interval",
+    "Verdict",
+    "Success won / lost (p)",
+    "First-chunk error",
+)
+PAIRED_NOTE = (
+    "Difference of the mean max reward, episodes paired by start state and noise. Equivalent: the "
+    "whole 95 % bootstrap interval lies within the margin. Success won / lost: episodes in which only "
+    "this sampler, or only the other one, succeeded; p of McNemar's exact test. First-chunk error: "
+    "largest coordinate difference in the first chunk, which both samplers plan from the same "
+    "observation and noise; median / p95 / max over the episodes, in normalised action units (the "
+    "demonstrations span -1 to 1)."
+)
+START_NOTE = (
+    "+guess: each chunk starts from the one before. +noise: it also has the noise of the one before, "
+    "shifted along the horizon. From the second chunk of an episode on that is other noise than in "
+    "runs without +noise."
+)
+OWN_SAMPLE_NOTE = (
+    f"{' and '.join(OWN_SAMPLE)}: another sample of the same law, so it has no such error."
+)
+SEAM_COLUMNS = ("Sampler", "Jump of", "At seams", "Inside chunks")
+SEAM_NOTE = (
+    "Mean jump of the commanded velocity and acceleration between consecutive actions, where one "
+    "chunk follows another and, as a yardstick, inside the chunks; the interval is a 95 % bootstrap "
+    "over the episodes. A jump is the largest change across a place, from one finite difference to "
+    "the next."
+)
+ERROR_COLUMNS = ("Sampler", "Chunks", "Median", "p95", "p99", "Max", "Above 0.01")
+ERROR_NOTE = (
+    "Every chunk solved again by sequential with the same observation and noise: largest coordinate "
+    "difference, in normalised action units."
+)
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table with what stands above and below it."""
+
+    heading: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    ruler = ["---"] + ["---:"] * (len(columns) - 1)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ruler, *rows))
+
+
+def title(document: Document) -> str:
+    return "PushT evaluation: " + ", ".join(document["samplers"])
+
+
+def lead(document: Document) -> str:
+    """One sentence on what was run."""
+    n, first = document["episodes"], document["seed"]
+    return (
+        f"{n} episodes per sampler, seeds {first} to {first + n - 1} (legacy start states), "
+        f"{document['scheduler'].upper()} with {document['steps']} steps, on "
+        f"{document['device']} with {_count(document['threads'], 'thread')}, "
+        f"engine {document['backend']}, {document['date'][:10]}."
+    )
+
+
+def report_tables(document: Document) -> list[ReportTable]:
+    """The tables of the report that have rows."""
+    variants = [Variant.parse(name) for name in document["samplers"]]
+    notes = [PAIRED_NOTE]
+    if any(variant.sampler in OWN_SAMPLE for variant in variants):
+        notes.append(OWN_SAMPLE_NOTE)
+    if any(variant.start != "cold" for variant in variants):
+        notes.append(START_NOTE)
+    found = (
+        ReportTable("Outcome and effort", RESULT_COLUMNS, result_rows(document), RESULT_NOTE),
+        ReportTable("Paired comparison", PAIRED_COLUMNS, paired_rows(document), " ".join(notes)),
+        ReportTable("Error of every chunk", ERROR_COLUMNS, error_rows(document), ERROR_NOTE),
+        ReportTable("Seams between chunks", SEAM_COLUMNS, seam_rows(document), SEAM_NOTE),
+    )
+    return [table for table in found if table.rows]
+
+
+def result_rows(document: Document) -> list[list[str]]:
+    """One row of RESULT_COLUMNS per sampler."""
+    return [
+        [
+            name,
+            _with_interval(result["mean_max_reward"], result["mean_max_reward_ci95"]),
+            _with_interval(100 * result["success_rate"], result["success_rate_ci95"], 100, 1, " %"),
+            f"{result['mean_final_coverage']:.3f}",
+            f"{result['rounds_mean']:.1f} ({result['rounds_max']})",
+            f"{result['evals_mean']:.0f}",
+            f"{100 * result['converged_rate']:.1f} %",
+            _latency(result["latency_ms"]),
+        ]
+        for name, result in document["samplers"].items()
+    ]
+
+
+def paired_rows(document: Document) -> list[list[str]]:
+    """One row of PAIRED_COLUMNS per sampler besides the reference."""
+    rows = []
+    for name, pair in document["paired"].items():
+        low, high = pair["ci95"]
+        error = document["samplers"][name]["first_chunk_error"]
+        rows.append(
+            [
+                name,
+                pair["reference"],
+                f"{pair['difference']:+.4f}",
+                f"{low:+.4f} to {high:+.4f}",
+                verdict(pair),
+                _success_changes(document, name, pair["reference"]),
+                "-"
+                if error is None
+                else " / ".join(f"{error[key]:.1e}" for key in ("median", "p95", "max")),
+            ]
+        )
+    return rows
+
+
+def _success_changes(document: Document, name: str, other: str) -> str:
+    mine, others = (
+        [bool(episode["success"]) for episode in document["samplers"][sampler]["per_episode"]]
+        for sampler in (name, other)
+    )
+    won = sum(a and not b for a, b in zip(mine, others, strict=True))
+    lost = sum(b and not a for a, b in zip(mine, others, strict=True))
+    return f"{won} / {lost} ({mcnemar_p(won, lost):.2f})"
+
+
+def seam_rows(document: Document) -> list[list[str]]:
+    """Two rows of SEAM_COLUMNS per sampler, for velocity and acceleration."""
+    labels = zip(QUANTITIES, ("velocity, px/s", "acceleration, px/s²"), strict=True)
+    return [
+        [
+            name,
+            label,
+            *(
+                _mean_with_interval(result["seams"][quantity][where])
+                for where in ("seam", "inside")
+            ),
+        ]
+        for quantity, label in labels
+        for name, result in document["samplers"].items()
+    ]
+
+
+def error_rows(document: Document) -> list[list[str]]:
+    """One row of ERROR_COLUMNS per sampler whose chunks were checked."""
+    return [
+        [
+            name,
+            str(result["chunks"]),
+            *(f"{result['max_abs_error'][key]:.1e}" for key in ("median", "p95", "p99", "max")),
+            f"{100 * result['error_above_1e-2_rate']:.2f} %",
+        ]
+        for name, result in document["samplers"].items()
+        if result["max_abs_error"] is not None
+    ]
+
+
+def verdict(pair: Mapping[str, Any]) -> str:
+    """The equivalence test in words."""
+    return f"{'equivalent' if pair['equivalent'] else 'not shown equivalent'}, ±{pair['margin']:g}"
+
+
+def circumstances(document: Document) -> dict[str, str]:
+    """What a reader needs to judge or repeat the numbers."""
+    n, first = document["episodes"], document["seed"]
+    return {
+        "Episodes": f"{n} per sampler, seeds {first} to {first + n - 1}",
+        "Equivalence margin": f"±{document['margin']:g} of the mean max reward",
+        "Scheduler": f"{document['scheduler']}, {document['steps']} steps",
+        "Checkpoint": f"{document['checkpoint']} (sha256 {document['checkpoint_sha256'][:16]}...)",
+        "Device": f"{document['device']}, engine {document['backend']}, {document['dtype']}, "
+        f"{_count(document['threads'], 'thread')}",
+        "Machine": document["machine"],
+        "Vectorised": f"{_count(document['batch'], 'episode')} per batch, "
+        f"{_count(document['jobs'], 'process', 'processes')}; "
+        "latency measured apart",
+        "Versions": ", ".join(f"{name} {number}" for name, number in document["versions"].items()),
+        "Date": document["date"],
+    }
+
+
+def command(document: Document) -> str:
+    """The command line that repeats the evaluation."""
+    return (
+        f"python -m sim.evaluate --checkpoint {document['checkpoint']} "
+        f"--samplers {','.join(document['samplers'])} --episodes {document['episodes']} "
+        f"--seed {document['seed']} --scheduler {document['scheduler']} "
+        f"--steps {document['steps']} --engine {document['backend']} --precision {document['dtype']} "
+        f"{'--check-errors ' if document['check_errors'] else ''}"
+        "--json results.json --report results.html"
+    )
+
+
+def _with_interval(
+    value: float, interval: list[float], scale: float = 1.0, digits: int = 3, unit: str = ""
+) -> str:
+    low, high = (scale * bound for bound in interval)
+    return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _mean_with_interval(statistic: Mapping[str, Any]) -> str:
+    if statistic["mean"] is None:
+        return "-"
+    return _with_interval(statistic["mean"], statistic["ci95"], digits=0)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _latency(percentiles: Mapping[str, float | None]) -> str:
+    values = (percentiles[name] for name in ("p50", "p95", "p99"))
+    return " / ".join("-" if value is None else f"{value:.0f}" for value in values)

@@ -1,0 +1,92 @@
+"""Samplers as the evaluation names them: a name, and what it takes over from the chunk before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from para_policy import samplers
+from para_policy.errors import InputError
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.policies.sampler_spec import Choice, Value
+from para_policy.samplers import Sampler
+
+Start = Literal["cold", "guess", "guess+noise"]
+STARTS: tuple[Start, ...] = get_args(Start)
+SEQUENTIAL = "sequential"
+OWN_SAMPLE = ("asd",)
+"""Samplers that draw from the law of `sequential`, but another sample from the same noise."""
+WITHOUT_GUESS = (SEQUENTIAL, *OWN_SAMPLE)
+_STARTS: dict[str, Start] = {"": "cold", "+guess": "guess", "+guess+noise": "guess+noise"}
+_STARTS_WITHOUT_GUESS: dict[str, Start] = {"": "cold", "+noise": "guess+noise"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A sampler and how each chunk of an episode starts; see `rollout` for the starts."""
+
+    name: str
+    """As on the command line and in all results."""
+    sampler: str
+    start: Start
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        """Read CHOICE, CHOICE+guess, CHOICE+guess+noise, or CHOICE+noise for samplers that take no guess.
+
+        A choice is a sampler with or without options, as in `Choice`.
+
+        Raises:
+            InputError: for anything else; lists what is possible.
+        """
+        text = re.split(r"\+(?!\d)", name)[0]  # a plus before a digit belongs to a number
+        suffix = name.removeprefix(text)
+        if text.partition(":")[0].strip() not in samplers.names():
+            raise InputError(
+                f"unknown sampler {name!r}; expected one of {', '.join(samplers.names())}, "
+                "with +guess or +guess+noise to start from the last chunk "
+                f"(+noise for {' and '.join(WITHOUT_GUESS)})"
+            )
+        choice = Choice.parse(text)
+        starts = _STARTS_WITHOUT_GUESS if choice.name in WITHOUT_GUESS else _STARTS
+        if suffix not in starts:
+            possible = ", ".join(choice.label + known for known in starts)
+            raise InputError(f"unknown start {suffix!r} in {name!r}; expected {possible}")
+        return cls(choice.label + suffix, choice.name, starts[suffix], choice.options)
+
+    def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
+        """Make the sampler; raises InputError as `DiffusionPolicy.sampler`."""
+        return policy.sampler(self.sampler, scheduler=scheduler, steps=steps, **self.options)
+
+    @property
+    def exact(self) -> str:
+        """Name of the sequential run whose chunks have the same joint law and the same noise."""
+        return SEQUENTIAL + ("+noise" if self.start == "guess+noise" else "")
+
+    @property
+    def approximates(self) -> bool:
+        """Whether its samples should equal those of `sequential` with the same noise."""
+        return self.sampler not in WITHOUT_GUESS
+
+
+def reference_of(names: Sequence[str]) -> str:
+    """The run that is compared with no other: a sequential one, or else the first."""
+    present = (name for name in (SEQUENTIAL, f"{SEQUENTIAL}+noise") if name in names)
+    return next(present, names[0])
+
+
+def paired_with(names: Sequence[str]) -> dict[str, str]:
+    """For each run besides `reference_of` the one that it is compared with.
+
+    That is the sequential run of the same noise scheme where there is one, or else that reference.
+    """
+    reference = reference_of(names)
+    pairs = {}
+    for name in names:
+        exact = Variant.parse(name).exact
+        if name != reference:
+            pairs[name] = exact if exact in names and exact != name else reference
+    return pairs

@@ -1,0 +1,1 @@
+"""PushT: environment, pictures, and episodes of a policy."""

@@ -1,0 +1,195 @@
+"""Closed-loop episodes in one vectorised batch: one call of the policy per replan for all."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from para_policy.errors import InputError
+from para_policy.planning.seeding import chunk_seed
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.policy import ActionResult, DiffusionPolicy
+from para_policy.samplers import Sampler
+from sim.evaluation.variants import SEQUENTIAL, STARTS, Start
+from sim.pusht.env import (
+    CONTROL_DT,
+    MAX_STEPS,
+    Observation,
+    PushT,
+    check_inputs,
+    legacy_start_state,
+)
+from sim.pusht.episode import Chunk, Episode
+
+Progress = Callable[[int], None]
+
+
+def rollout(
+    policy: DiffusionPolicy,
+    seeds: Sequence[int],
+    *,
+    sampler: str | Sampler = SEQUENTIAL,
+    start: Start = "cold",
+    scheduler: str | None = None,
+    steps: int | None = None,
+    max_steps: int = MAX_STEPS,
+    check_errors: bool = False,
+    on_progress: Progress | None = None,
+) -> list[Episode]:
+    """Play one episode per seed, all replanning together every `n_action_steps` actions.
+
+    A seed fixes the start state and, through `chunk_seed`, the noise of every chunk, so the same
+    seed with another sampler is a paired experiment. An episode does not depend on the others in
+    its batch, up to the rounding of batched arithmetic.
+
+    Args:
+        start: what a chunk takes over from the one before.
+            "cold": nothing.
+            "guess": its sample, shifted to the present, is the initial guess. The noise is that of
+            "cold", and so is the answer, within the sampler's tolerance.
+            "guess+noise": its noise too is shifted along the horizon. The chunks of an episode
+            then have another joint law, each chunk by itself the same.
+        check_errors: solve every chunk again with `sequential`, which costs its N network calls,
+            and record the error.
+        on_progress: called with increments that add up to `max_steps` per episode.
+
+    Raises:
+        InputError: for an unknown start, a policy of another robot, or what `policy.sample` refuses.
+    """
+    check_policy(policy)
+    if start not in STARTS:
+        raise InputError(f"start is {start!r}; expected one of {', '.join(STARTS)}")
+    # Made once, as a robot would, and not in the time of each chunk.
+    solver = (
+        policy.sampler(sampler, scheduler=scheduler, steps=steps)
+        if isinstance(sampler, str)
+        else sampler
+    )
+    robots = [_Robot(seed, policy.config) for seed in seeds]
+    live = robots
+    previous: ActionResult | None = None
+    for index, step in enumerate(range(0, max_steps, policy.config.n_action_steps)):
+        n_actions = min(policy.config.n_action_steps, max_steps - step)
+        started = time.perf_counter()
+        sample = partial(
+            policy.sample,
+            _stack([robot.history for robot in live]),
+            seed=[chunk_seed(robot.seed, index) for robot in live],
+            scheduler=scheduler,
+            steps=steps,
+            previous=previous,
+            shift_noise=start == "guess+noise" and previous is not None,
+        )
+        result = sample(sampler=solver)
+        wall_s = time.perf_counter() - started
+        exact = sample(sampler=SEQUENTIAL) if check_errors else None
+        for row, robot in enumerate(live):
+            chunk = _chunk(result, row, step, policy.config.first_action, len(live), wall_s)
+            if exact is not None:
+                error = float(np.abs(result.sample[row] - exact.sample[row]).max())
+                chunk = replace(chunk, error=error)
+            robot.add_chunk(chunk, result.sample[row])
+            robot.execute(result.actions[row, :n_actions])
+        if on_progress is not None:
+            skipped = max_steps - step - n_actions
+            on_progress(sum(n_actions + skipped * robot.done for robot in live))
+        rows = [row for row, robot in enumerate(live) if not robot.done]
+        live = [live[row] for row in rows]
+        if not live:
+            break
+        if start != "cold":
+            previous = result.select(rows)
+    return [robot.episode() for robot in robots]
+
+
+def check_policy(policy: DiffusionPolicy) -> None:
+    """Raise InputError unless the policy observes and acts as PushT does."""
+    check_inputs(policy.config.inputs)
+    if policy.config.action_dim != 2:
+        raise InputError(
+            f"this checkpoint has {policy.config.action_dim} actions "
+            f"({', '.join(policy.config.action_names)}); PushT has 2, the agent's target x and y"
+        )
+    # A checkpoint that does not say was trained on recordings of this very board.
+    if policy.config.control_hz not in (None, 1 / CONTROL_DT):
+        raise InputError(
+            f"this checkpoint acts at {policy.config.control_hz} Hz, PushT at {1 / CONTROL_DT} Hz"
+        )
+
+
+class _Robot:
+    """One board with its observation history and its record."""
+
+    def __init__(self, seed: int, config: PolicyConfig) -> None:
+        self.seed = seed
+        self.done = False
+        self._env = PushT(config.inputs)
+        first = self._env.reset(legacy_start_state(seed))
+        length = config.n_obs_steps
+        self.history: deque[Observation] = deque([first] * length, maxlen=length)
+        self._states = [self._env.state()]
+        self._coverage: list[float] = []
+        self._chunks: list[Chunk] = []
+        self._first_sample: NDArray[np.float64] | None = None
+
+    def add_chunk(self, chunk: Chunk, sample: NDArray[np.float32]) -> None:
+        self._chunks.append(chunk)
+        if self._first_sample is None:
+            self._first_sample = sample.astype(np.float64)
+
+    def execute(self, actions: NDArray[np.float32]) -> None:
+        for action in actions:
+            result = self._env.step(action)
+            self.history.append(result.observation)
+            self._states.append(self._env.state())
+            self._coverage.append(result.coverage)
+            if result.success:
+                self.done = True
+                return
+
+    def episode(self) -> Episode:
+        assert self._first_sample is not None
+        return Episode(
+            seed=self.seed,
+            states=np.stack(self._states),
+            coverage=np.asarray(self._coverage),
+            chunks=tuple(self._chunks),
+            first_sample=self._first_sample,
+        )
+
+
+def _stack(histories: Sequence[deque[Observation]]) -> dict[str, NDArray[Any]]:
+    """Histories of B robots as one observation, each input (B, n_obs_steps, ...)."""
+    return {
+        name: np.stack([[observation[name] for observation in history] for history in histories])
+        for name in histories[0][0]
+    }
+
+
+def _chunk(
+    result: ActionResult, row: int, step: int, first_action: int, batch_size: int, wall_s: float
+) -> Chunk:
+    stats = result.stats
+    residual = float(stats.residual[row])
+    curve = stats.residuals[:, row]
+    in_flight = curve[np.isfinite(curve)]
+    measured = in_flight if in_flight.any() else ()  # zeros: the sampler has none, as `sequential`
+    return Chunk(
+        step=step,
+        rounds=int(stats.rounds[row]),
+        evals=int(stats.evals[row]),
+        residual=residual if np.isfinite(residual) else None,
+        converged=bool(stats.converged[row]),
+        residuals=tuple(float(f"{value:.3g}") for value in measured),
+        batch_size=batch_size,
+        batch_wall_s=wall_s,
+        prediction=result.prediction[row].astype(np.float64),
+        first_action=first_action,
+    )

@@ -1,0 +1,155 @@
+"""The side of a closed-loop run that asks for episodes and listens to the nodes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from para_policy.errors import ParaPolicyError
+from para_policy.execution.chunk import ActionChunk
+from para_policy.ros.messages.conversions import message_to_chunk
+from para_policy.ros.messages.diagnostics import status_values
+from para_policy.ros.own_node import OwnNode
+
+START_LIMIT_S = 120.0
+STALL_LIMIT_S = 60.0
+
+
+@dataclass
+class Played:
+    """What was heard of one episode; chunks and their infos by stamp."""
+
+    chunks: dict[int, ActionChunk] = field(default_factory=dict)
+    infos: dict[int, dict[str, str]] = field(default_factory=dict)
+    commands: int = 0
+    result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def record(self) -> Path:
+        return Path(self.result["record"])
+
+    def complete(self) -> bool:
+        """Whether the result and all messages before it have arrived; topics may overtake."""
+        if not self.result or not self.chunks:
+            return False
+        steps_per_chunk = len(next(iter(self.chunks.values())).actions)
+        expected = -(-self.result["steps"] // steps_per_chunk)
+        return len(self.chunks) == len(self.infos) == expected
+
+
+class LoopClient(OwnNode):
+    """Plays episodes with the running nodes; a context manager.
+
+    Args:
+        check: called while waiting; raises when a node has died.
+    """
+
+    new_record: type[Played] = Played
+
+    def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
+        self._check = check
+        self._played = self.new_record()
+        self._problem = ""
+        super().__init__("closed_loop", domain_id, enable_rosout=False)
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        # Subscriptions before clients: endpoints are announced in order, so a node that has
+        # answered a request is connected to all of these, too.
+        for kind, topic, callback, qos in (
+            (JointTrajectory, "policy_node/action_chunk", self._on_chunk, 10),
+            (DiagnosticStatus, "policy_node/chunk_info", self._on_info, 10),
+            (Float64MultiArray, "chunk_executor/command", self._on_command, 10),
+            (DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
+            (String, "pusht_sim/episode", self._on_result, latched),
+        ):
+            self.node.create_subscription(kind, topic, callback, qos)
+        self._resets = {
+            name: self.node.create_client(Trigger, f"{name}/reset")
+            for name in ("policy_node", "pusht_sim")
+        }
+        self._setters = {
+            name: self.node.create_client(SetParameters, f"{name}/set_parameters")
+            for name in self._resets
+        }
+
+    def wait_until_ready(self) -> None:
+        """Wait until all nodes answer.
+
+        Raises:
+            ParaPolicyError: when one dies, reports an error or takes longer than START_LIMIT_S.
+        """
+        clients = [*self._resets.values(), *self._setters.values()]
+        self._wait(lambda: all(client.service_is_ready() for client in clients), START_LIMIT_S)
+
+    def play(self, seed: int, on_progress: Callable[[int], None] | None = None) -> Played:
+        """Play one episode: start state and noise from `seed`.
+
+        Raises:
+            ParaPolicyError: when a node dies, reports an error, or nothing moves any more.
+        """
+        # The policy first: it must be ready for the first observation of the new episode.
+        for name in ("policy_node", "pusht_sim"):
+            value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
+            request = SetParameters.Request(parameters=[Parameter(name="seed", value=value)])
+            (outcome,) = self._call(self._setters[name], request).results
+            if not outcome.successful:
+                raise ParaPolicyError(f"{name} refuses seed {seed}: {outcome.reason}")
+            if name == "pusht_sim":
+                self._played = self.new_record()
+            self._call(self._resets[name], Trigger.Request())
+        commands = -1
+        while not self._played.complete():
+            commands = self._played.commands
+            self._wait(self._moved_beyond(commands), STALL_LIMIT_S)
+            if on_progress is not None:
+                on_progress(self._played.commands)
+        return self._played
+
+    def _moved_beyond(self, commands: int) -> Callable[[], bool]:
+        return lambda: self._played.complete() or self._played.commands > commands
+
+    def _call(self, client: Any, request: Any) -> Any:
+        future = client.call_async(request)
+        self._wait(future.done, STALL_LIMIT_S)
+        return future.result()
+
+    def _wait(self, condition: Callable[[], bool], limit_s: float) -> None:
+        end = time.monotonic() + limit_s
+        while not condition():
+            self.spin_once(0.1)
+            self._check()
+            if time.monotonic() > end:
+                hint = self._problem or "nothing was reported"
+                raise ParaPolicyError(f"the nodes did not answer within {limit_s:.0f} s; {hint}")
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        chunk = message_to_chunk(message, receive_ns=0)
+        self._played.chunks[chunk.stamp_ns] = chunk
+
+    def _on_info(self, status: DiagnosticStatus) -> None:
+        values = status_values(status)
+        self._played.infos[int(values["stamp_ns"])] = values
+
+    def _on_command(self, _: Float64MultiArray) -> None:
+        self._played.commands += 1
+
+    def _on_result(self, message: String) -> None:
+        self._played.result = json.loads(message.data)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.level == DiagnosticStatus.ERROR:
+                raise ParaPolicyError(status.message)
+            if status.level == DiagnosticStatus.WARN:
+                self._problem = f"{status.name}: {status.message}"

@@ -1,0 +1,226 @@
+"""PushT over real ROS 2 topics: simulator, policy and executor as processes in lockstep.
+
+python -m sim.ros.closed_loop --checkpoint checkpoints/pusht_state --seeds 100000,100001
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from para_policy import samplers
+from para_policy.checkpoints.load import read_checkpoint
+from para_policy.errors import InputError
+from para_policy.inference.config import Precision
+from para_policy.ros.parameters.templates import inputs_text
+from para_policy.terminal import (
+    check_output_file,
+    check_output_folder,
+    progress_bars,
+    run,
+    write_text,
+)
+from sim.pusht.env import MAX_STEPS
+from sim.pusht.episode import Chunk, Episode
+from sim.ros.processes import RosProcesses, start_runtime, start_simulator
+
+StepProgress = Callable[[int, int], None]
+"""Called with the seed and the number of steps played."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the policy samples, and where the run lives; None means what the checkpoint says."""
+
+    checkpoint: Path
+    sampler: str = "chord"
+    sampler_options: str = "{}"
+    scheduler: str | None = None
+    steps: int | None = None
+    device: str = "cpu"
+    engine: str = "eager"
+    precision: Precision = "float32"
+    max_steps: int = MAX_STEPS
+    threads: int | None = None
+    """Threads that the network computes with."""
+    domain_id: int = 77
+    """ROS domain of the run; two runs at the same time need two."""
+
+
+def play_episodes(
+    settings: LoopSettings,
+    seeds: Sequence[int],
+    *,
+    records: Path | None = None,
+    on_progress: StepProgress | None = None,
+) -> list[Episode]:
+    """One episode per seed, with the same start states and noise as `sim.pusht.rollout`.
+
+    Args:
+        records: folder that keeps states, actions and rewards of each episode as .npz.
+    Raises:
+        ParaPolicyError: when a node cannot start, ends early or stops answering; says why.
+    """
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"ROS 2 is not available ({error}); source its setup.bash, or run `make demo`, "
+            "which installs rclpy from wheels"
+        ) from error
+    from sim.ros.client import LoopClient
+
+    # Discovery of this process itself; its children get the same from RosProcesses.
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    with (
+        tempfile.TemporaryDirectory(prefix="para_policy_records_") as unkept,
+        RosProcesses(settings.domain_id, settings.threads) as processes,
+    ):
+        folder = (records or Path(unkept)).resolve()
+        start_nodes(processes, settings, folder)
+        with LoopClient(settings.domain_id, processes.check) as client:
+            client.wait_until_ready()
+            return [_play(client, seed, on_progress) for seed in seeds]
+
+
+def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) -> None:
+    """Start the three nodes, connected as `policy.launch.py` connects them.
+
+    Args:
+        records: folder that receives the episodes, and the mapping of the policy's inputs.
+    """
+    config = read_checkpoint(settings.checkpoint).config
+    inputs_file = records / "inputs.yaml"
+    write_text(inputs_file, inputs_text(config))
+    heights = [config.inputs[name][1] for name in config.cameras]
+    policy = {
+        "checkpoint": str(settings.checkpoint.resolve()),
+        "inputs_file": str(inputs_file),
+        "device": settings.device,
+        "engine": settings.engine,
+        "precision": settings.precision,
+        "sampler": settings.sampler,
+        "sampler_options": settings.sampler_options,
+        "scheduler": settings.scheduler or "",
+        "steps": settings.steps or 0,
+        "torch_threads": settings.threads or 0,
+        "lockstep": True,
+        "autostart": True,
+    }
+    executor = {"lockstep": True, "auto_enable": True}
+    simulator = {
+        "lockstep": True,
+        "autostart": False,
+        "episodes": 1,
+        "max_steps": settings.max_steps,
+        "record_dir": str(records),
+        "publish_image": bool(heights),
+        "image_size": max(heights, default=96),
+    }
+    start_runtime(processes, policy, executor)
+    start_simulator(processes, simulator)
+
+
+def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
+    played = client.play(seed, None if on_progress is None else lambda n: on_progress(seed, n))
+    with np.load(played.record) as record:
+        states, coverage = record["states"], record["coverage"]
+    first_stamp = min(played.chunks)
+    chunks = [
+        Chunk.from_info(
+            played.infos[stamp_ns],
+            round((stamp_ns - first_stamp) / chunk.dt_ns),
+            chunk.actions,
+        )
+        for stamp_ns, chunk in sorted(played.chunks.items())
+    ]
+    return Episode(seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
+
+
+def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, Any]:
+    """The run as a JSON document."""
+    return {
+        "checkpoint": str(settings.checkpoint),
+        "sampler": settings.sampler,
+        "engine": settings.engine,
+        "precision": settings.precision,
+        "episodes": [
+            {
+                "seed": episode.seed,
+                "max_reward": episode.max_reward,
+                "success": episode.success,
+                "final_coverage": episode.final_coverage,
+                "steps": episode.steps,
+                "rounds": [chunk.rounds for chunk in episode.chunks],
+                "evals": [chunk.evals for chunk in episode.chunks],
+                "latency_ms": [round(1e3 * chunk.batch_wall_s, 3) for chunk in episode.chunks],
+            }
+            for episode in episodes
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Drive PushT over ROS 2 topics: three processes, real DDS, simulated time in lockstep."""
+
+    loop: Annotated[LoopSettings, tyro.conf.arg(name="")]
+    seeds: str = "100000"
+    """Comma-separated seeds, one episode each."""
+    json: Path | None = None
+    """Write results here."""
+    record: Path | None = None
+    """Folder for the trajectory of each episode."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.ros.closed_loop")
+    try:
+        return run(lambda: _main(arguments))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: Arguments) -> None:
+    try:
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    except ValueError as error:
+        raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
+    # Cheap to find out here, while the nodes would take seconds to start and say the same.
+    read_checkpoint(arguments.loop.checkpoint)
+    samplers.options(arguments.loop.sampler)
+    if arguments.json is not None:
+        check_output_file(arguments.json)
+    if arguments.record is not None:
+        check_output_folder(arguments.record)
+    console = Console(stderr=True)
+    with progress_bars(console) as progress:
+        bar = progress.add_task("starting nodes", total=arguments.loop.max_steps)
+
+        def show(seed: int, steps: int) -> None:
+            progress.update(bar, description=f"seed {seed}", completed=steps)
+
+        episodes = play_episodes(arguments.loop, seeds, records=arguments.record, on_progress=show)
+    for episode in episodes:
+        console.print(
+            f"seed {episode.seed}: max reward {episode.max_reward:.3f}, "
+            f"{'success' if episode.success else 'no success'}, {episode.steps} steps, "
+            f"{np.mean([chunk.rounds for chunk in episode.chunks]):.1f} rounds per chunk"
+        )
+    if arguments.json is not None:
+        write_text(arguments.json, json.dumps(summary(arguments.loop, episodes), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The latency experiment: what latency costs a robot, and what helps."""

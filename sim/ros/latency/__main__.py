@@ -1,0 +1,170 @@
+"""What latency costs a robot, and what helps: `python -m sim.ros.latency --help`."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from para_policy import load_policy
+from para_policy.cli.common import require_ros
+from para_policy.errors import InputError
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.terminal import check_output_file, run, write_text
+from sim.evaluation import plots
+from sim.evaluation.batches import Settings
+from sim.evaluation.partial import PartialResults
+from sim.evaluation.provenance import circumstances, sampling_identity
+from sim.pusht.env import MAX_STEPS
+from sim.pusht.rollout import check_policy, rollout
+from sim.ros.latency.report import figure, summarize, table
+from sim.ros.latency.runs import Condition, Runs, play_missing
+
+IN_PROCESS = "in_process"
+_MODES = ("uncompensated", "compensated", "chunking_hard", "chunking_soft")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play PushT over ROS in real time with added latency, in four modes; compare with no ROS at all.
+
+    uncompensated: a chunk starts when it arrives. compensated: its actions keep their times and
+    late ones are dropped. chunking_hard, chunking_soft: that, and real-time chunking. All
+    conditions play the same start states and are compared with the in-process evaluation of the
+    same sampler. An interrupted run goes on where it stopped, also with more episodes.
+    """
+
+    json: Path
+    """Where the numbers go; table (.md) and plot (.png) are written beside it."""
+    checkpoint: Path = Path("checkpoints/pusht_state")
+    """Checkpoint directory."""
+    sampler: str = "chord"
+    """Of all runs."""
+    scheduler: str | None = None
+    """Noise scheduler: ddpm, ddim, dpmsolver++ (default: the checkpoint's)."""
+    steps: int | None = None
+    """Sampling steps (default: the checkpoint's)."""
+    episodes: int = 10
+    """Episodes per condition."""
+    seed: int = 100000
+    """Start state of the first episode; episode i has seed + i."""
+    added_latency_ms: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
+    """Added to what each chunk takes."""
+    modes: tuple[str, ...] = _MODES
+    """Of the four above."""
+    max_steps: int = MAX_STEPS
+    """Actions in an episode that does not succeed; ten take a second."""
+    jobs: int = 1
+    """Pipelines that run at the same time, three processes each; they disturb each other."""
+    block: int = 4
+    """Episodes of a condition until the next condition has its turn."""
+    domain_id: int = 50
+    """ROS domain of the first pipeline; the others have the next ones."""
+    max_load: float = math.inf
+    """Wait with the next episodes, ten minutes at most, while the load average is above this."""
+    margin: float = 0.05
+    """Equivalence margin of the mean max reward."""
+
+
+def measure(args: Arguments, console: Console) -> dict[str, Any]:
+    """Play what is missing, and return the JSON document."""
+    _check(args)
+    policy = load_policy(args.checkpoint)
+    check_policy(policy)
+    identity = {
+        **sampling_identity(
+            policy, Settings(args.checkpoint, scheduler=args.scheduler, steps=args.steps)
+        ),
+        "sampler": args.sampler,
+        "max_steps": args.max_steps,
+    }
+    conditions = {
+        f"{mode}, {latency_ms:g} ms": Condition(mode, latency_ms)
+        for mode, latency_ms in product(args.modes, args.added_latency_ms)
+    }
+    names = (IN_PROCESS, *conditions)
+    identities = {name: {**identity, "condition": name} for name in names}
+    runs = Runs(PartialResults(partial_path(args.json), identities), names)
+    seeds = range(args.seed, args.seed + args.episodes)
+    _play_in_process(args, policy, runs, seeds, console)
+    load = play_missing(args, conditions, runs, seeds, console)
+    return {
+        **identity,
+        **circumstances(policy),
+        "episodes": args.episodes,
+        "seed": args.seed,
+        "jobs": args.jobs,
+        "load_average": load,
+        **summarize(runs.finished(seeds), conditions, IN_PROCESS, args.margin),
+    }
+
+
+def partial_path(path: Path) -> Path:
+    """Where finished episodes are kept; they stay, for a run with more of them."""
+    return path.with_name(f"{path.stem}.partial.jsonl")
+
+
+def _check(args: Arguments) -> None:
+    unknown = [mode for mode in args.modes if mode not in _MODES]
+    if unknown:
+        raise InputError(f"unknown mode '{unknown[0]}'; expected some of {', '.join(_MODES)}")
+    if min(args.episodes, args.jobs, args.block, args.max_steps) < 1:
+        raise InputError("--episodes, --jobs, --block and --max-steps must be 1 or more")
+    require_ros()
+    for path in (args.json, args.json.with_suffix(".md"), args.json.with_suffix(".png")):
+        check_output_file(path)
+
+
+def _play_in_process(
+    args: Arguments, policy: DiffusionPolicy, runs: Runs, seeds: Sequence[int], console: Console
+) -> None:
+    missing = runs.missing(IN_PROCESS, seeds)
+    if not missing:
+        return
+    console.print(f"playing {len(missing)} episodes in this process")
+    played = rollout(
+        policy,
+        missing,
+        sampler=args.sampler,
+        scheduler=args.scheduler,
+        steps=args.steps,
+        max_steps=args.max_steps,
+    )
+    for episode in played:
+        runs.keep(IN_PROCESS, episode)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = tyro.cli(Arguments, args=argv, prog="python -m sim.ros.latency")
+    console = Console(stderr=True)
+
+    def command() -> None:
+        arguments = {name: str(value) for name, value in asdict(args).items()}
+        document = {"arguments": arguments, **measure(args, console)}
+        write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        write_text(args.json.with_suffix(".md"), table(document))
+        plots.save(figure, document, args.json.with_suffix(".png"))
+        print(table(document))
+
+    # By default SIGTERM ends Python at once and would leave the nodes behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return run(command)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Nothing is kept from call to call."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from pathlib import Path
+
+import pytest
+
+from para_policy.inference import Engine, EngineConfig, Size
+from tests.inference.bodies import Plain, make
+
+CALLS, MIB = 10_000, 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "openvino", "onnxruntime"])
+def test_ten_thousand_calls_take_no_memory(backend: str) -> None:
+    if backend != "eager":
+        pytest.importorskip(backend)
+    engine = Engine(make(Plain), EngineConfig(backend, sizes=(Size(1), Size(8), Size(16))))
+    # 16 KiB of inputs and outputs at each call would be 100 MiB in the end.
+    inputs = [engine.body.inputs(rows) for rows in (1, 5, 16, 20)]
+
+    def run(calls: int) -> int:
+        for i in range(calls):
+            engine(*inputs[i % len(inputs)])
+        return resident_bytes()
+
+    before = run(CALLS // 10)
+    assert run(CALLS) - before < 8 * MIB
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

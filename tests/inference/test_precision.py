@@ -1,0 +1,86 @@
+"""Arithmetic of a network, and what can be told from its noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from para_policy.inference import Engine, EngineConfig, Size
+from para_policy.inference.failures import UnavailableError
+from para_policy.inference.precision import check_output, in_precision, output_noise, tensor_cores
+from tests.inference.bodies import Plain, Unet, make
+from tests.inference.fakes import Fake, use
+
+SIZES = (Size(2), Size(5))
+
+
+def engine(body: nn.Module, precision: str = "float32", backend: str = "eager") -> Engine:
+    return Engine(body, EngineConfig(backend, precision, SIZES))  # type: ignore[arg-type]
+
+
+def test_weights_given_stay_as_they_are() -> None:
+    body = make(Plain)
+    cast = in_precision(body, "bfloat16")
+    assert {p.dtype for p in cast.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in body.parameters()} == {torch.float32}
+    assert in_precision(body, "float32") is in_precision(body, "tf32") is body
+
+
+def test_timesteps_are_not_rounded() -> None:
+    class Takes(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            self.seen = x.dtype, t.dtype, t.clone()
+            return x
+
+    body = in_precision(Takes(), "bfloat16")
+    t = torch.tensor([730.5, 1.0])
+    assert body(torch.ones(2, 3), t).dtype == torch.float32
+    dtypes_and_t = body.body.seen
+    assert dtypes_and_t[:2] == (torch.bfloat16, torch.float32)
+    assert torch.equal(dtypes_and_t[2], t)
+
+
+def test_tensor_cores_are_a_matter_of_the_block() -> None:
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    with tensor_cores("tf32"):
+        assert (matmul.allow_tf32, convolution.allow_tf32) == (True, True)
+        with tensor_cores("float32"):
+            assert (matmul.allow_tf32, convolution.allow_tf32) == (False, False)
+        assert (matmul.allow_tf32, convolution.allow_tf32) == (True, True)
+    assert (matmul.allow_tf32, convolution.allow_tf32) == before
+
+
+@pytest.mark.parametrize(("error", "precision"), [(2e-4, "float32"), (0.5, "bfloat16")])
+def test_the_check_is_as_strict_as_the_precision(error: float, precision: str) -> None:
+    reference = torch.tensor([[1.0, -4.0]])
+    check_output(reference + error, reference, precision)  # type: ignore[arg-type]
+    with pytest.raises(UnavailableError, match="differ by"):
+        check_output(reference + 4 * error, reference, precision)  # type: ignore[arg-type]
+
+
+def test_noise_grows_with_the_roughness_of_the_arithmetic() -> None:
+    body = make(Unet)
+    inputs = body.inputs(8)
+    fine, coarse = (output_noise(engine(body, p), *inputs) for p in ("float32", "bfloat16"))
+    scale = float(body(*inputs).abs().max())
+    assert 1e-9 * scale < fine < 1e-5 * scale
+    assert 1e-4 * scale < coarse < 1e-1 * scale
+
+
+def test_noise_covers_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels for five rows that differ by a millionth from those for two."""
+    use(monkeypatch, Fake(output=lambda value: value + 1e-5 * (len(value) == 5)))
+    body = make(Plain)
+    assert output_noise(engine(body, backend="openvino"), *body.inputs(2)) >= 0.9e-5
+    assert output_noise(engine(body), *body.inputs(2)) < 5e-6
+
+
+def test_noise_covers_states_that_hardly_differ() -> None:
+    class Steep(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1000 * x
+
+    noise = output_noise(engine(Steep()), torch.ones(3, 2, 2))
+    assert 1e-5 < noise < 1e-3

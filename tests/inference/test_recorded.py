@@ -1,0 +1,349 @@
+"""Recorded rounds give the floats of rounds that are launched one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from para_policy import Denoiser, Noise, Process, samplers
+from para_policy.diffusion.inpainting import Inpainting
+from para_policy.errors import InputError
+from para_policy.inference.graphs import CudaGraphs, Recorder, Repeat, Replayed
+from para_policy.inference.graphs.recording import Work
+from para_policy.samplers import CleanSample, FixedPoint, RoundInfo, Status
+from para_policy.samplers.deadline import Deadline
+from para_policy.samplers.rows import Rows
+from para_policy.samplers.solve import Solve
+
+SHAPE, WIDTH, STEPS = (4, 2), 3, 30
+
+
+class Network:
+    """A smooth random network whose rows do not depend on each other, with a condition to bind."""
+
+    def __init__(self, seed: int = 0, device: str = "cpu") -> None:
+        generator = torch.Generator().manual_seed(seed)
+        d = SHAPE[0] * SHAPE[1]
+        self.inner = (0.4 * torch.randn(d, d, generator=generator)).to(device)
+        self.outer = torch.randn(WIDTH, d, generator=generator).to(device)
+
+    def bind(self, condition: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        seen = condition @ self.outer
+
+        def bound(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+            # Sums along the last axis: their order does not depend on the number of rows.
+            mixed = (x.flatten(1)[:, None, :] * self.inner).sum(dim=2)
+            return (mixed + seen[sample] + 0.01 * t[:, None]).tanh().reshape(x.shape)
+
+        return bound
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return self.bind(condition)(x, t, torch.arange(len(x), device=x.device))
+
+
+class Counted(Repeat):
+    """Counts what is recorded and replayed."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def record(self, work: Work) -> Work:
+        self.recorded += 1
+        replay = super().record(work)
+
+        def counted() -> None:
+            self.replayed += 1
+            replay()
+
+        return counted
+
+
+def process_of(kind: str, steps: int = STEPS) -> Process:
+    config = {
+        "_class_name": {
+            "ddpm": "DDPMScheduler",
+            "ddim": "DDIMScheduler",
+            "dpmsolver++": "DPMSolverMultistepScheduler",
+        }[kind],
+        "num_train_timesteps": 100,
+        "beta_schedule": "squaredcos_cap_v2",
+    }
+    return Process.from_scheduler(config, steps)
+
+
+def matrices(steps: int = STEPS) -> Tensor:
+    d = SHAPE[0] * SHAPE[1]
+    generator = torch.Generator().manual_seed(1)
+    return 0.5 * torch.eye(d) + 0.05 * torch.randn(steps, d, d, generator=generator)
+
+
+def factors(steps: int = STEPS) -> tuple[Tensor, Tensor]:
+    left = 0.1 * matrices(steps)[:, :, :2]
+    return left, left.mT.contiguous()
+
+
+def consistency(share: float) -> Network:
+    return Network() if share == 0.0 else Network(seed=5)
+
+
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sequential": ("sequential", {}),
+    "paradigms": ("paradigms", {"window": 7}),
+    "parataa": ("parataa", {"order": 5, "history": 3, "window": 12}),
+    "x0": ("x0", {"window": 6, "lookahead": 3}),
+    "chord": ("chord", {"matrices": matrices(), "window": 9, "lookahead": 4}),
+    "chord in factors": ("chord", {"matrices": factors(), "window": None}),
+    "pcm": ("pcm", {"consistency": consistency, "matrices": matrices(), "horizon": 2, "stride": 3}),
+    "pcm of features": (
+        "pcm",
+        {"consistency": consistency, "splitting": "x0", "horizon": 3, "blend": "features"},
+    ),
+}
+
+
+def problem(seed: int, batch: int = 2, steps: int = STEPS) -> tuple[Tensor, Noise]:
+    generator = torch.Generator().manual_seed(100 + seed)
+    seeds = range(10 * seed, 10 * seed + batch)
+    return torch.randn(batch, WIDTH, generator=generator), Noise.from_seeds(seeds, SHAPE, steps)
+
+
+def assert_same(recorded: samplers.SampleResult, usual: samplers.SampleResult) -> None:
+    for name in ("trajectory", "sample", "rounds", "evals", "residual", "correction", "residuals"):
+        a, b = getattr(recorded, name), getattr(usual, name)
+        assert torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)), name
+    assert recorded.status == usual.status
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmsolver++"])
+@pytest.mark.parametrize("label", SAMPLERS)
+@pytest.mark.parametrize("block", [1, 3])
+def test_replays_give_the_same_floats_for_new_observations_and_noise(
+    label: str, kind: str, block: int
+) -> None:
+    name, options = SAMPLERS[label]
+    sampler, process, network = samplers.get(name, **options), process_of(kind), Network()
+    recorder, counts = Counted(), []
+    replayed = Replayed(sampler, recorder, block=block)
+    for seed in range(3):
+        condition, noise = problem(seed)
+        usual = sampler(Denoiser(network, condition), process, noise)
+        assert_same(replayed(Denoiser(network, condition), process, noise), usual)
+        counts.append(recorder.recorded)
+    assert counts[0] > 0
+    assert counts[0] == counts[-1]
+    assert recorder.replayed > 0
+
+
+@pytest.mark.parametrize("label", [label for label in SAMPLERS if label != "sequential"])
+def test_a_sweep_reads_nothing_back(label: str) -> None:
+    """Shapes and branches that hang on values raise here; on a GPU they would wait for it."""
+    name, options = SAMPLERS[label]
+    sampler = samplers.get(name, **options)
+    assert isinstance(sampler, FixedPoint)
+    condition, noise = problem(0)
+    network = Network()
+    solve = Solve(sampler, process_of("ddpm"), noise, sampler.guess)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for k in range(4):
+            solve.sweep(Denoiser(network, condition), solve.rows(k, Rows.static))
+        with pytest.raises(Exception, match=r"nonzero|data-dependent|item"):
+            solve.rows(4, Rows.compact)
+
+
+def test_the_samples_of_a_batch_stop_each_by_itself() -> None:
+    sampler, network = samplers.get("x0", tolerance=1e-4), Network()
+    condition, noise = problem(3, batch=5)
+    usual = sampler(Denoiser(network, condition), process_of("ddpm"), noise)
+    assert len(set(usual.rounds.tolist())) > 1
+    recorded = Replayed(sampler, Repeat())
+    assert_same(recorded(Denoiser(network, condition), process_of("ddpm"), noise), usual)
+
+
+def test_other_shapes_processes_and_networks_are_recorded_anew() -> None:
+    sampler, recorder = samplers.get("x0"), Counted()
+    replayed, first, other = Replayed(sampler, recorder, block=1), Network(), Network(seed=9)
+    ddpm, ddim = process_of("ddpm"), process_of("ddim")
+    cases = [
+        (first, ddpm, 2),
+        (first, ddpm, 3),
+        (first, ddim, 2),
+        (other, ddpm, 2),
+        (first, ddpm, 2),
+    ]
+    for network, process, batch in cases:
+        condition, noise = problem(0, batch)
+        usual = sampler(Denoiser(network, condition), process, noise)
+        assert_same(replayed(Denoiser(network, condition), process, noise), usual)
+    assert recorder.recorded == 4
+
+
+def test_few_recordings_are_kept() -> None:
+    sampler, recorder, network = samplers.get("x0"), Counted(), Network()
+    replayed, process = Replayed(sampler, recorder, block=1), process_of("ddpm")
+    for batch in (1, 2, 3, 4, 5, 1):
+        condition, noise = problem(0, batch)
+        replayed(Denoiser(network, condition), process, noise)
+    assert recorder.recorded == 6
+    assert len(replayed._programs) == 4
+
+
+def test_known_samples_and_guesses_are_taken_over() -> None:
+    sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
+    replayed = Replayed(sampler, Repeat())
+    for seed in range(3):
+        condition, noise = problem(seed)
+        known = Inpainting(noise.steps[:, 0].tanh(), (noise.initial > 0.5).float())
+        guess = CleanSample(noise.steps[:, 1].tanh())
+        denoisers = [Denoiser(network, condition, known=known) for _ in range(2)]
+        usual = sampler(denoisers[0], process, noise, guess=guess)
+        assert_same(replayed(denoisers[1], process, noise, guess=guess), usual)
+
+
+def test_an_unconditional_network_is_replayed() -> None:
+    sampler, process = samplers.get("x0"), process_of("ddim")
+    network = Network()
+    fixed = network.bind(torch.zeros(1, WIDTH))
+
+    def plain(x: Tensor, t: Tensor) -> Tensor:
+        return fixed(x, t, torch.zeros_like(t))
+
+    replayed = Replayed(sampler, Repeat())
+    for seed in range(2):
+        noise = problem(seed)[1]
+        assert_same(
+            replayed(Denoiser(plain), process, noise), sampler(Denoiser(plain), process, noise)
+        )
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5])
+def test_a_limit_of_rounds_holds(limit: int) -> None:
+    sampler = samplers.get("x0", tolerance=1e-6, max_rounds=limit)
+    condition, noise = problem(1)
+    network, process = Network(), process_of("ddpm")
+    usual = sampler(Denoiser(network, condition), process, noise)
+    assert usual.status[0] is Status.ROUND_BUDGET
+    denoiser = Denoiser(network, condition)
+    result = Replayed(sampler, Repeat(), block=3)(denoiser, process, noise)
+    assert_same(result, usual)
+    assert denoiser.rounds == limit
+
+
+def test_callbacks_see_every_round() -> None:
+    sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
+    condition, noise = problem(0)
+    seen: list[list[RoundInfo]] = [[], []]
+
+    def keep(into: list[RoundInfo]) -> Callable[[RoundInfo], None]:
+        return lambda info: into.append(
+            dataclasses.replace(info, trajectory=info.trajectory.clone())
+        )
+
+    sampler(Denoiser(network, condition), process, noise, callback=keep(seen[0]))
+    replayed = Replayed(sampler, Repeat())
+    replayed(Denoiser(network, condition), process, noise, callback=keep(seen[1]))
+    assert len(seen[0]) == len(seen[1]) > 2
+    for usual, recorded in zip(*seen, strict=True):
+        assert recorded.round == usual.round
+        assert torch.equal(recorded.trajectory, usual.trajectory)
+        assert torch.equal(recorded.frozen, usual.frozen)
+
+
+def test_a_deadline_stops_between_rounds() -> None:
+    sampler, process = samplers.get("x0", tolerance=1e-6), process_of("ddpm")
+    condition, noise = problem(0)
+    replayed = Replayed(sampler, Repeat())
+    assert replayed(Denoiser(Network(), condition), process, noise).converged.all()
+    late = Deadline(at=0.0)
+    result = replayed(Denoiser(Network(), condition), process, noise, deadline=late)
+    assert result.status[0] is Status.DEADLINE
+    assert result.rounds.tolist() == [1, 1]
+    assert result.sample.isfinite().all()
+    with pytest.raises(InputError, match="no deadline"):
+        Replayed(samplers.get("sequential"), Repeat())(
+            Denoiser(Network(), condition), process, noise, deadline=late
+        )
+
+
+def test_nan_of_one_sample_stays_with_it() -> None:
+    condition, noise = problem(0, batch=3)
+    condition[1] = torch.nan
+    sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
+    usual = sampler(Denoiser(network, condition), process, noise)
+    result = Replayed(sampler, Repeat())(Denoiser(network, condition), process, noise)
+    assert result.status == usual.status
+    assert result.status[1] is Status.NON_FINITE
+    assert torch.equal(result.sample[[0, 2]], usual.sample[[0, 2]])
+    assert result.trajectory[1, :-1].isfinite().all() == usual.trajectory[1, :-1].isfinite().all()
+
+
+def test_what_cannot_be_recorded_is_sampled_as_usual() -> None:
+    class Broken(Repeat):
+        def record(self, work: Work) -> Work:
+            raise torch.OutOfMemoryError("no memory for a graph")
+
+    sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
+    replayed = Replayed(sampler, Broken())
+    condition, noise = problem(0)
+    usual = sampler(Denoiser(network, condition), process, noise)
+    with pytest.warns(UserWarning, match="no memory for a graph"):
+        assert_same(replayed(Denoiser(network, condition), process, noise), usual)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(replayed(Denoiser(network, condition), process, noise), usual)
+
+
+def test_large_batches_are_not_recorded() -> None:
+    recorder, process = Counted(), process_of("ddpm")
+    replayed = Replayed(samplers.get("x0"), recorder, most_rows=2 * STEPS)
+    for batch in (2, 3):
+        condition, noise = problem(0, batch)
+        assert replayed(Denoiser(Network(), condition), process, noise).converged.all()
+        assert recorder.recorded > 0
+    assert len(replayed._programs) == 1
+
+
+def test_results_outlive_the_next_replay() -> None:
+    replayed, process, network = (
+        Replayed(samplers.get("x0"), Repeat()),
+        process_of("ddpm"),
+        Network(),
+    )
+    condition, noise = problem(0)
+    first = replayed(Denoiser(network, condition), process, noise)
+    kept = first.sample.clone(), first.residual.clone(), first.rounds.clone()
+    replayed(Denoiser(network, problem(1)[0]), process, problem(1)[1])
+    for value, then in zip((first.sample, first.residual, first.rounds), kept, strict=True):
+        assert torch.equal(value, then)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("label", SAMPLERS)
+def test_cuda_graphs_agree_with_launched_kernels(label: str) -> None:
+    name, options = SAMPLERS[label]
+    if "consistency" in options:
+        networks = {share: Network(5 if share else 0, "cuda") for share in (0.0, 1.0)}
+        options = {**options, "consistency": lambda share: networks[1.0 if share else 0.0]}
+    sampler, process, network = (
+        samplers.get(name, **options),
+        process_of("ddpm"),
+        Network(0, "cuda"),
+    )
+    recorder: Recorder = CudaGraphs(torch.device("cuda"))
+    replayed = Replayed(sampler, recorder)
+    for seed in range(3):
+        condition, drawn = problem(seed)
+        condition, noise = condition.cuda(), Noise(drawn.initial.cuda(), drawn.steps.cuda())
+        usual = sampler(Denoiser(network, condition), process, noise)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = replayed(Denoiser(network, condition), process, noise)
+        assert torch.allclose(result.sample, usual.sample, atol=1e-5)
+        assert result.rounds.tolist() == usual.rounds.tolist()

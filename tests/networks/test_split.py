@@ -1,0 +1,94 @@
+"""Networks with tabulated timesteps and bound observations predict what the plain ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from para_policy import Denoiser
+from para_policy.networks.split import tabulated
+from para_policy.networks.transformer import TransformerForDiffusion
+from para_policy.networks.unet1d import ConditionalUnet1D
+
+TIMESTEPS, ACTIONS, CONDITION = 20, 2, 6
+
+
+def unet(film_scale: bool = True) -> nn.Module:
+    return ConditionalUnet1D(
+        ACTIONS, CONDITION, (8, 16), step_embed_dim=8, kernel_size=3, film_scale=film_scale
+    )
+
+
+def transformer(n_cond_layers: int = 0) -> nn.Module:
+    return TransformerForDiffusion(
+        ACTIONS, 8, 2, CONDITION // 2, n_layer=1, n_head=2, n_emb=8, n_cond_layers=n_cond_layers
+    )
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "unet": unet,
+    "unet with bias only": lambda: unet(film_scale=False),
+    "transformer": transformer,
+    "transformer whose memory mixes": lambda: transformer(n_cond_layers=1),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return NETWORKS[request.param]().eval().requires_grad_(False)
+
+
+def rows(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 8, ACTIONS, generator=generator)
+    t = torch.randint(TIMESTEPS, (count,), generator=generator)
+    return x, t, torch.randint(3, (count,), generator=generator)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_bound_rows_are_the_networks_own(network: nn.Module, count: int) -> None:
+    condition = torch.randn(3, CONDITION, generator=torch.Generator().manual_seed(2))
+    x, t, sample = rows(count)
+    expected = network(x, t, condition[sample])
+    assert expected.std() > 1e-3
+    fast = tabulated(network, TIMESTEPS)
+    torch.testing.assert_close(fast(x, t, condition[sample]), expected, atol=2e-5, rtol=0)
+    denoiser = Denoiser(fast, condition)
+    torch.testing.assert_close(denoiser(x, t, sample), expected, atol=2e-5, rtol=0)
+
+
+def test_a_denoiser_binds_each_network_once() -> None:
+    class Counting:
+        bound = 0
+
+        def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            raise AssertionError("a network that can be bound is called through what it returns")
+
+        def bind(self, condition: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+            self.bound += 1
+            return lambda x, t, sample: x + condition[sample].sum()
+
+    first, second = Counting(), Counting()
+    condition = torch.ones(1, 1)
+    denoiser = Denoiser(first, condition)
+    x, t, sample = torch.zeros(2, 1, 1), torch.zeros(2, dtype=torch.int64), torch.tensor([0, 0])
+    for _ in range(3):
+        assert denoiser(x, t, sample).unique().item() == 2.0
+        denoiser(x, t, sample, second)
+    assert (first.bound, second.bound) == (1, 1)
+
+
+def test_any_other_network_gets_all_that_it_takes() -> None:
+    class Plain(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            return x + t[:, None, None] + condition.sum(dim=1)[:, None, None]
+
+    plain, (x, t, sample) = Plain(), rows(5)
+    condition = torch.randn(3, CONDITION, generator=torch.Generator().manual_seed(2))
+    expected = plain(x, t, condition[sample])
+    assert torch.equal(tabulated(plain, TIMESTEPS)(x, t, condition[sample]), expected)
+    assert torch.equal(Denoiser(tabulated(plain, TIMESTEPS), condition)(x, t, sample), expected)

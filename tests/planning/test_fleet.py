@@ -1,0 +1,144 @@
+"""Real-time chunking, and several robots that are planned for in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from para_policy.errors import NonFiniteError
+from para_policy.planning.fleet import Fleet
+from para_policy.planning.seeding import chunk_seed
+from para_policy.planning.solver import Cancelled
+from tests.planning.fake_policy import DT, LOCKSTEP, REAL_TIME, T0, FakePolicy, make, observe
+
+CHUNKING = replace(REAL_TIME, warm_start=True, real_time_chunking="soft")
+MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "frozen"),
+    [(0.0, 1), (0.09, 1), (0.15, 2), (0.21, 3), (5.0, 3)],  # 3: what is left of 8 after 5 steps
+)
+def test_the_actions_that_run_during_a_solve_are_frozen(latency_s: float, frozen: int) -> None:
+    planner, policy = make(replace(CHUNKING, replan_steps=5))
+    now = observe(planner, 0)
+    assert planner.plan(now).frozen is None  # there is nothing to go on from
+    planner.fleet.planners[""].change(planner.settings, latency_s)
+    plan = planner.plan(observe(planner, 5))
+    assert (plan.executed, plan.frozen) == (5, frozen)
+    options = policy.options[-1]
+    assert (options["executed"], options["frozen"], options["overlap"]) == ([5], [frozen], "soft")
+
+
+def test_late_observations_freeze_more() -> None:
+    planner, _ = make(replace(CHUNKING, replan_steps=4))
+    planner.plan(observe(planner, 0))
+    planner.fleet.planners[""].change(planner.settings, 0.0)
+    stamp = observe(planner, 4)
+    assert planner.plan(stamp + 2 * DT + DT // 2).frozen == 3
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(0, [0, 7, 14]), (3, [0, 3, 6, 9, 12, 15])])
+def test_chunks_are_replaced_when_asked_for(steps: int, expected: list[int]) -> None:
+    planner, _ = make(replace(REAL_TIME, replan_steps=steps))
+    planned = [step for step in range(16) if planner.plan(observe(planner, step))]
+    assert planned == expected
+
+
+def fleet(settings: Any = REAL_TIME) -> tuple[Fleet, FakePolicy]:
+    policy = FakePolicy()
+    return Fleet(policy, settings, seed=5, robots=("left", "right", "lift")), policy
+
+
+def test_robots_that_are_due_share_a_batch() -> None:
+    robots, policy = fleet()
+    for name in ("left", "right"):
+        observe(robots.planners[name], 0, value=1.0 + (name == "right"))
+    plans = robots.plan(T0)
+    assert sorted(plans) == ["left", "right"]
+    assert {plan.batch for plan in plans.values()} == {2}
+    assert policy.seeds == [[chunk_seed(5, 0)] * 2]
+    assert policy.observations[0]["y"].tolist() == [[1, 1], [2, 2]]
+    observe(robots.planners["lift"], 0)
+    assert robots.plan(T0)["lift"].batch == 1
+    assert robots.plan(T0) == {}
+
+
+def test_a_robot_that_starts_does_not_make_the_others_start_afresh() -> None:
+    robots, policy = fleet(replace(REAL_TIME, warm_start=True))
+    observe(robots.planners["left"], 0)
+    robots.plan(T0)
+    for name in robots.planners:
+        now = observe(robots.planners[name], 8)
+    plans = robots.plan(now)
+    assert {name: (plan.executed, plan.batch) for name, plan in plans.items()} == {
+        "left": (8, 1),
+        "right": (None, 2),
+        "lift": (None, 2),
+    }
+    assert [options.get("executed") for options in policy.options] == [None, [8], None]
+    again = observe(robots.planners["left"], 16), observe(robots.planners["lift"], 15)
+    assert {plan.executed for plan in robots.plan(max(again)).values()} == {7, 8}
+    assert policy.options[-1]["executed"] == [8, 7]
+
+
+def test_one_robots_failure_does_not_hold_the_others() -> None:
+    robots, policy = fleet()
+    for name in robots.planners:
+        observe(robots.planners[name], 0, value=float(name == "right"))
+    sample = policy.sample
+
+    def refuse_ones(observation: dict[str, np.ndarray], **options: Any) -> Any:
+        if observation["y"].max() == 1:
+            raise NonFiniteError("the network returned NaN")
+        return sample(observation, **options)
+
+    policy.sample = refuse_ones
+    plans = robots.plan(T0)
+    assert isinstance(plans["right"], NonFiniteError)
+    assert plans["left"].chunk.id == plans["lift"].chunk.id == 0
+    policy.sample = sample
+    assert robots.plan(T0)["right"].chunk.id == 0  # no noise was used up
+
+
+def test_a_reset_concerns_one_robot() -> None:
+    robots, _ = fleet()
+    for name in robots.planners:
+        observe(robots.planners[name], 0)
+    robots.plan(T0)
+    robots.planners["left"].reset(seed=9)
+    for name in robots.planners:
+        now = observe(robots.planners[name], 8)
+    plans = robots.plan(now)
+    assert plans["left"].seed == chunk_seed(9, 0)
+    assert plans["right"].seed == chunk_seed(5, 1)
+
+
+def test_a_cancelled_fleet_plans_no_more() -> None:
+    robots, policy = fleet()
+    observe(robots.planners["left"], 0)
+    policy.during = robots.cancel
+    with pytest.raises(Cancelled):
+        robots.plan(T0)
+    with pytest.raises(Cancelled):
+        robots.plan(T0)
+
+
+def test_added_latency_counts_as_latency() -> None:
+    planner, _ = make(replace(REAL_TIME, added_latency_s=0.25))
+    planner.warm_up()
+    assert planner.plan(observe(planner, 0)).latency_s >= 0.25
+    due = next(step for step in range(1, 9) if planner.plan(observe(planner, step)))
+    assert due == 5  # 8 steps, less 0.25 s and one step of margin
+
+
+def test_the_digest_tells_observations_apart() -> None:
+    digests = []
+    for value in (0.0, 0.0, 1e-300, -0.0):
+        planner, _ = make(LOCKSTEP)
+        digests.append(planner.plan(observe(planner, 0, value=value)).observation)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3

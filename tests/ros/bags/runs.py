@@ -1,0 +1,95 @@
+"""Runs of a real policy node, recorded over DDS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from std_srvs.srv import Trigger
+
+from para_policy.ros.bags.bag_writer import BagWriter, Storage
+from para_policy.ros.bags.recorder import Recorder, What
+from para_policy.ros.messages.conversions import stamp_to_ns
+from tests.ros.graph import Graph
+from tests.ros.policy_rig import Rig
+
+NODE = "/policy_node"
+RATE_HZ = 20.0
+DT_NS = round(1e9 / RATE_HZ)
+_EVERY = 4
+"""Steps from a chunk to the next one."""
+
+
+class RecordedRun:
+    """A policy node whose life is written into a bag, and hands to move it."""
+
+    def __init__(
+        self, graph: Graph, bag: Path, checkpoint: Path, storage: Storage = "mcap", **values: Any
+    ) -> None:
+        self.graph, self.path = graph, bag
+        self.writer = BagWriter(bag, storage)
+        self.recorder: Recorder = graph.add(lambda **o: Recorder(self.writer, What(), **o))
+        parameters = {
+            "sampler": "x0",
+            "lockstep": False,
+            "control_rate_hz": RATE_HZ,
+            "max_observation_age_s": 60.0,
+            "replan_steps": _EVERY,
+            **values,
+        }
+        self._every = parameters["replan_steps"]
+        self.rig = Rig(graph, checkpoint=str(checkpoint), **parameters).start()
+        topics = [f"{NODE}/{name}" for name in ("settings", "chunk_info", "action_chunk")]
+        self.wait_for(topics)
+        graph.wait(lambda: self.writer.counts[f"{NODE}/settings"] == 1)
+        self.wait_for(["/joint_states", "/keypoints"])
+        self._steps = self._reset_at = 0
+        self._began_ns = self.rig.now_ns()
+
+    def wait_for(self, topics: list[str]) -> None:
+        """Until the recorder is connected to the publishers of `topics`."""
+        self.graph.wait(lambda: set(topics) <= set(self.writer.counts))
+        self.graph.wait(
+            lambda: all(self._connected(topic) for topic in topics if "policy_node" not in topic)
+        )
+
+    def step(self, chunks: int = 1, move: Callable[[int], list[float]] | None = None) -> None:
+        """Moving observations, dt apart by their stamps, until so many chunks have come out.
+
+        They wait for the chunk that is due, however slow the machine is, so that there is one in
+        every `replan_steps` and none more.
+        """
+        wanted = len(self.rig.chunks) + chunks
+        at = move or (lambda step: [100.0 + 3.0 * step, 200.0 - 2.0 * step])
+        while len(self.rig.chunks) < wanted:
+            self._steps += 1
+            self.rig.observe(self._began_ns + self._steps * DT_NS, at(self._steps))
+            self.graph.spin_for(DT_NS / 1e9)
+            self.graph.wait(self._may_go_on)
+
+    def _may_go_on(self) -> bool:
+        if not self.rig.chunks or self._steps == self._reset_at:
+            return False
+        last_ns = stamp_to_ns(self.rig.chunks[-1].header.stamp)
+        first_ns = self._began_ns + (self._reset_at + 1) * DT_NS
+        now_ns = self._began_ns + self._steps * DT_NS
+        return first_ns <= last_ns and now_ns < last_ns + self._every * DT_NS
+
+    def reset(self) -> None:
+        assert self.graph.call(Trigger, "policy_node/reset", Trigger.Request()).success
+        self._reset_at = self._steps
+
+    def finish(self) -> Path:
+        """Close the bag once everything that was said is in it."""
+        infos = lambda: self.writer.counts[f"{NODE}/chunk_info"]  # noqa: E731
+        self.graph.wait(lambda: infos() >= len(self.rig.chunks))
+        chunks = lambda: self.writer.counts[f"{NODE}/action_chunk"]  # noqa: E731
+        self.graph.wait(lambda: chunks() >= len(self.rig.chunks))
+        self.recorder.executor.remove_node(self.recorder)
+        self.writer.close()
+        return self.path
+
+    def _connected(self, topic: str) -> bool:
+        infos = self.graph.probe.get_subscriptions_info_by_topic(topic)
+        return any(info.node_name == self.recorder.get_name() for info in infos)

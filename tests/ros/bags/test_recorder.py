@@ -1,0 +1,155 @@
+"""The recorder: what is in its bags, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from rosbags.interfaces import QosDurability, QosReliability
+from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, String
+
+from para_policy.cli.recording import Record
+from para_policy.ros.bags.bag import Bag
+from para_policy.ros.bags.bag_writer import BagWriter
+from para_policy.ros.bags.recorder import Recorder, What
+from para_policy.ros.bags.what import inputs_of_parameters
+from para_policy.ros.messages.conversions import ns_to_stamp
+from para_policy.ros.messages.inputs import read_inputs
+from para_policy.ros.qos import LATCHED
+from para_policy.terminal import run as run_command
+from tests.ros.graph import CONFIG, Graph
+
+INPUTS = CONFIG / "pusht_inputs.yaml"
+RUN = "import sys; from para_policy.terminal import run; import tyro; "
+RUN += "from para_policy.cli.recording import Record; "
+RUN += "sys.exit(run(tyro.cli(Record, args=sys.argv[1:])))"
+
+
+@contextmanager
+def recording(domain_id: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`para-policy record` as a process of its own."""
+    environment = {
+        **os.environ,
+        "ROS_DOMAIN_ID": str(domain_id),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def joints(number: int) -> JointState:
+    message = JointState(name=["agent_x", "agent_y"], position=[float(number), 1.0])
+    message.header.stamp = ns_to_stamp(10**9 + number)
+    return message
+
+
+def test_bytes_times_and_quality_of_service_are_kept(graph: Graph, tmp_path: Path) -> None:
+    writer = BagWriter(tmp_path / "bag", "mcap")
+    what = What(read_inputs(INPUTS))
+    recorder = graph.add(lambda **options: Recorder(writer, what, **options))
+    settings = graph.probe.create_publisher(String, "policy_node/settings", LATCHED)
+    settings.publish(String(data="{}"))  # before anybody listens, and no settings message
+    speaker = graph.talk(JointState, "joint_states")
+    before_ns = recorder.get_clock().now().nanoseconds
+    for number in range(20):
+        speaker.publish(joints(number))
+    graph.wait(lambda: writer.counts.get("/joint_states") == 20)
+    graph.wait(lambda: writer.counts.get("/policy_node/settings") == 1)
+    after_ns = recorder.get_clock().now().nanoseconds
+    writer.close()
+
+    found = list(Bag(tmp_path / "bag").messages(["/joint_states"]))
+    assert [recorded.message for recorded in found] == [joints(number) for number in range(20)]
+    assert all(before_ns <= recorded.time_ns <= after_ns for recorded in found)
+    with Reader(tmp_path / "bag") as reader:
+        offered = {c.topic: c.ext.offered_qos_profiles[0] for c in reader.connections}
+    assert offered["/policy_node/settings"].durability == QosDurability.TRANSIENT_LOCAL
+    assert offered["/joint_states"].durability == QosDurability.VOLATILE
+    assert offered["/joint_states"].reliability == QosReliability.RELIABLE
+    metadata = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())
+    information = metadata["rosbag2_bagfile_information"]
+    assert (information["version"], information["storage_identifier"]) == (8, "mcap")
+    assert information["message_count"] == 21
+
+
+def test_a_topic_that_appears_later_is_joined(graph: Graph, tmp_path: Path) -> None:
+    writer = BagWriter(tmp_path / "bag", "sqlite3")
+    recorder = graph.add(lambda **options: Recorder(writer, What(), **options))
+    graph.spin_for(0.3)
+    assert not writer.counts
+    speaker = graph.talk(Float64MultiArray, "chunk_executor/command")
+    speaker.publish(Float64MultiArray(data=[1.0]))
+    graph.wait(lambda: writer.counts.get("/chunk_executor/command") == 1)
+    assert not recorder.problems
+    writer.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_the_bag(
+    graph: Graph, domain_id: int, tmp_path: Path, number: signal.Signals
+) -> None:
+    bag = tmp_path / "bag"
+    with recording(domain_id, "--output", str(bag), "--inputs-file", str(INPUTS)) as process:
+        speak_until_flushed(graph, bag)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0, output
+    assert not Bag(bag).incomplete
+    assert joints(1) in [recorded.message for recorded in Bag(bag).messages(["/joint_states"])]
+    assert "/joint_states" in output
+
+
+def test_a_killed_recorder_leaves_what_it_had_a_second_ago(
+    graph: Graph, domain_id: int, tmp_path: Path
+) -> None:
+    bag = tmp_path / "bag"
+    with recording(domain_id, "--output", str(bag), "--inputs-file", str(INPUTS)) as process:
+        speak_until_flushed(graph, bag)
+        process.kill()
+        process.wait(20)
+    found = Bag(bag)
+    assert "was not closed" in found.incomplete
+    assert joints(1) in [recorded.message for recorded in found.messages(["/joint_states"])]
+
+
+def speak_until_flushed(graph: Graph, bag: Path) -> None:
+    speaker = graph.talk(JointState, "joint_states")
+
+    def flushed() -> bool:
+        speaker.publish(joints(1))
+        return any(file.stat().st_size > 100 for file in bag.glob("*.mcap"))
+
+    graph.wait(flushed)
+
+
+def test_nothing_is_ever_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "kept").write_text("mine")
+    assert run_command(Record(tmp_path, seconds=0.1)) == 2
+    assert "a bag is never overwritten" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_inputs_come_from_a_parameter_file(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(f"/**/policy_node:\n  ros__parameters:\n    inputs_file: {INPUTS}\n")
+    assert inputs_of_parameters(file, "/arm", "policy_node") == read_inputs(INPUTS)
+    assert set(read_inputs(INPUTS)) == {"agent_pos", "environment_state"}

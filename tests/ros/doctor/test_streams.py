@@ -1,0 +1,170 @@
+"""One input, one fault at a time: exactly that is found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, String
+
+from para_policy.ros.doctor.report import Finding, Level
+from para_policy.ros.doctor.streams import Expected, Stream
+from para_policy.ros.messages.conversions import ns_to_stamp
+from para_policy.ros.messages.inputs import InputMapping
+from tests.ros.graph import Graph
+
+TOPIC = "/joint_states"
+MAPPING = InputMapping(topic=TOPIC, type="sensor_msgs/msg/JointState", joints=("x", "y"))
+EXPECTED = Expected(control_rate_hz=10.0, max_age_s=0.5, lockstep=False)
+
+
+class Sensor(Node):
+    """Publishes joint states by a timer."""
+
+    def __init__(
+        self,
+        *,
+        rate_hz: float = 20.0,
+        delay_s: float | None = 0.0,
+        frozen: bool = False,
+        qos: Any = 10,
+        joints: tuple[str, ...] = ("x", "y"),
+        position: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__("sensor", **options)
+        self._delay_s, self._joints, self._position = delay_s, list(joints), position
+        self._first_ns = self._now_ns() if frozen else None
+        self._publisher = self.create_publisher(JointState, TOPIC, qos)
+        self.create_timer(1 / rate_hz, self._publish)
+
+    def _publish(self) -> None:
+        message = JointState(name=self._joints, position=[self._position] * len(self._joints))
+        if self._delay_s is not None:
+            stamp_ns = self._first_ns or self._now_ns() - round(1e9 * self._delay_s)
+            message.header.stamp = ns_to_stamp(stamp_ns)
+        self._publisher.publish(message)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+
+def listen(graph: Graph, mapping: InputMapping = MAPPING, expected: Expected = EXPECTED) -> Stream:
+    return Stream(graph.probe, "agent_pos", TOPIC, mapping, (2,), expected)
+
+
+@pytest.fixture
+def others(domain_id: int) -> Iterator[Graph]:
+    """Another participant: in one, a topic can have one type only."""
+    graph = Graph(domain_id)
+    yield graph
+    graph.close()
+
+
+def the_finding(stream: Stream) -> Finding:
+    (finding,) = stream.findings()
+    assert finding.subject == "agent_pos"
+    return finding
+
+
+def test_a_good_sensor(graph: Graph) -> None:
+    stream = listen(graph)
+    graph.add(Sensor)
+    graph.wait(lambda: stream.heard() > 9)
+    finding = the_finding(stream)
+    assert finding.level == Level.OK
+    assert "/joint_states from /sensor" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "words"),
+    [
+        ({"position": math.nan}, Level.FAIL, "holds NaN or infinity"),
+        ({"joints": ("x", "z")}, Level.FAIL, "no position of joint y"),
+        ({"delay_s": None}, Level.WARN, "stamps are zero"),
+        ({"delay_s": 5.0}, Level.FAIL, "before arrival; policy_node holds beyond 0.5 s"),
+        ({"delay_s": 0.4}, Level.WARN, "over half of the limit of 0.5 s"),
+        ({"delay_s": -5.0}, Level.FAIL, "ahead of this clock: policy_node holds"),
+        ({"delay_s": -0.2}, Level.WARN, "ahead of this clock"),
+        ({"frozen": True}, Level.FAIL, "have the same stamp"),
+        ({"rate_hz": 4.0}, Level.WARN, "Hz, control at 10 Hz"),
+        ({"rate_hz": 1.5}, Level.WARN, "policy_node holds after 0.5 s"),
+    ],
+)
+def test_a_fault_of_the_sensor(
+    graph: Graph, fault: dict[str, Any], level: Level, words: str
+) -> None:
+    stream = listen(graph)
+    graph.add(lambda **options: Sensor(**fault, **options))
+    graph.wait(lambda: stream.heard() > 2)
+    finding = the_finding(stream)
+    assert (finding.level, words in finding.found) == (level, True), finding
+    assert finding.advice
+
+
+def test_in_lockstep_rate_and_age_do_not_count(graph: Graph) -> None:
+    stream = listen(graph, expected=Expected(100.0, 0.5, lockstep=True))
+    graph.add(lambda **options: Sensor(delay_s=5.0, **options))
+    graph.wait(lambda: stream.heard() > 2)
+    assert the_finding(stream).level == Level.OK
+
+
+def test_known_latency_makes_the_observation_older(graph: Graph) -> None:
+    stream = listen(graph, MAPPING.model_copy(update={"latency_s": 1.0}))
+    graph.add(Sensor)
+    graph.wait(lambda: stream.heard() > 2)
+    finding = the_finding(stream)
+    assert finding.level == Level.FAIL
+    assert "stamped 1.0" in finding.found
+
+
+def test_best_effort_sensor_is_never_heard(graph: Graph) -> None:
+    stream = listen(graph)
+    graph.add(lambda **options: Sensor(qos=qos_profile_sensor_data, **options))
+    graph.wait(stream.exists)
+    finding = the_finding(stream)
+    assert finding.level == Level.FAIL
+    assert "publisher /sensor is best effort" in finding.found
+    assert "`reliable: false`" in finding.advice
+
+
+def test_no_publisher_but_the_type_elsewhere(graph: Graph) -> None:
+    stream = listen(graph)
+    graph.probe.create_publisher(JointState, "/arm/joint_states", 10)
+    graph.wait(lambda: graph.probe.count_publishers("/arm/joint_states"))
+    finding = the_finding(stream)
+    assert (finding.level, finding.found) == (Level.FAIL, "nobody publishes /joint_states")
+    assert "topics of this type: /arm/joint_states" in finding.advice
+
+
+def test_another_type(graph: Graph, others: Graph) -> None:
+    stream = listen(graph)
+    others.probe.create_publisher(String, TOPIC, 10)
+    words = "carries std_msgs/msg/String from probe"
+    graph.wait(lambda: words in the_finding(stream).found)
+    assert the_finding(stream).level == Level.FAIL
+
+
+def test_silent_publisher(graph: Graph) -> None:
+    stream = listen(graph)
+    graph.probe.create_publisher(JointState, TOPIC, 10)
+    graph.wait(stream.exists)
+    finding = the_finding(stream)
+    assert finding.level == Level.FAIL
+    assert "nothing arrived on /joint_states from /probe" in finding.found
+
+
+def test_another_number_of_values(graph: Graph) -> None:
+    mapping = InputMapping(topic=TOPIC, type="std_msgs/msg/Float64MultiArray")
+    stream = listen(graph, mapping)
+    publisher = graph.talk(Float64MultiArray, TOPIC)
+    publisher.publish(Float64MultiArray(data=[1.0, 2.0, 3.0]))
+    graph.wait(stream.heard)
+    finding = the_finding(stream)
+    assert finding.level == Level.FAIL
+    assert "has shape (3,), expected (2,)" in finding.found

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import rclpy
+import yaml
+
+from para_policy.errors import InputError
+from para_policy.ros.chunk_executor import ChunkExecutor
+from para_policy.ros.parameters.executor import CHOICES, PARAMETERS
+from tests.ros.graph import CONFIG, Graph
+
+POSE = {"output": "pose_stamped", "frame_id": "base"}
+TWIST = {"output": "twist_stamped", "frame_id": "base"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        *[
+            ({name: "magic"}, f"{name} is 'magic'; expected '{known[0]}' or")
+            for name, known in CHOICES.items()
+        ],
+        ({"lockstep": True, "latency_offset_s": 0.1}, "latency_offset_s is 0.1 in lockstep"),
+        ({"lockstep": True, "hold": "repeat"}, "hold is 'repeat' in lockstep"),
+        ({"lockstep": True, "velocity_max": [1.0]}, r"velocity_max is \[1.0\] in lockstep"),
+        ({"output": "joint_trajectory"}, "joint_names is empty"),
+        ({"output": "pose_stamped"}, "frame_id is empty"),
+        ({**POSE, "max_jump": [1.0], "state_joints": ["a"]}, r"max_jump is \[1.0\] with output"),
+        ({**POSE, "fixed_orientation": [0.0, 0.0, 2.0, 0.0]}, "quaternion x y z w of length 1"),
+        ({**POSE, "fixed_orientation": [1.0]}, "quaternion x y z w of length 1"),
+        ({**POSE, "joint_names": ["x", "y"]}, "2 for joint_names, 7 for output 'pose_stamped'"),
+        ({"fixed_orientation": [0.0, 0.0, 0.0, 1.0]}, "only 'pose_stamped' has one"),
+        ({**TWIST, "hold": "repeat"}, "would go on moving"),
+        ({**TWIST, "position_min": [0.0]}, r"position_min is \[0.0\] with output 'twist_stamped'"),
+        ({"over_budget": "last"}, "set max_chunk_age_s"),
+        ({"max_jump": [1.0]}, "set state_joints to the names"),
+        (
+            {"joint_names": ["a", "b"], "velocity_max": [1.0] * 3},
+            "2 for joint_names, 3 for the lim",
+        ),
+        ({"velocity_max": [-1.0]}, r"velocity_max is \[-1.0\], expected numbers > 0"),
+        ({"position_min": [math.nan]}, "position_min is .nan., expected numbers"),
+    ],
+)
+def test_wrong_values_are_refused_at_start(
+    graph: Graph, parameters: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        graph.add(ChunkExecutor, **parameters)
+
+
+def test_out_of_range_is_refused_at_start(graph: Graph) -> None:
+    with pytest.raises(rclpy.exceptions.ParameterException, match="latency_offset_s"):
+        graph.add(ChunkExecutor, latency_offset_s=5.0)
+
+
+def test_parameters_are_described_and_do_not_change_at_run_time(graph: Graph) -> None:
+    node = graph.add(ChunkExecutor)
+    for parameter in PARAMETERS:
+        assert node.describe_parameter(parameter.name).description == parameter.description
+    (answer,) = node.set_parameters([rclpy.Parameter("max_jump", value=[0.1])])
+    assert not answer.successful
+    assert answer.reason == "max_jump is read at start only; restart the node"
+    assert node.set_parameters([rclpy.Parameter("use_sim_time", value=True)])[0].successful
+
+
+def test_shipped_file_names_every_parameter_with_its_default(graph: Graph) -> None:
+    shipped = yaml.safe_load((CONFIG / "policy.yaml").read_text())
+    written = shipped["/**/chunk_executor"]["ros__parameters"]
+    assert written == {parameter.name: parameter.default for parameter in PARAMETERS}
+    graph.add(ChunkExecutor, **written)

@@ -1,0 +1,201 @@
+"""One policy node that serves several robots, its settings, its markers and real-time chunking."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import Pose, PoseArray
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from para_policy.planning.seeding import chunk_seed
+from para_policy.ros.messages.conversions import ns_to_stamp
+from para_policy.ros.messages.diagnostics import status_values
+from para_policy.ros.policy_node import PolicyNode
+from para_policy.ros.qos import LATCHED
+from tests.ros.graph import CONFIG, Graph
+from tests.ros.policy_rig import DT_NS, KEYPOINTS, T0, Rig
+
+ROBOTS = ("left", "right")
+
+
+class Pair:
+    """A node that serves two robots, and their sensors."""
+
+    def __init__(self, graph: Graph, checkpoint: Any, **parameters: Any) -> None:
+        self.graph = graph
+        self.node: PolicyNode = graph.add(
+            PolicyNode,
+            checkpoint=str(checkpoint),
+            inputs_file=str(CONFIG / "pusht_inputs.yaml"),
+            sampler="sequential",
+            seed=7,
+            lockstep=True,
+            engine="eager",
+            robots=list(ROBOTS),
+            **parameters,
+        )
+        self.chunks = {
+            r: graph.listen(JointTrajectory, f"{r}/policy_node/action_chunk") for r in ROBOTS
+        }
+        self.infos = {
+            r: graph.listen(DiagnosticStatus, f"{r}/policy_node/chunk_info") for r in ROBOTS
+        }
+        self.diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        self.joints = {r: graph.talk(JointState, f"{r}/joint_states") for r in ROBOTS}
+        self.keypoints = {r: graph.talk(PoseArray, f"{r}/keypoints") for r in ROBOTS}
+        topics = [f"{r}/policy_node/{t}" for r in ROBOTS for t in ("action_chunk", "chunk_info")]
+        graph.wait(lambda: all(graph.probe.count_publishers(t) for t in topics))
+
+    def observe(self, robot: str, stamp_ns: int, x: float) -> None:
+        joints = JointState(name=["agent_x", "agent_y"], position=[x, 200.0])
+        keypoints = PoseArray()
+        for px, py in KEYPOINTS.reshape(-1, 2).tolist():
+            pose = Pose()
+            pose.position.x, pose.position.y = px, py
+            keypoints.poses.append(pose)
+        joints.header.stamp = keypoints.header.stamp = ns_to_stamp(stamp_ns)
+        self.keypoints[robot].publish(keypoints)
+        self.joints[robot].publish(joints)
+
+    def actions(self, robot: str) -> np.ndarray:
+        return np.array([list(point.positions) for point in self.chunks[robot][-1].points])
+
+
+def test_each_robot_gets_its_own_chunk(graph: Graph, checkpoint: Any) -> None:
+    pair = Pair(graph, checkpoint)
+    # The same policy, alone, on topics without a name before them.
+    single = Rig(graph, checkpoint=str(checkpoint)).start()
+    for robot, x in zip(ROBOTS, (100.0, 300.0), strict=True):
+        pair.observe(robot, T0, x)
+        graph.wait(lambda robot=robot: len(pair.infos[robot]) == 1)
+        single.observe(T0 + (x == 300.0) * 8 * DT_NS, [x, 200.0])
+        graph.wait(lambda x=x: len(single.chunks) == 1 + (x == 300.0))
+    first = np.array([list(point.positions) for point in single.chunks[0].points])
+    np.testing.assert_allclose(pair.actions("left"), first, atol=1e-4)
+    assert np.abs(pair.actions("left") - pair.actions("right")).max() > 1
+    values = status_values(pair.infos["right"][0])
+    assert (values["seed"], values["chunk"]) == (str(chunk_seed(7, 0)), "0")
+
+
+def test_health_and_reset_are_each_robots_own(graph: Graph, checkpoint: Any) -> None:
+    pair = Pair(graph, checkpoint)
+    for robot in ROBOTS:
+        pair.observe(robot, T0, 100.0)
+    graph.wait(lambda: all(pair.infos.values()))
+    pair.observe("left", T0 + 8 * DT_NS, float("nan"))
+    graph.wait(lambda: levels(pair).get("policy_node: policy left") == DiagnosticStatus.WARN)
+    graph.wait(lambda: levels(pair)["policy_node: policy right"] == DiagnosticStatus.OK)
+    pair.observe("right", T0 + 8 * DT_NS, 100.0)
+    graph.wait(lambda: len(pair.infos["right"]) == 2)
+    assert graph.call(Trigger, "right/policy_node/reset", Trigger.Request()).success
+    pair.observe("right", T0 + 30 * DT_NS, 100.0)
+    graph.wait(lambda: len(pair.infos["right"]) == 3)
+    assert status_values(pair.infos["right"][-1])["chunk"] == "0"
+    assert len(pair.chunks["left"]) == 1
+
+
+def levels(pair: Pair) -> dict[str, bytes]:
+    return {s.name: s.level for message in pair.diagnostics for s in message.status}
+
+
+@pytest.mark.parametrize("names", [["a b"], ["a", "a"], ["1a"], ["a/b"]])
+def test_names_that_cannot_be_topics_are_refused(
+    graph: Graph, checkpoint: Any, names: list[str]
+) -> None:
+    node = graph.add(
+        PolicyNode,
+        checkpoint=str(checkpoint),
+        inputs_file=str(CONFIG / "pusht_inputs.yaml"),
+        robots=names,
+    )
+    assert node.trigger_configure() != TransitionCallbackReturn.SUCCESS
+
+
+def test_settings_are_told_to_newcomers_and_at_every_change(graph: Graph, checkpoint: Any) -> None:
+    rig = Rig(graph, checkpoint=str(checkpoint)).start()
+    rig.plan(T0)
+    told = graph.listen(String, "policy_node/settings", LATCHED)
+    graph.wait(lambda: told)
+    first = json.loads(told[0].data)
+    assert rig.info()["settings"] == first["id"]
+    assert first["values"]["sampler"] == "sequential"
+    assert rig.set(sampler="x0") == ""
+    graph.wait(lambda: len(told) == 2)
+    rig.plan(T0 + 8 * DT_NS)
+    second = json.loads(told[1].data)
+    assert second["values"]["sampler"] == "x0"
+    assert rig.info()["settings"] == second["id"] != first["id"]
+
+
+def test_markers_are_published_where_a_frame_is_given(graph: Graph, checkpoint: Any) -> None:
+    rig = Rig(graph, checkpoint=str(checkpoint), marker_frame="world", marker_scale=0.001)
+    markers = graph.listen(MarkerArray, "policy_node/markers")
+    rig.start()
+    chunk = rig.plan(T0)
+    graph.wait(lambda: markers)
+    line = markers[0].markers[0]
+    assert line.header.frame_id == "world"
+    assert [p.x for p in line.points] == pytest.approx(
+        [0.001 * point.positions[0] for point in chunk.points]
+    )
+    bad = graph.add(
+        PolicyNode,
+        checkpoint=str(checkpoint),
+        inputs_file=str(CONFIG / "pusht_inputs.yaml"),
+        marker_frame="world",
+        marker_axes=[0, 2],
+    )
+    assert bad.trigger_configure() != TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize("chunking", ["hard", "soft"])
+def test_a_chunk_begins_with_the_actions_that_run_meanwhile(
+    graph: Graph, checkpoint: Any, chunking: str
+) -> None:
+    rig = Rig(
+        graph,
+        checkpoint=str(checkpoint),
+        lockstep=False,
+        real_time_chunking=chunking,
+        replan_steps=3,
+        added_latency_ms=150.0,
+    ).start()
+    first_ns = rig.now_ns()
+    before = rig.plan(first_ns)
+    graph.wait(lambda: rig.now_ns() > first_ns + 3 * DT_NS)
+    after = rig.plan(first_ns + 3 * DT_NS)
+    info = rig.info()
+    frozen = int(info["frozen"])
+    assert (int(info["executed"]), 2 <= frozen <= 5) == (3, True)
+    old, new = (
+        np.array([list(point.positions) for point in message.points]) for message in (before, after)
+    )
+    np.testing.assert_allclose(new[:frozen], old[3 : 3 + frozen], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"real_time_chunking": "firm"},
+        {"real_time_chunking": "hard", "warm_start": False, "lockstep": False},
+        {"real_time_chunking": "hard", "lockstep": True},
+        {"added_latency_ms": 5.0, "lockstep": True},
+    ],
+)
+def test_chunking_that_cannot_be_is_refused(
+    graph: Graph, checkpoint: Any, parameters: dict[str, Any]
+) -> None:
+    rig = Rig(graph, checkpoint=str(checkpoint), **parameters)
+    assert rig.node.trigger_configure() != TransitionCallbackReturn.SUCCESS
+    rig.wait_for_status(DiagnosticStatus.ERROR, next(iter(parameters)))

@@ -1,0 +1,402 @@
+"""`python -m sim.evaluate` and `python -m sim.report`: contract, resume, errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import sim.evaluate
+import sim.report
+from sim.evaluate import Arguments, evaluate, partial_path
+from sim.evaluation.partial import PartialResults
+from sim.evaluation.progress import print_results
+from sim.evaluation.provenance import sampling_identity
+from tests.checkpoint import save_tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[3]
+SAMPLERS = ("sequential", "x0")
+TIMINGS = {"date", "latency_ms", "batched_call_ms"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"), 8)
+
+
+def arguments(checkpoint: Path, folder: Path, **changes: Any) -> Arguments:
+    options: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "json": folder / "out.json",
+        "episodes": 3,
+        "batch": 2,
+        "steps": 4,
+        "latency_chunks": 2,
+        **changes,
+    }
+    return Arguments(**options)
+
+
+def run_quietly(args: Arguments) -> dict[str, Any]:
+    return evaluate(args, Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def finished(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """Folder and JSON of a complete run."""
+    folder = tmp_path_factory.mktemp("run")
+    run_quietly(arguments(checkpoint, folder, report=folder / "out.html"))
+    return folder, json.loads((folder / "out.json").read_text())
+
+
+def without_timings(value: Any) -> Any:
+    """Numbers are rounded: gym-pusht adds areas in the order of a set, which is no fixed order."""
+    if isinstance(value, float):
+        return round(value, 12) + 0.0
+    if isinstance(value, dict):
+        return {key: without_timings(item) for key, item in value.items() if key not in TIMINGS}
+    return [without_timings(item) for item in value] if isinstance(value, list) else value
+
+
+def test_json_contract(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, document = finished
+    assert document["episodes"] == 3
+    assert document["seed"] == 100000
+    assert (document["scheduler"], document["steps"]) == ("ddpm", 4)
+    assert (document["backend"], document["dtype"]) == ("eager", "float32")
+    assert {"device", "threads", "date", "versions", "checkpoint_sha256"} <= set(document)
+    assert list(document["samplers"]) == list(SAMPLERS)
+    for result in document["samplers"].values():
+        for name in ("mean_max_reward", "success_rate"):
+            low, high = result[f"{name}_ci95"]
+            assert 0.0 <= low <= result[name] <= high <= 1.0
+        assert 0.0 <= result["mean_final_coverage"] <= 1.0
+        assert 1 <= result["rounds_mean"] <= 4
+        assert result["latency_ms"]["p50"] <= result["latency_ms"]["p95"]
+        episodes = result["per_episode"]
+        assert [episode["seed"] for episode in episodes] == [100000, 100001, 100002]
+        assert episodes[0]["start_state"] == pytest.approx([235, 124, 335, 128, -0.9049274284])
+        assert len(episodes[0]["rounds"]) == 38
+        assert result["rounds"]["mean"] == result["rounds_mean"]
+        assert result["rounds"]["p95"] <= result["rounds"]["max"] == result["rounds_max"]
+        assert result["max_abs_error"] is None
+        assert result["error_above_1e-2_rate"] is None
+        assert result["seams"]["count"] == 3 * 37
+        for jump in ("velocity_jump_px_per_s", "acceleration_jump_px_per_s2"):
+            for where in ("seam", "inside"):
+                low, high = result["seams"][jump][where]["ci95"]
+                assert 0 < low <= result["seams"][jump][where]["mean"] <= high
+    assert document["reference"] == "sequential"
+    assert document["paired"]["x0"]["reference"] == "sequential"
+    assert list(document["paired"]) == ["x0"]
+    assert set(document["paired"]["x0"]) >= {"difference", "ci95", "margin", "equivalent"}
+    assert document["paired"]["x0"]["margin"] == 0.02
+    assert not partial_path(folder / "out.json").exists()
+
+
+def test_report_needs_nothing_else(finished: tuple[Path, dict[str, Any]]) -> None:
+    page = (finished[0] / "out.html").read_text()
+    assert page.count('src="data:image/svg+xml;base64,') == 6
+    assert "http" not in page
+    for fact in ("sequential", "x0", "±0.02", "100000 to 100002", "cpu", "thread"):
+        assert fact in page
+    assert "Seams between chunks" in page
+    assert "Error of every chunk" not in page
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+    finished: tuple[Path, dict[str, Any]],
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    args = arguments(checkpoint, tmp_path)
+    play, played = sim.evaluate.play, []
+
+    def stop_after_two(policy: Any, settings: Any, task: Any, on_progress: Any) -> Any:
+        if len(played) == 2:
+            raise KeyboardInterrupt
+        played.append(task)
+        return play(policy, settings, task, on_progress)
+
+    monkeypatch.setattr(sim.evaluate, "play", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        run_quietly(args)
+    with partial_path(args.json).open("a") as file:
+        file.write('{"key": "cut off by a crash')
+
+    def play_the_rest(policy: Any, settings: Any, task: Any, on_progress: Any) -> Any:
+        assert task not in played
+        return play(policy, settings, task, on_progress)
+
+    monkeypatch.setattr(sim.evaluate, "play", play_the_rest)
+    run_quietly(args)
+    document = json.loads(args.json.read_text())
+    assert without_timings(document) == without_timings(finished[1])
+
+
+def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out.partial.jsonl"
+    task = sim.evaluate.Task("sequential", (1, 2))
+    PartialResults(path, {"sequential": {"steps": 4}}).add(task, [])
+    assert PartialResults(path, {"sequential": {"steps": 4}}).load() == {task: []}
+    assert PartialResults(path, {"sequential": {"steps": 5}}).load() == {}
+    assert PartialResults(path, {"x0": {"steps": 4}}).load() == {}
+
+
+def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -> None:
+    other = save_tiny_checkpoint(tmp_path / "checkpoint", 8, seed=1)
+    args = arguments(checkpoint, tmp_path)
+    identities = [
+        sampling_identity(changed.settings.load(), changed.settings)
+        for changed in (
+            args,
+            arguments(checkpoint, tmp_path, scheduler="ddim"),
+            arguments(checkpoint, tmp_path, steps=8),
+            arguments(checkpoint, tmp_path, check_errors=True),
+            arguments(other, tmp_path),
+            arguments(checkpoint, tmp_path, precision="bfloat16"),
+        )
+    ]
+    assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
+
+
+VARIANTS = ("sequential", "sequential+noise", "x0+guess", "x0+guess+noise", "asd")
+
+
+@pytest.fixture(scope="module")
+def compared(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """Folder and JSON of a run with starts and checked errors."""
+    folder = tmp_path_factory.mktemp("variants")
+    run_quietly(
+        arguments(
+            checkpoint, folder, samplers=",".join(VARIANTS), episodes=2, steps=4,
+            check_errors=True, latency_chunks=1, report=folder / "out.html",
+        )
+    )  # fmt: skip
+    return folder, json.loads((folder / "out.json").read_text())
+
+
+def test_variants_are_compared_with_the_sequential_run_of_their_noise(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    document = compared[1]
+    assert list(document["samplers"]) == list(VARIANTS)
+    # Of the same start states, and of the same noise but for `sequential+noise` and `asd`.
+    assert {name: pair["reference"] for name, pair in document["paired"].items()} == {
+        "sequential+noise": "sequential",
+        "x0+guess": "sequential",
+        "x0+guess+noise": "sequential+noise",
+        "asd": "sequential",
+    }
+    for name in VARIANTS[1:4]:  # in the first chunk nothing is shifted yet
+        assert document["samplers"][name]["first_chunk_error"]["max"] < 2e-2
+    assert document["samplers"]["asd"]["first_chunk_error"] is None
+    assert document["samplers"]["asd"]["residual_per_round"]["p50"] == []
+
+
+def test_errors_of_all_chunks_are_checked(compared: tuple[Path, dict[str, Any]]) -> None:
+    document = compared[1]
+    assert document["check_errors"] is True
+    for name, result in document["samplers"].items():
+        errors = [error for episode in result["per_episode"] for error in episode["error"]]
+        assert len(errors) == result["chunks"]
+        if not name.startswith("x0"):
+            assert set(errors) == {None}
+            assert result["max_abs_error"] is None
+            continue
+        found = result["max_abs_error"]
+        assert list(found) == ["median", "p95", "p99", "max"]
+        assert found["median"] <= found["p95"] <= found["p99"] <= found["max"] < 2e-2
+        assert found["max"] == max(errors)
+        above = sum(error > 1e-2 for error in errors) / len(errors)
+        assert result["error_above_1e-2_rate"] == pytest.approx(above)
+
+
+def test_seams_of_a_variant_are_those_of_its_reference(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    samplers = compared[1]["samplers"]
+    for jump in ("velocity_jump_px_per_s", "acceleration_jump_px_per_s2"):
+        exact, found = (
+            samplers[name]["seams"][jump]["seam"]["mean"]
+            for name in ("sequential+noise", "x0+guess+noise")
+        )
+        assert found == pytest.approx(exact, rel=0.02)
+
+
+def test_report_shows_variants_and_errors(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, document = compared
+    page = (folder / "out.html").read_text()
+    for fact in (*VARIANTS, "Error of every chunk", "Compared with", "another sample of the same"):
+        assert fact in page
+    text = "\n".join(sim.report.markdown_parts(document))
+    assert "| x0+guess+noise | sequential+noise |" in text
+    assert f"--samplers {','.join(VARIANTS)} " in text
+    assert "--check-errors" in text
+    printed = io.StringIO()
+    print_results(Console(file=printed, width=120), document)
+    for fact in (*VARIANTS, "acceleration, px/s²", "x0+guess+noise minus sequential+noise: "):
+        assert fact in printed.getvalue()
+
+
+def test_variants_resume_each_by_itself(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batches of another start, or without errors, are not those of this run."""
+    args = arguments(checkpoint, tmp_path, samplers="x0,x0+guess", episodes=1, latency_chunks=0)
+    play, played = sim.evaluate.play, []
+
+    def stop_after(count: int) -> Any:
+        def play_some(policy: Any, settings: Any, task: Any, on_progress: Any) -> Any:
+            if len(played) == count:
+                raise KeyboardInterrupt
+            played.append((task.sampler, settings.check_errors))
+            return play(policy, settings, task, on_progress)
+
+        return play_some
+
+    for checked in (False, True):
+        monkeypatch.setattr(sim.evaluate, "play", stop_after(1 if not checked else 2))
+        with pytest.raises(KeyboardInterrupt):
+            run_quietly(dataclasses.replace(args, check_errors=checked))
+    assert played == [("x0", False), ("x0", True)]
+    monkeypatch.setattr(sim.evaluate, "play", stop_after(3))
+    run_quietly(args)
+    assert played[2:] == [("x0+guess", False)]
+
+
+def test_one_episode_and_one_sampler(checkpoint: Path, tmp_path: Path) -> None:
+    args = arguments(
+        checkpoint, tmp_path, samplers="sequential+noise", episodes=1, latency_chunks=0,
+        report=tmp_path / "out.html", video=tmp_path / "video",
+    )  # fmt: skip
+    run_quietly(args)
+    text = args.json.read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["paired"] == {}
+    assert args.report is not None
+    assert args.report.read_text().count("data:image/svg+xml") == 2
+    assert [path.name for path in (tmp_path / "video").iterdir()] == [
+        "pusht_100000_sequential-noise.mp4"
+    ]
+
+
+def test_jobs_give_the_same_results(
+    compared: tuple[Path, dict[str, Any]], checkpoint: Path, tmp_path: Path
+) -> None:
+    name = "x0+guess+noise"
+    changes = {"jobs": 2, "samplers": name, "episodes": 2, "batch": 1, "latency_chunks": 0}
+    document = run_quietly(arguments(checkpoint, tmp_path, **changes, check_errors=True))
+    found, expected = (results["samplers"][name] for results in (document, compared[1]))
+    for one, other in zip(found["per_episode"], expected["per_episode"], strict=True):
+        assert one["max_reward"] == pytest.approx(other["max_reward"], abs=1e-3)
+    assert found["max_abs_error"]["max"] < 2e-2
+
+
+def command_line(module: Any, monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, options)])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def bad_options(checkpoint: Path, folder: Path) -> Iterator[tuple[str, list[object]]]:
+    out = ["--json", folder / "x.json"]
+    good = ["--checkpoint", checkpoint, *out]
+    occupied = folder / "file"
+    occupied.touch()
+    yield "unknown sampler 'magic'", [*good, "--samplers", "sequential,magic"]
+    yield "expected x0, x0+guess, x0+guess+noise", [*good, "--samplers", "sequential,x0+noise"]
+    yield "expected sequential, sequential+noise", [*good, "--samplers", "sequential+guess"]
+    yield "run para-policy calibrate", [*good, "--samplers", "sequential,chord+guess"]
+    yield "different samplers", [*good, "--samplers", "sequential,sequential"]
+    yield "--episodes 0", [*good, "--episodes", 0]
+    yield "--jobs 0", [*good, "--jobs", 0]
+    yield "--margin -1", [*good, "--margin", -1]
+    yield "seed -5", [*good, "--seed", -5]
+    yield "missing", ["--checkpoint", folder / "missing", *out]
+    yield "unknown scheduler", [*good, "--scheduler", "euler"]
+    yield "num_steps is 9", [*good, "--steps", 9]
+    yield "device 'abacus'", [*good, "--device", "abacus"]
+    yield "cannot write", ["--checkpoint", checkpoint, "--json", occupied / "x.json"]
+    yield "is a folder", ["--checkpoint", checkpoint, "--json", folder]
+    yield "cannot write", [*good, "--report", occupied / "x.html"]
+    yield "cannot write", [*good, "--video", occupied / "video"]
+
+
+def test_bad_options_end_with_one_line_and_code_2(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sim.evaluate, "_play_all", pytest.fail)  # found before the run
+    for message, options in bad_options(checkpoint, tmp_path):
+        code = command_line(sim.evaluate, monkeypatch, *options)
+        error = capsys.readouterr().err
+        assert code == 2, (options, error)
+        assert error.count("\n") == 1, error
+        assert message in error, (message, error)
+
+
+def test_report_command(
+    finished: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = finished[0] / "out.json"
+    page = tmp_path / "docs" / "results.md"
+    assert command_line(sim.report, monkeypatch, "--json", source, "--markdown", page) == 0
+    text = page.read_text()
+    assert text.startswith("# PushT evaluation: sequential, x0\n")
+    assert "| x0 |" in text
+    assert "python -m sim.evaluate --checkpoint" in text
+    assert "--engine eager --precision float32" in text
+    assert command_line(sim.report, monkeypatch, "--json", source) == 2
+    other = tmp_path / "other.json"
+    other.write_text("[1, 2]")
+    assert command_line(sim.report, monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
+    assert "no evaluation JSON" in capsys.readouterr().err
+    document = json.loads(source.read_text())
+    del document["samplers"]["sequential"]["seams"]
+    other.write_text(json.dumps(document))  # as an older version wrote it
+    assert command_line(sim.report, monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
+    assert "no evaluation JSON ('seams')" in capsys.readouterr().err
+
+
+def test_interrupt_tells_how_to_go_on(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sim.evaluate", "--checkpoint", checkpoint, "--json", out,
+         "--episodes", "500", "--batch", "1", "--steps", "4"],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        # A shell starts background jobs, and all their children, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not partial_path(out).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "give the same command again" in " ".join(error.split())
+    assert "Traceback" not in error
+    assert not out.exists()

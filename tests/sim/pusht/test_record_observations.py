@@ -1,0 +1,45 @@
+"""What is stored beside a checkpoint is what its policy observed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from para_policy.checkpoints.native import save_checkpoint
+from para_policy.checkpoints.observations import read_observations
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.normalizer import LinearNormalizer
+from para_policy.training.behaviour_cloning import IMAGES, ObservedNetwork
+from sim.pusht.env import PushT
+from sim.record_observations import main
+from tests.checkpoint import tiny_config
+
+
+def test_images_are_stored_as_bytes(tmp_path: Path) -> None:
+    changes = {
+        "inputs": {"image": (3, 40, 40), "agent_pos": (2,), "environment_state": (16,)},
+        "vision": {"cameras": ["image"], "num_keypoints": 4},
+        "num_inference_steps": 2,
+    }
+    config = PolicyConfig.model_validate({**tiny_config(8).model_dump(), **changes})
+    board = {
+        name: LinearNormalizer(torch.full((width,), 2 / 512), torch.full((width,), -1.0))
+        for name, width in (("agent_pos", 2), ("environment_state", 16), ("action", 2))
+    }
+    save_checkpoint(tmp_path, config, ObservedNetwork(config).weights(), board | {"image": IMAGES})
+    assert main([str(tmp_path), "--count", "5", "--episodes", "1"]) == 0
+    seen = read_observations(tmp_path, config)
+    assert {name: (value.shape, value.dtype) for name, value in seen.items()} == {
+        "image": ((5, 2, 3, 40, 40), np.uint8),
+        "agent_pos": ((5, 2, 2), np.float32),
+        "environment_state": ((5, 2, 16), np.float32),
+    }
+    # The agent, at the pixel where it is said to be, is drawn in a light blue.
+    for image, (x, y) in zip(
+        seen["image"].reshape(10, 3, 40, 40), seen["agent_pos"].reshape(10, 2), strict=True
+    ):
+        red, _, blue = image[:, int(y * 40 / 512), int(x * 40 / 512)].astype(int)
+        assert blue > red + 40
+    assert PushT(config.inputs).observation().keys() == seen.keys()

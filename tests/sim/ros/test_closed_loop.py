@@ -1,0 +1,96 @@
+"""Real processes, real DDS: the whole loop against the in-process one, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from para_policy import load_policy
+from sim.pusht.rollout import rollout
+from sim.ros.client import LoopClient
+from sim.ros.closed_loop import LoopSettings, main, start_nodes
+from sim.ros.processes import RosProcesses
+
+MAX_STEPS = 20
+SEEDS = (100_003, 100_000)
+EXECUTABLES = ("policy_node", "chunk_executor", "pusht_sim")
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_closed_loop_over_dds_equals_the_in_process_one(
+    checkpoint: Path, domain_id: int, tmp_path: Path
+) -> None:
+    settings = LoopSettings(checkpoint, max_steps=MAX_STEPS, threads=1, domain_id=domain_id)
+    with RosProcesses(domain_id, threads=1) as processes:
+        start_nodes(processes, settings, tmp_path)
+        with LoopClient(domain_id, processes.check) as client:
+            client.wait_until_ready()
+            played = [client.play(seed) for seed in SEEDS]
+        codes = processes.stop()
+        words = {name: processes.last_words(name) for name, code in codes.items() if code}
+        assert codes == dict.fromkeys(EXECUTABLES, 0), words
+
+    policy = load_policy(checkpoint)
+    for seed, over_dds in zip(SEEDS, played, strict=True):
+        (direct,) = rollout(policy, [seed], sampler=settings.sampler, max_steps=MAX_STEPS)
+        with np.load(over_dds.record) as record:
+            np.testing.assert_array_equal(record["states"], direct.states)
+            # gym-pusht adds up areas in the order of a set, which differs between runs.
+            np.testing.assert_allclose(record["rewards"], direct.rewards, rtol=0, atol=1e-12)
+        assert over_dds.result["max_reward"] == pytest.approx(direct.max_reward, abs=1e-12)
+        chunks = [chunk for _, chunk in sorted(over_dds.chunks.items())]
+        for over, within in zip(chunks, direct.chunks, strict=True):
+            first = within.first_action
+            np.testing.assert_array_equal(
+                over.actions, within.prediction[first : first + len(over.actions)]
+            )
+
+
+def test_command_writes_results(checkpoint: Path, domain_id: int, tmp_path: Path) -> None:
+    output = tmp_path / "out.json"
+    code = main(
+        [
+            *("--checkpoint", str(checkpoint), "--seeds", "100001", "--sampler", "sequential"),
+            *("--max-steps", "3", "--threads", "1", "--domain-id", str(domain_id)),
+            *("--json", str(output), "--record", str(tmp_path / "records")),
+        ]
+    )
+    assert code == 0
+    (episode,) = json.loads(output.read_text())["episodes"]
+    assert (episode["seed"], episode["steps"], episode["rounds"]) == (100001, 3, [10])
+    assert (tmp_path / "records" / "episode_100001.npz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (("--seeds", "one"), "expected integers"),
+        (("--checkpoint", "/nowhere"), "no checkpoint at '/nowhere'"),
+        (("--sampler", "magic"), "unknown sampler 'magic'"),
+        # Only the node that loads the policy can know; its diagnostics say so.
+        (("--device", "cuda:99"), "on_configure failed: device 'cuda:99' cannot be used"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    checkpoint: Path,
+    domain_id: int,
+    changes: tuple[str, str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = {"--checkpoint": str(checkpoint), "--domain-id": str(domain_id)}
+    arguments |= dict([changes])
+    assert main([word for pair in arguments.items() for word in pair]) == 2
+    assert reason in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,55 @@
+"""The latency experiment in real time, with a policy that knows nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sim.ros.latency import __main__ as ros_latency
+from sim.ros.latency import loop as ros_latency_loop
+
+
+@pytest.mark.slow
+def test_a_run_writes_numbers_table_and_plot_and_goes_on(
+    checkpoint: Path, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.json"
+    arguments = ["--json", str(output), "--checkpoint", str(checkpoint), "--sampler", "x0"]
+    arguments += ["--modes", "uncompensated", "chunking_hard", "--added-latency-ms", "150"]
+    arguments += ["--episodes", "1", "--max-steps", "25", "--domain-id", str(domain_id)]
+    assert ros_latency.main(arguments) == 0
+    document = json.loads(output.read_text())
+    conditions = document["conditions"]
+    assert set(conditions) == {"in_process", "uncompensated, 150 ms", "chunking_hard, 150 ms"}
+    for name, result in conditions.items():
+        assert 0 <= result["mean_max_reward"] <= 1
+        if name != "in_process":
+            # Chunks are late on purpose, so that few actions of each are played.
+            assert result["latency_ms"]["p50"] >= 150
+            assert result["actions_per_chunk"] < conditions["in_process"]["actions_per_chunk"]
+    assert document["load_average"]
+    assert "| chunking_hard, 150 ms |" in output.with_suffix(".md").read_text()
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("all episodes have been played")
+
+    monkeypatch.setattr(ros_latency_loop, "play_in_real_time", refuse)
+    assert ros_latency.main(arguments) == 0
+    assert json.loads(output.read_text())["conditions"] == conditions
+
+
+def test_a_pipeline_that_fails_ends_the_run(
+    checkpoint: Path,
+    domain_id: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--json", str(tmp_path / "out.json"), "--checkpoint", str(checkpoint)]
+    arguments += ["--episodes", "1", "--max-steps", "5", "--domain-id", str(domain_id)]
+    # One that only the node refuses.
+    arguments += ["--sampler", "x0", "--added-latency-ms", "20000", "--modes", "compensated"]
+    assert ros_latency.main(arguments) == 2
+    assert "added_latency_ms" in capsys.readouterr().err
