@@ -79,7 +79,7 @@ class Large:
         shares = Budget(budget.share(f"{name} chunks"), dict.fromkeys(tables, 1.0))
         for engine, table in tables.items():
             wanted = dataclasses.replace(self.engines[engine], memory_limit_mib=MEMORY_MIB)
-            policy.use_engine(wanted)
+            policy.runtime = policy.runtime.on(wanted)
             try:
                 found = self._real(name, policy, engine, table, expected, shares.share(engine))
             except (ParaPolicyError, RuntimeError, MemoryError) as error:

@@ -52,7 +52,7 @@ def measure(options: Settings) -> dict[str, Any]:
         for threads in counts:
             torch.set_num_threads(threads)
             sizes = tuple(Size(size, threads) for size in sorted(set(options.rows)))
-            policy.use_engine(replace(engine, sizes=sizes))
+            policy.runtime = policy.runtime.on(replace(engine, sizes=sizes))
             calls = [network_call(policy, subject.some(0, 1), size) for size in options.rows]
             times: list[list[float]] = []
             for _ in range(options.repeats + 1):

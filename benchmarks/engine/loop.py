@@ -27,7 +27,7 @@ def control_loop(
         return []
     for case in cases:
         # A deadline asks the table; it is measured now if calibration has not done so.
-        case.policy.latency(turns.process.steps)
+        case.policy.runtime.latency(turns.process.steps)
         _in_time(turns, case, 0)
     often = counts([DEADLINE_S] * len(cases), seconds, most)
     exact = turns.reference(reference, max(often))

@@ -56,7 +56,7 @@ class Engines:
 
     def configs(self) -> dict[str, EngineConfig]:
         """By label."""
-        return {label: policy.engine.config for label, policy in self.policies.items()}
+        return {label: policy.runtime.engine.config for label, policy in self.policies.items()}
 
 
 def load_engines(subject: Subject, options: Common, wanted: Sequence[str]) -> Engines:

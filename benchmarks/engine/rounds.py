@@ -13,7 +13,7 @@ from benchmarks.engine.plan import counts, seconds_of
 from benchmarks.engine.synthetic import random_observation
 from para_policy.comparison import REFERENCE
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.samplers import FixedPoint, Sampler, Sequential
+from para_policy.samplers import FixedPoint, Prior, Sampler, Sequential
 
 SAMPLERS = (REFERENCE, "chord")
 _MOST = 200
@@ -40,7 +40,8 @@ def whole_round(trained: DiffusionPolicy, process: Process, rounds: int) -> Samp
 
 def _bare(trained: DiffusionPolicy, name: str, process: Process, **options: Any) -> FixedPoint:
     made: Any = trained.sampler(name, scheduler=process.scheduler, steps=process.steps, **options)
-    sampler: FixedPoint = made.sampler  # without the calibrated guess, which needs its condition
+    # Without the calibrated guess, which needs its condition.
+    sampler: FixedPoint = replace(made, guess=Prior(), certificate=None)
     return sampler
 
 

@@ -170,6 +170,6 @@ def measure_calls(
         for name, engine in engines.items():
             left = end - time.monotonic()
             if len(found) < 2 * len(engines) or left > 0:  # a table needs two sizes
-                policy.use_engine(with_memory(engine, size, MEMORY_MIB))
+                policy.runtime = policy.runtime.on(with_memory(engine, size, MEMORY_MIB))
                 found += engine_network.measure({name: policy}, observation, (size,), left, 9)
     return engine_network.in_order(found, list(engines))

@@ -68,7 +68,7 @@ def measure(options: Settings) -> dict[str, Any]:
                 solved.append(_solve(policy, options, sampler, from_start, obs, noise, exact))
                 progress.update(bar, advance=1, description=label)
             entries[label] = _summarise(solved)
-    kind, steps = policy.process_key(options.scheduler, options.steps)
+    kind, steps = policy.chain(options.scheduler, options.steps).key
     return {
         **circumstances(options, policy),
         "scheduler": kind,
@@ -84,7 +84,7 @@ def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sam
         choice = Choice.parse(text.removesuffix("+start"))
         made = choice.make(policy, options.scheduler, options.steps)
         yield text, made, text.endswith("+start")
-    key = policy.process_key(options.scheduler, options.steps)
+    key = policy.chain(options.scheduler, options.steps).key
     for label, directory in _models(options.models):
         if directory is not None:
             trained = load_policy(options.checkpoint, consistency=directory)
@@ -124,7 +124,7 @@ def _solve(
     denoiser, errors = policy.denoiser(obs), []
     guess: Guess | None = None
     if from_start:
-        calibration = policy.calibrations[policy.process_key(options.scheduler, options.steps)]
+        calibration = policy.calibrations[policy.chain(options.scheduler, options.steps).key]
         assert denoiser.condition is not None
         guess = calibration.guess.start(denoiser.condition, process, noise)
 

@@ -102,7 +102,7 @@ class Calibrate:
     """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
-        settings = calibrate.Settings(self.scheduler, self.steps, self.tolerance, cases=self.cases)
+        settings = calibrate.Settings(self.tolerance, cases=self.cases)
         set_threads(self.threads)
         policy = load_policy(self.checkpoint, device=self.device, calibrated=False)
         wanted = EngineConfig(self.engine, self.precision)
@@ -110,13 +110,13 @@ class Calibrate:
         folder = self.checkpoint / FOLDER
         check_output_folder(folder if folder.exists() else self.checkpoint)
         calibration = self._known() if self.device_only else self._measure(policy, settings)
-        policy.use_engine(wanted)  # samplers were measured with exact arithmetic
-        sizes = policy.measure_sizes()
+        policy.runtime = policy.runtime.on(wanted)  # samplers were measured with exact arithmetic
+        sizes = policy.runtime.measure_sizes()
         if sizes:
-            save_sizes(self.checkpoint, policy.device_key, sizes)
-            policy.use_engine(replace(wanted, sizes=sizes))
-        table = policy.measure_latency(max(calibration.steps, 128))
-        save_latency(self.checkpoint, policy.device_key, table)
+            save_sizes(self.checkpoint, policy.runtime.device_key, sizes)
+            policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
+        table = policy.runtime.measure_latency(max(calibration.steps, 128))
+        save_latency(self.checkpoint, policy.runtime.device_key, table)
         Console().print(calibrate.table(calibration, table))
         print(f"calibration: {folder}")
 
@@ -125,17 +125,18 @@ class Calibrate:
             recorded = calibrate.second_half(read_observations(self.checkpoint, policy.config))
         else:
             recorded = demonstrated(policy.config, self.config, self.data, self.cases)
-        calibration = calibrate.calibrate(policy, recorded, settings)
+        chain = policy.chain(self.scheduler, self.steps)
+        calibration = calibrate.calibrate(chain, recorded, settings)
         sha256 = checkpoint_hash(self.checkpoint)
         save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
         return calibration
 
     def _known(self) -> Calibration:
         policy = load_policy(self.checkpoint)
-        kind, steps = policy.process_key(self.scheduler, self.steps)
-        if (kind, steps) not in policy.calibrations:
+        chain = policy.chain(self.scheduler, self.steps)
+        if chain.calibration is None:
             raise InputError(
-                f"--device-only: '{self.checkpoint}' is not calibrated for {kind} with {steps} steps; "
+                f"--device-only: '{self.checkpoint}' is not calibrated for {chain}; "
                 "leave the option out"
             )
-        return policy.calibrations[kind, steps]
+        return chain.calibration

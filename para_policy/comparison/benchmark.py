@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from para_policy.comparison.circumstances import describe_machine, describe_soft
 from para_policy.comparison.summary import summarise
 from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice, Value
+from para_policy.policies.sampler_spec import Choice
 from para_policy.samplers import Sampler
 from para_policy.terminal import progress_bars
 
@@ -110,7 +109,7 @@ def make_report(
     benchmark: Benchmark, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Run the benchmark and say what it was run on; see `run` for arguments and errors."""
-    kind, steps = policy.process_key(benchmark.scheduler, benchmark.steps)
+    kind, steps = policy.chain(benchmark.scheduler, benchmark.steps).key
     return {
         **describe_machine(policy),
         **describe_software(),
@@ -125,18 +124,5 @@ def make_report(
 
 def _describe(choice: Choice, sampler: Sampler) -> dict[str, Any]:
     """What ran, with every option that has a value of its own."""
-    name = getattr(sampler, "name", choice.name)  # `auto` stands for another one
-    bare = getattr(sampler, "sampler", sampler)
-    return {"sampler": name, "options": dict(_plain_fields(bare)), "note": choice.note}
-
-
-def _plain_fields(parts: Any) -> Iterable[tuple[str, Value]]:
-    """Numbers and words of a sampler and its parts; guesses and tensors are left out."""
-    for item in dataclasses.fields(parts):
-        value = getattr(parts, item.name)
-        if item.name == "guess":
-            continue
-        if value is None or isinstance(value, (bool, int, float, str)):
-            yield item.name, value
-        elif dataclasses.is_dataclass(value):
-            yield from _plain_fields(value)
+    # `auto` stands for another one.
+    return {"sampler": sampler.name, "options": sampler.options(), "note": choice.note}

@@ -69,7 +69,7 @@ def _rate(times_s: list[float], now_s: float) -> float:
 
 def engine_facts(policy: DiffusionPolicy) -> dict[str, Any]:
     """How the network runs, what that takes beside its weights, and the memory of a GPU."""
-    engine = policy.engine
+    engine = policy.runtime.engine
     facts: dict[str, Any] = {
         "engine": engine.label,
         "engine_memory_mib": engine.memory_bytes / 2**20,

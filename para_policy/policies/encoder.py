@@ -1,4 +1,4 @@
-"""From observations in physical units to the condition of the network."""
+"""Encoder: observations in physical units to the condition of the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Observation = Mapping[str, Any]
 channels first, uint8 or float in [0, 1]."""
 
 
-class Observer:
+class Encoder:
     """Checks observations, normalises them and encodes images.
 
     Args:
@@ -35,6 +35,11 @@ class Observer:
         vision: VisionEncoder | None,
     ) -> None:
         self.config, self._normalizers, self._vision = config, normalizers, vision
+
+    @property
+    def has_cameras(self) -> bool:
+        """Some inputs are images."""
+        return self._vision is not None
 
     def check(self, obs: Observation, *, batched: bool) -> dict[str, np.ndarray]:
         """Return every input as a finite array (B, To, *shape), float32, or uint8 for images.

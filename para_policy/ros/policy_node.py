@@ -58,7 +58,7 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._problem = ""
         self._parts = configure(self, self._observe, self._reset, self._plan, self._report)
-        engine = self._parts.loaded.policy.engine.label
+        engine = self._parts.loaded.policy.runtime.engine.label
         self.get_logger().info(f"policy '{value(self, 'checkpoint')}' is ready, engine {engine}")
         return TransitionCallbackReturn.SUCCESS
 

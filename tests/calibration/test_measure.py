@@ -82,9 +82,9 @@ def test_it_writes_what_load_policy_reads(checkpoint: Path, run: Run) -> None:
         assert variant.course[-1].error_p95 == pytest.approx(variant.error_p95)
         assert 1 <= variant.course[0].evals <= 10
     assert reference.course == ()
-    (device,) = policy.latencies
+    (device,) = policy.runtime.latencies
     assert "1 thread(s)" in device
-    assert policy.latencies[device].rows[-1] >= 10
+    assert policy.runtime.latencies[device].rows[-1] >= 10
 
 
 def test_auto_and_chord_work_afterwards(checkpoint: Path, run: Run) -> None:
@@ -284,7 +284,7 @@ def test_the_table_marks_what_auto_takes(checkpoint: Path) -> None:
         policy, random_observations(2), Settings("ddim", 5, jacobians=1, cases=2)
     )
     policy.calibrations["ddim", 5] = measured
-    table = policy.latency(5)
+    table = policy.runtime.latency(5)
     view = calibrate.table(measured, table)
     first = list(view.columns[0].cells)
     (marked,) = [str(cell) for cell in first if str(cell).endswith("*")]

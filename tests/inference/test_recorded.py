@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from para_policy.samplers.rows import Rows
+from para_policy.samplers.solve import Solve
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -19,8 +21,6 @@ from para_policy.inference.graphs import CudaGraphs, Recorder, Repeat, Replayed
 from para_policy.inference.graphs.recording import Work
 from para_policy.samplers import CleanSample, FixedPoint, RoundInfo, Status
 from para_policy.samplers.deadline import Deadline
-from para_policy.samplers.rows import Rows
-from para_policy.samplers.solve import Solve
 
 SHAPE, WIDTH, STEPS = (4, 2), 3, 30
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from para_policy.policies.sampler_making import choose
 
 from para_policy import DiffusionPolicy, samplers
 from para_policy.calibration import AfterRound, CalibratedSampler, Variant
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.inference.device import device_description
-from para_policy.policies.sampler_making import choose
 from para_policy.samplers import FixedPoint, RoundInfo, Status
 from para_policy.samplers.deadline import LatencyTable
 from tests.checkpoint import random_observations
@@ -28,7 +28,7 @@ def one(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def with_latency(policy: DiffusionPolicy, table: LatencyTable) -> DiffusionPolicy:
-    policy.latencies[device_description(policy.device)] = table
+    policy.runtime.latencies[device_description(policy.device)] = table
     return policy
 
 
@@ -231,7 +231,7 @@ def test_auto_with_a_deadline_never_ends_in_a_sampler_that_cannot_stop(
 def test_auto_with_a_deadline_takes_what_is_least_wrong_by_then(policy: DiffusionPolicy) -> None:
     """A sampler that converges sooner may be further off until then."""
     with_latency(policy, LatencyTable((1, 128), (1.0, 1.0)))
-    key = policy.process_key(None, None)
+    key = policy.chain(None, None).key
     measured = policy.calibrations[key]
     reference = next(v for v in measured.variants if v.sampler == "sequential")
     soon = [AfterRound(20, 0.5), AfterRound(20, 0.4), AfterRound(20, 1e-3)]

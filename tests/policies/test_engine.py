@@ -62,7 +62,7 @@ def test_the_shipped_policy_acts_alike_on_openvino(one_thread: None) -> None:
         expected, found = (p.sample(obs, sampler=sampler, seed=3) for p in (eager, fast))
         assert found.stats.rounds == expected.stats.rounds
         np.testing.assert_allclose(found.sample, expected.sample, rtol=0, atol=1e-4)
-    assert fast.engine_in_use.backend == "openvino"
+    assert fast.runtime.in_use.backend == "openvino"
 
 
 @pytest.mark.parametrize("sampler", ["sequential", "paradigms", "x0", "chord"])
@@ -76,10 +76,10 @@ def test_batches_and_windows_fit_into_any_size(
 
 
 def test_eager_is_what_nobody_asked_otherwise(policy: DiffusionPolicy) -> None:
-    assert policy.engine_in_use == EngineConfig()
-    assert policy.device_key == device_description(policy.device)
+    assert policy.runtime.in_use == EngineConfig()
+    assert policy.runtime.device_key == device_description(policy.device)
     policy.warm_up()
-    assert policy.engine.backend is None, "there is nothing to prepare"
+    assert policy.runtime.engine.backend is None, "there is nothing to prepare"
 
 
 def test_an_engine_has_its_own_key_and_auto_that_of_what_it_takes(
@@ -87,22 +87,22 @@ def test_an_engine_has_its_own_key_and_auto_that_of_what_it_takes(
 ) -> None:
     plain = device_description(policy.device)
     assert fast.device_key == f"{plain}, openvino"
-    policy.use_engine(EngineConfig("auto", sizes=SIZES))
-    assert policy.device_key == f"{plain}, openvino"
-    assert policy.engine_in_use == OPENVINO
-    policy.use_engine(BFLOAT16)
-    assert policy.device_key == f"{plain}, eager, bfloat16"
+    policy.runtime = policy.runtime.on(EngineConfig("auto", sizes=SIZES))
+    assert policy.runtime.device_key == f"{plain}, openvino"
+    assert policy.runtime.in_use == OPENVINO
+    policy.runtime = policy.runtime.on(BFLOAT16)
+    assert policy.runtime.device_key == f"{plain}, eager, bfloat16"
 
 
 def test_weights_and_engine_are_exchanged_independently(policy: DiffusionPolicy) -> None:
     network, before = policy.network, policy.sample(one(), sampler="chord").sample
-    policy.use_engine(BFLOAT16)
+    policy.runtime = policy.runtime.on(BFLOAT16)
     assert policy.network is network
     assert 0 < np.abs(policy.sample(one()).sample - before).max() < 0.1
     policy.network = torch.nn.Identity().eval()
-    assert policy.engine.config == BFLOAT16
+    assert policy.runtime.engine.config == BFLOAT16
     policy.network = network
-    policy.use_engine(EngineConfig())
+    policy.runtime = policy.runtime.on(EngineConfig())
     np.testing.assert_array_equal(policy.sample(one(), sampler="chord").sample, before)
 
 
@@ -172,7 +172,7 @@ def test_trained_networks_run_on_the_same_engine(
 ) -> None:
     changes = {"final_conv.1.bias": torch.ones(2)}
     model = PicardConsistencyModel("ddim", 8, "identity", 1, 1, changes)
-    chosen = fast.engine_in_use
+    chosen = fast.runtime.in_use
     changed = model.on(fast.network, 20, chosen)(1.0)
     assert changed.engine.config == chosen
     rows = (torch.zeros(3, 16, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 36))
@@ -223,7 +223,7 @@ def test_a_default_is_raised_without_a_bound_on_the_error(
     policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a tolerance that nobody has measured, nobody knows how far the answer is off."""
-    policy.use_engine(BFLOAT16)
+    policy.runtime = policy.runtime.on(BFLOAT16)
     monkeypatch.setattr(policy._running, "noise_floor", lambda process: 0.5)
     with pytest.warns(UserWarning, match="rounding"):
         made = policy.sampler("chord")

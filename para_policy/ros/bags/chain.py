@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from para_policy.calibration import CalibratedSampler
 from para_policy.errors import ParaPolicyError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.planning.plan import PlannerSettings
@@ -18,7 +17,7 @@ from para_policy.planning.warm_start import Start
 from para_policy.policies.sampler_spec import Choice
 from para_policy.ros.bags.chunks import ChunkRecord
 from para_policy.ros.bags.observations import Observation
-from para_policy.samplers import FixedPoint, Sampler
+from para_policy.samplers import Sampler
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -114,7 +113,7 @@ class Chain:
                 self._samplers[key] = self.other.make(self.policy, *key)
             sampler = self._samplers[key]
         elif not record.converged:
-            sampler = _cut_short(sampler, record.rounds)
+            sampler = sampler.limited(record.rounds)
         return dataclasses.replace(settings, sampler=sampler, deadline_s=0.0)
 
 
@@ -127,12 +126,3 @@ def _doubt_about(chunk: ActionChunk, record: ChunkRecord, doubt: str) -> str:
     if doubt or record.chunk is None or np.array_equal(chunk.actions, record.chunk.actions):
         return doubt
     return OTHER_START
-
-
-def _cut_short(sampler: Sampler, rounds: int) -> Sampler:
-    """The same sampler, stopped after so many rounds; one that cannot stop stays as it is."""
-    if isinstance(sampler, CalibratedSampler):
-        return dataclasses.replace(sampler, sampler=_cut_short(sampler.sampler, rounds))
-    if isinstance(sampler, FixedPoint):
-        return dataclasses.replace(sampler, max_rounds=rounds)
-    return sampler

@@ -99,7 +99,7 @@ def circumstances(policy: DiffusionPolicy, sha256: str, recorded: RecordedSettin
     if sha256 != recorded.weights_sha256:
         found.append(f"other weights ({sha256[:12]}, recorded {recorded.weights_sha256[:12]})")
     values = recorded.values
-    process = policy.process_key(values.get("scheduler") or None, values.get("steps") or None)
+    process = policy.chain(values.get("scheduler") or None, values.get("steps") or None).key
     calibration = policy.calibrations.get(process)
     if ("" if calibration is None else calibration_digest(calibration)) != recorded.calibration:
         found.append("the checkpoint's calibration is another one")
@@ -109,7 +109,7 @@ def circumstances(policy: DiffusionPolicy, sha256: str, recorded: RecordedSettin
         found.append(f"{torch.get_num_threads()} threads, recorded {recorded.threads}")
     if device_description(policy.device) != recorded.device:
         found.append(f"on {device_description(policy.device)}, recorded on {recorded.device}")
-    engine = policy.engine_in_use
+    engine = policy.runtime.in_use
     if engine.label != recorded.engine.label:
         found.append(f"engine {engine.label}, recorded {recorded.engine.label}")
     elif engine != recorded.engine:

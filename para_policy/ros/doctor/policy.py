@@ -66,7 +66,7 @@ def check(case: Case) -> Iterator[Finding]:
         loaded = _load(case)
     policy = loaded.policy
     yield ok("checkpoint", f"{values['checkpoint']} loads on {policy.device}")
-    yield ok("network", f"engine {policy.engine_in_use.label}")
+    yield ok("network", f"engine {policy.runtime.in_use.label}")
     yield from _refused(lambda: chunk_format(values, policy.config))
     yield from _refused(lambda: check_cpus(cpu_numbers(values)))
     settings = make_settings(loaded, values)
@@ -101,7 +101,7 @@ def _refused(step: Callable[[], object]) -> Iterator[Finding]:
 
 def _calibration(policy: DiffusionPolicy, values: Mapping[str, Any]) -> Finding:
     """A sampler that needs a calibration has been made by now, or refused."""
-    kind, steps = policy.process_key(values["scheduler"] or None, values["steps"] or None)
+    kind, steps = policy.chain(values["scheduler"] or None, values["steps"] or None).key
     process, name = f"{kind} with {steps} steps", values["sampler"]
     if (kind, steps) in policy.calibrations:
         return ok("sampler", f"{name}; the checkpoint is calibrated for {process}")

@@ -16,7 +16,6 @@ from para_policy.checkpoints.files import summarise
 from para_policy.errors import DataError
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import device_description
-from para_policy.policies.sampler_making import choose
 from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.parameters.policy import dt_ns, solve_deadline_s
 
@@ -76,7 +75,7 @@ def settings_text(
         ParaPolicyError: when a parameter does not go together with the policy.
     """
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    calibration = policy.calibrations.get(policy.process_key(scheduler, steps))
+    calibration = policy.chain(scheduler, steps).calibration
     content = {
         "values": {name: _plain(value) for name, value in values.items()},
         "inputs": {
@@ -91,7 +90,7 @@ def settings_text(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": device_description(policy.device),
-        "engine": dataclasses.asdict(policy.engine_in_use),
+        "engine": dataclasses.asdict(policy.runtime.in_use),
         "dtype": str(next(policy.network.parameters()).dtype).removeprefix("torch."),
     }
     rest = json.dumps(content, sort_keys=True)
@@ -130,7 +129,7 @@ def _auto(policy: DiffusionPolicy, values: Mapping[str, Any]) -> dict[str, Any]:
     if values["sampler"] != "auto":
         return {}
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    name, options = choose(policy, "auto", scheduler, steps, solve_deadline_s(values))
+    name, options = policy.chain(scheduler, steps).choose("auto", solve_deadline_s(values))
     return {"sampler": name, "options": dict(options)}
 
 

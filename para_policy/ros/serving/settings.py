@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from para_policy.calibration import CalibratedSampler
 from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
 from para_policy.errors import InputError
 from para_policy.planning.plan import PlannerSettings
-from para_policy.policies.sampler_making import make_sampler
 from para_policy.ros.messages.inputs import InputMapping, load_inputs
 from para_policy.ros.messages.markers import check_axes
 from para_policy.ros.messages.settings import settings_text
 from para_policy.ros.parameters.policy import dt_ns, solve_deadline_s
 from para_policy.ros.serving.interface import ChunkFormat
-from para_policy.samplers import Asd, Sampler, Sequential
+from para_policy.samplers import Sampler
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -122,7 +120,7 @@ def make_settings(loaded: Loaded, values: Values) -> PlannerSettings:
         max_unchanged_s={n: i.max_unchanged_s for n, i in inputs.items() if i.max_unchanged_s},
         linear=frozenset(n for n, i in inputs.items() if i.interpolation == "linear"),
         sampler_name=values["sampler"],
-        anytime=_can_stop(sampler),
+        anytime=sampler.stops_early,
         deadline_s=values["deadline_ms"] / 1e3,
         max_overruns=values["max_overruns"],
         n_action_steps=_n_action_steps(policy.config, values),
@@ -153,7 +151,7 @@ def change_settings(
         settings,
         sampler=sampler,
         sampler_name=values["sampler"],
-        anytime=_can_stop(sampler),
+        anytime=sampler.stops_early,
         dt_ns=dt_ns(policy.config, values),
         deadline_s=values["deadline_ms"] / 1e3,
         n_action_steps=_n_action_steps(policy.config, values),
@@ -163,19 +161,8 @@ def change_settings(
 
 def _sampler(policy: DiffusionPolicy, values: Values) -> Sampler:
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    return make_sampler(
-        policy,
-        values["sampler"],
-        scheduler,
-        steps,
-        _options(values),
-        deadline_s=solve_deadline_s(values),
-    )
-
-
-def _can_stop(sampler: Sampler) -> bool:
-    bare = sampler.sampler if isinstance(sampler, CalibratedSampler) else sampler
-    return not isinstance(bare, (Sequential, Asd))
+    chain, deadline_s = policy.chain(scheduler, steps), solve_deadline_s(values)
+    return chain.sampler(values["sampler"], deadline_s=deadline_s, **_options(values))
 
 
 def _n_action_steps(config: PolicyConfig, values: Values) -> int:

@@ -35,7 +35,7 @@ from para_policy.errors import DataError, InputError
 from para_policy.policies.consistency import Change, PicardConsistencyModel
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import Propagate
-from para_policy.samplers.lookahead import evaluated, interpolate
+from para_policy.samplers.window import evaluated, interpolate
 from para_policy.training import trainer
 from para_policy.training.config import RunConfig
 from para_policy.training.pcm import low_rank

@@ -50,12 +50,12 @@ def test_the_engine_is_told_and_a_difference_is_a_reason(text: str, checkpoint: 
     assert recorded.engine == EngineConfig()
     policy = load_policy(checkpoint)
     assert circumstances(policy, "ab" * 32, recorded) == []
-    policy.use_engine(EngineConfig("eager", "bfloat16"))
+    policy.runtime = policy.runtime.on(EngineConfig("eager", "bfloat16"))
     (reason,) = circumstances(policy, "ab" * 32, recorded)
     assert reason == "engine eager, bfloat16, recorded eager"
     sizes = dataclasses.replace(recorded.engine, sizes=(Size(3),))
     other = recorded.model_copy(update={"engine": sizes})
-    policy.use_engine(EngineConfig())
+    policy.runtime = policy.runtime.on(EngineConfig())
     assert "other batch sizes" in circumstances(policy, "ab" * 32, other)[0]
 
 

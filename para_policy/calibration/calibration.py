@@ -1,4 +1,4 @@
-"""All measurements for one process, and samplers that use them."""
+"""Calibration: all measurements for one process of one checkpoint, and samplers that use them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 
 from para_policy import samplers
-from para_policy.calibration.linear_guess import LinearGuess
-from para_policy.calibration.profile import ERROR_FLOOR, Variant
-from para_policy.diffusion.denoiser import Denoiser
-from para_policy.diffusion.noise import Noise
+from para_policy.calibration.profile import Variant
 from para_policy.diffusion.process import Process
-from para_policy.samplers import Callback, CleanSample, Guess, Sampler, SampleResult
-from para_policy.samplers.deadline import Deadline, LatencyTable
+from para_policy.samplers import Certificate, LinearGuess, Sampler
+from para_policy.samplers.deadline import LatencyTable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Measurements for one process of one checkpoint.
 
@@ -32,6 +29,7 @@ class Calibration:
             `LowRankChord` where d is large.
         guess: clean sample from the condition.
         variants: every sampler that was measured, `sequential` first.
+        fingerprint: of the process, see `Process`; empty for files of earlier releases.
     """
 
     scheduler: str
@@ -41,6 +39,11 @@ class Calibration:
     matrices: Tensor | tuple[Tensor, Tensor]
     guess: LinearGuess
     variants: tuple[Variant, ...]
+    fingerprint: tuple[float, ...] = ()
+
+    def fits(self, process: Process) -> bool:
+        """Whether it was measured on these steps, as far as it says so."""
+        return not self.fingerprint or process.agrees_with(self.fingerprint)
 
     def to(self, device: torch.device | str) -> Calibration:
         """A copy with its tensors on `device`."""
@@ -69,7 +72,7 @@ class Calibration:
     def _is_ours(self, sampler: str) -> bool:
         return any("tolerance" in v.options for v in self.variants if v.sampler == sampler)
 
-    def sampler(self, name: str, options: Mapping[str, Any]) -> CalibratedSampler:
+    def sampler(self, name: str, options: Mapping[str, Any]) -> Sampler:
         """Make a sampler that starts from the linear guess and bounds its error.
 
         Samplers of our family run at the tolerance that was measured, unless `options` says more.
@@ -77,13 +80,14 @@ class Calibration:
         Raises:
             InputError: for unknown names and options.
         """
-        amplification = self.amplification(name, options)
         given = dict(options)
         if self._is_ours(name) or (name == "pcm" and given.get("splitting") != "identity"):
             given.setdefault("tolerance", self.tolerance)
         if "matrices" in samplers.options(name):
             given.setdefault("matrices", self.matrices)
-        return CalibratedSampler(samplers.get(name, **given), name, amplification, self.guess)
+        certificate = Certificate(self.amplification(name, options))
+        made = samplers.get(name, **given).starting_at(self.guess)
+        return dataclasses.replace(made, certificate=certificate)
 
     def fastest(
         self, latency: LatencyTable, advantage: float = 1.25, *, deadline_s: float | None = None
@@ -114,48 +118,3 @@ class Calibration:
         """Expected error after so many seconds; below the tolerance all are as good."""
         error = variant.error_within(seconds, latency)
         return error if error > self.tolerance else self.tolerance  # unknown (NaN) passes, as above
-
-
-@dataclass(frozen=True)
-class CalibratedSampler:
-    """A sampler with what is known about it on this checkpoint; itself a `Sampler`.
-
-    Attributes:
-        sampler: the bare one.
-        name: its registry name.
-        amplification: see `Variant`; NaN for no bound.
-        linear_guess: replaces the prior as the start of samplers that begin there.
-    """
-
-    sampler: Sampler
-    name: str
-    amplification: float
-    linear_guess: LinearGuess
-
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        process: Process,
-        noise: Noise,
-        *,
-        guess: Guess | None = None,
-        deadline: Deadline | None = None,
-        callback: Callback | None = None,
-    ) -> SampleResult:
-        """See `Sampler`; the result has an `error_bound`.
-
-        With a `guess` of the caller there is no bound (NaN): calibration has measured the sampler's
-        own start only, and a start near a wrong mode can make corrections small too early.
-        """
-        own_start = guess is None
-        starts_at_prior = getattr(self.sampler, "guess", None) == CleanSample()
-        if guess is None and starts_at_prior and denoiser.condition is not None:
-            guess = self.linear_guess.start(denoiser.condition, process, noise)
-        result = self.sampler(
-            denoiser, process, noise, guess=guess, deadline=deadline, callback=callback
-        )
-        bound = self.amplification * result.correction.clamp(min=ERROR_FLOOR)
-        if self.amplification > 0:  # 0 for `sequential`
-            bound = bound.clamp(min=ERROR_FLOOR)
-        known = result.converged & own_start
-        return dataclasses.replace(result, error_bound=torch.where(known, bound, torch.nan))
