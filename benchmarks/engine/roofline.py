@@ -23,7 +23,7 @@ from benchmarks.engine.plan import seconds_of
 from para_policy.inference.config import Precision
 from para_policy.inference.precision import tensor_cores
 from para_policy.networks.build import build_network
-from para_policy.networks.split import tabulated
+from para_policy.inference.runtime import EngineNetwork
 from para_policy.policies.config import PolicyConfig
 from sim.evaluation import plots
 
@@ -118,7 +118,7 @@ def work_of(config: PolicyConfig, rows: int) -> Work:
     network = build_network(config).eval().requires_grad_(False)
     x = torch.zeros(rows, config.horizon, config.action_dim)
     index = torch.zeros(rows, dtype=torch.int64)
-    bound = tabulated(network, 1).bind(x.new_zeros(1, config.condition_dim))
+    bound = EngineNetwork(network, 1).bind(x.new_zeros(1, config.condition_dim))
     values = 0
     used: set[Tensor] = set()
 

@@ -120,18 +120,17 @@ def _solve(
     exact: Tensor,
 ) -> dict[str, Tensor]:
     """Errors after each round (rounds, batch), rounds, evals and final errors (batch,)."""
-    process = policy.process(options.scheduler, options.steps)
-    denoiser, errors = policy.denoiser(obs), []
+    chain = policy.chain(options.scheduler, options.steps)
+    denoiser, errors = chain.denoiser(obs), []
     guess: Guess | None = None
     if from_start:
-        calibration = policy.calibrations[policy.chain(options.scheduler, options.steps).key]
-        assert denoiser.condition is not None
-        guess = calibration.guess.start(denoiser.condition, process, noise)
+        assert chain.calibration is not None
+        guess = chain.calibration.guess.given(denoiser.condition)
 
     def keep(info: RoundInfo) -> None:
         errors.append(_error(info.trajectory[:, -1], exact))
 
-    result = sampler(denoiser, process, noise, guess=guess, callback=keep)
+    result = sampler(denoiser, chain.process, noise, guess=guess, callback=keep)
     return {
         "errors": torch.stack(errors),
         "rounds": result.rounds,

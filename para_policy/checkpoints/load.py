@@ -121,14 +121,14 @@ def make_policy(
             condition_dim=config.condition_dim,
             sample_dim=config.horizon * config.action_dim,
         )
-        for key, calibration in calibrations.items():
-            if not calibration.fits(policy.process(*key)):
+        for of, calibration in calibrations.items():
+            if not calibration.fits(policy.process(*of)):
                 raise CheckpointError(
-                    f"the calibration for {key[0]} with {key[1]} steps in '{directory}' was measured on "
+                    f"the calibration for {of[0]} with {of[1]} steps in '{directory}' was measured on "
                     "another step table than this release makes of its noise schedule; run "
                     "para-policy calibrate again"
                 )
-            policy.calibrations[key] = calibration.to(policy.device)
+            policy.calibrations[of] = calibration.to(policy.device)
         policy.runtime.latencies.update(read_latencies(directory))
     shapes = {name: value.shape for name, value in policy.network.named_parameters()}
     trained = folder(directory) if consistency is None else Path(consistency)

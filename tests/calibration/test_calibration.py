@@ -17,7 +17,7 @@ from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.calibration import (
     ERROR_FLOOR,
     AfterRound,
-    CalibratedSampler,
+    Sampler,
     Calibration,
     LinearGuess,
     Variant,
@@ -27,7 +27,7 @@ from para_policy.calibration import (
     mean_jacobian,
 )
 from para_policy.errors import InputError
-from para_policy.samplers import CleanSample, SampleResult, Status
+from para_policy.samplers import FromCleanSample, SampleResult, Status
 from para_policy.samplers.deadline import Deadline, LatencyTable
 from tests.problems import Linear, Mixture, Problem, problem, scheduler
 
@@ -389,7 +389,7 @@ def test_the_calibrations_matrices_are_used_unless_others_are_given() -> None:
 class Fake:
     """A sampler that remembers what it was given, and returns what it was told to."""
 
-    guess: Any = field(default_factory=CleanSample)
+    guess: Any = field(default_factory=FromCleanSample)
     correction: tuple[float, ...] = (0.0, 0.0)
     status: tuple[Status, ...] = (Status.CONVERGED,) * 2
     given: dict[str, Any] = field(default_factory=dict)
@@ -429,7 +429,7 @@ def call(
     def network(x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
-    calibrated = CalibratedSampler(sampler, "x0", amplification, GUESS)
+    calibrated = Sampler(sampler, "x0", amplification, GUESS)
     return calibrated(Denoiser(network, condition), process, noise, **options)
 
 
@@ -437,7 +437,7 @@ def test_a_sampler_that_starts_at_the_prior_starts_from_the_linear_guess() -> No
     fake = Fake()
     call(fake)
     guess = fake.given["guess"]
-    assert isinstance(guess, CleanSample)
+    assert isinstance(guess, FromCleanSample)
     torch.testing.assert_close(guess.sample, GUESS(CONDITION).reshape(2, *SHAPE))
     assert guess.sample.abs().max() > 1
     call(fake, clip=True)
@@ -450,7 +450,7 @@ def test_a_sampler_that_starts_at_the_prior_starts_from_the_linear_guess() -> No
     "sampler",
     [
         Fake(guess=samplers.Copy()),
-        Fake(guess=CleanSample(torch.zeros(2, *SHAPE))),
+        Fake(guess=FromCleanSample(torch.zeros(2, *SHAPE))),
         Fake(guess=samplers.Trajectory(torch.zeros(2, 7, *SHAPE))),
         Fake(guess=None),
     ],
@@ -462,7 +462,7 @@ def test_a_sampler_with_a_start_of_its_own_keeps_it(sampler: Fake) -> None:
 
 
 def test_a_given_guess_goes_first_and_everything_else_is_passed_on() -> None:
-    fake, given = Fake(), CleanSample(torch.ones(2, *SHAPE))
+    fake, given = Fake(), FromCleanSample(torch.ones(2, *SHAPE))
     deadline, callback = Deadline(1e9), print
     call(fake, guess=given, deadline=deadline, callback=callback)
     assert fake.given == {"guess": given, "deadline": deadline, "callback": callback}
@@ -514,7 +514,7 @@ def test_what_is_assessed_is_the_worst_and_the_mean_over_all_batches() -> None:
         assess("x0", {}, found, exact[:1])
 
 
-def certified(name: str, solved: Problem, noise: Noise) -> CalibratedSampler:
+def certified(name: str, solved: Problem, noise: Noise) -> Sampler:
     """The sampler, calibrated on the samples of `noise`."""
     exact = solved.solve(samplers.get("sequential"), noise)
     some, trajectory = noise.select(range(12)), exact.trajectory[:12]
@@ -553,7 +553,7 @@ def test_from_another_start_the_bound_holds_or_is_not_given(name: str, distance:
     fresh = solved.noise(3000, SHAPE, first_seed=1000)
     exact = solved.solve(samplers.get("sequential"), fresh)
     away = torch.randn(exact.sample.shape, generator=torch.Generator().manual_seed(0)).double()
-    result = solved.solve(sampler, fresh, guess=CleanSample(exact.sample + distance * away))
+    result = solved.solve(sampler, fresh, guess=FromCleanSample(exact.sample + distance * away))
     assert result.error_bound is not None
     covered = largest_error(result, exact) <= result.error_bound
     assert (covered | result.error_bound.isnan()).double().mean() >= 0.99

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from para_policy import DiffusionPolicy, calibration, load_policy, samplers
-from para_policy.calibration import CalibratedSampler
+from para_policy.calibration import Sampler
 from para_policy.calibration import measure as calibrate
 from para_policy.calibration.measure import Settings, candidates, second_half
 from para_policy.checkpoints.calibration import read_sizes
@@ -289,7 +289,7 @@ def test_the_table_marks_what_auto_takes(checkpoint: Path) -> None:
     first = list(view.columns[0].cells)
     (marked,) = [str(cell) for cell in first if str(cell).endswith("*")]
     chosen = policy.sampler("auto", scheduler="ddim", steps=5)
-    assert isinstance(chosen, CalibratedSampler)
+    assert isinstance(chosen, Sampler)
     assert marked.startswith(chosen.name)
     assert len(first) == len(measured.variants)
 

@@ -19,7 +19,7 @@ from para_policy.diffusion.inpainting import Inpainting
 from para_policy.errors import InputError
 from para_policy.inference.graphs import CudaGraphs, Recorder, Repeat, Replayed
 from para_policy.inference.graphs.recording import Work
-from para_policy.samplers import CleanSample, FixedPoint, RoundInfo, Status
+from para_policy.samplers import FromCleanSample, FixedPoint, RoundInfo, Status
 from para_policy.samplers.deadline import Deadline
 
 SHAPE, WIDTH, STEPS = (4, 2), 3, 30
@@ -200,7 +200,7 @@ def test_known_samples_and_guesses_are_taken_over() -> None:
     for seed in range(3):
         condition, noise = problem(seed)
         known = Inpainting(noise.steps[:, 0].tanh(), (noise.initial > 0.5).float())
-        guess = CleanSample(noise.steps[:, 1].tanh())
+        guess = FromCleanSample(noise.steps[:, 1].tanh())
         denoisers = [Denoiser(network, condition, known=known) for _ in range(2)]
         usual = sampler(denoisers[0], process, noise, guess=guess)
         assert_same(replayed(denoisers[1], process, noise, guess=guess), usual)
@@ -252,7 +252,7 @@ def test_callbacks_see_every_round() -> None:
     for usual, recorded in zip(*seen, strict=True):
         assert recorded.round == usual.round
         assert torch.equal(recorded.trajectory, usual.trajectory)
-        assert torch.equal(recorded.frozen, usual.frozen)
+        assert torch.equal(recorded.accepted, usual.accepted)
 
 
 def test_a_deadline_stops_between_rounds() -> None:

@@ -11,7 +11,7 @@ import torch
 from para_policy.policies.sampler_making import choose
 
 from para_policy import DiffusionPolicy, samplers
-from para_policy.calibration import AfterRound, CalibratedSampler, Variant
+from para_policy.calibration import AfterRound, Sampler, Variant
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.inference.device import device_description
 from para_policy.samplers import FixedPoint, RoundInfo, Status
@@ -36,10 +36,10 @@ def test_samplers_are_calibrated_where_there_is_a_calibration(
     policy: DiffusionPolicy, bare_policy: DiffusionPolicy
 ) -> None:
     calibrated = policy.sampler("x0", scheduler="ddim", steps=8, window=4)
-    assert isinstance(calibrated, CalibratedSampler)
+    assert isinstance(calibrated, Sampler)
     assert isinstance(calibrated.sampler, FixedPoint)
     assert calibrated.sampler.window == 4
-    assert not isinstance(policy.sampler("x0", scheduler="ddim", steps=7), CalibratedSampler)
+    assert not isinstance(policy.sampler("x0", scheduler="ddim", steps=7), Sampler)
     bare = bare_policy.sampler("x0", scheduler="ddim", steps=8, window=4)
     assert bare == samplers.get("x0", window=4)
     given = torch.zeros(7, 32, 32)
@@ -102,11 +102,11 @@ def test_auto_takes_the_fastest_on_this_device(policy: DiffusionPolicy) -> None:
     # Few rounds, if calls of any size take the same time.
     with_latency(policy, LatencyTable((1, 128), (1.0, 1.0)))
     chosen = policy.sampler("auto")
-    assert isinstance(chosen, CalibratedSampler)
+    assert isinstance(chosen, Sampler)
     assert chosen.name == min(measured.variants, key=lambda variant: variant.rounds).sampler
     with_latency(policy, LatencyTable((1, 128), (0.01, 1.28)))
     chosen = policy.sampler("auto")
-    assert isinstance(chosen, CalibratedSampler)
+    assert isinstance(chosen, Sampler)
     assert chosen.name == "sequential"
 
 
@@ -119,7 +119,7 @@ def test_auto_uses_the_options_that_were_measured(policy: DiffusionPolicy) -> No
         measured, variants=(*measured.variants, best)
     )
     chosen = policy.sampler("auto")
-    assert isinstance(chosen, CalibratedSampler)
+    assert isinstance(chosen, Sampler)
     assert (chosen.sampler.window, chosen.sampler.acceptance.tolerance) == (7, 5e-3)
     assert policy.sampler("auto", window=9).sampler.window == 9  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from para_policy import Denoiser, DiffusionPolicy, Noise, Process, load_policy, samplers
-from para_policy.calibration import CalibratedSampler
+from para_policy.calibration import Sampler
 from para_policy.checkpoints.consistency import save_consistency
 from para_policy.checkpoints.native import checkpoint_hash, read_config
 from para_policy.checkpoints.observations import read_observations
@@ -77,7 +77,7 @@ def trained(policy: DiffusionPolicy, *splittings: str, **facts: Any) -> Diffusio
 
 
 def engine(sampler: Sampler) -> FixedPoint:
-    solver = sampler.sampler if isinstance(sampler, CalibratedSampler) else sampler
+    solver = sampler.sampler if isinstance(sampler, Sampler) else sampler
     assert isinstance(solver, FixedPoint)
     return solver
 
@@ -278,7 +278,7 @@ def test_a_calibration_gives_the_start_and_the_matrices(
     policy: DiffusionPolicy, splitting: str
 ) -> None:
     sampler = trained(policy, splitting).sampler("pcm", splitting=splitting, **DDIM)
-    assert isinstance(sampler, CalibratedSampler)
+    assert isinstance(sampler, Sampler)
     parts, matrices = engine(sampler), policy.calibrations["ddim", 8].matrices
     plain = {
         "identity": samplers.get("paradigms").splitting,  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from para_policy import DiffusionPolicy, load_policy, samplers
-from para_policy.calibration import CalibratedSampler
+from para_policy.calibration import Sampler
 from para_policy.checkpoints.native import read_config
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
@@ -186,7 +186,7 @@ def test_trained_networks_run_on_the_same_engine(
 
 
 def tolerance(sampler: samplers.Sampler) -> float:
-    bare = sampler.sampler if isinstance(sampler, CalibratedSampler) else sampler
+    bare = sampler.sampler if isinstance(sampler, Sampler) else sampler
     return float(bare.acceptance.tolerance)  # type: ignore[attr-defined]
 
 
@@ -227,7 +227,7 @@ def test_a_default_is_raised_without_a_bound_on_the_error(
     monkeypatch.setattr(policy._running, "noise_floor", lambda process: 0.5)
     with pytest.warns(UserWarning, match="rounding"):
         made = policy.sampler("chord")
-    assert isinstance(made, CalibratedSampler)
+    assert isinstance(made, Sampler)
     assert np.isnan(made.amplification)
 
 

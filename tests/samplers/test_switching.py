@@ -22,7 +22,7 @@ from para_policy.errors import InputError
 from para_policy.samplers import (
     SPLITTINGS,
     Chord,
-    CleanSample,
+    FromCleanSample,
     Consistency,
     Copy,
     FixedPoint,
@@ -348,9 +348,9 @@ def test_nothing_is_frozen_before_the_switch(blend: str, splitting: str, guess: 
     states = solved.solve(SEQUENTIAL, noise).trajectory
     start = None if guess is None else Trajectory(states)
     result = solved.solve(sampler, noise, guess=start, callback=seen.append)
-    assert [info.frozen.tolist() for info in seen[:3]] == [[0, 0]] * 3
-    assert (seen[3].frozen >= 1).all()
-    assert (seen[-1].frozen == N).all()
+    assert [info.accepted.tolist() for info in seen[:3]] == [[0, 0]] * 3
+    assert (seen[3].accepted >= 1).all()
+    assert (seen[-1].accepted == N).all()
     if guess is not None:
         assert result.rounds.max() <= draft_calls(sampler.switching) + math.ceil(N / 5)  # type: ignore[arg-type]
 
@@ -534,7 +534,7 @@ def test_an_untrained_network_makes_plain_sweeps_of_the_base_network(
         always(solved.network), splitting, blend=blend, horizon=4, window=3, tolerance=0.0
     )
     _, seen = iterates(solved, sampler, noise)
-    X, _ = CleanSample().start(solved.process, noise)
+    X, _ = Prior().start(solved.process, noise)
     for state in seen[:4]:
         X = swept(solved, X, noise, linear_part(splitting, solved))
         torch.testing.assert_close(state, X, rtol=1e-11, atol=1e-11)
@@ -682,7 +682,7 @@ def test_a_draft_of_nan_is_passed_over(
     )
     result, seen = iterates(solved, sampler, noise)
     plain, expected = iterates(solved, dataclasses.replace(sampler, switching=None), noise)
-    start, _ = CleanSample().start(solved.process, noise)
+    start, _ = Prior().start(solved.process, noise)
     assert all(torch.equal(state, start) for state in seen[:2])
     assert result.rounds.tolist() == [rounds + 2 for rounds in plain.rounds.tolist()]
     for state, want in zip(seen[2:], expected, strict=True):
@@ -804,8 +804,8 @@ def guesses() -> dict[str, Guess]:
     drawn = torch.randn(2, N + 1, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
     return {
         "copy": Copy(),
-        "sample": CleanSample(drawn[:, 0]),
-        "far sample": CleanSample(1e3 * drawn[:, 0]),
+        "sample": FromCleanSample(drawn[:, 0]),
+        "far sample": FromCleanSample(1e3 * drawn[:, 0]),
         "trajectory": Trajectory(drawn),
         "broken trajectory": Trajectory(torch.full_like(drawn, math.nan)),
     }
@@ -985,9 +985,9 @@ def test_the_solver_after_the_switch_is_that_of_the_splitting() -> None:
     assert after("x0") == samplers.get("x0")
     picard = samplers.get("paradigms", window=7, tolerance=0.03, max_rounds=9)
     chosen = {key: ours[key] for key in ("window", "tolerance", "max_rounds")}
-    assert after("identity", **chosen) == dataclasses.replace(picard, guess=CleanSample())
+    assert after("identity", **chosen) == dataclasses.replace(picard, guess=Prior())
     whole = samplers.get("paradigms", window=None)
-    assert after("identity") == dataclasses.replace(whole, guess=CleanSample())
+    assert after("identity") == dataclasses.replace(whole, guess=Prior())
     given = matrices(N)
     made = after("chord", matrices=given, **ours)
     expected = samplers.get("chord", matrices=given, **ours)
