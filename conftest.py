@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A busy machine must not fail a property; how long an example takes says nothing about it.
@@ -12,6 +13,9 @@ settings.register_profile(
     "any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any_machine")
+
+# Checks shared by several test files show values when they fail, as those in the files do.
+pytest.register_assert_rewrite("tests.samplers.switching")
 
 # Modules that import rclpy cannot even be collected on a machine without ROS 2.
 collect_ignore_glob: list[str] = []
