@@ -29,8 +29,8 @@ class ChunkRecord:
         seed: of its noise.
         settings: id of the settings in force.
         observation: digest of what the policy saw.
-        executed: steps by which the chunk before it was moved to be the start; None: cold start.
-        frozen: actions that real-time chunking held fixed.
+        executed: steps by which the chunk before it was moved to start from it; None: cold start.
+        committed: actions that real-time chunking held fixed.
         batch: chunks that were solved in the same call.
         rounds: of the solver.
         converged: false for a solve that was cut short.
@@ -46,7 +46,7 @@ class ChunkRecord:
     settings: str
     observation: str
     executed: int | None
-    frozen: int
+    committed: int
     batch: int
     rounds: int
     converged: bool
@@ -150,7 +150,7 @@ def _record(values: Mapping[str, str], received_ns: int, chunk: ActionChunk | No
             settings=values["settings"],
             observation=values["observation"],
             executed=_count(values["executed"]),
-            frozen=_count(values.get("frozen", "none")) or 0,
+            committed=_count(values.get("frozen", "none")) or 0,
             batch=int(values.get("batch", 1)),
             rounds=int(values["rounds"]),
             converged=values.get("converged", "true") == "true",

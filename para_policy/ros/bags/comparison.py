@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from para_policy.execution import seams
 from para_policy.inference.device import device_description
-from para_policy.ros.bags.chain import ABSENT_START, Solved
+from para_policy.ros.bags.chain import ABSENT_PREVIOUS, Solved
 from para_policy.ros.bags.chunks import ChunkRecord, Run
 from para_policy.ros.bags.replay import Replayed
 from para_policy.ros.messages.settings import RecordedSettings, calibration_digest
@@ -81,7 +81,7 @@ def _verdict(
         return "not comparable", again.reason or "the bag has a chunk of another size"
     if not difference.any() and found.equal:
         return "equal", ""
-    if again.reason == ABSENT_START:
+    if again.reason == ABSENT_PREVIOUS:
         return "not comparable", again.reason
     if not found.equal:
         return "different", f"observation differs: {found.reason}"

@@ -10,7 +10,7 @@ import yaml
 
 from para_policy.errors import DataError
 from para_policy.planning.history import ObservationHistory
-from para_policy.planning.plan import PlannerSettings
+from para_policy.planning.settings import PlannerSettings
 from para_policy.policies.sampler_spec import Choice
 from para_policy.ros.bags.bag import Bag
 from para_policy.ros.bags.chain import Chain, Solved

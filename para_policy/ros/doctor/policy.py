@@ -14,7 +14,7 @@ import torch
 from para_policy.checkpoints.load import load_policy, read_checkpoint, resolve
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import ParaPolicyError
-from para_policy.planning.plan import PlannerSettings
+from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.worker import check_cpus
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn

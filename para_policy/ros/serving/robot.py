@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 
 from para_policy.errors import ParaPolicyError
-from para_policy.planning.plan import Plan
+from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.planner import Planner
 from para_policy.planning.statistics import PlanStatistics
 from para_policy.ros.messages import diagnostics
@@ -64,7 +64,7 @@ class ServedRobot:
         self._problem = ""
         self.planner.reset(seed)
 
-    def take(self, plan: Plan | ParaPolicyError) -> None:
+    def take(self, plan: PlannedChunk | ParaPolicyError) -> None:
         """Publish a plan, unless it is withheld, or keep the reason why there is none."""
         if isinstance(plan, ParaPolicyError):
             self._problem = f"no chunk: {plan}"

@@ -12,7 +12,7 @@ import yaml
 from para_policy.calibration import CalibratedSampler
 from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
 from para_policy.errors import InputError
-from para_policy.planning.plan import PlannerSettings
+from para_policy.planning.settings import PlannerSettings
 from para_policy.policies.sampler_making import make_sampler
 from para_policy.ros.messages.inputs import InputMapping, load_inputs
 from para_policy.ros.messages.markers import check_axes

@@ -37,7 +37,7 @@ def record(index: int, stamp_ns: int, values: Sequence[Sequence[float]]) -> Chun
         settings="",
         observation=digest,
         executed=None,
-        frozen=0,
+        committed=0,
         batch=1,
         rounds=1,
         converged=True,
