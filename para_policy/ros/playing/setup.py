@@ -14,8 +14,7 @@ from para_policy.execution.blending import Blending, CrossFade, NoBlending, Temp
 from para_policy.execution.commander import Commander
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.execution.pose_space import POSE_DIM, PoseSpace
-from para_policy.execution.spaces import ActionSpace, VectorSpace
+from para_policy.execution.spaces import POSE_DIM, ActionSpace, PoseSpace, VectorSpace
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
     ORIENTATION_FROM_ACTIONS,
