@@ -16,15 +16,15 @@ from std_srvs.srv import Trigger
 
 from para_policy.planning.solver import Cancelled
 from para_policy.planning.statistics import engine_facts
+from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.parameters.declare import declare, value
-from para_policy.ros.parameters.live import change_parameters
 from para_policy.ros.parameters.policy import PARAMETERS
-from para_policy.ros.qos import LATCHED
 from para_policy.ros.run import run_node
 from para_policy.ros.serving.configured import Configured, configure
 from para_policy.ros.serving.lifecycle import logged, survive_invalid_requests
+from para_policy.ros.serving.planner_settings import change_parameters
 
 
 class PolicyNode(LifecycleNode):

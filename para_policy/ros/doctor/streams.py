@@ -14,7 +14,7 @@ from rclpy.node import Node
 from para_policy.errors import ParaPolicyError
 from para_policy.planning.history import ObservationHistory
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
-from para_policy.ros.graph_checks import full_name, qos_conflicts, type_conflicts
+from para_policy.ros.graph import full_name, qos_conflicts, type_conflicts
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.inputs import InputMapping
 

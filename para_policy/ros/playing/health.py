@@ -1,4 +1,4 @@
-"""What chunk_executor tells about itself on /diagnostics."""
+"""Health of chunk_executor, as it tells on /diagnostics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from para_policy.ros.messages import diagnostics
 
 
 class Health:
-    """Why the robot holds, and how well it is commanded."""
+    """Reasons for which the robot holds, and numbers of how well it is commanded."""
 
     def __init__(self, commander: Commander, player: ChunkPlayer, timing: CommandTiming) -> None:
         self._commander = commander

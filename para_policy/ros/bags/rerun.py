@@ -1,4 +1,4 @@
-"""Chunks solved one after the other, each from what the recorded one started from."""
+"""Rerun of recorded chunks: solved one after the other, each from what the recorded one had."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from para_policy.planning.chunks import ChunkRequest, PreviousChunk
 from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.solver import Solver
 from para_policy.policies.sampler_spec import Choice
-from para_policy.ros.bags.chunks import ChunkRecord
 from para_policy.ros.bags.observations import Observation
+from para_policy.ros.bags.records import ChunkRecord
 from para_policy.samplers import FixedPoint, Sampler
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class Solved:
 
 
 @dataclass
-class Chain:
-    """Solves one chunk after the other, each from the one before where the recorded solve did so.
+class Rerun:
+    """Solves of one chunk after the other, from the one before where the recorded solve did so.
 
     Args:
         other: a sampler instead of the recorded one.
