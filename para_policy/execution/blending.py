@@ -79,7 +79,7 @@ class NoBlending:
 
 @dataclass(frozen=True)
 class CrossFade:
-    """From the old chunk to the new one in `fade_ns`, or less where the old one ends earlier."""
+    """A fade from the old chunk to the new one in `fade_ns`, or less where the old one ends earlier."""
 
     fade_ns: int
     keeps_old_chunks = True

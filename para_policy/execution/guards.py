@@ -87,7 +87,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class _Motion:
-    """From one command to the next.
+    """The way from one command to the next.
 
     Attributes:
         velocity: (A,) over the time between them, but at least one command period.

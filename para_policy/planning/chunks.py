@@ -123,6 +123,6 @@ class PlannedChunk:
 
     @property
     def due_ns(self) -> int | None:
-        """When it must be out, on the node's clock; None without a deadline."""
+        """Time at which it must be out, on the node's clock; None without a deadline."""
         deadline_s = self.settings.deadline_s
         return self.started_ns + round(1e9 * deadline_s) if deadline_s else None

@@ -26,7 +26,7 @@ class PlannerSettings:
             not named may stand still for ever.
         linear: inputs that are interpolated between their samples.
         sampler_name: what the user calls the sampler.
-        anytime: whether the sampler can stop at a deadline.
+        anytime: true where the sampler can stop at a deadline.
         deadline_s: a chunk must be out so long after its observation was looked at; 0: whenever it is
             ready.
         max_overruns: so many late chunks in a row end publication; 0 never does.
@@ -36,7 +36,7 @@ class PlannerSettings:
         real_time_chunking: the actions that will be executed while a chunk is planned are committed
             and the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before.
         replan_steps: plan anew so many steps after a chunk; 0: when it is about to run out.
-        message: all of it as JSON, see `para_policy.ros.messages.settings`.
+        message: all of it as JSON, as on the topic `~/settings`.
         added_latency_s: for experiments: a chunk is ready so much later.
         lockstep: simulated time that waits for each command. Then nothing is ever late, a chunk is
             replaced exactly when its last action has been played, and the same observations give

@@ -89,7 +89,7 @@ class ChunkExecutor(Node):
             self._answer_tick()
 
     def _has_rivals(self) -> bool:
-        """Whether two nodes send chunks, which would pull the robot to and fro: hold then."""
+        """True where two nodes send chunks, which would pull the robot to and fro: hold then."""
         publishers = self.get_publishers_info_by_topic(self._chunks.topic_name)
         problem = self._sources.problem([full_name(publisher) for publisher in publishers])
         if problem:

@@ -30,9 +30,15 @@ from para_policy.ros.serving.planner_settings import change_parameters
 class PolicyNode(LifecycleNode):
     """Plans a chunk from the newest observations whenever the one in force runs out.
 
-    Publishes `~/action_chunk` and `~/chunk_info` while active, for each robot that it serves, and
-    `/diagnostics` always, so that a failed configuration is seen too. `~/reset` begins a new episode
-    with the parameter `seed`.
+    | topic or service | made |
+    | --- | --- |
+    | `~/action_chunk`, `~/chunk_info`, `~/markers` | for each robot, by `serving.topics.RobotTopics` |
+    | the topics of the inputs file | for each robot, by `serving.topics.RobotTopics` |
+    | `~/reset`: a new episode with `seed` | for each robot, by `serving.topics.RobotTopics` |
+    | `/diagnostics`, so that a failed configuration is seen, too | here |
+    | `~/settings`, for replays | here |
+
+    Those of a robot live from on_configure to on_cleanup; chunks come out while the node is active.
     """
 
     def __init__(self, **options: Any) -> None:

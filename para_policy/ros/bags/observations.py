@@ -101,7 +101,7 @@ class Observations:
         return (found is not None and found.equal) or now_ns > chunk.received_ns + _SLACK_NS
 
     def _answer(self, chunk: ChunkRecord) -> Found:
-        """What was found for a chunk that no later message can help."""
+        """The answer for a chunk that no later message can help."""
         found = self._found.pop(chunk, None)
         if found is not None and found.equal:
             return found
@@ -113,7 +113,7 @@ class Observations:
         return found
 
     def _take(self, recorded: Recorded, chunk: ChunkRecord) -> None:
-        """What the node does with a message; `chunk` is the next one."""
+        """Do as the node does with a message; `chunk` is the next one."""
         for name, topic in self.topics.items():
             if topic != recorded.topic:
                 continue

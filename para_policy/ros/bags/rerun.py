@@ -121,7 +121,7 @@ class Rerun:
 
 
 def _doubt_about(chunk: ActionChunk, record: ChunkRecord, doubt: str) -> str:
-    """Why the next chunk would not start from what the recorded one started from.
+    """Reason why the next chunk would not start from what the recorded one started from.
 
     A doubt stays until a cold start: equal actions say nothing of the rest of the prediction, which
     is not published, and from which the next solve starts, too.

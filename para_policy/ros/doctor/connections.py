@@ -1,4 +1,4 @@
-"""From policy_node to whoever plays its chunks, and from there to the robot."""
+"""Connections from policy_node to whoever plays its chunks, and from there to the robot."""
 
 from __future__ import annotations
 

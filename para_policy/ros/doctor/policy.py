@@ -1,4 +1,4 @@
-"""The checkpoint, its inputs, and whether it is fast enough here."""
+"""Check of the checkpoint, its inputs, and its speed here."""
 
 from __future__ import annotations
 

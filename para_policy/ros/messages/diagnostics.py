@@ -1,4 +1,4 @@
-"""Diagnostic messages: what the node does, and why it does not."""
+"""Diagnostic messages: what a node does, or why it does nothing."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Health:
         return is_new
 
     def has_new_violation(self) -> bool:
-        """Whether a guard was broken since the last call."""
+        """True where a guard was broken since the last call."""
         is_new = self._commander.violations > self._seen_violations
         self._seen_violations = self._commander.violations
         return is_new
