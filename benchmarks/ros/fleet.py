@@ -118,7 +118,7 @@ def _serve(options: Settings, subject: Subject, robots: int, way: str, turn: int
 def _fleet(options: Settings, subject: Subject, names: Sequence[str], turn: int) -> Any:
     """Robots that have just begun: a cold start needs the same rounds, whoever is served first."""
     from para_policy.planning.fleet import Fleet
-    from para_policy.planning.plan import PlannerSettings
+    from para_policy.planning.settings import PlannerSettings
 
     policy = subject.policy
     settings = PlannerSettings(

@@ -39,9 +39,10 @@ class Record:
 
     def __call__(self) -> None:
         require_ros()
-        from para_policy.ros.bags.recorder import What, record
-        from para_policy.ros.bags.what import inputs_of_parameters
+        from para_policy.ros.bags.recorder import record
+        from para_policy.ros.bags.topics import RecordedNodes
         from para_policy.ros.messages.inputs import read_inputs
+        from para_policy.ros.parameters.offline import inputs_of_parameters
 
         if self.params_file is not None and self.inputs_file is not None:
             raise InputError("--params-file and --inputs-file were given; give one of them")
@@ -54,13 +55,13 @@ class Record:
         elif self.params_file is not None:
             inputs = inputs_of_parameters(self.params_file, namespace, self.policy_node)
         check_output_folder(self.output.parent)
-        what = What(inputs, namespace, self.policy_node)
+        nodes = RecordedNodes(inputs, namespace, self.policy_node)
         console = Console()
         with Live(_counts({}), console=console, transient=True) as live:
             counts, problems = record(
                 self.output,
                 self.storage,
-                what,
+                nodes,
                 self.seconds,
                 lambda counts: live.update(_counts(counts)),
             )

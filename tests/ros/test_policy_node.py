@@ -19,10 +19,10 @@ from trajectory_msgs.msg import JointTrajectory
 from para_policy import DiffusionPolicy, load_policy
 from para_policy.errors import NonFiniteError
 from para_policy.planning.seeding import chunk_seed
+from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.messages.settings import read_settings
-from para_policy.ros.qos import LATCHED
 from para_policy.ros.serving import configured
 from tests.ros.graph import CONFIG, Graph
 from tests.ros.policy_rig import AGENT, DT_NS, KEYPOINTS, T0, Rig

@@ -1,4 +1,4 @@
-"""Replay a whole bag: all robots, with the policy and threads of the recording."""
+"""Replay of a whole bag: all robots, with the policy and threads of the recording."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from para_policy.errors import CheckpointError, DataError, InputError
 from para_policy.inference import AUTO, EngineConfig
 from para_policy.inference.device import check_device, expected_engine
 from para_policy.policies.sampler_spec import Choice
-from para_policy.ros.bags.bag import Bag
-from para_policy.ros.bags.chunks import Run, read_all_settings, read_run
-from para_policy.ros.bags.comparison import Outcome, circumstances, judge, summarise
+from para_policy.ros.bags.comparison import Outcome, circumstances, judge
 from para_policy.ros.bags.plots import save_plots
+from para_policy.ros.bags.reader import Bag
+from para_policy.ros.bags.records import Run, read_all_settings, read_run
 from para_policy.ros.bags.replay import Replay
+from para_policy.ros.bags.report import summarise
 from para_policy.ros.bags.topics import recorded_policies
 from para_policy.ros.messages.settings import RecordedSettings
 from para_policy.terminal import progress_bars

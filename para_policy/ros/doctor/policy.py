@@ -1,4 +1,4 @@
-"""The checkpoint, its inputs, and whether it is fast enough here."""
+"""Check of the checkpoint, its inputs, and its speed here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import torch
 from para_policy.checkpoints.load import load_policy, read_checkpoint, resolve
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import ParaPolicyError
-from para_policy.planning.plan import PlannerSettings
+from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.worker import check_cpus
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn
 from para_policy.ros.messages.inputs import load_inputs
 from para_policy.ros.parameters.policy import cpu_numbers
-from para_policy.ros.serving.settings import Loaded, chunk_format, load, make_settings
+from para_policy.ros.serving.loading import LoadedPolicy, load
+from para_policy.ros.serving.planner_settings import make_settings
+from para_policy.ros.serving.topics import chunk_format
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -76,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield from judge(latency_s, settings, policy)
 
 
-def _load(case: Case) -> Loaded:
+def _load(case: Case) -> LoadedPolicy:
     """As the node does, or without topics where these are not known and reported as such."""
     if case.inputs is not None:
         return load(case.values)
@@ -88,7 +90,7 @@ def _load(case: Case) -> Loaded:
         precision=values["precision"],
     )
     policy.warm_up()
-    return Loaded(policy, "", {})
+    return LoadedPolicy(policy, "", {})
 
 
 def _refused(step: Callable[[], object]) -> Iterator[Finding]:

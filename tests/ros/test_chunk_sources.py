@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from para_policy.ros.playing.sources import ChunkSources
+from para_policy.ros.graph import ChunkSources
 
 ONE, TWO, TWINS = ["/a/policy"], ["/b/policy", "/a/policy"], ["/a/policy", "/a/policy"]
 

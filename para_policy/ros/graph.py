@@ -1,8 +1,11 @@
-"""What is wrong between the nodes of a running graph, as sentences; nobody else would say it."""
+"""Graph of nodes: the quality of service that ours agree on, and what is wrong between nodes.
+
+The middleware never says by itself why a message does not arrive; the checks do, in sentences.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rclpy.node import Node
@@ -15,7 +18,23 @@ from rclpy.qos import (
 )
 
 NAMELESS = "_NODE_NAME_UNKNOWN_"
-"""What the middleware calls a node of which it has not heard more than an endpoint yet."""
+"""Name in the middleware of a node of which it has not heard more than an endpoint yet."""
+
+QUEUE = QoSProfile(depth=10)
+"""Reliable, for whoever listens at the time."""
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""The last message also reaches a subscriber that connects later.
+
+In lockstep everybody waits for the next message, so that losing one between two nodes that have
+not discovered each other yet would stop the world. In real time an old chunk or command must
+never reach a newcomer.
+"""
+
+
+def qos_for(lockstep: bool) -> QoSProfile:
+    """Quality of service of chunks and commands, in lockstep or in real time."""
+    return LATCHED if lockstep else QUEUE
 
 
 def type_conflicts(node: Node, expected: Mapping[str, str]) -> list[str]:
@@ -58,6 +77,41 @@ def rivals(node: Node, topic: str) -> list[str]:
     if len(names) < 2:
         return []
     return [f"topic {topic} has {len(names)} publishers, expected one: {', '.join(names)}"]
+
+
+class ChunkSources:
+    """The publishers of chunks: a second one is noticed, but not a node that died and came back.
+
+    A process that was killed stays in the graph until its DDS lease runs out (20 s with the
+    defaults of Fast DDS). Its successor has the same name and counts its messages from 1 again;
+    two living nodes of one name make the count step back time and again. Middleware that does
+    not number messages (Humble) tells nothing of nodes of one name.
+    """
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._steps_back = 0
+
+    def heard(self, number: int | None) -> None:
+        """A chunk has come; `number` counts the messages of its publisher."""
+        if number is None:
+            return
+        if self._last is not None and number <= self._last:
+            self._steps_back += 1
+        self._last = number
+
+    def problem(self, publishers: Collection[str]) -> str:
+        """Fault of `publishers`, the node names of all in the graph; '': none."""
+        if len(publishers) < 2:
+            self._steps_back = 0
+            return ""
+        known = sorted({name for name in publishers if NAMELESS not in name})
+        if len(known) < 2 and self._steps_back < 2:
+            return ""
+        return (
+            f"{len(publishers)} publishers of action_chunk: {', '.join(known)}; expected one, "
+            "stop the others"
+        )
 
 
 def full_name(endpoint: Any) -> str:

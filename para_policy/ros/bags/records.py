@@ -1,4 +1,4 @@
-"""The chunks of a run as a bag tells them: what was published, and what was said of it."""
+"""Records of the chunks of a run: what was published, and what was said of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from para_policy.errors import DataError
 from para_policy.execution.chunk import ActionChunk
-from para_policy.ros.bags.bag import Bag
+from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.topics import CHUNK, INFO, settings_topics
 from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
@@ -29,8 +29,8 @@ class ChunkRecord:
         seed: of its noise.
         settings: id of the settings in force.
         observation: digest of what the policy saw.
-        executed: steps by which the chunk before it was moved to be the start; None: cold start.
-        frozen: actions that real-time chunking held fixed.
+        executed: steps by which the chunk before it was moved to start from it; None: cold start.
+        committed: actions that real-time chunking held fixed.
         batch: chunks that were solved in the same call.
         rounds: of the solver.
         converged: false for a solve that was cut short.
@@ -46,7 +46,7 @@ class ChunkRecord:
     settings: str
     observation: str
     executed: int | None
-    frozen: int
+    committed: int
     batch: int
     rounds: int
     converged: bool
@@ -56,7 +56,7 @@ class ChunkRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """What a bag tells of one robot's policy.
+    """The record of one robot's policy.
 
     Attributes:
         node: full name under which its chunks came out.
@@ -122,7 +122,7 @@ def _chunk(message: Any, received_ns: int) -> ActionChunk:
 
 
 def _match(values: Mapping[str, str], waiting: Iterable[ActionChunk]) -> int | None:
-    """Which chunk an info speaks of: the one with its stamp, or the first without any."""
+    """Index of the chunk that an info speaks of: the one with its stamp, or the first without any."""
     stamp = values.get("stamp_ns", "")
     for index, chunk in enumerate(waiting):
         if str(chunk.stamp_ns) == stamp or chunk.stamp_ns == 0:
@@ -150,7 +150,7 @@ def _record(values: Mapping[str, str], received_ns: int, chunk: ActionChunk | No
             settings=values["settings"],
             observation=values["observation"],
             executed=_count(values["executed"]),
-            frozen=_count(values.get("frozen", "none")) or 0,
+            committed=_count(values.get("frozen", "none")) or 0,
             batch=int(values.get("batch", 1)),
             rounds=int(values["rounds"]),
             converged=values.get("converged", "true") == "true",

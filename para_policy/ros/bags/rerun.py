@@ -1,4 +1,4 @@
-"""Chunks solved one after the other, each from what the recorded one started from."""
+"""Rerun of recorded chunks: solved one after the other, each from what the recorded one had."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 from para_policy.errors import ParaPolicyError
 from para_policy.execution.chunk import ActionChunk
-from para_policy.planning.plan import PlannerSettings
-from para_policy.planning.solver import Solver, Task
-from para_policy.planning.warm_start import Start
+from para_policy.planning.chunks import ChunkRequest, PreviousChunk
+from para_policy.planning.settings import PlannerSettings
+from para_policy.planning.solver import Solver
 from para_policy.policies.sampler_spec import Choice
-from para_policy.ros.bags.chunks import ChunkRecord
 from para_policy.ros.bags.observations import Observation
+from para_policy.ros.bags.records import ChunkRecord
 from para_policy.samplers import Sampler
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
 
-ABSENT_START = "started from a chunk that is not in the bag"
-OTHER_START = "started from a chunk that came out differently"
+ABSENT_PREVIOUS = "started from a chunk that is not in the bag"
+OTHER_PREVIOUS = "started from a chunk that came out differently"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Solved:
 
 
 @dataclass
-class Chain:
-    """Solves one chunk after the other, each from the one before where the recorded solve did so.
+class Rerun:
+    """Solves of one chunk after the other, from the one before where the recorded solve did so.
 
     Args:
         other: a sampler instead of the recorded one.
@@ -54,8 +54,8 @@ class Chain:
     policy: DiffusionPolicy
     other: Choice | None = None
     _solver: Solver = field(init=False)
-    _start: Start | None = None
-    _doubt: str = ABSENT_START
+    _previous: PreviousChunk | None = None
+    _doubt: str = ABSENT_PREVIOUS
     _index: int = -1
     _samplers: dict[tuple[str | None, int | None], Sampler] = field(default_factory=dict)
 
@@ -66,43 +66,45 @@ class Chain:
         self, record: ChunkRecord, settings: PlannerSettings, observation: Observation
     ) -> Solved:
         """The chunk for an observation; never raises what a policy may refuse."""
-        start, doubt = self._start_of(record, settings)
+        previous, doubt = self._previous_of(record, settings)
         started_s = time.perf_counter()
-        task = Task(
+        request = ChunkRequest(
             observation=observation,
             stamp_ns=record.stamp_ns,
             index=record.index,
             seed=record.seed,
             started_s=started_s,
-            previous=start,
-            decided=record.frozen,
+            previous=previous,
+            committed=record.committed,
         )
         try:
-            (solution,) = self._solver.solve(self._settings(settings, record), [task])
+            (solution,) = self._solver.solve(self._settings(settings, record), [request])
         except ParaPolicyError as error:
             self.skip()
             return Solved(None, reason=f"the policy refuses: {error}")
         latency_s = time.perf_counter() - started_s
-        self._start, self._index = solution.as_start, record.index
+        self._previous, self._index = solution.as_previous, record.index
         self._doubt = _doubt_about(solution.chunk, record, doubt)
         return Solved(solution.chunk, int(solution.stats.rounds), latency_s, doubt)
 
     def skip(self) -> None:
         """A chunk that cannot be solved: the next one has nothing to start from."""
-        self._start, self._doubt = None, ABSENT_START
+        self._previous, self._doubt = None, ABSENT_PREVIOUS
 
-    def _start_of(self, record: ChunkRecord, settings: PlannerSettings) -> tuple[Start | None, str]:
-        """What a solve starts from, and why it may not be what the recorded one started from."""
+    def _previous_of(
+        self, record: ChunkRecord, settings: PlannerSettings
+    ) -> tuple[PreviousChunk | None, str]:
+        """The chunk to start from, and why it may not be the one that the recorded solve had."""
         if record.executed is None:
             return None, ""
-        start = self._start
+        previous = self._previous
         if (
-            start is None
+            previous is None
             or self._index != record.index - 1
-            or start.executed(record.stamp_ns, settings.dt_ns) != record.executed
+            or previous.executed(record.stamp_ns, settings.dt_ns) != record.executed
         ):
-            return None, ABSENT_START
-        return start, self._doubt
+            return None, ABSENT_PREVIOUS
+        return previous, self._doubt
 
     def _settings(self, settings: PlannerSettings, record: ChunkRecord) -> PlannerSettings:
         """Without a deadline, as time is not the same here, but with as many rounds."""
@@ -118,11 +120,11 @@ class Chain:
 
 
 def _doubt_about(chunk: ActionChunk, record: ChunkRecord, doubt: str) -> str:
-    """Why the next chunk would not start from what the recorded one started from.
+    """Reason why the next chunk would not start from what the recorded one started from.
 
     A doubt stays until a cold start: equal actions say nothing of the rest of the prediction, which
     is not published, and from which the next solve starts, too.
     """
     if doubt or record.chunk is None or np.array_equal(chunk.actions, record.chunk.actions):
         return doubt
-    return OTHER_START
+    return OTHER_PREVIOUS

@@ -1,4 +1,4 @@
-"""Read a rosbag2 bag, whoever wrote it, one message after the other."""
+"""Reader of rosbag2 bags, whoever wrote them, one message after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of message a command becomes."""
+"""Commands as messages: the kinds that the parameter `output` of chunk_executor names."""
 
 from __future__ import annotations
 
@@ -7,24 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion, Twist, TwistStamped, Vector3
 from numpy.typing import NDArray
 from std_msgs.msg import Float64MultiArray, Header
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.ros.messages.conversions import (
-    command_to_pose,
-    command_to_trajectory,
-    command_to_twist,
-    ns_to_stamp,
-)
+from para_policy.execution.chunk import ActionChunk
+from para_policy.ros.messages.conversions import chunk_to_message, ns_to_stamp
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What messages say beyond the numbers.
+    """Content of messages beyond the numbers.
 
     Attributes:
         period_ns: command period.
@@ -42,7 +38,9 @@ def _numbers(command: Array, now_ns: int, options: OutputOptions) -> Float64Mult
 
 
 def _trajectory(command: Array, now_ns: int, options: OutputOptions) -> JointTrajectory:
-    return command_to_trajectory(command, options.joint_names, options.period_ns)
+    """One point, to be reached one command period after the message has arrived."""
+    chunk = ActionChunk(stamp_ns=0, dt_ns=options.period_ns, actions=command[None])
+    return chunk_to_message(chunk, options.joint_names, start_now=True)
 
 
 def _header(now_ns: int, options: OutputOptions) -> Header:
@@ -50,11 +48,18 @@ def _header(now_ns: int, options: OutputOptions) -> Header:
 
 
 def _pose(command: Array, now_ns: int, options: OutputOptions) -> PoseStamped:
-    return command_to_pose(command, _header(now_ns, options), options.fixed_orientation)
+    """A pose from x y z qx qy qz qw, or from x y z and a quaternion that does not change."""
+    x, y, z = command[:3].tolist()
+    qx, qy, qz, qw = command[3:].tolist() or map(float, options.fixed_orientation)
+    pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    return PoseStamped(header=_header(now_ns, options), pose=pose)
 
 
 def _twist(command: Array, now_ns: int, options: OutputOptions) -> TwistStamped:
-    return command_to_twist(command, _header(now_ns, options))
+    """A twist from vx vy vz wx wy wz."""
+    vx, vy, vz, wx, wy, wz = command.tolist()
+    twist = Twist(linear=Vector3(x=vx, y=vy, z=vz), angular=Vector3(x=wx, y=wy, z=wz))
+    return TwistStamped(header=_header(now_ns, options), twist=twist)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64, String
 
-from para_policy.ros.graph_checks import qos_conflicts, rivals, type_conflicts
+from para_policy.ros.graph import qos_conflicts, rivals, type_conflicts
 from tests.ros.graph import Graph
 
 TOPIC = "/doctor_test/values"

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from para_policy.errors import InputError
 from para_policy.execution.chunk import ActionChunk
-from para_policy.execution.pose_space import PoseSpace
+from para_policy.execution.spaces import PoseSpace
 
 SPACE = PoseSpace()
 

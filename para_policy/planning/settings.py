@@ -1,4 +1,4 @@
-"""What a planner is told, and what it hands out."""
+"""Settings of a planner."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
-
-from numpy.typing import NDArray
-
-from para_policy.execution.chunk import ActionChunk
-from para_policy.planning.history import observation_digest
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from para_policy.samplers import Sampler
@@ -19,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannerSettings:
-    """How to plan.
+    """Everything that decides how chunks are planned.
 
     Attributes:
         sampler: solver of the denoising chain.
@@ -31,17 +26,17 @@ class PlannerSettings:
             not named may stand still for ever.
         linear: inputs that are interpolated between their samples.
         sampler_name: what the user calls the sampler.
-        anytime: whether the sampler can stop at a deadline.
+        anytime: true where the sampler can stop at a deadline.
         deadline_s: a chunk must be out so long after its observation was looked at; 0: whenever it is
             ready.
         max_overruns: so many late chunks in a row end publication; 0 never does.
         n_action_steps: actions of a chunk; 0 for the checkpoint's number.
         warm_start: start each solve from the chunk before it.
         shift_noise: and use its noise again, moved likewise.
-        real_time_chunking: the actions that will be executed while a chunk is planned are frozen and
-            the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before.
+        real_time_chunking: the actions that will be executed while a chunk is planned are committed
+            and the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before.
         replan_steps: plan anew so many steps after a chunk; 0: when it is about to run out.
-        message: all of it in words, see `recording.settings_message`.
+        message: all of it as JSON, as on the topic `~/settings`.
         added_latency_s: for experiments: a chunk is ready so much later.
         lockstep: simulated time that waits for each command. Then nothing is ever late, a chunk is
             replaced exactly when its last action has been played, and the same observations give
@@ -72,53 +67,8 @@ class PlannerSettings:
 
     @cached_property
     def id(self) -> str:
-        """What `~/chunk_info` calls these settings; empty without a message."""
+        """Name of these settings in `~/chunk_info`; empty without a message."""
         return str(json.loads(self.message)["id"]) if self.message else ""
 
     def max_age_of(self, name: str) -> int:
         return self.max_ages_ns.get(name, self.max_age_ns)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One planned chunk and what it took.
-
-    Attributes:
-        stats: of the policy, see `SampleStats`.
-        settings: under which it was made.
-        started_ns: when its observations were looked at, on the node's clock.
-        latency_s: from the look at the observations to the finished chunk.
-        deadline_misses: late chunks so far.
-        overruns: late chunks in a row, this one included.
-        executed: steps by which the chunk before it was moved to be the start; None: cold start.
-        frozen: actions taken over from the chunk before; None: none, nor the past.
-        batch: chunks that were solved in the same call.
-        seed: of its noise.
-        seen: {name: (To, *shape)}, what the policy saw.
-        withheld: not to be published: too many chunks in a row were late, and this one is, too.
-    """
-
-    chunk: ActionChunk
-    stats: Any
-    settings: PlannerSettings
-    started_ns: int
-    latency_s: float
-    deadline_misses: int
-    overruns: int
-    executed: int | None
-    frozen: int | None
-    batch: int
-    seed: int
-    seen: Mapping[str, NDArray[Any]]
-    withheld: bool
-
-    @property
-    def observation(self) -> str:
-        """Digest of what the policy saw: milliseconds for images, so not before the chunk is out."""
-        return observation_digest(self.seen)
-
-    @property
-    def due_ns(self) -> int | None:
-        """When it must be out, on the node's clock; None without a deadline."""
-        deadline_s = self.settings.deadline_s
-        return self.started_ns + round(1e9 * deadline_s) if deadline_s else None

@@ -1,4 +1,4 @@
-"""Topics and the service of one robot of a configured policy node."""
+"""Topics and the service of one robot of a policy node: its publishers are made here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
@@ -14,17 +14,21 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
+from para_policy.errors import InputError
 from para_policy.execution.chunk import ActionChunk
-from para_policy.ros import graph_checks
+from para_policy.ros.graph import qos_conflicts, qos_for, rivals, type_conflicts
 from para_policy.ros.messages.conversions import chunk_to_message
 from para_policy.ros.messages.inputs import InputMapping
-from para_policy.ros.messages.markers import chunk_markers
-from para_policy.ros.qos import for_mode
+from para_policy.ros.messages.markers import check_axes, chunk_markers
+from para_policy.ros.parameters.policy import Values
+
+if TYPE_CHECKING:
+    from para_policy.policies import PolicyConfig
 
 
 @dataclass(frozen=True)
 class ChunkFormat:
-    """How chunks are told.
+    """Form in which chunks are published.
 
     Attributes:
         joint_names: of the actions.
@@ -41,8 +45,26 @@ class ChunkFormat:
     marker_scale: float
 
 
-class PolicyInterface:
-    """Made in on_configure and removed by `close`; what was made before an error is removed, too.
+def chunk_format(values: Values, config: PolicyConfig) -> ChunkFormat:
+    """Form of chunks that the parameters ask for.
+
+    Raises:
+        InputError: when there are not as many joint names as actions, or no such axes.
+    """
+    joints = [name for name in values["joint_names"] if name] or list(config.action_names)
+    if len(joints) != config.action_dim:
+        raise InputError(f"joint_names are {joints}; the policy has {config.action_dim} actions")
+    axes = list(values["marker_axes"])
+    if values["marker_frame"]:
+        check_axes(axes, config.action_dim)
+    frame, scale = values["marker_frame"], values["marker_scale"]
+    return ChunkFormat(joints, values["stamp_mode"] == "zero", frame, axes, scale)
+
+
+class RobotTopics:
+    """Publishers, subscriptions and the service of one robot, from on_configure until `close`.
+
+    What was made before an error is removed, too.
 
     Args:
         robot: name before all topics, see `topic_of`; empty where there is only one.
@@ -78,7 +100,7 @@ class PolicyInterface:
                 undo.callback(node.destroy_lifecycle_publisher, made)
                 return made
 
-            self._chunks = publisher(JointTrajectory, "action_chunk", for_mode(lockstep))
+            self._chunks = publisher(JointTrajectory, "action_chunk", qos_for(lockstep))
             self._infos = publisher(DiagnosticStatus, "chunk_info", 10)
             self._markers = publisher(MarkerArray, "markers", 1) if chunks.marker_frame else None
             service = node.create_service(Trigger, f"{own}/reset", reset)
@@ -111,9 +133,9 @@ class PolicyInterface:
     def conflicts(self) -> list[str]:
         """Publishers that this node cannot hear, and other nodes that publish chunks as it does."""
         return [
-            *graph_checks.type_conflicts(self._node, self._types),
-            *graph_checks.qos_conflicts(self._node, self._qos),
-            *graph_checks.rivals(self._node, self._chunks.topic_name),
+            *type_conflicts(self._node, self._types),
+            *qos_conflicts(self._node, self._qos),
+            *rivals(self._node, self._chunks.topic_name),
         ]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Write a rosbag2 bag that `ros2 bag info` and `ros2 bag play` of Humble to Kilted understand."""
+"""Writer of rosbag2 bags that `ros2 bag info` and `ros2 bag play` of Humble to Kilted understand."""
 
 from __future__ import annotations
 
