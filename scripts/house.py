@@ -142,7 +142,7 @@ def watch(root: Path, job: Callable[[], object]) -> list[Event]:
 
 
 def path_figures(checkout: Path) -> dict[str, PathFigures]:
-    """The path of `policy.sample(obs, sampler=..., seed=0)`, called for the third time.
+    """The path of `policy.sample(obs, sampler=..., seed=0)`, called for the second time.
 
     `obs` is the first of the shipped checkpoint's own for which `chord` needs five rounds.
     """
@@ -167,7 +167,6 @@ def path_figures(checkout: Path) -> dict[str, PathFigures]:
     figures = {}
     for sampler in ("chord", "sequential"):
         chunk = partial(rounds, obs, sampler)
-        chunk()
         needed = chunk()
         events = watch(root, chunk)
         figures[sampler] = PathFigures.of(events, needed)
