@@ -20,7 +20,7 @@ from para_policy.errors import InputError
 from para_policy.inference.device import set_threads
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, run, write_text
-from sim.evaluation import plots
+from sim import plots
 
 Document = Mapping[str, Any]
 

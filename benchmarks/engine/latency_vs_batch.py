@@ -17,7 +17,7 @@ from benchmarks.engine.policies import parse
 from para_policy.errors import InputError
 from para_policy.inference import Size
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots
+from sim import plots
 
 
 @dataclass(frozen=True)

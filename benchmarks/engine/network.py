@@ -17,7 +17,7 @@ from para_policy.diffusion.denoiser import Denoiser
 from para_policy.errors import ParaPolicyError
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers.deadline import LatencyTable
-from sim.evaluation import plots
+from sim import plots
 
 _WARM_UP, _LEAST = 3, 2
 _MOST_S = 1.0

@@ -14,7 +14,8 @@ from benchmarks.engine import roofline
 from benchmarks.engine.report import TABLES, facts
 from para_policy.errors import InputError
 from para_policy.terminal import run, write_text
-from sim.evaluation import plots, tables
+from sim import plots
+from sim.evaluation import tables
 
 FILES = {"cpu": "engine.json", "gpu": "engine_gpu.json"}
 NOTHING = "Not measured."

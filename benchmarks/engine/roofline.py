@@ -25,7 +25,7 @@ from para_policy.inference.precision import tensor_cores
 from para_policy.networks.build import build_network
 from para_policy.networks.split import tabulated
 from para_policy.policies.config import PolicyConfig
-from sim.evaluation import plots
+from sim import plots
 
 DTYPES: Mapping[Precision, torch.dtype] = {
     "float32": torch.float32,

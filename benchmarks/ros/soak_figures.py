@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from sim.evaluation import plots
+from sim import plots
 
 _LABELS = {
     "command_gap_ms": "ms between two commands",

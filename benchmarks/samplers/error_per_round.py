@@ -20,7 +20,8 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import Choice, split_samplers
 from para_policy.samplers import Guess, RoundInfo, Sampler, Sequential
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots, tables
+from sim import plots
+from sim.evaluation import tables
 
 ROUNDS = 12
 """Rounds in the table."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import comparison
-from sim.evaluation import plots
+from sim import plots
 
 METHOD = "parataa"
 

@@ -26,7 +26,7 @@ from para_policy.checkpoints.observations import save_observations
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
 from para_policy.samplers.deadline import LatencyTable
-from sim.evaluation import plots
+from sim import plots
 from tests.checkpoint import (
     calibrate_tiny_checkpoint,
     random_observations,

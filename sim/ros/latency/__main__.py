@@ -20,7 +20,7 @@ from para_policy.cli.common import require_ros
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, run, write_text
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.batches import Settings
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.provenance import circumstances, sampling_identity

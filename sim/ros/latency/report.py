@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.seams import QUANTITIES, executed_actions, seam_metrics
 from sim.evaluation.statistics import compare_paired, mean_interval, percentiles, success_interval
 from sim.pusht.episode import Episode

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from para_policy.errors import ParaPolicyError
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.partial import PartialResults
 from sim.pusht.episode import Chunk, Episode
 from sim.ros.latency.__main__ import main
