@@ -69,6 +69,10 @@ class Subject:
             )
         return {name: values[first : first + count] for name, values in self.observations.items()}
 
+    def unseen(self) -> dict[str, np.ndarray]:
+        """The first half of the observations, which calibration does not use."""
+        return self.some(0, max(self.available // 2, 1))
+
 
 def load(options: Common) -> Subject:
     """Load what the options name.
@@ -130,7 +134,7 @@ def quantiles(values: Any) -> dict[str, float]:
 
 
 def run_within_limits(command: Callable[[], None], broken: Sequence[str]) -> int:
-    """Exit code of `command`, as of `command_line.run`; 1 when it has put sentences into `broken`."""
+    """Exit code of `command`, as of `terminal.run`; 1 when it has put sentences into `broken`."""
     code = run(command)
     for sentence in broken:
         print(f"limit broken: {sentence}", file=sys.stderr)

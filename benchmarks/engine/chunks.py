@@ -107,7 +107,7 @@ class Turns:
         return case.policy.sample(obs, seed=turn, **how)
 
 
-def measure(
+def measure_chunks(
     cases: Sequence[Case],
     turns: Turns,
     reference: DiffusionPolicy,

@@ -26,7 +26,7 @@ _MOST_S = 1.0
 Observation = Mapping[str, np.ndarray]
 
 
-def measure(
+def measure_calls(
     policies: Mapping[str, DiffusionPolicy],
     observation: Observation,
     rows: Sequence[int],

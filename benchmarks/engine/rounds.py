@@ -44,7 +44,7 @@ def _bare(trained: DiffusionPolicy, name: str, process: Process, **options: Any)
     return sampler
 
 
-def measure_chunks(
+def measure_cut_chunks(
     network: str,
     policy: DiffusionPolicy,
     engine: str,
@@ -58,7 +58,7 @@ def measure_chunks(
     the trained one.
 
     Args:
-        expected: entries of `engine_synthetic.synthetic_chunks` for this network.
+        expected: entries of `synthetic_chunks` for this network.
     """
     wanted = [
         entry for entry in expected if entry["engine"] == engine and entry["sampler"] in SAMPLERS
