@@ -91,6 +91,15 @@ class Episode:
     def final_coverage(self) -> float:
         return float(self.coverage[-1])
 
+    def outcome(self) -> dict[str, Any]:
+        """The score, ready for JSON."""
+        return {
+            "max_reward": self.max_reward,
+            "success": self.success,
+            "final_coverage": self.final_coverage,
+            "steps": self.steps,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers; `from_json` restores an equal episode."""
         record = asdict(self)

@@ -14,7 +14,7 @@ from sim import plots
 from sim.evaluation.seams import QUANTITIES, executed_actions, seam_metrics
 from sim.evaluation.statistics import compare_paired, mean_interval, percentiles, success_interval
 from sim.pusht.episode import Episode
-from sim.ros.latency.runs import Condition
+from sim.ros.latency.conditions import Condition
 
 VELOCITY, ACCELERATION = QUANTITIES
 
