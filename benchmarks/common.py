@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, the policy under test, output, and the look of the plots."""
+"""Common parts of the benchmarks: options, the policy under test, output, and colours of the plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fills docs/results.md from the JSON files of `scripts/results.sh`.
+"""Filler of docs/results.md from the JSON files of `scripts/results.sh`.
 
 The text of the page, and where its figures stand, is in the page itself. A place whose files are not
 there keeps what it shows: a part can be measured again alone.

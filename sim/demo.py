@@ -1,4 +1,4 @@
-"""`make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
+"""Demo of `make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
 
 Then the same episodes are played in one process, in parallel and in sequence, to show that neither
 ROS nor the parallel sampler changes what the robot does.

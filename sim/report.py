@@ -1,4 +1,4 @@
-"""Evaluation JSON in, report out: `python -m sim.report --json OUT.json --html OUT.html`."""
+"""Report of an evaluation JSON: `python -m sim.report --json OUT.json --html OUT.html`."""
 
 from __future__ import annotations
 

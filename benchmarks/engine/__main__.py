@@ -1,4 +1,4 @@
-"""The engine in figures, in one call: `python -m benchmarks.engine --help`."""
+"""Benchmark of the engines, all parts in one call: `python -m benchmarks.engine --help`."""
 
 from __future__ import annotations
 

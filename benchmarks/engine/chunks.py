@@ -1,4 +1,4 @@
-"""Whole chunks: samplers and engines take turns on the same observations and noise."""
+"""Chunks as a whole: samplers and engines take turns on the same observations and noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published networks with random weights: calls, synthetic chunks, real chunks that are cut."""
+"""Published networks with random weights: calls, synthetic chunks, real chunks that are cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batched network call costs: `python -m benchmarks.engine.latency_vs_batch --help`."""
+"""Latency of a network call against its rows: `python -m benchmarks.engine.latency_vs_batch --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one batched network call costs on each engine, and what the device could do at best."""
+"""Network calls: time of a batched one on each engine, against its rows."""
 
 from __future__ import annotations
 

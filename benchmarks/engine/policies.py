@@ -1,4 +1,4 @@
-"""The same policy on every engine that works here."""
+"""Policies under test: the same one on every engine that works here."""
 
 from __future__ import annotations
 

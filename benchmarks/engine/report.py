@@ -1,4 +1,4 @@
-"""The tables of the engine's figures, by name: for the terminal and for the page."""
+"""Tables of the engine benchmark, by name: for the terminal and for the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fills docs/performance.md from the JSON files of `benchmarks.engine`; its places are `DEVICE TABLE`."""
+"""Filler of docs/performance.md from the files of `benchmarks.engine`; its places are `DEVICE TABLE`."""
 
 from __future__ import annotations
 

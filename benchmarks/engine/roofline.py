@@ -1,4 +1,4 @@
-"""How fast a network call could be at best: its work against what the device was seen to do.
+"""Roofline: the least time of a network call, from its work and what the device was seen to do.
 
 After Williams, Waterman and Patterson, "Roofline" (2009): a call takes at least the time of its
 arithmetic at the rate of a large matrix product, and at least the time of its memory traffic at the

@@ -1,4 +1,4 @@
-"""Real chunks of a network with random weights, cut after as many rounds as a trained one needs."""
+"""Rounds of a network with random weights: real chunks, cut after as many as a trained one needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one policy node gains by serving robots in batches: `python -m benchmarks.ros.fleet --help`."""
+"""Throughput of one policy node that serves many robots: `python -m benchmarks.ros.fleet --help`."""
 
 from __future__ import annotations
 

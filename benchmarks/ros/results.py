@@ -1,4 +1,4 @@
-"""Writes docs/ros_results.md and its plots from the JSON files of the ROS experiments."""
+"""Writer of docs/ros_results.md and its plots, from the JSON files of the ROS experiments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two nodes as processes, a small network, and a robot that sends observations and listens."""
+"""Rig of the node benchmarks: a small network, and a robot that sends observations and listens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ROS nodes for a long time: memory, heartbeats, gaps: `python -m benchmarks.ros.soak --help`."""
+"""Soak of the ROS nodes: memory, heartbeats, gaps: `python -m benchmarks.ros.soak --help`."""
 
 from __future__ import annotations
 

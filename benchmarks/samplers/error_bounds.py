@@ -1,4 +1,4 @@
-"""How often error bounds hold: `python -m benchmarks.samplers.error_bounds --help`."""
+"""Share of samples whose error bound holds: `python -m benchmarks.samplers.error_bounds --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of the error after each round: `python -m benchmarks.samplers.error_per_round --help`."""
+"""Error that is left after each round: `python -m benchmarks.samplers.error_per_round --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best options for ParaTAA on a checkpoint: `python -m benchmarks.samplers.parataa_options --help`."""
+"""Options of ParaTAA, the best on a checkpoint: `python -m benchmarks.samplers.parataa_options --help`."""
 
 from __future__ import annotations
 

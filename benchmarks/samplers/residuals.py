@@ -1,4 +1,4 @@
-"""How fast each sampler converges: `python -m benchmarks.samplers.residuals --help`."""
+"""Residuals after each round of every sampler: `python -m benchmarks.samplers.residuals --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many episodes as tasks, each one vectorised batch, played here or in worker processes."""
+"""Batches of episodes as tasks, played here or in worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From episodes to the numbers of the evaluation JSON."""
+"""Numbers of the evaluation JSON, from episodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of an episode, and its form in JSON."""
+"""Record of an episode, and its form in JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PushT episode in progress: played action by action and remembered."""
+"""Live episode: PushT that is played action by action and remembered."""
 
 from __future__ import annotations
 

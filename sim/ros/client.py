@@ -1,4 +1,4 @@
-"""The side of a closed-loop run that asks for episodes and listens to the nodes."""
+"""Client of a closed-loop run: asks for episodes and listens to the nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What latency costs a robot, and what helps: `python -m sim.ros.latency --help`."""
+"""Latency experiment: what latency costs a robot, and what helps: `python -m sim.ros.latency --help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PushT in real time over ROS: three processes, one condition, several episodes."""
+"""Real-time play of PushT over ROS: three processes, one condition, several episodes."""
 
 from __future__ import annotations
 

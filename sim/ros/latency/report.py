@@ -1,4 +1,4 @@
-"""The numbers, the table and the plot of `sim.ros.latency`."""
+"""Numbers, table and plot of the latency experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The episodes of `sim.ros.latency`: what has been played, and playing the rest in parallel."""
+"""Runs of the latency experiment: episodes that have been played, and playing the rest in parallel."""
 
 from __future__ import annotations
 
