@@ -1,4 +1,4 @@
-"""`make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
+"""Demo of `make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
 
 Then the same episodes are played in one process, in parallel and in sequence, to show that neither
 ROS nor the parallel sampler changes what the robot does.
@@ -25,7 +25,7 @@ from para_policy.errors import InputError
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_folder, progress_bars, run, write_text
-from sim.evaluation.plots import STYLE
+from sim.plots import STYLE
 from sim.pusht.env import CONTROL_DT, MAX_STEPS
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import rollout

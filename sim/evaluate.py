@@ -25,7 +25,7 @@ from sim.evaluation.summary import Runs, summarize
 from sim.evaluation.variants import Variant
 from sim.pusht.env import MAX_STEPS, legacy_start_state
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import check_policy, rollout
+from sim.pusht.rollout import check_policy
 from sim.report import write_html
 from sim.video import write_videos
 
@@ -208,14 +208,8 @@ def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> lis
     seed = args.seed
     while len(calls) < wanted:
         limit = (wanted - len(calls)) * policy.config.n_action_steps
-        (episode,) = rollout(
-            policy,
-            [seed],
-            sampler=variant.make(policy, args.scheduler, args.steps),
-            start=variant.start,
-            scheduler=args.scheduler,
-            steps=args.steps,
-            max_steps=min(limit, MAX_STEPS),
+        (episode,) = variant.play(
+            policy, [seed], args.scheduler, args.steps, max_steps=min(limit, MAX_STEPS)
         )
         calls += [1e3 * chunk.batch_wall_s for chunk in episode.chunks]
         seed += 1

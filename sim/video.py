@@ -25,7 +25,6 @@ from sim.evaluation.variants import Variant
 from sim.pusht.drawing import draw, moments
 from sim.pusht.env import CONTROL_DT
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import rollout
 
 Frame = NDArray[np.uint8]
 FPS = round(1 / CONTROL_DT)
@@ -141,16 +140,10 @@ def film(args: Arguments) -> None:
     check_output_file(args.output)
     variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
     policy = load_policy(args.checkpoint, engine=args.engine, precision=args.precision)
-    episodes = {}
-    for variant in variants:
-        (episodes[variant.name],) = rollout(
-            policy,
-            [args.seed],
-            sampler=variant.make(policy, args.scheduler, args.steps),
-            start=variant.start,
-            scheduler=args.scheduler,
-            steps=args.steps,
-        )
+    episodes = {
+        variant.name: variant.play(policy, [args.seed], args.scheduler, args.steps)[0]
+        for variant in variants
+    }
     writers[args.output.suffix](episodes, args.output)
 
 

@@ -1,4 +1,4 @@
-"""Whole chunks: samplers and engines take turns on the same observations and noise."""
+"""Chunks as a whole: samplers and engines take turns on the same observations and noise."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Turns:
         return case.policy.sample(obs, seed=turn, **how)
 
 
-def measure(
+def measure_chunks(
     cases: Sequence[Case],
     turns: Turns,
     reference: DiffusionPolicy,

@@ -1,4 +1,4 @@
-"""Real chunks of a network with random weights, cut after as many rounds as a trained one needs."""
+"""Rounds of a network with random weights: real chunks, cut after as many as a trained one needs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _bare(trained: DiffusionPolicy, name: str, process: Process, **options: Any)
     return sampler
 
 
-def measure_chunks(
+def measure_cut_chunks(
     network: str,
     policy: DiffusionPolicy,
     engine: str,
@@ -60,7 +60,7 @@ def measure_chunks(
     the trained one.
 
     Args:
-        expected: entries of `engine_synthetic.synthetic_chunks` for this network.
+        expected: entries of `synthetic_chunks` for this network.
     """
     wanted = [
         entry for entry in expected if entry["engine"] == engine and entry["sampler"] in SAMPLERS

@@ -1,4 +1,4 @@
-"""What one policy node gains by serving robots in batches: `python -m benchmarks.ros.fleet --help`."""
+"""Throughput of one policy node that serves many robots: `python -m benchmarks.ros.fleet --help`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.common import Common, Document, Subject, circumstances, load, ma
 from para_policy.cli.common import require_ros
 from para_policy.errors import InputError, ParaPolicyError
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots
+from sim import plots
 
 WAYS = ("in one batch", "one after the other")
 _DT_NS = 100_000_000

@@ -1,4 +1,4 @@
-"""What the policy node takes beyond the sampler: `python -m benchmarks.ros.overhead --help`."""
+"""Overhead of the policy node beyond the sampler: `python -m benchmarks.ros.overhead --help`."""
 
 from __future__ import annotations
 

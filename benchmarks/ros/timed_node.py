@@ -1,4 +1,4 @@
-"""A policy node that also tells when it did what; for `benchmarks.ros.overhead`."""
+"""Policy node that also tells when it did what; for `benchmarks.ros.overhead`."""
 
 from __future__ import annotations
 

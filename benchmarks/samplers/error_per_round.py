@@ -1,4 +1,4 @@
-"""What is left of the error after each round: `python -m benchmarks.samplers.error_per_round --help`."""
+"""Error that is left after each round: `python -m benchmarks.samplers.error_per_round --help`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import Choice, split_samplers
 from para_policy.samplers import Guess, RoundInfo, Sampler, Sequential
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots, tables
+from sim import plots
+from sim.evaluation import tables
 
 ROUNDS = 12
 """Rounds in the table."""

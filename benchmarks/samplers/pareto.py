@@ -15,7 +15,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import comparison
 from para_policy.policies.sampler_spec import split_samplers
-from sim.evaluation import plots
+from sim import plots
 
 
 @dataclass(frozen=True)

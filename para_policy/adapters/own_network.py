@@ -1,4 +1,4 @@
-"""`sample`: the samplers for any network and scheduler, without a policy."""
+"""Sampling from any network and scheduler, without a policy: `sample`."""
 
 from __future__ import annotations
 

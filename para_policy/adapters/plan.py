@@ -1,4 +1,4 @@
-"""Which process and sampler a call gets: what was asked for, on what the policy has now."""
+"""Plan of a call, its process and sampler: what was asked for, on what the policy has now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One solve with the noise, dtype and autocast of the loop that it replaces."""
+"""Solve with the noise, dtype and autocast of the loop that it replaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, in words: `para-policy info`."""
+"""Description of a checkpoint in words: `para-policy info`."""
 
 from __future__ import annotations
 

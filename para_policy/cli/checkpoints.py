@@ -1,4 +1,4 @@
-"""info, convert, init-ros."""
+"""Commands about checkpoints: info, convert, init-ros."""
 
 from __future__ import annotations
 

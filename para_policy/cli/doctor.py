@@ -1,4 +1,4 @@
-"""doctor."""
+"""Command doctor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""export."""
+"""Command export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train, trajectories, distill."""
+"""Commands that train: train, trajectories, distill."""
 
 from __future__ import annotations
 

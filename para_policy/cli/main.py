@@ -1,4 +1,4 @@
-"""`para-policy`: train, measure, convert and export policies; check, record and replay robots."""
+"""Command line `para-policy`: train, measure, convert and export policies; check, record, replay robots."""
 
 from __future__ import annotations
 

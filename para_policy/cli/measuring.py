@@ -1,4 +1,4 @@
-"""bench, calibrate."""
+"""Commands that measure: bench, calibrate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""record, replay."""
+"""Commands about bags: record, replay."""
 
 from __future__ import annotations
 

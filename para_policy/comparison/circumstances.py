@@ -1,4 +1,4 @@
-"""What a measurement was made on, and with."""
+"""Circumstances of a measurement: machine and software."""
 
 from __future__ import annotations
 

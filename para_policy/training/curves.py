@@ -1,4 +1,4 @@
-"""The picture of a training run."""
+"""Curves of a training run, as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run: optimise, average, log, save and resume. What is trained is a `Task`.
+"""Training run: optimise, average, log, save and resume. What is trained is a `Task`.
 
 Randomness of step k comes from (seed, k) alone, so a resumed run repeats an uninterrupted one.
 """

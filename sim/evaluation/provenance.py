@@ -1,4 +1,4 @@
-"""Where results come from: what they depend on, and the machine they were made on."""
+"""Provenance of results: what they depend on, and the machine they were made on."""
 
 from __future__ import annotations
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any
 
 from para_policy import samplers
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import Choice, Value
 from para_policy.samplers import Sampler
+from sim.pusht.episode import Episode
+from sim.pusht.rollout import SEQUENTIAL, Start, rollout
 
-Start = Literal["cold", "guess", "guess+noise"]
-STARTS: tuple[Start, ...] = get_args(Start)
-SEQUENTIAL = "sequential"
 OWN_SAMPLE = ("asd",)
 """Samplers that draw from the law of `sequential`, but another sample from the same noise."""
 WITHOUT_GUESS = (SEQUENTIAL, *OWN_SAMPLE)
@@ -60,6 +59,25 @@ class Variant:
     def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
         """Make the sampler; raises InputError as `DiffusionPolicy.sampler`."""
         return policy.sampler(self.sampler, scheduler=scheduler, steps=steps, **self.options)
+
+    def play(
+        self,
+        policy: DiffusionPolicy,
+        seeds: Sequence[int],
+        scheduler: str | None,
+        steps: int | None,
+        **options: Any,
+    ) -> list[Episode]:
+        """One episode per seed; further options as for `rollout`."""
+        return rollout(
+            policy,
+            seeds,
+            sampler=self.make(policy, scheduler, steps),
+            start=self.start,
+            scheduler=scheduler,
+            steps=steps,
+            **options,
+        )
 
     @property
     def exact(self) -> str:

@@ -1,4 +1,4 @@
-"""The PushT simulator: gym-pusht, with the start states of the original project.
+"""PushT simulator: gym-pusht, with the start states of the original project.
 
 Units are pixels of the 512 x 512 board and radians; y points down, as on the screen.
 """

@@ -25,7 +25,7 @@ from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.parameters.declare import Parameter, declare, value
 from para_policy.ros.run import run_node
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, Observation
-from sim.ros.episode import LiveEpisode
+from sim.pusht.live import LiveEpisode
 
 Command = NDArray[np.float64]
 DT_NS = round(1e9 * CONTROL_DT)

@@ -1,4 +1,4 @@
-"""Whether an exported network computes what the policy's network computes (extra `export`)."""
+"""Check that an exported network computes what the policy's network computes (extra `export`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network of a policy as an ONNX file, for programs without Python or torch (extra `export`)."""
+"""Network of a policy as an ONNX file, for programs without Python or torch (extra `export`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads `.ckpt` files of the original diffusion_policy project (Chi et al. 2023).
+"""Reader of `.ckpt` files of the original diffusion_policy project (Chi et al. 2023).
 
 They are pickles of `{"cfg": OmegaConf, "state_dicts": {name: weights}, "pickles": {name: bytes}}`,
 written by `BaseWorkspace.save_checkpoint`. The bytes in `pickles` are never unpickled.

@@ -1,4 +1,4 @@
-"""The numbers, the table and the plot of `sim.ros.latency`."""
+"""Numbers, table and plot of the latency experiment."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.seams import QUANTITIES, executed_actions, seam_metrics
 from sim.evaluation.statistics import compare_paired, mean_interval, percentiles, success_interval
 from sim.pusht.episode import Episode
-from sim.ros.latency.runs import Condition
+from sim.ros.latency.conditions import Condition
 
 VELOCITY, ACCELERATION = QUANTITIES
 

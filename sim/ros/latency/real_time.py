@@ -1,4 +1,4 @@
-"""PushT in real time over ROS: three processes, one condition, several episodes."""
+"""Real-time play of PushT over ROS: three processes, one condition, several episodes."""
 
 from __future__ import annotations
 
@@ -19,31 +19,11 @@ from para_policy.terminal import write_text
 from sim.pusht.env import CONTROL_DT
 from sim.pusht.episode import Chunk, Episode
 from sim.ros.client import LoopClient, Played
+from sim.ros.latency.conditions import MODES, Arguments, Condition
 from sim.ros.latency.segments import segments
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
 
-MODES: dict[str, dict[str, object]] = {
-    "uncompensated": {"stamp_mode": "zero"},
-    "compensated": {},
-    "chunking_hard": {"real_time_chunking": "hard"},
-    "chunking_soft": {"real_time_chunking": "soft"},
-}
-"""What each mode changes of the parameters of policy_node."""
 _MIDDLE_S = CONTROL_DT / 2
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """One policy under one condition; None means what the checkpoint says."""
-
-    checkpoint: Path
-    mode: str
-    added_latency_ms: float
-    sampler: str
-    scheduler: str | None
-    steps: int | None
-    max_steps: int
-    domain_id: int
 
 
 @dataclass
@@ -67,11 +47,16 @@ class RealTimeClient(LoopClient):
 
 
 def play_in_real_time(
-    pipeline: Pipeline, seeds: Sequence[int], check: Callable[[], None]
+    args: Arguments,
+    condition: Condition,
+    domain_id: int,
+    seeds: Sequence[int],
+    check: Callable[[], None],
 ) -> list[Episode]:
     """Start the nodes, play one episode per seed, and end them.
 
     Args:
+        domain_id: ROS domain of these nodes.
         check: called while waiting; raises to stop.
     Raises:
         ParaPolicyError: when a node cannot start, ends early, reports an error or stops answering.
@@ -80,44 +65,43 @@ def play_in_real_time(
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     with (
         tempfile.TemporaryDirectory(prefix="para_policy_records_") as name,
-        RosProcesses(pipeline.domain_id, threads=1) as processes,
+        RosProcesses(domain_id, threads=1) as processes,
     ):
-        _start(processes, pipeline, Path(name))
+        _start(processes, args, condition, Path(name))
 
         def watch() -> None:
             check()
             processes.check()
 
-        client = RealTimeClient(pipeline.domain_id, watch)
-        with client:
+        with RealTimeClient(domain_id, watch) as client:
             client.wait_until_ready()
             return [_play(client, seed) for seed in seeds]
 
 
-def _start(processes: RosProcesses, pipeline: Pipeline, folder: Path) -> None:
+def _start(processes: RosProcesses, args: Arguments, condition: Condition, folder: Path) -> None:
     inputs_file = folder / "inputs.yaml"
-    write_text(inputs_file, inputs_text(read_checkpoint(pipeline.checkpoint).config))
+    write_text(inputs_file, inputs_text(read_checkpoint(args.checkpoint).config))
     policy = {
-        "checkpoint": str(pipeline.checkpoint.resolve()),
+        "checkpoint": str(args.checkpoint.resolve()),
         "inputs_file": str(inputs_file),
         "engine": "eager",  # as in the process that it is compared with
-        "sampler": pipeline.sampler,
-        "scheduler": pipeline.scheduler or "",
-        "steps": pipeline.steps or 0,
+        "sampler": args.sampler,
+        "scheduler": args.scheduler or "",
+        "steps": args.steps or 0,
         "torch_threads": 1,
-        "added_latency_ms": float(pipeline.added_latency_ms),
+        "added_latency_ms": float(condition.added_latency_ms),
         "autostart": True,
-        **MODES[pipeline.mode],
+        **MODES[condition.mode],
     }
     # The board takes, at the end of each period, the command that is in force. An action that is
     # due in that period is in force at its end only if nothing of the next one comes early: half a
     # period of margin. A chunk without a stamp begins whenever it arrives, on no such grid.
-    offset_s = 0.0 if pipeline.mode == "uncompensated" else _MIDDLE_S
+    offset_s = 0.0 if condition.mode == "uncompensated" else _MIDDLE_S
     start_runtime(processes, policy, {"auto_enable": True, "latency_offset_s": offset_s})
     simulator = {
         "autostart": False,
         "episodes": 1,
-        "max_steps": pipeline.max_steps,
+        "max_steps": args.max_steps,
         "record_dir": str(folder),
     }
     start_simulator(processes, simulator)

@@ -1,21 +1,37 @@
-"""One PushT episode that is played action by action and remembered."""
+"""Live episode: PushT that is played action by action and remembered."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sim.pusht.env import MAX_STEPS, Observation, PushT, legacy_start_state
+from sim.pusht.env import MAX_STEPS, STATE_INPUTS, Observation, PushT, legacy_start_state
+from sim.pusht.episode import Array
 
 
 class LiveEpisode:
-    """An episode in progress: starts from a seed, ends in success or after `max_steps` actions."""
+    """An episode in progress: starts from a seed, ends in success or after `max_steps` actions.
 
-    def __init__(self, max_steps: int = MAX_STEPS) -> None:
-        self._board = PushT()
+    Args:
+        inputs: what the board observes, as for `PushT`.
+
+    Attributes:
+        seed: of the start state.
+        done: nothing more is to be played.
+        states: (5,) each, before the first and after each action.
+        coverage: after each action.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, tuple[int, ...]] = STATE_INPUTS,
+        max_steps: int = MAX_STEPS,
+    ) -> None:
+        self._board = PushT(inputs)
         self._max_steps = max_steps
         self.begin(0)
 
@@ -29,19 +45,19 @@ class LiveEpisode:
         self.seed = seed
         self.done = False
         self._success = False
-        self._states = [self._board.state()]
-        self._actions: list[NDArray[np.float64]] = []
+        self.states = [self._board.state()]
+        self._actions: list[Array] = []
         self._rewards: list[float] = []
-        self._coverage: list[float] = []
+        self.coverage: list[float] = []
         return observation
 
     def step(self, action: ArrayLike) -> Observation:
         """Play one action (2,), pixels."""
         result = self._board.step(action)
         self._actions.append(np.asarray(action, dtype=np.float64))
-        self._states.append(self._board.state())
+        self.states.append(self._board.state())
         self._rewards.append(result.reward)
-        self._coverage.append(result.coverage)
+        self.coverage.append(result.coverage)
         self._success = result.success
         self.done = result.success or len(self._actions) == self._max_steps
         return result.observation
@@ -58,7 +74,7 @@ class LiveEpisode:
             "seed": self.seed,
             "max_reward": max(self._rewards),
             "success": self._success,
-            "final_coverage": self._coverage[-1],
+            "final_coverage": self.coverage[-1],
             "steps": len(self._actions),
         }
 
@@ -68,8 +84,8 @@ class LiveEpisode:
         np.savez_compressed(
             path,
             seed=self.seed,
-            states=np.stack(self._states),
+            states=np.stack(self.states),
             actions=np.stack(self._actions),
             rewards=np.array(self._rewards),
-            coverage=np.array(self._coverage),
+            coverage=np.array(self.coverage),
         )

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import common
-from benchmarks.ros import fleet as ros_fleet
-from benchmarks.ros import overhead as ros_overhead
+from benchmarks.ros import fleet, overhead
 from benchmarks.ros.overhead import PARTS, _split, table
 from para_policy.checkpoints.observations import save_observations
 from tests.checkpoint import save_tiny_checkpoint
@@ -23,7 +22,7 @@ def test_overhead_of_a_few_chunks(
 ) -> None:
     arguments = ["--chunks", "5", "--domain-id", str(domain_id), "--json", str(tmp_path / "o.json")]
     # No machine brings a message there and back in a microsecond.
-    assert ros_overhead.main([*arguments, "--limit-ms", "0.001"]) == 1
+    assert overhead.main([*arguments, "--limit-ms", "0.001"]) == 1
     assert "limit broken: p99 of the overhead is" in capsys.readouterr().err
     document = json.loads((tmp_path / "o.json").read_text())
     assert document["chunks"] == 5
@@ -49,13 +48,13 @@ def test_batches_and_single_robots_take_the_same_rounds(tmp_path: Path) -> None:
     save_observations(
         checkpoint, {name: random.uniform(0, 512, (6, 2, size)) for name, size in widths.items()}
     )
-    settings = ros_fleet.Settings(
+    settings = fleet.Settings(
         json=tmp_path / "out.json", checkpoint=checkpoint, robots=(1, 3), turns=2, sampler="x0"
     )
-    document = json.loads(json.dumps(ros_fleet.measure(settings)))
-    common.plots.save(ros_fleet.figure, document, tmp_path / "out.png")
+    document = json.loads(json.dumps(fleet.measure(settings)))
+    common.plots.save(fleet.figure, document, tmp_path / "out.png")
     for robots in (1, 3):
         batched, single = (result for result in document["results"] if result["robots"] == robots)
         assert batched["rounds_mean"] == pytest.approx(single["rounds_mean"], abs=0.5)
         assert batched["latency_ms_p50"] <= batched["latency_ms_max"]
-    assert len(ros_fleet.rows(document)) == 4
+    assert len(fleet.rows(document)) == 4
