@@ -20,8 +20,8 @@ from benchmarks.common import quantiles, run_within_limits
 from benchmarks.ros.soak_figures import draw
 from benchmarks.ros.soak_limits import broken_limits
 from para_policy import comparison
-from para_policy.cli.common import require_ros
 from para_policy.errors import InputError
+from para_policy.extras import require_ros
 from para_policy.inference.device import cpu_name
 from para_policy.terminal import (
     check_output_file,

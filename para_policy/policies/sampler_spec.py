@@ -29,12 +29,12 @@ Value = float | int | str | bool | None
 
 
 @dataclass(frozen=True)
-class Choice:
+class SamplerSpec:
     """A sampler with options, as it is written: `NAME` or `NAME:OPTION=VALUE,OPTION=VALUE`.
 
     Values are numbers, true, false or none.
 
-    >>> Choice.parse("x0:tolerance=3e-3,window=none").options
+    >>> SamplerSpec.parse("x0:tolerance=3e-3,window=none").options
     {'tolerance': 0.003, 'window': None}
     """
 
@@ -44,8 +44,8 @@ class Choice:
     options: Mapping[str, Value] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str) -> Choice:
-        """Read one choice and check everything that can be checked without a policy.
+    def parse(cls, text: str) -> SamplerSpec:
+        """Read one spec and check everything that can be checked without a policy.
 
         Raises:
             InputError: for unknown samplers or options, malformed options, or values out of range.
@@ -66,9 +66,9 @@ class Choice:
             if key in options:
                 raise InputError(f"sampler {label!r} has option {key!r} twice; give it once")
             options[key] = _value(value)
-        choice = cls(label, name, options)
-        choice._check()
-        return choice
+        spec = cls(label, name, options)
+        spec._check()
+        return spec
 
     @property
     def note(self) -> str | None:
@@ -108,7 +108,7 @@ class Choice:
 
 
 def split_samplers(text: str) -> tuple[str, ...]:
-    """Split a list of choices at its commas. A part with `=` belongs to the options before it.
+    """Split a list of specs at its commas. A part with `=` belongs to the options before it.
 
     >>> split_samplers("sequential, chord:tolerance=3e-3,window=none, x0")
     ('sequential', 'chord:tolerance=3e-3,window=none', 'x0')

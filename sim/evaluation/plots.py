@@ -6,16 +6,15 @@ import base64
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from para_policy.extras import extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Document = Mapping[str, Any]
 COLORS = (
@@ -37,6 +36,16 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
+
+
+def pyplot() -> Any:
+    """matplotlib, which draws into files, without a display."""
+    with extra("plots", "drawing"):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot
+    return matplotlib.pyplot
 
 
 def color_of(document: Document, sampler: str) -> str:
@@ -151,7 +160,7 @@ def latencies(document: Document) -> Figure:
 
 def render(plot: Callable[[Document], Figure], document: Document) -> str:
     """Draw one of the figures above as an SVG data URI, which an HTML file can hold."""
-    buffer = io.BytesIO()
+    buffer, plt = io.BytesIO(), pyplot()
     with plt.rc_context(STYLE):
         figure = plot(document)
         figure.savefig(buffer, format="svg")
@@ -161,6 +170,7 @@ def render(plot: Callable[[Document], Figure], document: Document) -> str:
 
 def save(plot: Callable[[Document], Figure], document: Document, path: Path) -> None:
     """Draw one of the figures above into a file."""
+    plt = pyplot()
     with plt.rc_context(STYLE):
         figure = plot(document)
         figure.savefig(path, dpi=130, bbox_inches="tight")
@@ -168,7 +178,8 @@ def save(plot: Callable[[Document], Figure], document: Document, path: Path) -> 
 
 
 def new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
-    return plt.subplots(figsize=(width, height))
+    figure, axes = pyplot().subplots(figsize=(width, height))
+    return figure, axes
 
 
 def legend_above(axes: Axes) -> None:

@@ -14,7 +14,7 @@ from para_policy.calibration import measure as calibrate
 from para_policy.comparison import Benchmark, summary
 from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice, split_samplers
+from para_policy.policies.sampler_spec import SamplerSpec, split_samplers
 from tests.checkpoint import save_tiny_checkpoint
 from tests.policies.test_encoder import image_policy
 from tests.policies.test_encoder import observation as image_observation
@@ -57,16 +57,16 @@ def test_lists_are_split_between_samplers_not_between_options(
 
 
 def test_values_are_numbers_or_none() -> None:
-    choice = Choice.parse("parataa: order=none, history=3, tolerance=1e-4")
-    assert choice.label == "parataa:order=none,history=3,tolerance=1e-4"
-    assert choice.name == "parataa"
-    assert choice.options == {"order": None, "history": 3, "tolerance": 1e-4}
-    assert isinstance(choice.options["history"], int)
+    spec = SamplerSpec.parse("parataa: order=none, history=3, tolerance=1e-4")
+    assert spec.label == "parataa:order=none,history=3,tolerance=1e-4"
+    assert spec.name == "parataa"
+    assert spec.options == {"order": None, "history": 3, "tolerance": 1e-4}
+    assert isinstance(spec.options["history"], int)
 
 
 @pytest.mark.parametrize("name", [*samplers.names(), *peers.names(), "auto"])
 def test_every_name_can_be_chosen_without_options(name: str) -> None:
-    assert Choice.parse(name) == Choice(name, name, {})
+    assert SamplerSpec.parse(name) == SamplerSpec(name, name, {})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_wrong_choices_are_refused_before_anything_is_loaded(text: str, message:
 
 
 def test_the_reference_comes_first_and_nothing_twice() -> None:
-    labels = [c.label for c in Benchmark(("x0", "sequential", "x0", "x0:window=3")).choices()]
+    labels = [c.label for c in Benchmark(("x0", "sequential", "x0", "x0:window=3")).specs()]
     assert labels == ["sequential", "x0", "x0:window=3"]
 
 

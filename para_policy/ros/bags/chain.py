@@ -15,7 +15,7 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.planning.plan import PlannerSettings
 from para_policy.planning.solver import Solver, Task
 from para_policy.planning.warm_start import Start
-from para_policy.policies.sampler_spec import Choice
+from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.ros.bags.chunks import ChunkRecord
 from para_policy.ros.bags.observations import Observation
 from para_policy.samplers import FixedPoint, Sampler
@@ -53,7 +53,7 @@ class Chain:
     """
 
     policy: DiffusionPolicy
-    other: Choice | None = None
+    other: SamplerSpec | None = None
     _solver: Solver = field(init=False)
     _start: Start | None = None
     _doubt: str = ABSENT_START
