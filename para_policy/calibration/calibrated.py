@@ -132,6 +132,10 @@ class CalibratedSampler:
     amplification: float
     linear_guess: LinearGuess
 
+    @property
+    def same_sample(self) -> bool:
+        return self.sampler.same_sample
+
     def __call__(
         self,
         denoiser: Denoiser,

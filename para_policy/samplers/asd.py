@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +55,8 @@ class Asd:
     Attributes:
         window: rows in flight, at least 1; None for all N.
     """
+
+    same_sample: ClassVar[bool] = False
 
     window: int | None = 20
 

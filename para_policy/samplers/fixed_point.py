@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
@@ -45,6 +46,8 @@ class FixedPoint:
         max_rounds: give up after so many rounds, at least 1; None for no limit.
         switching: another network for the first rounds (PCM), which reach all rows and freeze none.
     """
+
+    same_sample: ClassVar[bool] = True
 
     splitting: Splitting
     acceptance: Acceptance

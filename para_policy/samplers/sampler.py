@@ -94,6 +94,11 @@ class SampleResult:
 class Sampler(Protocol):
     """Turns noise into samples: a frozen configuration that is called."""
 
+    @property
+    def same_sample(self) -> bool:
+        """Whether it solves for the sample that `sequential` makes of the same noise."""
+        ...
+
     def __call__(
         self,
         denoiser: Denoiser,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class Sequential:
     Tables live on the device and nothing is read back before the end, so the loop is limited by
     the network alone. Every other sampler is measured against this one.
     """
+
+    same_sample: ClassVar[bool] = True
 
     def __call__(
         self,
