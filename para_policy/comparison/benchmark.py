@@ -14,7 +14,7 @@ from para_policy.comparison.circumstances import describe_machine, describe_soft
 from para_policy.comparison.summary import summarise
 from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
-from para_policy.policies.sampler_spec import SamplerSpec, Value
+from para_policy.policies.sampler_spec import ANOTHER_SAMPLE, SamplerSpec, Value
 from para_policy.samplers import Sampler
 from para_policy.terminal import progress_bars
 
@@ -100,7 +100,7 @@ def run(
     return {
         spec.label: {
             **_describe(spec, sampler),
-            **summarise(chunks, results[0], solves=spec.note is None),
+            **summarise(chunks, results[0], solves=sampler.same_sample),
         }
         for spec, sampler, chunks in zip(specs, made, results, strict=True)
     }
@@ -127,7 +127,8 @@ def _describe(spec: SamplerSpec, sampler: Sampler) -> dict[str, Any]:
     """What ran, with every option that has a value of its own."""
     name = getattr(sampler, "name", spec.name)  # `auto` stands for another one
     bare = getattr(sampler, "sampler", sampler)
-    return {"sampler": name, "options": dict(_plain_fields(bare)), "note": spec.note}
+    note = None if sampler.same_sample else ANOTHER_SAMPLE
+    return {"sampler": name, "options": dict(_plain_fields(bare)), "note": note}
 
 
 def _plain_fields(parts: Any) -> Iterable[tuple[str, Value]]:

@@ -35,9 +35,9 @@ class Variant:
 
     @classmethod
     def parse(cls, name: str) -> Variant:
-        """Read CHOICE, CHOICE+guess, CHOICE+guess+noise, or CHOICE+noise for samplers that take no guess.
+        """Read SPEC, SPEC+guess, SPEC+guess+noise, or SPEC+noise for samplers that take no guess.
 
-        A spec is a sampler with or without options, as in `SamplerSpec`.
+        SPEC is a registered sampler with or without options, as for `SamplerSpec.parse`.
 
         Raises:
             InputError: for anything else; lists what is possible.

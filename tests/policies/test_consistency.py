@@ -510,7 +510,7 @@ def test_pcm_runs_at_the_tolerance_that_was_measured(policy: DiffusionPolicy) ->
 )
 def test_pcm_on_the_command_line(text: str, options: dict[str, object]) -> None:
     spec = SamplerSpec.parse(text)
-    assert (spec.label, spec.name, spec.options, spec.note) == (text, "pcm", options, None)
+    assert (spec.label, spec.name, spec.options) == (text, "pcm", options)
     assert split_samplers(f"sequential, {text}, x0") == ("sequential", text, "x0")
     for suffix, start in (("", "cold"), ("+guess", "guess"), ("+guess+noise", "guess+noise")):
         variant = Variant.parse(text + suffix)
