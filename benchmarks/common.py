@@ -25,7 +25,7 @@ from sim import plots
 Document = Mapping[str, Any]
 
 # One colour per method through all plots.
-_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "diffusers", "auto", "pcm")
+_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "benchmarks.peers", "auto", "pcm")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import check_output_file, check_output_folder, run, write_text
+from sim import plots
 from sim.evaluation.batches import Settings, Task, make_tasks, play, play_in_processes
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.progress import EvaluationProgress, print_results
@@ -27,7 +28,7 @@ from sim.pusht.env import MAX_STEPS, legacy_start_state
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import check_policy
 from sim.report import write_html
-from sim.video import write_videos
+from sim.video import encoder, write_videos
 
 WARM_UP_CHUNKS = 3
 
@@ -168,8 +169,11 @@ def _check(args: Arguments) -> None:
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
+    if args.report is not None:
+        plots.pyplot()
     if args.video is not None:
         check_output_folder(args.video)
+        encoder()
 
 
 def _play_all(

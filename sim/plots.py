@@ -6,15 +6,13 @@ import base64
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
+from para_policy.extras import extra
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Document = Mapping[str, Any]
 COLORS = (
@@ -38,9 +36,19 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def pyplot() -> Any:
+    """matplotlib, which draws into files, without a display."""
+    with extra("plots", "drawing"):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot
+    return matplotlib.pyplot
+
+
 def render(plot: Callable[[Document], Figure], document: Document) -> str:
     """Draw a figure as an SVG data URI, which an HTML file can hold."""
-    buffer = io.BytesIO()
+    buffer, plt = io.BytesIO(), pyplot()
     with plt.rc_context(STYLE):
         figure = plot(document)
         figure.savefig(buffer, format="svg")
@@ -50,6 +58,7 @@ def render(plot: Callable[[Document], Figure], document: Document) -> str:
 
 def save(plot: Callable[[Document], Figure], document: Document, path: Path) -> None:
     """Draw a figure into a file."""
+    plt = pyplot()
     with plt.rc_context(STYLE):
         figure = plot(document)
         figure.savefig(path, dpi=130, bbox_inches="tight")
@@ -57,7 +66,8 @@ def save(plot: Callable[[Document], Figure], document: Document, path: Path) -> 
 
 
 def new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
-    return plt.subplots(figsize=(width, height))
+    figure, axes = pyplot().subplots(figsize=(width, height))
+    return figure, axes
 
 
 def legend_above(axes: Axes) -> None:

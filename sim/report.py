@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
-from matplotlib.figure import Figure
 
 from para_policy.errors import InputError
 from para_policy.terminal import check_output_file, run, write_text
 from sim import plots
 from sim.evaluation import figures, tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Document = Mapping[str, Any]
 

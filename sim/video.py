@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import tyro
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from PIL import Image
 
 from para_policy import load_policy
 from para_policy.errors import InputError
+from para_policy.extras import extra
 from para_policy.inference.config import Precision
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import check_output_file, run
@@ -41,12 +42,19 @@ def frames(episodes: Mapping[str, Episode], size: int = 480) -> Iterator[Frame]:
         yield np.concatenate(panels, axis=1)
 
 
+def encoder() -> Any:
+    """The package that encodes videos."""
+    with extra("video", "writing a video"):
+        import imageio_ffmpeg
+    return imageio_ffmpeg
+
+
 def write_mp4(episodes: Mapping[str, Episode], path: Path, size: int = 480) -> None:
     """H.264 video that every browser plays. `episodes`: label -> episode, shown side by side."""
     pictures = list(frames(episodes, size))
     pictures += [pictures[-1]] * HOLD_FRAMES
     height, width, _ = pictures[0].shape
-    writer = imageio_ffmpeg.write_frames(
+    writer = encoder().write_frames(
         str(path),
         (width, height),
         fps=FPS,
@@ -138,6 +146,8 @@ def film(args: Arguments) -> None:
     if args.output.suffix not in writers:
         raise InputError(f"output {args.output} must end in one of {', '.join(writers)}")
     check_output_file(args.output)
+    if args.output.suffix == ".mp4":
+        encoder()
     variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
     policy = load_policy(args.checkpoint, engine=args.engine, precision=args.precision)
     episodes = {

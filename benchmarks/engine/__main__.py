@@ -222,7 +222,7 @@ def _large(run: Run) -> dict[str, Any]:
     on_gpu = trained.device.type == "cuda"
     chosen = {n: c for n, c in configs.items() if on_gpu or n in ("eager", run.best)}
     solves = {
-        (process.label, case.choice.label): round_rows(case, run.turns(process), solved)
+        (process.label, case.spec.label): round_rows(case, run.turns(process), solved)
         for process in (DDPM_100, DDIM_16)
         for case in make_cases({run.best: trained}, run.options.samplers, process)[0]
     }

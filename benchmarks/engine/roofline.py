@@ -23,8 +23,8 @@ from benchmarks.engine.plan import seconds_of
 from para_policy.inference import EngineConfig
 from para_policy.inference.config import Precision
 from para_policy.inference.precision import tensor_cores
-from para_policy.networks.build import build_network
 from para_policy.inference.runtime import EngineNetwork
+from para_policy.networks.build import build_network
 from para_policy.policies.config import PolicyConfig
 from sim import plots
 

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common import Common, Document, Subject, circumstances, load, main
-from para_policy.cli.common import require_ros
 from para_policy.errors import InputError, ParaPolicyError
+from para_policy.extras import require_ros
 from para_policy.terminal import progress_bars
 from sim import plots
 
@@ -140,7 +140,7 @@ def _fleet(options: Settings, subject: Subject, names: Sequence[str], turn: int)
 
 def figure(document: Document) -> Figure:
     """Chunks per second, and how long a robot waits, against the number of robots."""
-    drawing, panels = plots.plt.subplots(1, 2, figsize=(9.0, 3.4))
+    drawing, panels = plots.pyplot().subplots(1, 2, figsize=(9.0, 3.4))
     for way, color in zip(WAYS, plots.COLORS, strict=False):
         results = [result for result in document["results"] if result["way"] == way]
         robots = [result["robots"] for result in results]

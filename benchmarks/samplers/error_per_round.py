@@ -17,7 +17,7 @@ from benchmarks.common import Common, Document, circumstances, color_of, load, m
 from para_policy import Noise, load_policy
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice, split_samplers
+from para_policy.policies.sampler_spec import SamplerSpec, split_samplers
 from para_policy.samplers import Guess, RoundInfo, Sampler, Sequential
 from para_policy.terminal import progress_bars
 from sim import plots
@@ -82,8 +82,8 @@ def measure(options: Settings) -> dict[str, Any]:
 def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sampler, bool]]:
     """Label, sampler, and whether to begin at the linear guess."""
     for text in split_samplers(options.samplers):
-        choice = Choice.parse(text.removesuffix("+start"))
-        made = choice.make(policy, options.scheduler, options.steps)
+        spec = SamplerSpec.parse(text.removesuffix("+start"))
+        made = spec.make(policy, options.scheduler, options.steps)
         yield text, made, text.endswith("+start")
     key = policy.chain(options.scheduler, options.steps).key
     for label, directory in _models(options.models):
@@ -94,8 +94,8 @@ def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sam
         variants = ["", *filter(None, options.options.split(";"))]
         for splitting, more in itertools.product(splittings, variants):
             text = ",".join(filter(None, (f"splitting={splitting}", more)))
-            choice = Choice.parse(f"pcm:{text}")
-            made = choice.make(policy, options.scheduler, options.steps)
+            spec = SamplerSpec.parse(f"pcm:{text}")
+            made = spec.make(policy, options.scheduler, options.steps)
             yield " ".join(filter(None, ("pcm", label, splitting, more))), made, False
 
 

@@ -1,4 +1,4 @@
-"""Command doctor."""
+"""`para-policy doctor`."""
 
 from __future__ import annotations
 

@@ -224,6 +224,9 @@ def check_noise(process: Process, noise: Noise) -> None:
 def as_sampler(sampler: Any) -> Sampler:
     """A sampler as it is, or whatever is called like one as a sampler.
 
+    An attribute `same_sample = False` of the callable says that it makes another sample than
+    `sequential`.
+
     Raises:
         InputError: for what cannot be called.
     """
@@ -231,7 +234,8 @@ def as_sampler(sampler: Any) -> Sampler:
         return sampler
     if not callable(sampler):
         raise InputError(f"sampler is {sampler!r}; expected a sampler, or its name")
-    return Foreign(sampler, name=getattr(sampler, "__name__", type(sampler).__name__))
+    kind = Foreign if getattr(sampler, "same_sample", True) else ForeignDraw
+    return kind(sampler, name=getattr(sampler, "__name__", type(sampler).__name__))
 
 
 @dataclass(frozen=True)
@@ -257,6 +261,13 @@ class Foreign(Sampler):
     def options(self) -> Mapping[str, Any]:
         """Those of the callable, if it is a dataclass."""
         return dict(_plain_fields(self.call, set()))
+
+
+@dataclass(frozen=True)
+class ForeignDraw(Foreign):
+    """A callable that makes another sample than `sequential` of the same noise."""
+
+    same_sample: ClassVar[bool] = False
 
 
 def _plain_fields(part: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:

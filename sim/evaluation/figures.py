@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib.figure import Figure
 
 from sim import plots
 from sim.plots import Document
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def color_of(document: Document, sampler: str) -> str:

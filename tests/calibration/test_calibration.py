@@ -17,9 +17,9 @@ from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.calibration import (
     ERROR_FLOOR,
     AfterRound,
-    Sampler,
     Calibration,
     LinearGuess,
+    Sampler,
     Variant,
     Watch,
     assess,

@@ -321,7 +321,7 @@ def test_an_engine_is_measured_alone_for_a_checkpoint_that_is_calibrated(
 ) -> None:
     pytest.importorskip("openvino")
     few_sizes = functools.partial(EngineConfig, sizes=(Size(1), Size(4)))
-    monkeypatch.setattr("para_policy.cli.measuring.EngineConfig", few_sizes)
+    monkeypatch.setattr("para_policy.inference.EngineConfig", few_sizes)
     alone = few(checkpoint, "--engine", "openvino", "--device-only")
     code, _, problem = run(*alone)
     assert code == 2

@@ -19,7 +19,7 @@ from para_policy.diffusion.inpainting import Inpainting
 from para_policy.errors import InputError
 from para_policy.inference.graphs import CudaGraphs, Recorder, Repeat, Replayed
 from para_policy.inference.graphs.recording import Work
-from para_policy.samplers import FromCleanSample, FixedPoint, RoundInfo, Status
+from para_policy.samplers import FixedPoint, FromCleanSample, RoundInfo, Status
 from para_policy.samplers.deadline import Deadline
 
 SHAPE, WIDTH, STEPS = (4, 2), 3, 30

@@ -23,7 +23,7 @@ from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
 from para_policy.networks.split import tabulated
 from para_policy.policies.consistency import Change, PicardConsistencyModel
-from para_policy.policies.sampler_spec import Choice, split_samplers
+from para_policy.policies.sampler_spec import SamplerSpec, split_samplers
 from para_policy.samplers import FixedPoint, Sampler
 from sim.evaluation.variants import Variant
 from tests.checkpoint import random_observations
@@ -509,8 +509,8 @@ def test_pcm_runs_at_the_tolerance_that_was_measured(policy: DiffusionPolicy) ->
     ],
 )
 def test_pcm_on_the_command_line(text: str, options: dict[str, object]) -> None:
-    choice = Choice.parse(text)
-    assert (choice.label, choice.name, choice.options, choice.note) == (text, "pcm", options, None)
+    spec = SamplerSpec.parse(text)
+    assert (spec.label, spec.name, spec.options) == (text, "pcm", options)
     assert split_samplers(f"sequential, {text}, x0") == ("sequential", text, "x0")
     for suffix, start in (("", "cold"), ("+guess", "guess"), ("+guess+noise", "guess+noise")):
         variant = Variant.parse(text + suffix)
@@ -534,7 +534,7 @@ def test_pcm_on_the_command_line(text: str, options: dict[str, object]) -> None:
     ],
 )
 def test_bad_choices_are_named(text: str, message: str) -> None:
-    for parse in (Choice.parse, Variant.parse):
+    for parse in (SamplerSpec.parse, Variant.parse):
         with pytest.raises(InputError, match=re.escape(message)):
             parse(text)
 
@@ -542,7 +542,7 @@ def test_bad_choices_are_named(text: str, message: str) -> None:
 def test_a_choice_makes_the_sampler_of_the_policy(policy: DiffusionPolicy) -> None:
     trained(policy, "identity", rounds=3)
     text = "pcm:splitting=identity,blend=weights,horizon=3"
-    for made in (Choice.parse(text), Variant.parse(f"{text}+guess")):
+    for made in (SamplerSpec.parse(text), Variant.parse(f"{text}+guess")):
         switching = engine(made.make(policy, "ddim", 8)).switching
         assert switching is not None
         assert (switching.blend, switching.horizon) == ("weights", 3)

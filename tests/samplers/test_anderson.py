@@ -10,9 +10,9 @@ from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
     Copy,
+    FixedPoint,
     ResidualBelow,
     ResidualBelowEither,
-    FixedPoint,
     Scalar,
     Status,
     TriangularAnderson,

@@ -11,11 +11,11 @@ from torch import Tensor
 from para_policy import Noise, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
-    FromCleanSample,
     Copy,
-    ResidualBelow,
     FixedPoint,
+    FromCleanSample,
     Guess,
+    ResidualBelow,
     Sampler,
     Scalar,
     Status,

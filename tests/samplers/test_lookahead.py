@@ -13,9 +13,8 @@ from torch import Tensor
 from para_policy import Denoiser, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
-    FromCleanSample,
-    ResidualBelow,
     FixedPoint,
+    ResidualBelow,
     RoundInfo,
     Scalar,
     Status,

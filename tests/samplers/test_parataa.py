@@ -23,10 +23,10 @@ from torch import Tensor
 from para_policy import Noise, Process, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
-    CorrectionBelowNoise,
     Copy,
-    ResidualBelowEither,
+    CorrectionBelowNoise,
     FixedPoint,
+    ResidualBelowEither,
     RoundInfo,
     SampleResult,
     Scalar,

@@ -14,14 +14,14 @@ from para_policy import Process, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
     Acceptance,
-    CorrectionBelowNoise,
     Chord,
-    FromCleanSample,
     Copy,
+    CorrectionBelowNoise,
+    FixedPoint,
+    FromCleanSample,
+    Guess,
     ResidualBelow,
     ResidualBelowEither,
-    FixedPoint,
-    Guess,
     Scalar,
     Splitting,
     Status,
@@ -67,7 +67,11 @@ SPLITTINGS: dict[str, Splitting] = {
     "chord, expansive": Chord(random_matrices(30.0)),
     "chord, huge": Chord(random_matrices(1e20)),
 }
-EXACT: list[Acceptance] = [CorrectionBelowNoise(0.0), ResidualBelow(0.0), ResidualBelowEither(0.0, 0.0)]
+EXACT: list[Acceptance] = [
+    CorrectionBelowNoise(0.0),
+    ResidualBelow(0.0),
+    ResidualBelowEither(0.0, 0.0),
+]
 
 
 # --- The linear part. ---
@@ -283,7 +287,8 @@ def test_matrices_that_do_not_fit_are_refused_with_their_shape(shape: tuple[int,
     message = r"\(" + ", ".join(map(str, shape)) + r"\).*(\(20, 8, 8\)|\(N, d, d\))"
     with pytest.raises(InputError, match=message):
         solved.solve(
-            FixedPoint(Chord(torch.zeros(shape)), ResidualBelow(), Copy()), solved.noise(shape=SHAPE)
+            FixedPoint(Chord(torch.zeros(shape)), ResidualBelow(), Copy()),
+            solved.noise(shape=SHAPE),
         )
 
 
@@ -294,7 +299,9 @@ def test_matrices_that_are_not_numbers_are_refused(bad: float) -> None:
     matrices[3, 1, 2] = bad
     solved = problem("ddpm", N)
     with pytest.raises(InputError, match=r"NaN|finite"):
-        solved.solve(FixedPoint(Chord(matrices), ResidualBelow(), Copy()), solved.noise(shape=SHAPE))
+        solved.solve(
+            FixedPoint(Chord(matrices), ResidualBelow(), Copy()), solved.noise(shape=SHAPE)
+        )
 
 
 @pytest.mark.parametrize(

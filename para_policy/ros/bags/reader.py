@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mcap.records import Channel, Chunk, McapRecord, Message, Schema
-from mcap.stream_reader import StreamReader, breakup_chunk
-from rosbags.rosbag2 import Reader, ReaderError
-
 from para_policy.errors import DataError
+from para_policy.extras import extra
 from para_policy.ros.messages.types import decode, message_class
+
+with extra("bags", "reading a bag"):
+    from mcap.records import Channel, Chunk, McapRecord, Message, Schema
+    from mcap.stream_reader import StreamReader, breakup_chunk
+    from rosbags.rosbag2 import Reader, ReaderError
 
 _SUFFIXES = (".mcap", ".db3")
 

@@ -11,7 +11,7 @@ import yaml
 from para_policy.errors import DataError
 from para_policy.planning.history import ObservationHistory
 from para_policy.planning.settings import PlannerSettings
-from para_policy.policies.sampler_spec import Choice
+from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.ros.bags.observations import Found, Observations
 from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.records import ChunkRecord, Run
@@ -54,7 +54,7 @@ class Replay:
     settings: Mapping[str, RecordedSettings]
     policy: DiffusionPolicy
     weights_sha256: str
-    other: Choice | None = None
+    other: SamplerSpec | None = None
     _planner_settings: dict[str, PlannerSettings] = field(default_factory=dict)
 
     def chunks(self, run: Run) -> Iterator[Replayed]:

@@ -14,7 +14,7 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.planning.chunks import ChunkRequest, PreviousChunk
 from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.solver import Solver
-from para_policy.policies.sampler_spec import Choice
+from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.ros.bags.observations import Observation
 from para_policy.ros.bags.records import ChunkRecord
 from para_policy.samplers import Sampler
@@ -52,7 +52,7 @@ class Rerun:
     """
 
     policy: DiffusionPolicy
-    other: Choice | None = None
+    other: SamplerSpec | None = None
     _solver: Solver = field(init=False)
     _previous: PreviousChunk | None = None
     _doubt: str = ABSENT_PREVIOUS

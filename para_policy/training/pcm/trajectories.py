@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from torch import Tensor
 
 from para_policy.calibration import Calibration
@@ -24,6 +23,7 @@ from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
+from para_policy.extras import extra
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import (
     SPLITTINGS,
@@ -37,6 +37,9 @@ from para_policy.samplers import (
 )
 from para_policy.samplers.checks import check_count
 from para_policy.terminal import check_output_folder, progress_bars
+
+with extra("train", "making trajectories"):
+    import zarr
 
 FORMAT_VERSION = 1
 _FIRST_SEED = 2**41

@@ -15,8 +15,8 @@ import tyro
 from rich.console import Console
 
 from para_policy import load_policy
-from para_policy.cli.common import require_ros
 from para_policy.errors import InputError
+from para_policy.extras import require_ros
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, run, write_text
 from sim import plots
@@ -76,6 +76,7 @@ def _check(args: Arguments) -> None:
     if min(args.episodes, args.jobs, args.block, args.max_steps) < 1:
         raise InputError("--episodes, --jobs, --block and --max-steps must be 1 or more")
     require_ros()
+    plots.pyplot()
     for path in (args.json, args.json.with_suffix(".md"), args.json.with_suffix(".png")):
         check_output_file(path)
 

@@ -17,7 +17,7 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 
-from para_policy.cli.recording import Record
+from para_policy.cli.record import Record
 from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.recorder import Recorder
 from para_policy.ros.bags.topics import RecordedNodes
@@ -31,7 +31,7 @@ from tests.ros.graph import CONFIG, Graph
 
 INPUTS = CONFIG / "pusht_inputs.yaml"
 RUN = "import sys; from para_policy.terminal import run; import tyro; "
-RUN += "from para_policy.cli.recording import Record; "
+RUN += "from para_policy.cli.record import Record; "
 RUN += "sys.exit(run(tyro.cli(Record, args=sys.argv[1:])))"
 
 

@@ -14,9 +14,9 @@ from geometry_msgs.msg import Pose, PoseArray
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
-from para_policy.cli.recording import Replay
+from para_policy.cli.replay import Replay
 from para_policy.errors import CheckpointError, DataError
-from para_policy.policies.sampler_spec import Choice
+from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.recorder import Recorder
 from para_policy.ros.bags.records import read_run
@@ -278,7 +278,7 @@ def test_what_a_killed_recorder_has_flushed_is_replayed(
 
 
 def test_another_sampler_is_compared(recorded: Path) -> None:
-    report = replay_bag(recorded, other=Choice.parse("sequential"))
+    report = replay_bag(recorded, other=SamplerSpec.parse("sequential"))
     other = the_run(report)["other"]
     assert report["equal"]
     assert other["chunks"] == 7

@@ -1,73 +1,21 @@
-"""Commands that measure: bench, calibrate."""
+"""`para-policy calibrate`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from para_policy import comparison
-from para_policy.calibration import Calibration
-from para_policy.calibration import measure as calibrate
-from para_policy.checkpoints.calibration import FOLDER, save_calibration, save_latency, save_sizes
-from para_policy.checkpoints.load import load_policy
-from para_policy.checkpoints.native import checkpoint_hash
-from para_policy.checkpoints.observations import read_observations
-from para_policy.cli.common import demonstrated
+from para_policy.cli.common import Precision, demonstrated
 from para_policy.errors import InputError
-from para_policy.inference import EngineConfig
-from para_policy.inference.config import Precision
-from para_policy.inference.device import expected_engine, set_threads
-from para_policy.policies.policy import DiffusionPolicy
-from para_policy.policies.sampler_spec import split_samplers
-from para_policy.terminal import check_output_file, check_output_folder, write_text
+from para_policy.terminal import check_output_folder
 
-
-@dataclass(frozen=True)
-class Bench:
-    """Compare samplers on the same observations and noise."""
-
-    checkpoint: Path
-    """Checkpoint directory."""
-    json: Path
-    """Where the report goes."""
-    samplers: str = "sequential,paradigms,x0"
-    """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
-    "auto" is the fastest here; "diffusers-paradigms", "-ddpm", "-ddim10", "-ddim16" are peers."""
-    scheduler: str | None = None
-    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
-    steps: int | None = None
-    """Denoising steps; by default all training steps."""
-    observations: int = 24
-    """How many of the observations that ship with the checkpoint."""
-    device: str = "cpu"
-    """Where the network runs."""
-    engine: str = "eager"
-    """How the network runs: eager, compile, cuda-graph, openvino, onnxruntime; auto: the fastest one
-    that works here."""
-    precision: Precision = "float32"
-    """Of the network's arithmetic."""
-    threads: int | None = None
-    """CPU threads of torch; by default torch's own choice."""
-
-    def __call__(self) -> None:
-        names = split_samplers(self.samplers)
-        benchmark = comparison.Benchmark(names, self.scheduler, self.steps, self.observations)
-        check_output_file(self.json)
-        set_threads(self.threads)
-        policy = load_policy(
-            self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
-        )
-        recorded = read_observations(self.checkpoint, policy.config)
-        report = {
-            "checkpoint": str(self.checkpoint),
-            "checkpoint_sha256": checkpoint_hash(self.checkpoint),
-            **comparison.make_report(benchmark, policy, recorded),
-        }
-        write_text(self.json, json.dumps(report, indent=2) + "\n")
-        Console().print(comparison.table(report))
+if TYPE_CHECKING:
+    from para_policy import DiffusionPolicy
+    from para_policy.calibration import Calibration
+    from para_policy.calibration.measure import Settings
 
 
 @dataclass(frozen=True)
@@ -102,7 +50,13 @@ class Calibrate:
     """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
-        settings = calibrate.Settings(self.tolerance, cases=self.cases)
+        from para_policy.calibration import measure
+        from para_policy.checkpoints.calibration import FOLDER, save_latency, save_sizes
+        from para_policy.checkpoints.load import load_policy
+        from para_policy.inference import EngineConfig
+        from para_policy.inference.device import expected_engine, set_threads
+
+        settings = measure.Settings(self.tolerance, cases=self.cases)
         set_threads(self.threads)
         policy = load_policy(self.checkpoint, device=self.device, calibrated=False)
         wanted = EngineConfig(self.engine, self.precision)
@@ -117,21 +71,28 @@ class Calibrate:
             policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
         table = policy.runtime.measure_latency(max(calibration.steps, 128))
         save_latency(self.checkpoint, policy.runtime.device_key, table)
-        Console().print(calibrate.table(calibration, table))
+        Console().print(measure.table(calibration, table))
         print(f"calibration: {folder}")
 
-    def _measure(self, policy: DiffusionPolicy, settings: calibrate.Settings) -> Calibration:
+    def _measure(self, policy: DiffusionPolicy, settings: Settings) -> Calibration:
+        from para_policy.calibration.measure import calibrate, second_half
+        from para_policy.checkpoints.calibration import save_calibration
+        from para_policy.checkpoints.native import checkpoint_hash
+        from para_policy.checkpoints.observations import read_observations
+
         if self.data is None:
-            recorded = calibrate.second_half(read_observations(self.checkpoint, policy.config))
+            recorded = second_half(read_observations(self.checkpoint, policy.config))
         else:
             recorded = demonstrated(policy.config, self.config, self.data, self.cases)
         chain = policy.chain(self.scheduler, self.steps)
-        calibration = calibrate.calibrate(chain, recorded, settings)
+        calibration = calibrate(chain, recorded, settings)
         sha256 = checkpoint_hash(self.checkpoint)
         save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
         return calibration
 
     def _known(self) -> Calibration:
+        from para_policy.checkpoints.load import load_policy
+
         policy = load_policy(self.checkpoint)
         chain = policy.chain(self.scheduler, self.steps)
         if chain.calibration is None:

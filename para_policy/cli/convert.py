@@ -1,43 +1,17 @@
-"""Commands about checkpoints: info, convert, init-ros."""
+"""`para-policy convert`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from pydantic import ValidationError
 
-from para_policy.checkpoints.describe import describe
-from para_policy.checkpoints.files import summarise
-from para_policy.checkpoints.load import Weights, read_checkpoint, resolve
-from para_policy.checkpoints.native import CONFIG_FILE, save_checkpoint
-from para_policy.checkpoints.original.read import read_original
 from para_policy.errors import InputError
-from para_policy.inference.config import Precision
-from para_policy.policies.config import PolicyConfig
-from para_policy.ros.parameters.templates import write_ros_files
 
-
-@dataclass(frozen=True)
-class Info:
-    """Say in words what a checkpoint holds."""
-
-    checkpoint: Annotated[str, tyro.conf.Positional]
-    """Directory of a native or LeRobot checkpoint, or its name on the Hugging Face Hub."""
-    weights: Weights = "live"
-    """Weights of a LeRobot checkpoint: as trained, or averaged."""
-    engine: str = "eager"
-    """How the network would run; auto: the fastest way that works here."""
-    precision: Precision = "float32"
-    """Of the network's arithmetic."""
-
-    def __call__(self) -> None:
-        facts = describe(self.checkpoint, self.weights, self.engine, self.precision)
-        width = max(map(len, facts))
-        for name, text in facts.items():
-            print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
+if TYPE_CHECKING:
+    from para_policy.policies.config import PolicyConfig
 
 
 @dataclass(frozen=True)
@@ -58,6 +32,10 @@ class Convert:
     """Names of the action's coordinates, where the checkpoint does not say."""
 
     def __call__(self) -> None:
+        from para_policy.checkpoints.load import read_checkpoint, resolve
+        from para_policy.checkpoints.native import CONFIG_FILE, save_checkpoint
+        from para_policy.checkpoints.original.read import read_original
+
         if (self.output / CONFIG_FILE).exists():
             raise InputError(
                 f"'{self.output}' holds a checkpoint already; choose another directory"
@@ -69,14 +47,19 @@ class Convert:
                 weights=None if self.weights == "auto" else self.weights,
             )
         else:
-            chosen: Weights = "ema" if self.weights == "ema" else "live"
-            checkpoint = read_checkpoint(resolve(self.source), weights=chosen)
+            checkpoint = read_checkpoint(
+                resolve(self.source), weights="ema" if self.weights == "ema" else "live"
+            )
         config = self._completed(checkpoint.config)
         save_checkpoint(self.output, config, checkpoint.state, checkpoint.normalizers)
         print(checkpoint.report.text())
         print(f"checkpoint: {self.output}")
 
     def _completed(self, config: PolicyConfig) -> PolicyConfig:
+        from pydantic import ValidationError
+
+        from para_policy.checkpoints.files import summarise
+
         changes: dict[str, Any] = {}
         if self.control_hz is not None:
             changes["control_hz"] = self.control_hz
@@ -91,20 +74,3 @@ class Convert:
             return config.changed(changes)
         except ValidationError as error:
             raise InputError(summarise(error)) from error
-
-
-@dataclass(frozen=True)
-class InitRos:
-    """Write a commented parameter file and observation mapping for the ROS node."""
-
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """Checkpoint directory."""
-    output: Path = Path("ros_config")
-    """Folder that receives policy.yaml and inputs.yaml."""
-    force: bool = False
-    """Replace files that are there."""
-
-    def __call__(self) -> None:
-        config = read_checkpoint(self.checkpoint).config
-        for path in write_ros_files(self.checkpoint, self.output, config, force=self.force):
-            print(path)
