@@ -28,8 +28,6 @@ from typing import Any
 SHORT = 50
 ROUNDS = 5
 SLOWEST = 20
-NETWORK = "unet1d"
-"""Last part of the name of the module that holds the shipped policy's network."""
 
 Graph = dict[str, set[str]]
 """Modules by the module that imports them."""
@@ -64,8 +62,8 @@ class PathFigures:
             steps through changes the file.
         package_calls: `calls`, of package instead of module.
         frames: our functions between the sampler's own call (the outermost of para_policy.samplers,
-            left out) and the network's forward (the outermost of its module, included), in the last
-            round, in which nothing is prepared any more.
+            left out) and the network's forward (the first function of that name, included), in the
+            last round, in which nothing is prepared any more.
         frames_outside: the `frames` outside para_policy.samplers.
     """
 
@@ -107,13 +105,12 @@ def _package(module: str) -> str:
 def _network_frames(events: Sequence[Event]) -> list[str]:
     """Between the sampler's call and the last call of the network's forward."""
     for event in reversed(events):
-        modules = [module for module, _ in event.stack]
-        network = [module.rpartition(".")[2] == NETWORK for module in modules]
-        sampler = [_package(module) == "para_policy.samplers" for module in modules]
-        if event.begins and any(sampler) and network[-1] and sum(network) == 1:
+        forward = [function.endswith(".forward") for _, function in event.stack]
+        sampler = [_package(module) == "para_policy.samplers" for module, _ in event.stack]
+        if event.begins and any(sampler) and forward[-1] and sum(forward) == 1:
             inner = event.stack[sampler.index(True) + 1 :]
             return [f"{module}: {function}" for module, function in inner]
-    raise SystemExit(f"no sampler calls a network in a module named {NETWORK}; set NETWORK")
+    raise SystemExit("no sampler calls a function named forward: co_qualname needs Python 3.11")
 
 
 def watch(root: Path, job: Callable[[], object]) -> list[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class Engine:
         self.sizes = config.sizes
         self.passed_over: list[str] = []
         self._told = 0
+        self._warming_up = False
         self._untried: list[tuple[Backend, Precision]] | None = None
         self._in_use: tuple[Backend, Precision, Rows] | None = None
         self._prepare: Prepare | None = None
@@ -80,6 +82,7 @@ class Engine:
         buffers = sum(batch.memory_bytes for batch in self._batches.values())
         return int(weight_bytes(self.body) * copies) + buffers
 
+    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Evaluate (M, ...) each, at least one row, to a new tensor (M, *shape) in float32.
 
@@ -89,8 +92,17 @@ class Engine:
         """
         if len(inputs[0]) == 0:
             raise InputError("the engine was called with no rows; expected at least one")
-        output = self._evaluate(inputs)
-        self._tell()
+        output: Tensor | None = None
+        while output is None:
+            try:
+                _, precision, run = self._in_use or self._choose(inputs)
+                # Without a GPU there are no tensor cores to allow or forbid.
+                with tensor_cores(precision) if inputs[0].is_cuda else nullcontext():
+                    output = run(*inputs)
+            except UnavailableError as error:
+                self._pass_over(error)
+        if len(self.passed_over) > self._told and not self._warming_up:
+            self._tell()
         return output
 
     def warm_up(self, *inputs: Tensor) -> None:
@@ -99,9 +111,13 @@ class Engine:
         Raises:
             InputError, Exception: as for a call.
         """
-        self._evaluate([v[:1] for v in inputs])
-        while (size := self._unprepared(inputs)) is not None:
-            self._evaluate([v[:1].expand(size.rows, *v.shape[1:]) for v in inputs])
+        self._warming_up = True
+        try:
+            self(*(v[:1] for v in inputs))
+            while (size := self._unprepared(inputs)) is not None:
+                self(*(v[:1].expand(size.rows, *v.shape[1:]) for v in inputs))
+        finally:
+            self._warming_up = False
         self._tell()
 
     def output_noise(self, *inputs: Tensor) -> float:
@@ -130,16 +146,6 @@ class Engine:
             return None
         kind = _kind(inputs)
         return next((size for size in self.sizes if (size, kind) not in self._batches), None)
-
-    @torch.no_grad()
-    def _evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
-        while True:
-            try:
-                _, precision, run = self._in_use or self._choose(inputs)
-                with tensor_cores(precision):
-                    return run(*inputs)
-            except UnavailableError as error:
-                self._pass_over(error)
 
     def _choose(self, inputs: Sequence[Tensor]) -> tuple[Backend, Precision, Rows]:
         """Load the next backend that has not failed yet."""

@@ -118,16 +118,27 @@ class Runtime:
         Raises:
             InputError: if the backend that was asked for cannot be used.
         """
-        asked = self.engine.config
-        if asked.backend != PLAIN_ENGINE and self.engine.backend is None:
+        backend, engine = self.backend, self.engine
+        return replace(
+            engine.config, backend=backend, precision=engine.precision, sizes=engine.sizes
+        )
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs; the first call chooses what "auto" stands for.
+
+        Raises:
+            InputError: if the backend that was asked for cannot be used.
+        """
+        asked = self.engine.config.backend
+        if asked != PLAIN_ENGINE and self.engine.backend is None:
             self.engine(*self._rows(1))
-        backend, precision = self.engine.backend or asked.backend, self.engine.precision
-        return replace(asked, backend=backend, precision=precision, sizes=self.engine.sizes)
+        return self.engine.backend or asked
 
     @property
     def fills_up(self) -> bool:
         """The engine itself fills calls up to sizes that are prepared."""
-        return self.in_use.backend != PLAIN_ENGINE
+        return self.backend != PLAIN_ENGINE
 
     @property
     def device_key(self) -> str:
@@ -142,7 +153,7 @@ class Runtime:
 
     def recorded(self, sampler: Sampler) -> Sampler:
         """The sampler with whole rounds in CUDA graphs, on an engine that has them."""
-        if self.in_use.backend != "cuda-graph" or not sampler.recordable:
+        if self.backend != "cuda-graph" or not sampler.recordable:
             return sampler
         return replace(sampler, recordings=Recorded(CudaGraphs(self.device)))
 

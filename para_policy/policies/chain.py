@@ -86,7 +86,7 @@ class Chain:
     @property
     def shape(self) -> tuple[int, int]:
         """(horizon, action_dim) of a sample."""
-        return self.config.horizon, self.config.action_dim
+        return self.runtime.shapes.horizon, self.runtime.shapes.action_dim
 
     @property
     def device(self) -> torch.device:

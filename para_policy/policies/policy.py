@@ -80,6 +80,7 @@ class DiffusionPolicy:
         self.runtime = Runtime(network, shapes, self.device, engine or EngineConfig())
         self.calibrations: dict[tuple[str, int], Calibration] = {}
         self.consistency_models: dict[tuple[str, int, str], PicardConsistencyModel] = {}
+        self._trained_kind = scheduler_kind(config.noise_scheduler)
         self._processes: dict[tuple[str | None, int | None], Process] = {}
         self._chains: dict[tuple[str, int], Chain] = {}
 
@@ -107,7 +108,7 @@ class DiffusionPolicy:
 
     def process(self, scheduler: str | None = None, steps: int | None = None) -> Process:
         """Return the step table: the trained schedule, or another sampler or step count on it."""
-        if steps is None and scheduler in (None, scheduler_kind(self.config.noise_scheduler)):
+        if steps is None and scheduler in (None, self._trained_kind):
             steps = self.config.num_inference_steps
         key = (scheduler, steps)
         if key not in self._processes:
@@ -126,7 +127,7 @@ class DiffusionPolicy:
             InputError: for a scheduler or step count that cannot be represented, or a calibration of
                 another process.
         """
-        kind = scheduler or scheduler_kind(self.config.noise_scheduler)
+        kind = scheduler or self._trained_kind
         process = self.process(scheduler, steps)
         key = (kind, process.num_steps)
         calibration = self.calibrations.get(key)

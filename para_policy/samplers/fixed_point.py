@@ -166,6 +166,7 @@ class FixedPointSolve:
         """
         own = self.parts.guess
         self.guess = (own if guess is None else own.restarted(guess)).given(condition)
+        self._enters = type(self.guess).enter is not Guess.enter
         X, first = self.guess.start(self.process, self.noise)
         self.X.copy_(X)
         self._finite_X.copy_(X)
@@ -260,7 +261,8 @@ class FixedPointSolve:
         last = rows.steps.shape[1] - 1
         following = rows.seen.gather(1, leading.clamp(max=last)[:, None])[:, 0]
         self.accepted[live] = first + (leading + following).minimum(height)
-        self.X[live] = self.guess.enter(self.X[live], first + height)
+        if self._enters:
+            self.X[live] = self.guess.enter(self.X[live], first + height)
         # The first row follows from a final state: its new value has no residual at all.
         let_pass = (rows.offset > 0) & (rows.offset < leading[:, None])
         for score, value in ((self.passed_residual, size), (self.passed_correction, correction)):
