@@ -133,32 +133,35 @@ class Chain:
                 f"have; run para-policy calibrate --checkpoint DIR --scheduler {self.kind} "
                 f"--steps {self.process.num_steps}"
             )
-        made = (
-            samplers.get(name, **options)
-            if self.calibration is None
-            else self.calibration.sampler(name, options)
-        )
-        made = replace(self._above_rounding(made), made_for=self.process)
-        return self.runtime.recorded(made)
+        made = self._make(name, options)
+        least = self._least_tolerance(made.tolerance)
+        if least is not None:
+            made = self._make(name, {**options, "tolerance": least})
+        return self.runtime.recorded(replace(made, made_for=self.process))
 
-    def _above_rounding(self, made: Sampler) -> Sampler:
-        """The sampler with a tolerance that can be met: no residual falls below the network's rounding.
+    def _make(self, name: str, options: Mapping[str, Any]) -> Sampler:
+        if self.calibration is None:
+            return samplers.get(name, **options)
+        return self.calibration.sampler(name, options)
 
-        A tolerance of 0 means equal floats, which rounding does not hinder as long as all calls have
-        the same size.
+    def _least_tolerance(self, tolerance: float | None) -> float | None:
+        """What a tolerance must be raised to: no residual falls below the rounding of the network.
+
+        None where it may stay. A tolerance of 0 means equal floats, which rounding does not hinder as
+        long as all calls have the same size.
         """
-        tolerance, exact = made.tolerance, self.runtime.engine.config.precision == "float32"
+        exact = self.runtime.engine.config.precision == "float32"
         if not tolerance or (exact and tolerance >= _FAR_ABOVE_ROUNDING):
-            return made
+            return None
         floor = self.runtime.noise_floor(self.process)
         if tolerance >= floor:
-            return made
+            return None
         warnings.warn(
             f"tolerance is {tolerance:.1e}; rounding of the network ({self.runtime.device_key}) "
             f"changes a step by up to {floor:.1e}, so that is used instead",
             stacklevel=3,
         )
-        return made.with_tolerance(floor)
+        return floor
 
     def _trained(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What `pcm` takes from training: the network, and how it was trained to be used."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -29,10 +29,6 @@ class Acceptance(ABC):
         """What a residual may be at most, normalised action units; None where the rule has no such
         number. No residual falls below the rounding of the network, so no rule should ask for it."""
         return None
-
-    def with_largest_residual(self, value: float) -> Acceptance:
-        """The same with another `largest_residual`, where it has one."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,6 @@ class ResidualBelowEither(Acceptance):
         """See `Acceptance`."""
         return self.absolute
 
-    def with_largest_residual(self, value: float) -> ResidualBelowEither:
-        """See `Acceptance`."""
-        return replace(self, absolute=value)
-
 
 @dataclass(frozen=True)
 class ResidualBelow(Acceptance):
@@ -112,10 +104,6 @@ class ResidualBelow(Acceptance):
     def largest_residual(self) -> float:
         """See `Acceptance`."""
         return self.tolerance
-
-    def with_largest_residual(self, value: float) -> ResidualBelow:
-        """See `Acceptance`."""
-        return replace(self, tolerance=value)
 
 
 def _rms(value: Tensor) -> Tensor:

@@ -30,9 +30,6 @@ Consistency = Callable[[float], Network]
 """`consistency(share)` is the network with `share` of the fine-tuning in its weights: with 1 the
 fine-tuned network, with 0 the base network."""
 
-Shares = Sequence[tuple["Denoiser", float]]
-"""Networks that a round evaluates, each with its share of the step."""
-
 _LONGEST = 1000
 
 
@@ -111,21 +108,27 @@ class Draft(Guess):
         """See `FixedPointSolve.launch`: round `k`, of all states."""
         pattern = Pattern(solve.N, 0, 1 if solve.multistep else self.stride)
         rows = choose(pattern, solve.accepted, solve.alive(), solve.N)
-        shares = self.shares(k, denoiser)
+        shares = [
+            (denoiser if network is None else denoiser.with_network(network), share)
+            for network, share in self.networks(k)
+        ]
         return Launch(len(rows.at), len(shares), partial(self._sweep, solve, shares, rows))
 
-    def shares(self, k: int, denoiser: Denoiser) -> Shares:
-        """What round `k` evaluates; `denoiser` has the base network."""
+    def networks(self, k: int) -> tuple[tuple[Network | None, float], ...]:
+        """Networks to evaluate in round `k` and their shares of the step; None is the base network."""
         share = self.share(k)
+        if share == 0.0:
+            return ((None, 1.0),)
         if self.blend == "weights":
-            return [(denoiser.with_network(self.consistency(share)), 1.0)]
-        tuned = denoiser.with_network(self.consistency(1.0))
+            return ((self.consistency(share), 1.0),)
         if self.blend == "none" or share == 1.0:
-            return [(tuned, 1.0)]
-        return [(tuned, share), (denoiser, 1.0 - share)]
+            return ((self.consistency(1.0), 1.0),)
+        return ((self.consistency(1.0), share), (None, 1.0 - share))
 
     @staticmethod
-    def _sweep(solve: FixedPointSolve, shares: Shares, rows: Rows) -> None:
+    def _sweep(
+        solve: FixedPointSolve, shares: Sequence[tuple[Denoiser, float]], rows: Rows
+    ) -> None:
         process = solve.process
         i, s = solve.places(rows)
         x = solve.X[i, s]

@@ -83,10 +83,6 @@ class FixedPoint(Sampler):
         """See `Sampler`."""
         return self.acceptance.largest_residual
 
-    def with_tolerance(self, tolerance: float) -> FixedPoint:
-        """See `Sampler`."""
-        return replace(self, acceptance=self.acceptance.with_largest_residual(tolerance))
-
     def limited(self, max_rounds: int) -> FixedPoint:
         """See `Sampler`."""
         return replace(self, max_rounds=max_rounds)

@@ -60,6 +60,10 @@ class Solve(Protocol):
 class Recordings(Protocol):
     """Solves whose rounds were recorded and are replayed, such as CUDA graphs."""
 
+    def __len__(self) -> int:
+        """Recordings that are kept."""
+        ...
+
     def find(
         self,
         sampler: Sampler,
@@ -167,10 +171,6 @@ class Sampler(ABC):
     def tolerance(self) -> float | None:
         """Largest residual that it lets pass, normalised action units; None where it has no such."""
         return None
-
-    def with_tolerance(self, tolerance: float) -> Sampler:
-        """The same with another `tolerance`, where it has one."""
-        return self
 
     def limited(self, max_rounds: int) -> Sampler:
         """The same, stopped after so many rounds; one that cannot stop stays as it is."""

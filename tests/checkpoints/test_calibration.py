@@ -293,9 +293,9 @@ def test_sizes_are_kept_by_device_and_engine_and_used_there(checkpoint: Path) ->
     save_sizes(checkpoint, "cuda (Voodoo 2), cuda-graph", (Size(3),))
     assert read_sizes(checkpoint) == {here: SIZES, "cuda (Voodoo 2), cuda-graph": (Size(3),)}
     for engine in ("openvino", "auto"):
-        assert load_policy(checkpoint, engine=engine).engine.config.sizes == SIZES
+        assert load_policy(checkpoint, engine=engine).runtime.engine.config.sizes == SIZES
     given = EngineConfig("openvino", sizes=(Size(5),))
-    assert load_policy(checkpoint, engine=given).engine.config == given
+    assert load_policy(checkpoint, engine=given).runtime.engine.config == given
     for policy in (
         load_policy(checkpoint),
         load_policy(checkpoint, engine="openvino", calibrated=False),

@@ -50,7 +50,7 @@ def policy(
     folder = tmp_path_factory.mktemp("policy")
     loaded = load_policy(save_tiny_checkpoint(folder / "tiny", train_timesteps=STEPS))
     settings = calibrate.Settings(jacobians=2, cases=4)
-    loaded.calibrations["ddpm", STEPS] = calibrate.calibrate(loaded, observations, settings)
+    loaded.calibrations["ddpm", STEPS] = calibrate.calibrate(loaded.chain(), observations, settings)
     return loaded
 
 

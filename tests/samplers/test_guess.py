@@ -15,6 +15,7 @@ from para_policy.samplers import (
     FixedPoint,
     FromCleanSample,
     Guess,
+    Prior,
     ResidualBelow,
     Sampler,
     Scalar,

@@ -14,6 +14,7 @@ from para_policy import Denoiser, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
     FixedPoint,
+    Prior,
     ResidualBelow,
     RoundInfo,
     Scalar,

@@ -20,6 +20,7 @@ from para_policy.samplers import (
     FixedPoint,
     FromCleanSample,
     Guess,
+    Prior,
     ResidualBelow,
     ResidualBelowEither,
     Scalar,

@@ -79,6 +79,10 @@ class Recorded:
         self._recorder, self._block, self._most_rows = recorder, block, most_rows
         self._kept: list[_Kept] = []  # the one that was used last at the end
 
+    def __len__(self) -> int:
+        """Recordings that are kept."""
+        return len(self._kept)
+
     def find(
         self,
         sampler: Sampler,

@@ -22,7 +22,7 @@ from para_policy.cli.main import main
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
 from para_policy.policies.consistency import PicardConsistencyModel
-from para_policy.samplers import Sequential
+from para_policy.samplers import Prior, Sequential
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.trajectories import Settings, Trajectories
 from tests.checkpoint import (

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from para_policy import Denoiser, Noise, load_policy
 from para_policy.checkpoints.native import read_config
 from para_policy.checkpoints.observations import read_observations
-from para_policy.samplers import SPLITTINGS, Status
+from para_policy.samplers import SPLITTINGS, Draft, Status
 from tests.problems import Mixture, Network, Problem, Rational, problem
-from tests.samplers.switching import (
+from tests.samplers.drafts import (
     ADVERSARIES,
     BLENDS,
     KINDS,
@@ -111,8 +111,8 @@ def test_every_solve_is_exact_and_counts_its_calls(
     result, denoiser = log.solve(sampler, noise)
     assert set(result.status) == {Status.CONVERGED}
     assert torch.equal(result.trajectory, log.solved.solve(SEQUENTIAL, noise).trajectory)
-    assert sampler.switching is not None
-    drafts = draft_calls(sampler.switching)
+    assert isinstance(sampler.guess, Draft)
+    drafts = draft_calls(sampler.guess)
     assert drafts < result.rounds.max() <= steps + drafts
     assert (denoiser.rounds, denoiser.evals) == (result.rounds.max(), result.evals.sum())
     assert {share for share, _ in log.calls[drafts:]} == {0.0}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from para_policy.samplers import SPLITTINGS, Copy, RoundInfo, Trajectory
-from tests.samplers.switching import (
+from tests.samplers.drafts import (
     BLENDS,
     KINDS,
     SEQUENTIAL,
@@ -97,11 +97,11 @@ def test_nothing_is_frozen_before_the_switch(blend: str, splitting: str, guess: 
     states = solved.solve(SEQUENTIAL, noise).trajectory
     start = None if guess is None else Trajectory(states)
     result = solved.solve(sampler, noise, guess=start, callback=seen.append)
-    assert [info.frozen.tolist() for info in seen[:3]] == [[0, 0]] * 3
+    assert [info.accepted.tolist() for info in seen[:3]] == [[0, 0]] * 3
     assert (seen[3].frozen >= 1).all()
     assert (seen[-1].frozen == N).all()
     if guess is not None:
-        assert result.rounds.max() <= draft_calls(sampler.switching) + math.ceil(N / 5)  # type: ignore[arg-type]
+        assert result.rounds.max() <= draft_calls(sampler.guess) + math.ceil(N / 5)  # type: ignore[arg-type]
 
 
 def test_states_beyond_the_window_keep_the_draft() -> None:

@@ -13,19 +13,18 @@ import torch
 from para_policy import Denoiser
 from para_policy.samplers import (
     SPLITTINGS,
-    CleanSample,
     Copy,
+    FromCleanSample,
     Guess,
     RoundInfo,
     SampleResult,
     Status,
     Trajectory,
-    pace,
 )
 from para_policy.samplers import deadline as deadlines
 from para_policy.samplers.deadline import Deadline, LatencyTable
 from tests.problems import Network
-from tests.samplers.switching import (
+from tests.samplers.drafts import (
     ADVERSARIES,
     BLENDS,
     KINDS,
@@ -36,6 +35,7 @@ from tests.samplers.switching import (
     N,
     always,
     assert_exact,
+    base_only,
     constant,
     exact_problem,
     iterates,
@@ -53,8 +53,8 @@ def guesses() -> dict[str, Guess]:
     drawn = torch.randn(2, N + 1, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
     return {
         "copy": Copy(),
-        "sample": CleanSample(drawn[:, 0]),
-        "far sample": CleanSample(1e3 * drawn[:, 0]),
+        "sample": FromCleanSample(drawn[:, 0]),
+        "far sample": FromCleanSample(1e3 * drawn[:, 0]),
         "trajectory": Trajectory(drawn),
         "broken trajectory": Trajectory(torch.full_like(drawn, math.nan)),
     }
@@ -95,8 +95,8 @@ def test_states_that_are_given_stay_as_they_are(tuned: str, solve_last: int) -> 
     guess = Trajectory(old, solve_last)
     progress: list[RoundInfo] = []
     result = solved.solve(sampler, noise, guess=guess, callback=progress.append)
-    plain = solved.solve(dataclasses.replace(sampler, switching=None), noise, guess=guess)
-    assert progress[1].frozen.tolist() == [N - solve_last] * 2
+    plain = solved.solve(base_only(sampler), noise, guess=guess)
+    assert progress[1].accepted.tolist() == [N - solve_last] * 2
     assert torch.equal(result.trajectory, plain.trajectory)
     assert result.rounds.max() <= solve_last + 2
 
@@ -156,7 +156,7 @@ def test_base_rounds_after_a_draft_of_nan_are_returned_when_time_is_up(
         always(constant(math.nan)), "x0", window=4, lookahead=lookahead, tolerance=0.0, max_rounds=4
     )
     result = solved.solve(sampler, noise)
-    plain = dataclasses.replace(sampler, switching=None, max_rounds=3)
+    plain = dataclasses.replace(base_only(sampler), max_rounds=3)
     assert torch.equal(result.trajectory, solved.solve(plain, noise).trajectory)
 
 
@@ -166,7 +166,7 @@ TABLE = LatencyTable((1, 41), (1.0, 5.0))  # 0.9 s for a call and 0.1 s for each
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (deadlines, pace):
+    for module in (deadlines,):
         monkeypatch.setattr(module, "time", made)
     return made
 

@@ -10,12 +10,13 @@ import pytest
 
 from para_policy import samplers
 from para_policy.errors import InputError
-from para_policy.samplers import Chord, CleanSample, FixedPoint, LowRankChord, Switching
-from tests.samplers.switching import (
+from para_policy.samplers import Chord, Draft, FixedPoint, LowRankChord, Prior
+from tests.samplers.drafts import (
     WRONG,
     N,
     always,
     assert_exact,
+    base_only,
     exact_problem,
     matrices,
     named,
@@ -28,16 +29,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 def test_the_solver_after_the_switch_is_that_of_the_splitting() -> None:
     def after(splitting: str, **options: Any) -> FixedPoint:
-        return dataclasses.replace(pcm(named, splitting, **options), switching=None)
+        return base_only(pcm(named, splitting, **options))
 
     ours = {"tolerance": 0.03, "window": 7, "lookahead": 2, "history": 4, "max_rounds": 9}
     assert after("x0", **ours) == samplers.get("x0", **ours)
     assert after("x0") == samplers.get("x0")
     picard = samplers.get("paradigms", window=7, tolerance=0.03, max_rounds=9)
     chosen = {key: ours[key] for key in ("window", "tolerance", "max_rounds")}
-    assert after("identity", **chosen) == dataclasses.replace(picard, guess=CleanSample())
+    assert after("identity", **chosen) == dataclasses.replace(picard, guess=Prior())
     whole = samplers.get("paradigms", window=None)
-    assert after("identity") == dataclasses.replace(whole, guess=CleanSample())
+    assert after("identity") == dataclasses.replace(whole, guess=Prior())
     given = matrices(N)
     made = after("chord", matrices=given, **ours)
     expected = samplers.get("chord", matrices=given, **ours)
@@ -55,9 +56,9 @@ def test_the_chord_takes_matrices_in_factors() -> None:
 
 
 def test_options_reach_the_switching() -> None:
-    assert pcm(named, "x0").switching == Switching(named, blend="none")
+    assert pcm(named, "x0").guess == Draft(named, blend="none")
     sampler = pcm(named, "x0", stiffness=0.5, horizon=3, blend="features", stride=4)
-    assert sampler.switching == Switching(named, 0.5, 3, "features", 4)
+    assert sampler.guess == Draft(named, 0.5, 3, "features", 4)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -11,14 +10,15 @@ import torch
 from torch import Tensor
 
 from para_policy import Denoiser, Noise
-from para_policy.samplers import SPLITTINGS, CleanSample, Status, Trajectory
+from para_policy.samplers import SPLITTINGS, Prior, Status, Trajectory
 from tests.problems import Network, Problem, Rational, problem
-from tests.samplers.switching import (
+from tests.samplers.drafts import (
     BLENDS,
     KINDS,
     SEQUENTIAL,
     N,
     always,
+    base_only,
     between,
     constant,
     exact_problem,
@@ -45,7 +45,7 @@ def test_an_untrained_network_makes_plain_sweeps_of_the_base_network(
         always(solved.network), splitting, blend=blend, horizon=4, window=3, tolerance=0.0
     )
     _, seen = iterates(solved, sampler, noise)
-    X, _ = CleanSample().start(solved.process, noise)
+    X, _ = Prior().start(solved.process, noise)
     for state in seen[:4]:
         X = swept(solved, X, noise, linear_part(splitting, solved))
         torch.testing.assert_close(state, X, rtol=1e-11, atol=1e-11)
@@ -60,8 +60,7 @@ def test_the_first_untrained_draft_is_the_first_base_sweep_to_the_bit(
     noise = noise_of(solved)
     sampler = pcm(always(solved.network), splitting, history=1, tolerance=0.0)
     (drafted, *_), (plain, *_) = (
-        iterates(solved, made, noise)[1]
-        for made in (sampler, dataclasses.replace(sampler, switching=None))
+        iterates(solved, made, noise)[1] for made in (sampler, base_only(sampler))
     )
     assert torch.equal(drafted, plain)
 
@@ -110,7 +109,7 @@ def test_after_the_switch_it_is_the_base_solve_from_the_last_draft(
     options = {"horizon": 2, "tolerance": 0.5, **layout}
     sampler = pcm(always(solved.network), splitting, **options)
     result, seen = iterates(solved, sampler, noise)
-    plain = dataclasses.replace(sampler, switching=None)
+    plain = base_only(sampler)
     expected, states = iterates(solved, plain, noise, guess=Trajectory(seen[1]))
     assert all(torch.equal(a, b) for a, b in zip(seen[2:], states, strict=True))
     assert torch.equal(result.residual, expected.residual)
@@ -143,7 +142,7 @@ def test_a_perfect_draft_is_confirmed_in_one_round(kind: str) -> None:
     result, seen = iterates(solved, sampler, noise)
     torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-12)
     assert result.rounds.tolist() == [2]
-    plain = solved.solve(dataclasses.replace(sampler, switching=None), noise)
+    plain = solved.solve(base_only(sampler), noise)
     assert plain.rounds.item() > 2
 
 
@@ -189,8 +188,8 @@ def test_a_draft_of_nan_is_passed_over(
         always(constant(math.nan)), splitting, horizon=2, tolerance=1e-3, history=history, **layout
     )
     result, seen = iterates(solved, sampler, noise)
-    plain, expected = iterates(solved, dataclasses.replace(sampler, switching=None), noise)
-    start, _ = CleanSample().start(solved.process, noise)
+    plain, expected = iterates(solved, base_only(sampler), noise)
+    start, _ = Prior().start(solved.process, noise)
     assert all(torch.equal(state, start) for state in seen[:2])
     assert result.rounds.tolist() == [rounds + 2 for rounds in plain.rounds.tolist()]
     for state, want in zip(seen[2:], expected, strict=True):

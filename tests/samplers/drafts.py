@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from para_policy import Denoiser, Noise, samplers
-from para_policy.samplers import Consistency, FixedPoint, SampleResult, Status, Switching
+from para_policy.samplers import Consistency, Draft, FixedPoint, Guess, SampleResult, Status
 from tests.problems import Hashed, Network, Problem, Rational, problem
 
 KINDS = ["ddpm", "ddim", "dpmsolver++"]
@@ -96,9 +97,16 @@ def between(base: Network, tuned: Network) -> Consistency:
     return lambda share: lambda x, t: base(x, t) + share * (tuned(x, t) - base(x, t))
 
 
-def draft_calls(switching: Switching) -> int:
+def base_only(sampler: FixedPoint) -> FixedPoint:
+    """The sampler without the rounds of the fine-tuned network."""
+    assert isinstance(sampler.guess, Draft)
+    return dataclasses.replace(sampler, guess=sampler.guess.begin)
+
+
+def draft_calls(draft: Guess) -> int:
     """Network calls before the switch."""
-    parts = map(switching.networks, itertools.count())
+    assert isinstance(draft, Draft)
+    parts = map(draft.networks, itertools.count())
     return sum(
         len(networks)
         for networks in itertools.takewhile(lambda networks: networks != ((None, 1.0),), parts)
@@ -110,8 +118,8 @@ def assert_exact(solved: Problem, sampler: FixedPoint, noise: Noise, **options: 
     result = solved.solve(sampler, noise, **options)
     assert set(result.status) == {Status.CONVERGED}
     assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
-    assert sampler.switching is not None
-    assert result.rounds.max() <= solved.process.num_steps + draft_calls(sampler.switching)
+    assert isinstance(sampler.guess, Draft)
+    assert result.rounds.max() <= solved.process.num_steps + draft_calls(sampler.guess)
 
 
 def iterates(
