@@ -47,6 +47,10 @@ class Replayed:
     )
 
     @property
+    def same_sample(self) -> bool:
+        return self.sampler.same_sample
+
+    @property
     def guess(self) -> Guess | None:
         """The sampler's own start, if it has one."""
         return getattr(self.sampler, "guess", None)
