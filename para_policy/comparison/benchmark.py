@@ -133,7 +133,7 @@ def _describe(spec: SamplerSpec, sampler: Sampler) -> dict[str, Any]:
 
 def _plain_fields(parts: Any) -> Iterable[tuple[str, Value]]:
     """Numbers and words of a sampler and its parts; guesses and tensors are left out."""
-    for item in dataclasses.fields(parts):
+    for item in dataclasses.fields(parts) if dataclasses.is_dataclass(parts) else ():
         value = getattr(parts, item.name)
         if item.name == "guess":
             continue
