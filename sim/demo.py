@@ -25,7 +25,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_folder, progress_bars, run, write_text
 from sim.plots import STYLE, pyplot
-from sim.pusht.env import CONTROL_DT, MAX_STEPS
+from sim.pusht.env import CONTROL_DT, MAX_STEPS, simulator
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import rollout
 from sim.ros.closed_loop import LoopSettings, play_episodes
@@ -83,6 +83,7 @@ def demo(arguments: Arguments, console: Console) -> None:
     if arguments.episodes < 1:
         raise InputError(f"--episodes is {arguments.episodes}; expected at least 1")
     check_output_folder(arguments.output)
+    simulator()
     pyplot()
     encoder()
     policy = load_policy(

@@ -24,7 +24,7 @@ from sim.evaluation.progress import EvaluationProgress, print_results
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.evaluation.summary import Runs, summarize
 from sim.evaluation.variants import Variant
-from sim.pusht.env import MAX_STEPS, legacy_start_state
+from sim.pusht.env import MAX_STEPS, legacy_start_state, simulator
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import check_policy
 from sim.report import write_html
@@ -169,6 +169,7 @@ def _check(args: Arguments) -> None:
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
+    simulator()
     if args.report is not None:
         plots.pyplot()
     if args.video is not None:

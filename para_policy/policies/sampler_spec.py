@@ -151,7 +151,7 @@ def _head(text: str) -> tuple[str, str | None]:
     name, colon, rest = text.partition(":")
     if name not in known:
         function, colon, rest = rest.partition(":")
-        if not function.isidentifier():
+        if not all(part.isidentifier() for part in (*name.split("."), function)):
             raise InputError(
                 f"unknown sampler {name!r}; expected one of {', '.join(known)}, or MODULE:FUNCTION"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from para_policy.extras import extra
 
-with extra("train", "drawing the curves of training"):
+with extra("train", "training"):
     from matplotlib.figure import Figure
 
 

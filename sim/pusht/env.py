@@ -78,6 +78,13 @@ def legacy_start_state(seed: int) -> Array:
     return np.array([*agent, *block, angle], dtype=np.float64)
 
 
+def simulator() -> Any:
+    """The environment class of gym-pusht."""
+    with extra("sim", "the PushT simulator"):
+        from gym_pusht.envs.pusht import PushTEnv
+    return PushTEnv
+
+
 def check_inputs(inputs: Mapping[str, tuple[int, ...]]) -> None:
     """Raise InputError unless the board can observe every input {name: shape}."""
     for name, shape in inputs.items():
@@ -122,10 +129,8 @@ class PushT:
 
     def __init__(self, inputs: Mapping[str, tuple[int, ...]] = STATE_INPUTS) -> None:
         check_inputs(inputs)
-        with extra("sim", "the PushT simulator"):
-            from gym_pusht.envs.pusht import PushTEnv
         self._inputs = inputs
-        self._env = PushTEnv(obs_type="environment_state_agent_pos")
+        self._env = simulator()(obs_type="environment_state_agent_pos")
         self._env.reset(options={"reset_to_state": legacy_start_state(0)})
 
     def reset(self, state: ArrayLike) -> Observation:

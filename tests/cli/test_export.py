@@ -67,8 +67,8 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for module in ("onnx", "onnx_check"):
-        monkeypatch.delitem(sys.modules, f"para_policy.checkpoints.{module}", raising=False)
+    for module in ("check", "export"):
+        monkeypatch.delitem(sys.modules, f"para_policy.checkpoints.onnx.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     assert export("--checkpoint", checkpoint, "--output", tmp_path / "network.onnx") == 2
     message = f"exporting to ONNX needs {package}; pip install 'para_policy[export]'"

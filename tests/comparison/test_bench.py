@@ -31,6 +31,15 @@ def patient(policy, scheduler, steps, *, times, window=None):
     rounds = times * policy.process(scheduler, steps).num_steps
     return samplers.get("paradigms", window=window, max_rounds=rounds)
 
+class Sure:  # no dataclass, and another sample
+    same_sample = False
+
+    def __init__(self, policy, scheduler, steps):
+        self.exact = policy.sampler("sequential", scheduler=scheduler, steps=steps)
+
+    def __call__(self, denoiser, process, noise, **given):
+        return self.exact(denoiser, process, noise, **given)
+
 def nothing(policy, scheduler, steps):
     return 3
 """
@@ -101,6 +110,8 @@ def test_every_name_can_be_chosen_without_options(name: str) -> None:
         ("sequential:window=3", "it takes none"),
         ("auto:window=3", "it takes none"),
         ("magic:window=3", "unknown sampler 'magic'"),
+        (":wand", "unknown sampler ''"),
+        ("magic.:wand", "unknown sampler 'magic.'"),
         ("magic:wand", "no module 'magic' is installed or in "),
         ("benchmarks.magic:wand", "no module 'benchmarks.magic'"),
         ("benchmarks.peers:wand", "module 'benchmarks.peers' has no function 'wand'"),
@@ -161,6 +172,20 @@ def test_a_function_of_the_user_makes_a_sampler(policy: DiffusionPolicy) -> None
     assert spec.options == {"times": 2, "window": None}
     made = spec.make(policy, "ddim", 5)
     assert made == samplers.get("paradigms", window=None, max_rounds=10)
+
+
+@pytest.mark.usefixtures("own_samplers")
+def test_any_sampler_of_the_user_is_compared(
+    policy: DiffusionPolicy, observations: dict[str, np.ndarray]
+) -> None:
+    names = ("own_samplers:patient:times=1", "own_samplers:Sure")
+    found = comparison.run(Benchmark(names, observations=1), policy, observations)
+    assert list(found) == ["sequential", *names]
+    patient, sure = (found[name] for name in names)
+    assert (patient["options"]["max_rounds"], patient["note"]) == (STEPS, None)
+    assert patient["max_abs_error"]["max"] < 0.5
+    assert (sure["options"], sure["max_abs_error"]) == ({}, None)
+    assert sure["note"].startswith("another sample")
 
 
 @pytest.mark.usefixtures("own_samplers")

@@ -23,6 +23,7 @@ from sim import plots
 from sim.evaluation.batches import Settings
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.provenance import circumstances, sampling_identity
+from sim.pusht.env import simulator
 from sim.pusht.rollout import check_policy, rollout
 from sim.ros.latency.conditions import MODES, Arguments, Condition
 from sim.ros.latency.report import figure, summarize, table
@@ -76,6 +77,7 @@ def _check(args: Arguments) -> None:
     if min(args.episodes, args.jobs, args.block, args.max_steps) < 1:
         raise InputError("--episodes, --jobs, --block and --max-steps must be 1 or more")
     require_ros()
+    simulator()
     plots.pyplot()
     for path in (args.json, args.json.with_suffix(".md"), args.json.with_suffix(".png")):
         check_output_file(path)
