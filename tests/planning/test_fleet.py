@@ -39,7 +39,7 @@ def test_the_actions_that_run_during_a_solve_are_committed(
     )
 
 
-def test_late_observations_freeze_more() -> None:
+def test_late_observations_commit_more() -> None:
     planner, _ = make(replace(CHUNKING, replan_steps=4))
     planner.plan(observe(planner, 0))
     planner.fleet.planners[""].change(planner.settings, 0.0)

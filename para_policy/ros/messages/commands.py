@@ -40,7 +40,7 @@ def _numbers(command: Array, now_ns: int, options: OutputOptions) -> Float64Mult
 def _trajectory(command: Array, now_ns: int, options: OutputOptions) -> JointTrajectory:
     """One point, to be reached one command period after the message has arrived."""
     chunk = ActionChunk(stamp_ns=0, dt_ns=options.period_ns, actions=command[None])
-    return chunk_to_message(chunk, options.joint_names, start_now=True)
+    return chunk_to_message(chunk, options.joint_names, on_arrival=True)
 
 
 def _header(now_ns: int, options: OutputOptions) -> Header:

@@ -145,16 +145,16 @@ CONVERTERS: dict[str, Converter] = {
 
 
 def chunk_to_message(
-    chunk: ActionChunk, joint_names: Sequence[str], *, start_now: bool = False
+    chunk: ActionChunk, joint_names: Sequence[str], *, on_arrival: bool = False
 ) -> JointTrajectory:
     """One point per action, point i at `(i + 1) dt`, as trajectory controllers expect.
 
     Args:
-        start_now: stamp the message with zero, which controllers read as "start on arrival",
+        on_arrival: stamp the message with zero, which controllers read as "start on arrival",
             instead of the time of the observation.
     """
     message = JointTrajectory(joint_names=list(joint_names))
-    message.header.stamp = ns_to_stamp(0 if start_now else chunk.stamp_ns)
+    message.header.stamp = ns_to_stamp(0 if on_arrival else chunk.stamp_ns)
     for index, action in enumerate(chunk.actions):
         due = ns_to_duration((index + 1) * chunk.dt_ns)
         message.points.append(JointTrajectoryPoint(positions=action.tolist(), time_from_start=due))

@@ -49,7 +49,7 @@ def describe_plan(plan: PlannedChunk, now_ns: int) -> dict[str, Any]:
     `error_bound` is the largest over the action coordinates, physical units; nan where the sampler is
     not calibrated, and after a warm start. `margin_ms` is what was left of the deadline, nan without
     one. `encode_ms` is the part of `latency_ms` that the observation took, camera encoders included.
-    `executed` is "none" after a cold start, `frozen` where no action was taken over.
+    `executed` is "none" after a cold start, `frozen` where no committed action was taken over.
     """
     deadline_s = plan.settings.deadline_s
     margin_s = deadline_s - plan.latency_s if deadline_s else math.nan

@@ -1,4 +1,4 @@
-"""Parameters of policy_node."""
+"""Parameters of policy_node, and which of them go together."""
 
 from __future__ import annotations
 
@@ -135,6 +135,37 @@ def present_values(node: Node, changes: Mapping[str, Any] | None = None) -> dict
     """The values of all parameters, `changes` taking the place of some."""
     values = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
     return {**values, **(changes or {})}
+
+
+def check_combinations(values: Values) -> None:
+    """Refuse values that no policy could be served with, and those that do not go together.
+
+    Raises:
+        InputError: with what was expected and what to change.
+    """
+    if values["stamp_mode"] not in ("observation", "zero"):
+        raise InputError(
+            f"stamp_mode is '{values['stamp_mode']}'; expected 'observation' or 'zero'"
+        )
+    warm = values["warm_start"] and not values["lockstep"]
+    if values["shift_noise"] and not warm:
+        raise InputError("shift_noise is true; it needs warm_start: true and lockstep: false")
+    chunking = values["real_time_chunking"]
+    if chunking not in ("none", "hard", "soft"):
+        raise InputError(f"real_time_chunking is '{chunking}'; expected 'none', 'hard' or 'soft'")
+    if chunking != "none" and not warm:
+        raise InputError(
+            f"real_time_chunking is '{chunking}'; it needs warm_start: true and lockstep: false"
+        )
+    if values["added_latency_ms"] and values["lockstep"]:
+        raise InputError(
+            "added_latency_ms is set; in lockstep nothing is late: set lockstep: false"
+        )
+    if not values["checkpoint"]:
+        raise InputError("parameter checkpoint is empty; give the directory of a checkpoint")
+    if not values["inputs_file"]:
+        raise InputError("parameter inputs_file is empty; give the file that maps topics to inputs")
+    sampler_options(values)
 
 
 def cpu_numbers(values: Values) -> list[int]:

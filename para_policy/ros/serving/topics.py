@@ -32,14 +32,14 @@ class ChunkFormat:
 
     Attributes:
         joint_names: of the actions.
-        start_now: stamp chunks with zero, so that they start on arrival.
+        on_arrival: stamp chunks with zero, so that they are played from their arrival on.
         marker_frame: frame in which they are drawn for RViz; empty: not at all.
         marker_axes: action coordinates that are x and y, or x, y and z.
         marker_scale: metres per action unit.
     """
 
     joint_names: Sequence[str]
-    start_now: bool
+    on_arrival: bool
     marker_frame: str
     marker_axes: Sequence[int]
     marker_scale: float
@@ -120,7 +120,7 @@ class RobotTopics:
 
     def publish_chunk(self, chunk: ActionChunk) -> None:
         how = self._format
-        message = chunk_to_message(chunk, list(how.joint_names), start_now=how.start_now)
+        message = chunk_to_message(chunk, list(how.joint_names), on_arrival=how.on_arrival)
         self._chunks.publish(message)
         if self._markers is not None:
             axes, scale = how.marker_axes, how.marker_scale

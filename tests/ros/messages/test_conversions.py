@@ -46,7 +46,7 @@ def test_chunk_survives_the_message_bit_for_bit() -> None:
 
 
 def test_zero_stamp_means_start_on_arrival() -> None:
-    message = chunk_to_message(make_chunk(), NAMES, start_now=True)
+    message = chunk_to_message(make_chunk(), NAMES, on_arrival=True)
     assert stamp_to_ns(message.header.stamp) == 0
     assert message_to_chunk(message, receive_ns=77).stamp_ns == 77
 
