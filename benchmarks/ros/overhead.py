@@ -15,7 +15,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.common import quantiles, run_within_limits
+from benchmarks.common import Document, quantiles, run_within_limits
 from para_policy import comparison
 from para_policy.cli.common import require_ros
 from para_policy.errors import InputError
@@ -122,7 +122,7 @@ def _split(times: NDArray[np.int64]) -> tuple[NDArray[np.float64], dict[str, Any
     return sampler, dict(zip(PARTS, (there, take_in, look, send, back), strict=True))
 
 
-def table(document: dict[str, Any]) -> str:
+def table(document: Document) -> str:
     """Markdown: one row per part."""
     lines = ["| ms | p50 | p95 | p99 | max |", "| --- | --- | --- | --- | --- |"]
     rows = {

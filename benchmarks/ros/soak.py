@@ -206,7 +206,7 @@ def _histogram(values: list[float]) -> dict[str, list[float]]:
     return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
 
 
-def broken_limits(max_growth_percent: float, document: dict[str, Any]) -> list[str]:
+def broken_limits(max_growth_percent: float, document: Document) -> list[str]:
     """Sentences about what must not be; empty when all is well."""
     broken = [
         f"{name} grew by {memory['growth_percent']:.2f} %, the limit is {max_growth_percent:g} %"
@@ -227,7 +227,7 @@ def broken_limits(max_growth_percent: float, document: dict[str, Any]) -> list[s
     return broken
 
 
-def draw(document: dict[str, Any], folder: Path) -> None:
+def draw(document: Document, folder: Path) -> None:
     """Write memory_*.png and one histogram per measure; the rate is part of the names."""
     rate = f"{document['rate_hz']:g}hz"
     plots.save(memory, document, folder / f"soak_{rate}_memory.png")
