@@ -100,16 +100,16 @@ def color_of(label: str) -> str:
     return plots.COLORS[index % len(plots.COLORS)]
 
 
-Options = TypeVar("Options", bound=Common)
+AnyOptions = TypeVar("AnyOptions", bound=Common)
 
 
 def main(
-    settings: type[Options],
-    measure: Callable[[Options], dict[str, Any]],
+    kind: type[AnyOptions],
+    measure: Callable[[AnyOptions], dict[str, Any]],
     figure: Callable[[Document], Figure],
 ) -> None:
     """Command line of a benchmark: measure, write the numbers, draw the plot."""
-    options = tyro.cli(settings)
+    options = tyro.cli(kind)
 
     def command() -> None:
         for path in (options.json, options.plot):
