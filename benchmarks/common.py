@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +21,7 @@ from para_policy.inference.device import set_threads
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, run, write_text
 from sim import plots
-
-Document = Mapping[str, Any]
+from sim.plots import Document
 
 # One colour per method through all plots.
 _METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "benchmarks.peers", "auto", "pcm")
@@ -101,16 +100,16 @@ def color_of(label: str) -> str:
     return plots.COLORS[index % len(plots.COLORS)]
 
 
-Options = TypeVar("Options", bound=Common)
+AnyOptions = TypeVar("AnyOptions", bound=Common)
 
 
 def main(
-    settings: type[Options],
-    measure: Callable[[Options], dict[str, Any]],
+    kind: type[AnyOptions],
+    measure: Callable[[AnyOptions], dict[str, Any]],
     figure: Callable[[Document], Figure],
 ) -> None:
     """Command line of a benchmark: measure, write the numbers, draw the plot."""
-    options = tyro.cli(settings)
+    options = tyro.cli(kind)
 
     def command() -> None:
         for path in (options.json, options.plot):

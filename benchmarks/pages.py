@@ -1,9 +1,18 @@
-"""Pages of docs whose figures are filled in: what stands between `<!-- PLACE -->` and `<!-- end -->`."""
+"""Pages of docs that are made from measurements: places that are filled, pictures, provenance.
+
+A place is what stands between `<!-- PLACE -->` and `<!-- end -->`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sim import plots
+from sim.plots import Document
 
 _PLACE = re.compile(r"(<!-- (\w+(?: \w+)*) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -22,3 +31,29 @@ def fill(page: str, part: Callable[[str], str | None]) -> str:
         return begin + (present if text is None else text.strip() + "\n") + end
 
     return _PLACE.sub(place, page)
+
+
+def images_beside(page: Path) -> Path:
+    """Folder of the pictures of a page; made if it is not there."""
+    folder = page.parent / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def picture(
+    plot: Callable[[Document], Figure],
+    document: Document,
+    images: Path,
+    name: str,
+    text: str | None = None,
+) -> str:
+    """Draw a plot into `images`, and show it; the text is the name unless another is given."""
+    plots.save(plot, document, images / f"{name}.png")
+    return f"![{(text or name).replace('_', ' ')}](images/{name}.png)"
+
+
+def provenance(document: Document) -> list[str]:
+    """Sentences about the checkpoint and the software that figures come from."""
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    sha = document["checkpoint_sha256"][:16]
+    return [f"Checkpoint: {document['checkpoint']} (sha256 {sha}...)", f"Versions: {versions}"]

@@ -29,10 +29,9 @@ from para_policy.errors import InputError
 from para_policy.policies.sampler_spec import AUTO
 from para_policy.terminal import run, write_text
 from para_policy.training.pcm.trajectories import Trajectories
-from sim import plots, report
+from sim import report
 from sim.evaluation import figures, tables
-
-Document = Mapping[str, Any]
+from sim.plots import Document
 
 COST = ("run", "objective", "rank", "trajectories", "steps", "minutes", "left first", "left last")
 
@@ -63,8 +62,7 @@ class Results:
 
     def picture(self, plot: Callable[[Any], Figure], document: Document, name: str) -> str:
         """A plot, saved."""
-        plots.save(plot, document, self._images / f"{name}.png")
-        return f"![{name.replace('_', ' ')}](images/{name}.png)"
+        return pages.picture(plot, document, self._images, name)
 
     def training_runs(self) -> list[Path]:
         """The curves of `scripts/distill.sh`; FileNotFoundError if there are none."""
@@ -227,14 +225,8 @@ def _facts(document: Document, *, threads: bool = True) -> list[str]:
     if "seeds" in document:
         first, last = document["seeds"]
         lines.append(f"- Observations: {document['observations']}, noise seeds {first} to {last}")
-    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
-    sha = document["checkpoint_sha256"][:16]
-    return [
-        *lines,
-        f"- Checkpoint: {document['checkpoint']} (sha256 {sha}...)",
-        f"- Versions: {versions}",
-        f"- Date: {document['date']}",
-    ]
+    more = [*pages.provenance(document), f"Date: {document['date']}"]
+    return [*lines, *(f"- {line}" for line in more)]
 
 
 PARTS: Mapping[str, Part] = {
@@ -283,9 +275,8 @@ def fill(page: str, results: Results) -> tuple[str, list[str]]:
 
 def main(folder: Path, page: Path) -> None:
     """Write the page anew, in place."""
-    images = page.parent / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    filled, kept = fill(page.read_text(encoding="utf-8"), Results(folder, images))
+    results = Results(folder, pages.images_beside(page))
+    filled, kept = fill(page.read_text(encoding="utf-8"), results)
     write_text(page, filled)
     print(f"page: {page}")
     if kept:

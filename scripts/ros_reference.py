@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from para_policy.ros.parameters import executor as executor_parameters
-from para_policy.ros.parameters import policy as policy_parameters
+from benchmarks import pages
+from para_policy.ros.parameters import executor, policy
 from para_policy.ros.parameters.declare import Parameter
 from para_policy.terminal import write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ros2_reference.md"
 TABLES: dict[str, Sequence[Parameter]] = {
-    "policy_node": policy_parameters.PARAMETERS,
-    "chunk_executor": executor_parameters.PARAMETERS,
+    "policy_node": policy.PARAMETERS,
+    "chunk_executor": executor.PARAMETERS,
 }
 
 
@@ -31,14 +30,17 @@ def table(parameters: Sequence[Parameter]) -> str:
 
 
 def with_tables(page: str) -> str:
-    """The page with the text between each pair of marks replaced."""
-    for name, parameters in TABLES.items():
-        begin, end = f"<!-- parameters of {name} -->", "<!-- end -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        content = f"{begin}\n{table(parameters)}\n{end}"
-        page, count = pattern.subn(lambda _, content=content: content, page)
-        if count != 1:
-            raise SystemExit(f"{PAGE}: {count} places marked {begin}; expected one")
+    """The page with its places filled, each `parameters of NODE`."""
+    filled = []
+
+    def part(place: str) -> str | None:
+        node = place.removeprefix("parameters of ")
+        filled.append(node)
+        return table(TABLES[node])
+
+    page = pages.fill(page, part)
+    if sorted(filled) != sorted(TABLES):
+        raise SystemExit(f"{PAGE}: places of {filled}; expected one of each of {list(TABLES)}")
     return page
 
 

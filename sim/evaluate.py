@@ -18,7 +18,7 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import check_output_file, check_output_folder, run, write_text
 from sim import plots
-from sim.evaluation.batches import Settings, Task, make_tasks, play, play_in_processes
+from sim.evaluation.batches import Sampling, Task, make_tasks, play, play_in_processes
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.progress import EvaluationProgress, print_results
 from sim.evaluation.provenance import circumstances, sampling_identity
@@ -86,8 +86,8 @@ class Arguments:
         return [Variant.parse(name).name for name in split_samplers(self.samplers)]
 
     @property
-    def settings(self) -> Settings:
-        return Settings(
+    def sampling(self) -> Sampling:
+        return Sampling(
             self.checkpoint,
             self.device,
             self.engine,
@@ -101,9 +101,9 @@ class Arguments:
 def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
     """Run the evaluation, write all outputs and return the JSON document."""
     _check(args)
-    policy = args.settings.load()
+    policy = args.sampling.load()
     check_policy(policy)
-    identity = sampling_identity(policy, args.settings)
+    identity = sampling_identity(policy, args.sampling)
     tasks = make_tasks(args.sampler_names, args.seed, args.episodes, args.batch)
     partial = PartialResults(partial_path(args.json), _identities(args, policy, identity))
     runs = _play_all(args, policy, tasks, partial, console)
@@ -192,9 +192,9 @@ def _play_all(
     with EvaluationProgress(console, tasks, finished) as progress:
         played: Iterator[tuple[Task, list[Episode]]]
         if args.jobs == 1:
-            played = ((t, play(policy, args.settings, t, progress.advance)) for t in todo)
+            played = ((t, play(policy, args.sampling, t, progress.advance)) for t in todo)
         else:
-            played = play_in_processes(args.settings, todo, args.jobs, progress.advance)
+            played = play_in_processes(args.sampling, todo, args.jobs, progress.advance)
         for task, episodes in played:
             partial.add(task, episodes)
             finished[task] = episodes

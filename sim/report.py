@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,11 +17,10 @@ from para_policy.errors import InputError
 from para_policy.terminal import check_output_file, run, write_text
 from sim import plots
 from sim.evaluation import figures, tables
+from sim.plots import Document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Document = Mapping[str, Any]
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

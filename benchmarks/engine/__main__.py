@@ -23,7 +23,7 @@ from para_policy.errors import InputError
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Calls, chunks, deadlines and batches on every engine that works here, against the roofline.
 
     Needs a checkpoint that is calibrated for DDPM 100 and DDIM 16. Under ten minutes on two cores.
@@ -74,7 +74,7 @@ _SOLVES = 24
 class Run:
     """What is measured with, and what was found so far."""
 
-    options: Settings
+    options: Options
     subject: Subject
     engines: Engines
     budget: Budget
@@ -97,7 +97,7 @@ class Run:
         return Turns(self.subject.unseen(), process)
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """All parts, one after the other; the plan is printed as it is made."""
     _check(options)
     start = time.monotonic()
@@ -121,7 +121,7 @@ def measure(options: Settings) -> dict[str, Any]:
     return run.document
 
 
-def _check(options: Settings) -> None:
+def _check(options: Options) -> None:
     if options.chunks < 1 or options.budget_s <= 0:
         raise InputError(
             f"--chunks is {options.chunks} and --budget-s {options.budget_s:g}; "
@@ -233,4 +233,4 @@ def _large(run: Run) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, roofline.figure)
+    main(Options, measure, roofline.figure)

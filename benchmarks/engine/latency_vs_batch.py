@@ -21,7 +21,7 @@ from sim import plots
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Latency of the network, as samplers call it, against the rows of a call; half a minute on two
     cores.
 
@@ -37,7 +37,7 @@ class Settings(Common):
     """BACKEND or BACKEND:PRECISION, prepared for just these rows."""
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """Median and 95th percentile of each size."""
     if options.repeats < 1 or not options.rows or min(options.rows) < 1:
         raise InputError(f"--rows {options.rows} and --repeats {options.repeats} must be 1 or more")
@@ -114,4 +114,4 @@ def rows(document: Document) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, figure)
+    main(Options, measure, figure)

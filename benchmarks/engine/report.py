@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import pages
 from benchmarks.common import Document
 from benchmarks.engine import chunks, goals, loop, network, roofline, rounds
 from benchmarks.engine.chunks import DDIM_16, DDPM_100
@@ -86,15 +87,13 @@ def show(document: Document) -> None:
 
 def facts(document: Document) -> str:
     """What the figures mean nothing without."""
-    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
     roof = document["roofline"]
     rates = ", ".join(f"{rate:.0f} ({name})" for name, rate in roof["gflop_per_s"].items())
     lines = [
         f"Device: {document['device']}, {document['cores']} cores, {document['threads']} thread(s)",
         f"Best engine: {document['best']}; all that worked: {', '.join(document['engines'])}",
         f"Copy: {roof['gb_per_s']:.1f} GB/s; matrix product: {rates} GFLOP/s",
-        f"Checkpoint: {document['checkpoint']} (sha256 {document['checkpoint_sha256'][:16]}...)",
-        f"Versions: {versions}",
+        *pages.provenance(document),
         f"Date: {document['date']}, {document['seconds']:.0f} s in all",
     ]
     lines += [

@@ -13,7 +13,6 @@ from benchmarks.engine import network, roofline
 from benchmarks.engine.report import TABLES, facts
 from para_policy.errors import InputError
 from para_policy.terminal import run, write_text
-from sim import plots
 from sim.evaluation import tables
 
 FILES = {"cpu": "engine.json", "gpu": "engine_gpu.json"}
@@ -49,9 +48,8 @@ def _part(document: Document, name: str, device: str, images: Path) -> str:
     if name == "facts":
         return facts(document)
     if name in _PLOTS:
-        file = f"engine_{device}_{name.removesuffix('_plot')}.png"
-        plots.save(_PLOTS[name], document, images / file)
-        return f"![{name.replace('_', ' ')}](images/{file})"
+        file = f"engine_{device}_{name.removesuffix('_plot')}"
+        return pages.picture(_PLOTS[name], document, images, file, name)
     columns, rows = TABLES[name]
     found = rows(document)
     return tables.markdown(columns, found) if found else NOTHING
@@ -59,14 +57,12 @@ def _part(document: Document, name: str, device: str, images: Path) -> str:
 
 def main(folder: Path, page: Path) -> None:
     """Write the page anew, in place."""
-    images = page.parent / "images"
-    images.mkdir(parents=True, exist_ok=True)
     documents: dict[str, Any] = {
         device: json.loads((folder / name).read_text(encoding="utf-8"))
         for device, name in FILES.items()
         if (folder / name).exists()
     }
-    write_text(page, fill(page.read_text(encoding="utf-8"), documents, images))
+    write_text(page, fill(page.read_text(encoding="utf-8"), documents, pages.images_beside(page)))
     print(f"page: {page}")
 
 

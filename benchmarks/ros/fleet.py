@@ -21,7 +21,7 @@ _DT_NS = 100_000_000
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Chunks for several robots that want them at the same moment; a minute or two on two cores.
 
     In one batch is what a policy node does with `robots` that are due together: its planner, its
@@ -41,7 +41,7 @@ class Settings(Common):
     """Sampling steps (default: the checkpoint's)."""
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """Rates, latencies and rounds of each way and number."""
     if options.turns < 1 or not options.robots or min(options.robots) < 1:
         raise InputError(
@@ -97,7 +97,7 @@ class _Found:
         }
 
 
-def _serve(options: Settings, subject: Subject, robots: int, way: str, turn: int) -> _Found:
+def _serve(options: Options, subject: Subject, robots: int, way: str, turn: int) -> _Found:
     """One chunk for each robot."""
     names = [f"robot_{number}" for number in range(robots)]
     groups = [names] if way == WAYS[0] else [[name] for name in names]
@@ -115,7 +115,7 @@ def _serve(options: Settings, subject: Subject, robots: int, way: str, turn: int
     return _Found(latencies, [latencies[-1]], rounds)
 
 
-def _fleet(options: Settings, subject: Subject, names: Sequence[str], turn: int) -> Any:
+def _fleet(options: Options, subject: Subject, names: Sequence[str], turn: int) -> Any:
     """Robots that have just begun: a cold start needs the same rounds, whoever is served first."""
     from para_policy.planning.fleet import Fleet
     from para_policy.planning.settings import PlannerSettings
@@ -178,4 +178,4 @@ def rows(document: Document) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, figure)
+    main(Options, measure, figure)

@@ -15,7 +15,7 @@ import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.common import quantiles, run_within_limits
+from benchmarks.common import Document, quantiles, run_within_limits
 from para_policy import comparison
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
@@ -37,7 +37,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Options:
     """Time from the last observation to the chunk on the listener's side, without the sampler.
 
     A robot and a policy node are two processes on this machine. Subtracted is the wall time of the
@@ -58,24 +58,22 @@ class Settings:
     """End with code 1 when p99 of the overhead is above it."""
 
 
-def measure(settings: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """The numbers as a JSON document.
 
     Raises:
         ParaPolicyError: when the node cannot be started, or dies.
     """
-    if settings.chunks < 1 or settings.rate_hz <= 0:
-        raise InputError(
-            f"--chunks {settings.chunks} --rate-hz {settings.rate_hz:g} must be above 0"
-        )
+    if options.chunks < 1 or options.rate_hz <= 0:
+        raise InputError(f"--chunks {options.chunks} --rate-hz {options.rate_hz:g} must be above 0")
     require_ros()
     load = os.getloadavg()
-    times = _times(settings)[_WARM_UP:]
+    times = _times(options)[_WARM_UP:]
     sampler, parts = _split(times)
     overhead = sum(parts.values())
     return {
         "chunks": len(times),
-        "rate_hz": settings.rate_hz,
+        "rate_hz": options.rate_hz,
         "machine": f"{cpu_name()}, {os.cpu_count()} cores",
         "load_average_before": load,
         "load_average_after": os.getloadavg(),
@@ -88,29 +86,29 @@ def measure(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _times(settings: Settings) -> NDArray[np.int64]:
+def _times(options: Options) -> NDArray[np.int64]:
     """(chunks, 7) ns: observation sent, MARKS of the node, chunk received."""
     from benchmarks.ros.rig import Robot, policy_parameters, small_checkpoint
 
     rows = []
     with (
         tempfile.TemporaryDirectory(prefix="para_policy_overhead_") as name,
-        RosProcesses(settings.domain_id, threads=1) as processes,
-        Robot(settings.domain_id, processes.check) as robot,
+        RosProcesses(options.domain_id, threads=1) as processes,
+        Robot(options.domain_id, processes.check) as robot,
     ):
         folder = Path(name)
-        policy = policy_parameters(small_checkpoint(folder / "policy"), folder, settings.rate_hz)
+        policy = policy_parameters(small_checkpoint(folder / "policy"), folder, options.rate_hz)
         policy |= {"n_action_steps": 1}
         processes.start("timed_policy_node", "benchmarks.ros.timed_node", policy)
         robot.wait(robot.connected)
         with progress_bars(Console(stderr=True)) as progress:
-            bar = progress.add_task("measuring chunks", total=settings.chunks)
-            for number in range(settings.chunks + _WARM_UP):
+            bar = progress.add_task("measuring chunks", total=options.chunks)
+            for number in range(options.chunks + _WARM_UP):
                 robot.forget()
                 sent_ns = robot.observe()
                 robot.wait(lambda: robot.chunks and robot.marks)
                 rows.append((sent_ns, *robot.marks[0], robot.chunks[0]))
-                robot.listen(_PAUSE / settings.rate_hz)
+                robot.listen(_PAUSE / options.rate_hz)
                 progress.update(bar, completed=max(number + 1 - _WARM_UP, 0))
     return np.array(rows, dtype=np.int64)
 
@@ -122,7 +120,7 @@ def _split(times: NDArray[np.int64]) -> tuple[NDArray[np.float64], dict[str, Any
     return sampler, dict(zip(PARTS, (there, take_in, look, send, back), strict=True))
 
 
-def table(document: dict[str, Any]) -> str:
+def table(document: Document) -> str:
     """Markdown: one row per part."""
     lines = ["| ms | p50 | p95 | p99 | max |", "| --- | --- | --- | --- | --- |"]
     rows = {
@@ -138,21 +136,19 @@ def table(document: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = tyro.cli(Settings, args=argv, prog="python -m benchmarks.ros.overhead")
+    options = tyro.cli(Options, args=argv, prog="python -m benchmarks.ros.overhead")
     broken: list[str] = []
 
     def command() -> None:
-        if settings.json is not None:
-            check_output_file(settings.json)
-        document = measure(settings)
+        if options.json is not None:
+            check_output_file(options.json)
+        document = measure(options)
         print(table(document))
-        if settings.json is not None:
-            write_text(settings.json, json.dumps(document, indent=1) + "\n")
+        if options.json is not None:
+            write_text(options.json, json.dumps(document, indent=1) + "\n")
         p99 = document["overhead_ms"]["p99"]
-        if settings.limit_ms is not None and p99 > settings.limit_ms:
-            broken.append(
-                f"p99 of the overhead is {p99:.2f} ms, the limit {settings.limit_ms:g} ms"
-            )
+        if options.limit_ms is not None and p99 > options.limit_ms:
+            broken.append(f"p99 of the overhead is {p99:.2f} ms, the limit {options.limit_ms:g} ms")
 
     return run_within_limits(command, broken)
 

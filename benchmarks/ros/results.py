@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.ros import fleet as ros_fleet
-from benchmarks.ros import overhead as ros_overhead
+from benchmarks import pages
+from benchmarks.ros import fleet, overhead
 from para_policy.terminal import write_text
-from sim import plots
 from sim.evaluation import tables
-from sim.ros.latency import report as ros_latency_report
-
-Document = dict[str, Any]
+from sim.plots import Document
+from sim.ros.latency import report
 
 HEADER = """# ROS 2 results
 
@@ -89,11 +85,6 @@ def page(folder: Path, images: Path) -> str:
     return "\n".join(parts)
 
 
-def _picture(plot: Callable[[Any], Any], document: Document, images: Path, name: str) -> str:
-    plots.save(plot, document, images / f"{name}.png")
-    return f"![{name.replace('_', ' ')}](images/{name}.png)\n"
-
-
 def _latency(document: Document, images: Path) -> str:
     arguments, load = document["arguments"], sorted(document["load_average"]) or [0.0]
     command = "python -m sim.ros.latency --json outputs/results/ros_latency.json"
@@ -111,8 +102,8 @@ def _latency(document: Document, images: Path) -> str:
         cores=document["machine"],
         load=f"{load[len(load) // 20]:.1f} to {load[-1 - len(load) // 20]:.1f}",
     )
-    picture = _picture(ros_latency_report.figure, document, images, "ros_latency")
-    return "\n".join((text, ros_latency_report.table(document), picture))
+    picture = pages.picture(report.figure, document, images, "ros_latency")
+    return "\n".join((text, report.table(document), picture, ""))
 
 
 def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
@@ -149,19 +140,17 @@ def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
 def _overhead(document: Document, _: Path) -> str:
     load = f"{document['load_average_before'][0]:.1f}"
     return "\n".join(
-        (OVERHEAD.format(chunks=document["chunks"], load=load), ros_overhead.table(document))
+        (OVERHEAD.format(chunks=document["chunks"], load=load), overhead.table(document))
     )
 
 
 def _fleet(document: Document, images: Path) -> str:
-    picture = _picture(ros_fleet.figure, document, images, "ros_fleet")
-    rows = tables.markdown(ros_fleet.COLUMNS, ros_fleet.rows(document))
-    return "\n".join((FLEET.format(**document), rows, "", picture))
+    picture = pages.picture(fleet.figure, document, images, "ros_fleet")
+    rows = tables.markdown(fleet.COLUMNS, fleet.rows(document))
+    return "\n".join((FLEET.format(**document), rows, "", picture, ""))
 
 
 if __name__ == "__main__":
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    pictures = target.parent / "images"
-    pictures.mkdir(parents=True, exist_ok=True)
-    write_text(target, page(source, pictures))
+    write_text(target, page(source, pages.images_beside(target)))
     print(f"page: {target}")

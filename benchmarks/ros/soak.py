@@ -47,7 +47,7 @@ _LABELS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class Options:
     """Run policy_node and chunk_executor with a small network and watch them.
 
     Ends with code 1 when memory has grown by more than the limit, a heartbeat was missed, a node
@@ -79,15 +79,15 @@ class Watched:
     load: list[float] = field(default_factory=list)
 
 
-def soak(settings: Settings) -> dict[str, Any]:
+def soak(options: Options) -> dict[str, Any]:
     """Run and watch the nodes; everything measured, as a JSON document.
 
     Raises:
         ParaPolicyError: when a node cannot be started, or dies.
     """
-    if settings.seconds < 10 or settings.rate_hz <= 0:
+    if options.seconds < 10 or options.rate_hz <= 0:
         raise InputError(
-            f"--seconds {settings.seconds:g} --rate-hz {settings.rate_hz:g}: expected at least 10 s "
+            f"--seconds {options.seconds:g} --rate-hz {options.rate_hz:g}: expected at least 10 s "
             "and a positive rate"
         )
     require_ros()
@@ -95,36 +95,36 @@ def soak(settings: Settings) -> dict[str, Any]:
 
     with (
         tempfile.TemporaryDirectory(prefix="para_policy_soak_") as name,
-        RosProcesses(settings.domain_id, threads=1) as processes,
-        Robot(settings.domain_id, processes.check) as robot,
+        RosProcesses(options.domain_id, threads=1) as processes,
+        Robot(options.domain_id, processes.check) as robot,
     ):
         folder = Path(name)
         checkpoint = small_checkpoint(folder / "policy")
-        policy = policy_parameters(checkpoint, folder, settings.rate_hz)
-        rate_hz = max(COMMAND_RATE_HZ, settings.rate_hz)
+        policy = policy_parameters(checkpoint, folder, options.rate_hz)
+        rate_hz = max(COMMAND_RATE_HZ, options.rate_hz)
         start_runtime(processes, policy, {"auto_enable": True, "command_rate_hz": rate_hz})
         robot.wait(robot.connected)
-        robot.observe_at(settings.rate_hz)
+        robot.observe_at(options.rate_hz)
         robot.wait(lambda: robot.chunks and robot.commands)
         robot.listen(_SETTLING_S)
         robot.forget()
-        watched = _watch(settings, robot, processes.pids())
-        document = _document(settings, robot, watched)
+        watched = _watch(options, robot, processes.pids())
+        document = _document(options, robot, watched)
         document["exit_codes"] = processes.stop()
     return document
 
 
-def _watch(settings: Settings, robot: Robot, pids: dict[str, int]) -> Watched:
+def _watch(options: Options, robot: Robot, pids: dict[str, int]) -> Watched:
     watched = Watched(memory={name: [] for name in pids})
     start = time.monotonic()
     with progress_bars(Console(stderr=True)) as progress:
-        bar = progress.add_task("soaking, seconds", total=round(settings.seconds))
-        while (elapsed := time.monotonic() - start) < settings.seconds:
+        bar = progress.add_task("soaking, seconds", total=round(options.seconds))
+        while (elapsed := time.monotonic() - start) < options.seconds:
             watched.at_s.append(elapsed)
             watched.load.append(os.getloadavg()[0])
             for name, pid in pids.items():
                 watched.memory[name].append(_resident(pid))
-            robot.listen(min(_SAMPLE_S, settings.seconds - elapsed))
+            robot.listen(min(_SAMPLE_S, options.seconds - elapsed))
             progress.update(bar, completed=round(elapsed))
     return watched
 
@@ -135,19 +135,19 @@ def _resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _document(settings: Settings, robot: Robot, watched: Watched) -> dict[str, Any]:
-    rate_hz = max(COMMAND_RATE_HZ, settings.rate_hz)
+def _document(options: Options, robot: Robot, watched: Watched) -> dict[str, Any]:
+    rate_hz = max(COMMAND_RATE_HZ, options.rate_hz)
     command_gaps, chunk_gaps = _gaps_ms(robot.commands), _gaps_ms(robot.chunks)
     beats = {name: _gaps_ms(times) for name, times in sorted(robot.heartbeats.items())}
     infos = robot.infos
     return {
-        "seconds": settings.seconds,
-        "rate_hz": settings.rate_hz,
+        "seconds": options.seconds,
+        "rate_hz": options.rate_hz,
         "command_rate_hz": rate_hz,
         "machine": f"{cpu_name()}, {os.cpu_count()} cores",
         "load_average": quantiles(watched.load),
         **comparison.describe_software(),
-        "memory": {name: _growth(settings, watched, name) for name in watched.memory},
+        "memory": {name: _growth(options, watched, name) for name in watched.memory},
         "heartbeat_gap_ms": {name: quantiles(gaps) for name, gaps in beats.items()},
         "missed_heartbeats": {
             name: int((np.asarray(gaps) > 1e3 * HEARTBEAT_S).sum()) for name, gaps in beats.items()
@@ -174,11 +174,11 @@ def _document(settings: Settings, robot: Robot, watched: Watched) -> dict[str, A
     }
 
 
-def _growth(settings: Settings, watched: Watched, name: str) -> dict[str, float]:
+def _growth(options: Options, watched: Watched, name: str) -> dict[str, float]:
     """Memory in MiB, and how much it grew, percent."""
     at, memory = np.asarray(watched.at_s), np.asarray(watched.memory[name], dtype=np.float64)
-    warm_s = min(settings.seconds / 4, 600.0)
-    left_s = settings.seconds - warm_s
+    warm_s = min(options.seconds / 4, 600.0)
+    left_s = options.seconds - warm_s
     first = memory[(at >= warm_s) & (at < warm_s + 0.1 * left_s)].mean()
     last = memory[at >= warm_s + 0.5 * left_s].mean()
     return {
@@ -206,7 +206,7 @@ def _histogram(values: list[float]) -> dict[str, list[float]]:
     return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
 
 
-def broken_limits(max_growth_percent: float, document: dict[str, Any]) -> list[str]:
+def broken_limits(max_growth_percent: float, document: Document) -> list[str]:
     """Sentences about what must not be; empty when all is well."""
     broken = [
         f"{name} grew by {memory['growth_percent']:.2f} %, the limit is {max_growth_percent:g} %"
@@ -227,7 +227,7 @@ def broken_limits(max_growth_percent: float, document: dict[str, Any]) -> list[s
     return broken
 
 
-def draw(document: dict[str, Any], folder: Path) -> None:
+def draw(document: Document, folder: Path) -> None:
     """Write memory_*.png and one histogram per measure; the rate is part of the names."""
     rate = f"{document['rate_hz']:g}hz"
     plots.save(memory, document, folder / f"soak_{rate}_memory.png")
@@ -263,21 +263,21 @@ def histogram(document: Document, name: str) -> Figure:
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = tyro.cli(Settings, args=argv, prog="python -m benchmarks.ros.soak")
+    options = tyro.cli(Options, args=argv, prog="python -m benchmarks.ros.soak")
     broken: list[str] = []
 
     def command() -> None:
-        if settings.json is not None:
-            check_output_file(settings.json)
-        if settings.plots is not None:
-            check_output_folder(settings.plots)
-        document = soak(settings)
-        broken.extend(broken_limits(settings.max_growth_percent, document))
+        if options.json is not None:
+            check_output_file(options.json)
+        if options.plots is not None:
+            check_output_folder(options.plots)
+        document = soak(options)
+        broken.extend(broken_limits(options.max_growth_percent, document))
         document["broken_limits"] = broken
-        if settings.json is not None:
-            write_text(settings.json, json.dumps(document, indent=1) + "\n")
-        if settings.plots is not None:
-            draw(document, settings.plots)
+        if options.json is not None:
+            write_text(options.json, json.dumps(document, indent=1) + "\n")
+        if options.plots is not None:
+            draw(document, options.plots)
         shown = {key: value for key, value in document.items() if key != "samples"}
         Console().print_json(json.dumps(shown))
 

@@ -16,7 +16,7 @@ from sim.evaluation.statistics import success_interval
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Solve many samples with a calibrated sampler and with `sequential`, and compare the difference
     with the bound that each sample came with; 10,000 samples take 5 minutes for DDIM-16 on two
     cores, and half an hour for DDPM-100."""
@@ -34,15 +34,15 @@ class Settings(Common):
     """Samples per network call."""
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """Share of the samples whose error in every action coordinate is within its bound."""
     if options.cases < 1 or options.batch < 1:
         raise InputError(f"cases {options.cases} and batch {options.batch} must be at least 1")
     subject = load(options)
-    policy, unseen = subject.policy, subject.some(0, subject.available // 2)
+    policy, unseen = subject.policy, subject.unseen()
     how: dict[str, Any] = {"scheduler": options.scheduler, "steps": options.steps}
     sampler = policy.sampler(options.sampler, **how)
-    available = subject.available // 2
+    available = len(next(iter(unseen.values())))
     errors, bounds, rounds = [], [], []
     with progress_bars() as progress:
         bar = progress.add_task(options.sampler, total=options.cases)
@@ -113,4 +113,4 @@ def figure(document: Document) -> Figure:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, figure)
+    main(Options, measure, figure)

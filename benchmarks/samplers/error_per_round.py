@@ -29,7 +29,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Error of the present clean sample after 1, 2, 3 ... rounds, and rounds until acceptance."""
 
     samplers: str = "paradigms,x0,chord,chord:window=none,lookahead=none"
@@ -47,7 +47,7 @@ class Settings(Common):
     """Observations per sampler; observation i has noise seed i."""
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """Errors (rounds x observations, summarised), rounds, evals and final errors by sampler."""
     subject = load(options)
     policy, process = subject.policy, subject.policy.process(options.scheduler, options.steps)
@@ -79,7 +79,7 @@ def measure(options: Settings) -> dict[str, Any]:
     }
 
 
-def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sampler, bool]]:
+def _runs(options: Options, policy: DiffusionPolicy) -> Iterator[tuple[str, Sampler, bool]]:
     """Label, sampler, and whether to begin at the linear guess."""
     for text in split_samplers(options.samplers):
         spec = SamplerSpec.parse(text.removesuffix("+start"))
@@ -113,7 +113,7 @@ def _models(text: str) -> list[tuple[str, Path | None]]:
 
 def _solve(
     policy: DiffusionPolicy,
-    options: Settings,
+    options: Options,
     sampler: Sampler,
     from_start: bool,
     obs: dict[str, np.ndarray],
@@ -219,7 +219,7 @@ def figure(document: Document) -> Figure:
     return drawing
 
 
-def measured(options: Settings) -> dict[str, Any]:
+def measured(options: Options) -> dict[str, Any]:
     """`measure`, with the table on the terminal."""
     document = measure(options)
     print(tables.markdown(COLUMNS, rows(document)))
@@ -227,4 +227,4 @@ def measured(options: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Settings, measured, figure)
+    main(Options, measured, figure)

@@ -16,7 +16,7 @@ METHOD = "parataa"
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Try orders, histories and windows of ParaTAA; 2 to 3 minutes on two cores.
 
     The paper tunes them for each model, so a comparison with the defaults alone would be unfair. The
@@ -38,7 +38,7 @@ class Settings(Common):
     """Observations per choice."""
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """A `bench` report over the grid; adds `best` and `fewest_rounds`, names for `para-policy bench`."""
     grid = itertools.product(options.orders, options.histories, options.windows)
     labels = [f"{METHOD}:order={k},history={m},window={w}" for k, m, w in grid]
@@ -90,4 +90,4 @@ def figure(document: Document) -> Figure:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, figure)
+    main(Options, measure, figure)

@@ -19,7 +19,7 @@ from sim import plots
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Error and wall time of every sampler at several tolerances; 2 to 3 minutes on two cores."""
 
     observations: int = 10
@@ -42,7 +42,7 @@ FLOOR = 1e-7  # for a logarithmic axis
 METHODS = ("paradigms", "parataa", "x0", "chord")
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """A `bench` report over all tolerances; adds `curves`, the labels that belong together."""
     extra = {"parataa": options.parataa_options}
     curves: dict[str, list[str]] = {}
@@ -111,4 +111,4 @@ def _point(entry: Document) -> tuple[float, float, float]:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, figure)
+    main(Options, measure, figure)

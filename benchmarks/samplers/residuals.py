@@ -16,7 +16,7 @@ from sim import plots
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Largest defect in the window after each round; about a minute on two cores.
 
     Only chunks that ran a round count for it. A sampler with a short window sees few states at
@@ -33,7 +33,7 @@ class Settings(Common):
     """Observations per sampler."""
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """A `bench` report, which holds the curves as `residual_per_round`."""
     benchmark = comparison.Benchmark(
         split_samplers(options.samplers),
@@ -67,4 +67,4 @@ def figure(document: Document) -> Figure:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, figure)
+    main(Options, measure, figure)

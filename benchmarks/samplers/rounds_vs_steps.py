@@ -25,7 +25,7 @@ _JACOBIAN_SEED = 2**41  # far from the seeds of the observations, which count fr
 
 
 @dataclass(frozen=True)
-class Settings(Common):
+class Options(Common):
     """Rounds of each sampler from 25 to 1000 DDPM steps; 2 to 3 minutes on two cores.
 
     The network was trained on 100 timesteps. For more steps the same cosine schedule is cut ten
@@ -61,7 +61,7 @@ SAMPLERS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
 """Label, name, options, and whether only a few observations are affordable."""
 
 
-def measure(options: Settings) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """Solve batches with every sampler and number of steps, and compare with `sequential`."""
     for name in ("observations", "few", "jacobians"):
         if getattr(options, name) < 1:
@@ -265,4 +265,4 @@ def _rows(process: Process, steps: Tensor, states: Tensor) -> Process:
 
 
 if __name__ == "__main__":
-    main(Settings, measure, figure)
+    main(Options, measure, figure)

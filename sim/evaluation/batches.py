@@ -33,7 +33,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Sampling:
     """How every task samples; `None` means what the checkpoint says."""
 
     checkpoint: Path
@@ -62,22 +62,22 @@ def make_tasks(samplers: Sequence[str], seed: int, episodes: int, batch: int) ->
 
 
 def play(
-    policy: DiffusionPolicy, settings: Settings, task: Task, on_progress: Progress | None = None
+    policy: DiffusionPolicy, sampling: Sampling, task: Task, on_progress: Progress | None = None
 ) -> list[Episode]:
     """The episodes of one task."""
     variant = Variant.parse(task.sampler)
     return variant.play(
         policy,
         task.seeds,
-        settings.scheduler,
-        settings.steps,
-        check_errors=settings.check_errors and variant.approximates,
+        sampling.scheduler,
+        sampling.steps,
+        check_errors=sampling.check_errors and variant.approximates,
         on_progress=on_progress,
     )
 
 
 def play_in_processes(
-    settings: Settings, tasks: Sequence[Task], jobs: int, on_progress: Progress
+    sampling: Sampling, tasks: Sequence[Task], jobs: int, on_progress: Progress
 ) -> Iterator[tuple[Task, list[Episode]]]:
     """Play the tasks in `jobs` processes that share the CPU threads; yield each as it finishes."""
     context = multiprocessing.get_context("spawn")
@@ -85,7 +85,7 @@ def play_in_processes(
     stop = context.Event()
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(
-        jobs, context, initializer=_start_worker, initargs=(settings, threads, progress.put, stop)
+        jobs, context, initializer=_start_worker, initargs=(sampling, threads, progress.put, stop)
     ) as pool:
         pending: dict[Future[list[Episode]], Task] = {
             pool.submit(_play_in_worker, task): task for task in tasks
@@ -106,7 +106,7 @@ class _Worker:
     """What a worker process keeps between tasks."""
 
     policy: DiffusionPolicy
-    settings: Settings
+    sampling: Sampling
     report: Progress
 
 
@@ -114,7 +114,7 @@ class StoppedError(Exception):
     """The parent process was interrupted."""
 
 
-def _start_worker(settings: Settings, threads: int, put: Callable[[int], None], stop: Any) -> None:
+def _start_worker(sampling: Sampling, threads: int, put: Callable[[int], None], stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
     torch.set_num_threads(threads)
 
@@ -123,13 +123,13 @@ def _start_worker(settings: Settings, threads: int, put: Callable[[int], None], 
             raise StoppedError
         put(steps)
 
-    _Worker.settings = settings
-    _Worker.policy = settings.load()
+    _Worker.sampling = sampling
+    _Worker.policy = sampling.load()
     _Worker.report = staticmethod(report)
 
 
 def _play_in_worker(task: Task) -> list[Episode]:
-    return play(_Worker.policy, _Worker.settings, task, _Worker.report)
+    return play(_Worker.policy, _Worker.sampling, task, _Worker.report)
 
 
 def _drain(progress: multiprocessing.Queue[int], on_progress: Progress) -> None:

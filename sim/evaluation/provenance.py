@@ -15,23 +15,23 @@ import torch
 from para_policy.checkpoints.calibration import ENGINE_FILE, LATENCY_FILE
 from para_policy.inference.device import PLAIN_ENGINE, cpu_name
 from para_policy.policies.policy import DiffusionPolicy
-from sim.evaluation.batches import Settings
+from sim.evaluation.batches import Sampling
 
 _MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
 PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
 
 
-def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, Any]:
+def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, Any]:
     """Everything that an episode depends on, besides its sampler and seed."""
-    kind, steps = policy.chain(settings.scheduler, settings.steps).key
+    kind, steps = policy.chain(sampling.scheduler, sampling.steps).key
     return {
-        "checkpoint": str(settings.checkpoint),
-        "checkpoint_sha256": directory_hash(settings.checkpoint),
+        "checkpoint": str(sampling.checkpoint),
+        "checkpoint_sha256": directory_hash(sampling.checkpoint),
         "scheduler": kind,
         "steps": steps,
-        "device": settings.device,
+        "device": sampling.device,
         "engine": _engine(policy),
-        "check_errors": settings.check_errors,
+        "check_errors": sampling.check_errors,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
 

@@ -9,8 +9,7 @@ from typing import Any
 from sim.evaluation.seams import QUANTITIES
 from sim.evaluation.statistics import mcnemar_p
 from sim.evaluation.variants import OWN_SAMPLE, Variant
-
-Document = Mapping[str, Any]
+from sim.plots import Document
 
 RESULT_COLUMNS = (
     "Sampler",

@@ -248,7 +248,7 @@ def test_one_run_measures_everything_and_fills_the_page(
     tiny = tiny_config().network
     monkeypatch.setattr(synthetic, "PUBLISHED", {"tiny": (tiny, 3)})
     monkeypatch.setattr(engine, "PUBLISHED", {"tiny": (tiny, 3)})
-    settings = engine.Settings(
+    settings = engine.Options(
         json=tmp_path / "engine.json",
         checkpoint=checkpoint,
         engines=("eager",),
@@ -306,6 +306,6 @@ def test_a_page_with_an_unknown_place_is_refused(tmp_path: Path) -> None:
 def test_options_that_cannot_be_used(
     checkpoint: Path, tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
-    settings = engine.Settings(json=tmp_path / "o.json", checkpoint=checkpoint, **options)
+    settings = engine.Options(json=tmp_path / "o.json", checkpoint=checkpoint, **options)
     with pytest.raises(InputError, match=words):
         engine.measure(settings)

@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(module: Any, checkpoint: Path, folder: Path, **options: Any) -> dict[str, Any]:
     """Measure, and draw from what the JSON file holds."""
-    settings = module.Settings(json=folder / "out.json", checkpoint=checkpoint, **options)
+    settings = module.Options(json=folder / "out.json", checkpoint=checkpoint, **options)
     document: dict[str, Any] = json.loads(json.dumps(module.measure(settings)))
     common.plots.save(module.figure, document, folder / "out.png")
     assert (folder / "out.png").stat().st_size > 1000
@@ -108,7 +108,7 @@ def test_latency_grows_with_rows(checkpoint: Path, tmp_path: Path) -> None:
     assert len(latency_vs_batch.rows(document)) == 2
     with pytest.raises(InputError, match="must be 1 or more"):
         latency_vs_batch.measure(
-            latency_vs_batch.Settings(json=tmp_path, checkpoint=checkpoint, repeats=0)
+            latency_vs_batch.Options(json=tmp_path, checkpoint=checkpoint, repeats=0)
         )
 
 
@@ -188,7 +188,7 @@ def test_command_lines_end_bad_input_with_one_line(
     arguments = ["--json", str(tmp_path / "out.json"), "--checkpoint", str(checkpoint)]
     monkeypatch.setattr(sys, "argv", ["residuals", *arguments, "--samplers", "magic"])
     with pytest.raises(SystemExit) as end:
-        common.main(residuals.Settings, residuals.measure, residuals.figure)
+        common.main(residuals.Options, residuals.measure, residuals.figure)
     assert end.value.code == 2
     assert "unknown sampler 'magic'" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()

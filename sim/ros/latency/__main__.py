@@ -20,7 +20,7 @@ from para_policy.extras import require_ros
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, run, write_text
 from sim import plots
-from sim.evaluation.batches import Settings
+from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.pusht.env import simulator
@@ -39,7 +39,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
     check_policy(policy)
     identity = {
         **sampling_identity(
-            policy, Settings(args.checkpoint, scheduler=args.scheduler, steps=args.steps)
+            policy, Sampling(args.checkpoint, scheduler=args.scheduler, steps=args.steps)
         ),
         "sampler": args.sampler,
         "max_steps": args.max_steps,

@@ -48,10 +48,10 @@ def test_batches_and_single_robots_take_the_same_rounds(tmp_path: Path) -> None:
     save_observations(
         checkpoint, {name: random.uniform(0, 512, (6, 2, size)) for name, size in widths.items()}
     )
-    settings = fleet.Settings(
+    options = fleet.Options(
         json=tmp_path / "out.json", checkpoint=checkpoint, robots=(1, 3), turns=2, sampler="x0"
     )
-    document = json.loads(json.dumps(fleet.measure(settings)))
+    document = json.loads(json.dumps(fleet.measure(options)))
     common.plots.save(fleet.figure, document, tmp_path / "out.png")
     for robots in (1, 3):
         batched, single = (result for result in document["results"] if result["robots"] == robots)

@@ -126,11 +126,11 @@ def test_resumed_run_equals_an_uninterrupted_one(
     args = arguments(checkpoint, tmp_path)
     play, played = sim.evaluate.play, []
 
-    def stop_after_two(policy: Any, settings: Any, task: Any, on_progress: Any) -> Any:
+    def stop_after_two(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
         if len(played) == 2:
             raise KeyboardInterrupt
         played.append(task)
-        return play(policy, settings, task, on_progress)
+        return play(policy, sampling, task, on_progress)
 
     monkeypatch.setattr(sim.evaluate, "play", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
@@ -138,9 +138,9 @@ def test_resumed_run_equals_an_uninterrupted_one(
     with partial_path(args.json).open("a") as file:
         file.write('{"key": "cut off by a crash')
 
-    def play_the_rest(policy: Any, settings: Any, task: Any, on_progress: Any) -> Any:
+    def play_the_rest(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
         assert task not in played
-        return play(policy, settings, task, on_progress)
+        return play(policy, sampling, task, on_progress)
 
     monkeypatch.setattr(sim.evaluate, "play", play_the_rest)
     run_quietly(args)
@@ -161,7 +161,7 @@ def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -
     other = save_tiny_checkpoint(tmp_path / "checkpoint", 8, seed=1)
     args = arguments(checkpoint, tmp_path)
     identities = [
-        sampling_identity(changed.settings.load(), changed.settings)
+        sampling_identity(changed.sampling.load(), changed.sampling)
         for changed in (
             args,
             arguments(checkpoint, tmp_path, scheduler="ddim"),
@@ -263,11 +263,11 @@ def test_variants_resume_each_by_itself(
     play, played = sim.evaluate.play, []
 
     def stop_after(count: int) -> Any:
-        def play_some(policy: Any, settings: Any, task: Any, on_progress: Any) -> Any:
+        def play_some(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
             if len(played) == count:
                 raise KeyboardInterrupt
-            played.append((task.sampler, settings.check_errors))
-            return play(policy, settings, task, on_progress)
+            played.append((task.sampler, sampling.check_errors))
+            return play(policy, sampling, task, on_progress)
 
         return play_some
 
