@@ -1,77 +1,111 @@
 """One package for `colcon build` (ament_python) and for plain `pip install`."""
 
+from __future__ import annotations
+
+import re
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "para_policy"
+URL = "https://github.com/para-policy/para_policy"
+HERE = Path(__file__).parent
 
-EXPORT = ["onnx", "onnxruntime", "onnxscript"]
-OPENVINO = ["openvino"]
-TRAIN = ["accelerate"]
+
+def version() -> str:
+    """`para_policy.__version__`, without importing the package, whose needs are not installed yet."""
+    found = re.search(r'^__version__ = "(.+)"$', (HERE / NAME / "__init__.py").read_text(), re.M)
+    assert found is not None
+    return found[1]
+
+
+def readme() -> str:
+    """README.md with links that work outside of the repository, too."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    for images, where in (("!", "raw"), ("", "blob")):
+        text = re.sub(rf"({images}\[[^\]]*\])\((?!\w+:|#)", rf"\1({URL}/{where}/main/", text)
+    return text
+
+
+# What each extra is for: docs/dependencies.md.
+EXTRAS = {
+    "bags": ["mcap", "rosbags"],
+    "convert": ["dill", "omegaconf"],
+    "export": ["onnx", "onnxruntime", "onnxscript"],
+    "hub": ["huggingface-hub"],
+    "openvino": ["openvino"],
+    "plots": ["matplotlib"],
+    "sim": ["gym-pusht", "pymunk<7"],
+    "train": ["accelerate", "matplotlib", "zarr"],
+    "video": ["imageio-ffmpeg"],
+}
+ALL = sorted({package for packages in EXTRAS.values() for package in packages})
+# omegaconf needs a package that exists as source only, which must not stop `make test`.
+TESTED = [package for package in ALL if package not in EXTRAS["convert"]]
+TEST = ["hypothesis", "imageio", "pytest", "pytest-timeout", "pytest-xdist"]
+DEV = ["import-linter", "mypy", "ruff", "scipy-stubs", "types-PyYAML"]
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version=version(),
     description="Real-time diffusion policies: the denoising steps solved in parallel.",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     license="MIT",
+    url=URL,
+    project_urls={
+        "Source": URL,
+        "Documentation": f"{URL}/tree/main/docs",
+        "Issues": f"{URL}/issues",
+    },
+    keywords=["diffusion policy", "parallel sampling", "robot learning", "ROS 2", "LeRobot"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
-    packages=find_packages(include=["para_policy", "para_policy.*", "sim", "sim.*"]),
-    package_data={"para_policy": ["py.typed"]},
+    packages=find_packages(include=[NAME, f"{NAME}.*", "sim", "sim.*"]),
+    package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
-        (f"share/{NAME}/config", glob("config/*.yaml")),
-        (f"share/{NAME}/config/arm_6dof", glob("config/arm_6dof/*.yaml")),
-        (f"share/{NAME}/configs", glob("config/training/*.yaml")),
+        (f"share/{NAME}/config", glob("config/ros/*.yaml")),
+        (f"share/{NAME}/config/arm_6dof", glob("config/ros/arm_6dof/*.yaml")),
+        (f"share/{NAME}/config/training", glob("config/training/*.yaml")),
         # colcon puts the console scripts there; pip does not, and `ros2 run` looks nowhere else.
         (f"lib/{NAME}", glob("libexec/*")),
     ],
-    # rclpy is missing on purpose: it comes with ROS 2, or from requirements-ros.txt.
+    # What a robot needs to run a policy and its node. rclpy is missing on purpose: it comes with
+    # ROS 2, or from requirements-ros.txt.
     install_requires=[
         "diffusers",
-        "gym-pusht",
-        "gymnasium",
-        "imageio",
-        "imageio-ffmpeg",
-        "matplotlib",
-        "mcap",
         "numpy",
         "pillow",
         "pydantic>=2",
-        "pymunk<7",
         "pyyaml",
         "rich",
-        "rosbags",
         "safetensors",
         "scipy",
         "torch>=2.4",
         "tyro",
-        "zarr",
     ],
-    extras_require={
-        "convert": ["dill", "omegaconf"],
-        "export": EXPORT,
-        "hub": ["huggingface-hub"],
-        "openvino": OPENVINO,
-        "train": TRAIN,
-        "test": [
-            *EXPORT,
-            *OPENVINO,
-            *TRAIN,
-            "hypothesis",
-            "pytest",
-            "pytest-timeout",
-            "pytest-xdist",
-        ],
-        "dev": ["import-linter", "mypy", "ruff", "scipy-stubs", "types-PyYAML"],
-    },
+    extras_require={**EXTRAS, "all": ALL, "test": [*TESTED, *TEST], "dev": DEV},
     entry_points={
         "console_scripts": [
-            "para-policy = para_policy.cli.main:main",
-            "policy_node = para_policy.ros.policy_node:main",
-            "chunk_executor = para_policy.ros.chunk_executor:main",
+            f"para-policy = {NAME}.cli.main:main",
+            f"policy_node = {NAME}.ros.policy_node:main",
+            f"chunk_executor = {NAME}.ros.chunk_executor:main",
             "pusht_sim = sim.ros.pusht_sim:main",
         ]
     },

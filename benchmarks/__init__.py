@@ -1,1 +1,1 @@
-"""Measurements of the samplers, each a command of its own: `python -m benchmarks.samplers.pareto --help`."""
+"""Measurements, each a command of its own: `python -m benchmarks.samplers.pareto --help`."""

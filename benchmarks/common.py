@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, the policy under test, output, and the look of the plots."""
+"""Common parts of the benchmarks: options, the policy under test, output, and colours of the plots."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from para_policy.errors import InputError
 from para_policy.inference.device import set_threads
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, run, write_text
-from sim.evaluation import plots
+from sim import plots
 
 Document = Mapping[str, Any]
 
 # One colour per method through all plots.
-_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "diffusers", "auto", "pcm")
+_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "benchmarks.peers", "auto", "pcm")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Subject:
                 f"the checkpoint holds {self.available}"
             )
         return {name: values[first : first + count] for name, values in self.observations.items()}
+
+    def unseen(self) -> dict[str, np.ndarray]:
+        """The first half of the observations, which calibration does not use."""
+        return self.some(0, max(self.available // 2, 1))
 
 
 def load(options: Common) -> Subject:
@@ -130,7 +134,7 @@ def quantiles(values: Any) -> dict[str, float]:
 
 
 def run_within_limits(command: Callable[[], None], broken: Sequence[str]) -> int:
-    """Exit code of `command`, as of `command_line.run`; 1 when it has put sentences into `broken`."""
+    """Exit code of `command`, as of `terminal.run`; 1 when it has put sentences into `broken`."""
     code = run(command)
     for sentence in broken:
         print(f"limit broken: {sentence}", file=sys.stderr)

@@ -1,15 +1,14 @@
 """Outside peers: diffusers' own samplers on the same network and noise, to compare ours with.
 
-They are called like samplers. Nothing but the benchmark uses them.
+para-policy bench --checkpoint DIR --json OUT --samplers chord,benchmarks.peers:paradigms:window=10
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDIMScheduler, DDPMParallelScheduler, DDPMScheduler
@@ -18,9 +17,10 @@ from torch import Tensor
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
+from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.errors import InputError
-from para_policy.samplers import Callback, Guess, Sampler, SampleResult, Status
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.samplers import Callback, Guess, SampleResult, Status
 from para_policy.samplers.checks import check_number, check_optional_count
 from para_policy.samplers.deadline import Deadline
 
@@ -39,6 +39,8 @@ class DiffusersParadigms:
         window: rows in flight; None for all.
         tolerance: largest RMS change of an accepted state, in noise stds.
     """
+
+    same_sample: ClassVar[bool] = True
 
     scheduler: Any
     window: int | None = 20
@@ -116,6 +118,8 @@ class DiffusersDdpm:
         scheduler: with its timesteps set.
     """
 
+    same_sample: ClassVar[bool] = True
+
     scheduler: Any
 
     @functools.cached_property
@@ -157,7 +161,12 @@ class DiffusersDdim:
     It starts at the same X_0 but takes other, fewer steps, so its sample is not that of the other
     samplers and its difference to it is no error of solving. Which is the better action, only an
     evaluation in closed loop can tell.
+
+    Attributes:
+        scheduler: with its timesteps set.
     """
+
+    same_sample: ClassVar[bool] = False
 
     scheduler: Any
 
@@ -182,85 +191,47 @@ class DiffusersDdim:
 
 
 def paradigms(
-    config: Mapping[str, Any],
-    num_steps: int,
+    policy: DiffusionPolicy,
+    scheduler: str | None = None,
+    steps: int | None = None,
+    *,
     window: int | None = 20,
     tolerance: float = 0.1,
 ) -> DiffusersParadigms:
-    """The published loop with a scheduler made from `config`."""
-    return DiffusersParadigms(_build(DDPMParallelScheduler, config, num_steps), window, tolerance)
-
-
-def ddpm(config: Mapping[str, Any], num_steps: int) -> DiffusersDdpm:
-    """Steps of `DDPMScheduler` with a scheduler made from `config`."""
-    return DiffusersDdpm(_build(DDPMScheduler, config, num_steps))
-
-
-def ddim10(config: Mapping[str, Any], num_steps: int) -> DiffusersDdim:
-    """10 steps of DDIM on the schedule of `config`, whatever `num_steps` of the others is."""
-    return DiffusersDdim(_build(DDIMScheduler, config, 10))
-
-
-def ddim16(config: Mapping[str, Any], num_steps: int) -> DiffusersDdim:
-    """16 steps of DDIM on the schedule of `config`, whatever `num_steps` of the others is."""
-    return DiffusersDdim(_build(DDIMScheduler, config, 16))
-
-
-_PEERS: dict[str, Callable[..., Sampler]] = {
-    "diffusers-paradigms": paradigms,
-    "diffusers-ddpm": ddpm,
-    "diffusers-ddim10": ddim10,
-    "diffusers-ddim16": ddim16,
-}
-_OF_DDPM = ("diffusers-paradigms", "diffusers-ddpm")
-ANOTHER_SAMPLE = {
-    "diffusers-ddim10": "another sample: 10 DDIM steps instead of the steps of sequential",
-    "diffusers-ddim16": "another sample: 16 DDIM steps instead of the steps of sequential",
-}
-"""Peers whose sample is not meant to be that of `sequential`, and why."""
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of the peers."""
-    return tuple(_PEERS)
-
-
-def options(name: str) -> tuple[str, ...]:
-    """Return the names of a peer's options.
-
-    >>> options("diffusers-paradigms")
-    ('window', 'tolerance')
-    """
-    return tuple(inspect.signature(_PEERS[name]).parameters)[2:]
-
-
-def get(
-    name: str,
-    config: Mapping[str, Any],
-    num_steps: int,
-    scheduler: str | None = None,
-    **chosen: Any,
-) -> Sampler:
-    """Make a peer.
-
-    Args:
-        config: scheduler configuration of the policy, with `_class_name`.
-        num_steps: N of the process that the others solve.
-        scheduler: kind of that process; None for the one in `config`.
-        chosen: options of the peer.
+    """The published loop for a process of ddpm; arguments as for `DiffusionPolicy.sampler`.
 
     Raises:
-        InputError: for unknown options, or if diffusers cannot solve this process.
+        InputError: for a process or option that the loop does not have.
     """
-    unknown = sorted(set(chosen) - set(options(name)))
-    if unknown:
-        raise InputError(
-            f"sampler {name!r} has no option {unknown}; it takes {list(options(name)) or 'none'}"
-        )
-    kind = scheduler or scheduler_kind(config)
-    if name in _OF_DDPM and kind != "ddpm":
-        raise InputError(f"sampler {name!r} solves ddpm only, not {kind}; leave it out")
-    return _PEERS[name](config, num_steps, **chosen)
+    made = _of_ddpm(DDPMParallelScheduler, policy, scheduler, steps)
+    return DiffusersParadigms(made, window, tolerance)
+
+
+def ddpm(
+    policy: DiffusionPolicy, scheduler: str | None = None, steps: int | None = None
+) -> DiffusersDdpm:
+    """Steps of `DDPMScheduler` for a process of ddpm; arguments and errors as for `paradigms`."""
+    return DiffusersDdpm(_of_ddpm(DDPMScheduler, policy, scheduler, steps))
+
+
+def ddim(
+    policy: DiffusionPolicy,
+    scheduler: str | None = None,
+    steps: int | None = None,
+    *,
+    num_steps: int = 10,
+) -> DiffusersDdim:
+    """`num_steps` of DDIM on the policy's schedule, whatever process the other samplers solve."""
+    return DiffusersDdim(_build(DDIMScheduler, policy.config.noise_scheduler, num_steps))
+
+
+def _of_ddpm(
+    cls: type[Any], policy: DiffusionPolicy, scheduler: str | None, steps: int | None
+) -> Any:
+    kind, num_steps = policy.chain(scheduler, steps).key
+    if kind != "ddpm":
+        raise InputError(f"{cls.__name__} solves ddpm only, not {kind}; leave it out")
+    return _build(cls, policy.config.noise_scheduler, num_steps)
 
 
 def _build(cls: type[Any], config: Mapping[str, Any], num_steps: int) -> Any:

@@ -88,7 +88,7 @@ def make_nodes(context: LaunchContext) -> list[Any]:
         actions += robot_nodes(given, robot)
     if given["record"]:
         # The Python that runs the nodes, which is not always the one of `ros2 launch`.
-        command = ["python3", "-m", "para_policy.cli.main", "record", "--output", given["record"]]
+        command = ["python3", "-m", "para_policy", "record", "--output", given["record"]]
         command += ["--namespace", f"/{given['namespace'].strip('/')}"]
         actions.append(ExecuteProcess(cmd=command, name="record", output="screen"))
     return actions

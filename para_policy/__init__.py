@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from para_policy.diffusion.process import Process as Process
     from para_policy.policies.policy import DiffusionPolicy as DiffusionPolicy
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "Denoiser": "para_policy.diffusion.denoiser",
     "DiffusionPolicy": "para_policy.policies.policy",

@@ -21,3 +21,7 @@ class DataError(ParaPolicyError):
 
 class NonFiniteError(ParaPolicyError):
     """NaN or infinity where a robot would have to act on it."""
+
+
+class MissingPackageError(InputError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""

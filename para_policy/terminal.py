@@ -1,4 +1,4 @@
-"""What all command lines share: checked output paths and short errors."""
+"""Terminal side of all command lines: checked output paths, progress bars and short errors."""
 
 from __future__ import annotations
 

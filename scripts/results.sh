@@ -73,7 +73,7 @@ PARTS="${*:-all}"
 if wanted bench; then
     measure samplers.parataa_options --threads "$THREADS"
     # A name that occurs twice is measured once.
-    bench bench_ddpm100 "sequential,paradigms,diffusers-paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,chord:window=none,chord:tolerance=1e-3,asd,auto,diffusers-ddpm,diffusers-ddim10,diffusers-ddim16"
+    bench bench_ddpm100 "sequential,paradigms,benchmarks.peers:paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,chord:window=none,chord:tolerance=1e-3,asd,auto,benchmarks.peers:ddpm,benchmarks.peers:ddim:num_steps=10,benchmarks.peers:ddim:num_steps=16"
     bench bench_ddim16 "sequential,paradigms,parataa,x0,chord,auto" --scheduler ddim --steps 16
     THREADS=1 OBSERVATIONS=24 bench bench_one_thread "sequential,x0,chord,auto"
 fi

@@ -1,4 +1,4 @@
-"""Fills docs/results.md from the JSON files of `scripts/results.sh`.
+"""Filler of docs/results.md from the JSON files of `scripts/results.sh`.
 
 The text of the page, and where its figures stand, is in the page itself. A place whose files are not
 there keeps what it shows: a part can be measured again alone.
@@ -29,19 +29,19 @@ from para_policy.errors import InputError
 from para_policy.policies.sampler_spec import AUTO
 from para_policy.terminal import run, write_text
 from para_policy.training.pcm.trajectories import Trajectories
-from sim import report
-from sim.evaluation import plots, tables
+from sim import plots, report
+from sim.evaluation import figures, tables
 
 Document = Mapping[str, Any]
 
 COST = ("run", "objective", "rank", "trajectories", "steps", "minutes", "left first", "left last")
 
 IN_EVALUATION = (
-    plots.rewards,
-    plots.paired_differences,
-    plots.paired_rewards,
-    plots.rounds,
-    plots.residuals,
+    figures.rewards,
+    figures.paired_differences,
+    figures.paired_rewards,
+    figures.rounds,
+    figures.residuals,
 )
 
 

@@ -1,4 +1,4 @@
-"""Rewrites the parameter tables of docs/ros2_reference.md: python -m scripts.ros_reference"""
+"""Writer of the parameter tables of docs/ros2_reference.md: `python -m scripts.ros_reference`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ fi
 
 say "installing para_policy and its packages"
 pip install setuptools
-pip install --no-build-isolation -e '.[train,test,dev]' || fail "the packages could not be installed; check the network"
+pip install --no-build-isolation -e '.[test,dev]' || fail "the packages could not be installed; check the network"
 
 # opencv-python needs libGL, which a machine without a desktop lacks; the headless build does not.
 if ! $VENV/bin/python -c 'import cv2' 2>/dev/null; then

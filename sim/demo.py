@@ -1,4 +1,4 @@
-"""`make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
+"""Demo of `make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
 
 Then the same episodes are played in one process, in parallel and in sequence, to show that neither
 ROS nor the parallel sampler changes what the robot does.
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from rich.console import Console
@@ -25,12 +24,12 @@ from para_policy.errors import InputError
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_folder, progress_bars, run, write_text
-from sim.evaluation.plots import STYLE
+from sim.plots import STYLE, pyplot
 from sim.pusht.env import CONTROL_DT, MAX_STEPS
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import rollout
 from sim.ros.closed_loop import LoopSettings, play_episodes
-from sim.video import write_mp4
+from sim.video import encoder, write_mp4
 
 REFERENCE = comparison.REFERENCE
 _BROAD: dict[str, Any] = {"linewidth": 5, "alpha": 0.35}
@@ -84,6 +83,8 @@ def demo(arguments: Arguments, console: Console) -> None:
     if arguments.episodes < 1:
         raise InputError(f"--episodes is {arguments.episodes}; expected at least 1")
     check_output_folder(arguments.output)
+    pyplot()
+    encoder()
     policy = load_policy(
         arguments.checkpoint, engine=arguments.engine, precision=arguments.precision
     )
@@ -179,6 +180,7 @@ def _write(arguments: Arguments, played: Played, report: dict[str, Any]) -> None
 
 def _plot(arguments: Arguments, played: Played, path: Path) -> None:
     """Reward over time of every episode, and the rounds of every chunk."""
+    plt = pyplot()
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
         for index, (ros, exact) in enumerate(zip(played.over_ros, played.sequential, strict=True)):

@@ -17,6 +17,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import check_output_file, check_output_folder, run, write_text
+from sim import plots
 from sim.evaluation.batches import Settings, Task, make_tasks, play, play_in_processes
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.progress import EvaluationProgress, print_results
@@ -25,9 +26,9 @@ from sim.evaluation.summary import Runs, summarize
 from sim.evaluation.variants import Variant
 from sim.pusht.env import MAX_STEPS, legacy_start_state
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import check_policy, rollout
+from sim.pusht.rollout import check_policy
 from sim.report import write_html
-from sim.video import write_videos
+from sim.video import encoder, write_videos
 
 WARM_UP_CHUNKS = 3
 
@@ -168,8 +169,11 @@ def _check(args: Arguments) -> None:
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
+    if args.report is not None:
+        plots.pyplot()
     if args.video is not None:
         check_output_folder(args.video)
+        encoder()
 
 
 def _play_all(
@@ -208,14 +212,8 @@ def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> lis
     seed = args.seed
     while len(calls) < wanted:
         limit = (wanted - len(calls)) * policy.config.n_action_steps
-        (episode,) = rollout(
-            policy,
-            [seed],
-            sampler=variant.make(policy, args.scheduler, args.steps),
-            start=variant.start,
-            scheduler=args.scheduler,
-            steps=args.steps,
-            max_steps=min(limit, MAX_STEPS),
+        (episode,) = variant.play(
+            policy, [seed], args.scheduler, args.steps, max_steps=min(limit, MAX_STEPS)
         )
         calls += [1e3 * chunk.batch_wall_s for chunk in episode.chunks]
         seed += 1

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import tyro
-import zarr
 from numpy.typing import NDArray
 
 from para_policy.errors import InputError
+from para_policy.extras import extra
 from para_policy.terminal import check_output_folder, progress_bars, run
 from para_policy.training.replay_buffer import ReplayBuffer
 from sim.pusht.env import PushT
@@ -67,6 +67,8 @@ def _open(path: Path, source: ReplayBuffer, size: int) -> Any:
     """The array of frames in the replay buffer at `path`, which is made if it is not there."""
     if not path.exists():
         _create(path, source, size)
+    with extra("train", "writing images of demonstrations"):
+        import zarr
     begun = ReplayBuffer(path)
     same = all(np.array_equal(begun.array(n), source.array(n)) for n in ("state", "action"))
     group: Any = zarr.open_group(str(path), mode="r+")
@@ -89,6 +91,8 @@ def _create(path: Path, source: ReplayBuffer, size: int) -> None:
             "block x, y, angle"
         )
     check_output_folder(path.parent)
+    with extra("train", "writing images of demonstrations"):
+        import zarr
     unfinished = path.with_name(f".{path.name}.tmp")
     group = zarr.open_group(str(unfinished), mode="w", zarr_format=2)
     for name, values in (

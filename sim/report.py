@@ -1,4 +1,4 @@
-"""Evaluation JSON in, report out: `python -m sim.report --json OUT.json --html OUT.html`."""
+"""Report of an evaluation JSON: `python -m sim.report --json OUT.json --html OUT.html`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
-from matplotlib.figure import Figure
 
 from para_policy.errors import InputError
 from para_policy.terminal import check_output_file, run, write_text
-from sim.evaluation import plots, tables
+from sim import plots
+from sim.evaluation import figures, tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Document = Mapping[str, Any]
 
@@ -56,35 +59,35 @@ $body
 FIGURES: tuple[tuple[str, Callable[[Document], Figure], str], ...] = (
     (
         "Rewards",
-        plots.rewards,
+        figures.rewards,
         "Max reward is the best coverage of the goal during the episode, divided by 0.95 and cut "
         "off at 1, where the episode ends in success.",
     ),
     (
         "Paired difference",
-        plots.paired_differences,
+        figures.paired_differences,
         "Equivalent if the whole interval lies within the shaded margin.",
     ),
     (
         "Episode by episode",
-        plots.paired_rewards,
+        figures.paired_rewards,
         "Each point is one start state. Pushing is chaotic: tiny differences between chunks can "
         "grow into another course of the episode, to either side of the line.",
     ),
     (
         "Rounds per chunk",
-        plots.rounds,
+        figures.rounds,
         "A round is one batched call of the network; a sequential sampler needs one per step.",
     ),
     (
         "Residual per round",
-        plots.residuals,
+        figures.residuals,
         "Largest first-order defect in the window after each round, over the chunks still in "
         "flight. A sequential sampler has none.",
     ),
     (
         "Latency of one robot",
-        plots.latencies,
+        figures.latencies,
         "Wall time from observation to actions, one robot in closed loop (batch 1), after warm-up.",
     ),
 )
@@ -125,14 +128,14 @@ def write_html(document: Document, path: Path) -> None:
             _html_table(table.columns, table.rows),
             f'<p class="note">{escape(table.note)}</p>',
         ]
-    figures = (
+    drawn = (
         f"<section><h2>{heading}</h2><figure>"
         f'<img alt="{heading}" src="{plots.render(plot, document)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure></section>"
         for heading, plot, caption in FIGURES
         if _has_data(document, plot)
     )
-    sections.append(f'<div class="figures">{"".join(figures)}</div>')
+    sections.append(f'<div class="figures">{"".join(drawn)}</div>')
     facts = (
         f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
         for name, value in tables.circumstances(document).items()
@@ -167,11 +170,11 @@ def markdown_parts(document: Document) -> list[str]:
 
 def _has_data(document: Document, plot: Callable[[Document], Figure]) -> bool:
     results = document["samplers"].values()
-    if plot in (plots.paired_differences, plots.paired_rewards):
+    if plot in (figures.paired_differences, figures.paired_rewards):
         return bool(document["paired"])
-    if plot is plots.residuals:
+    if plot is figures.residuals:
         return any(result["residual_per_round"]["p50"] for result in results)
-    if plot is plots.latencies:
+    if plot is figures.latencies:
         return any(result["latency_ms"]["p50"] is not None for result in results)
     return True
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import tyro
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from PIL import Image
 
 from para_policy import load_policy
 from para_policy.errors import InputError
+from para_policy.extras import extra
 from para_policy.inference.config import Precision
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import check_output_file, run
@@ -25,7 +26,6 @@ from sim.evaluation.variants import Variant
 from sim.pusht.drawing import draw, moments
 from sim.pusht.env import CONTROL_DT
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import rollout
 
 Frame = NDArray[np.uint8]
 FPS = round(1 / CONTROL_DT)
@@ -42,12 +42,19 @@ def frames(episodes: Mapping[str, Episode], size: int = 480) -> Iterator[Frame]:
         yield np.concatenate(panels, axis=1)
 
 
+def encoder() -> Any:
+    """The package that encodes videos."""
+    with extra("video", "writing a video"):
+        import imageio_ffmpeg
+    return imageio_ffmpeg
+
+
 def write_mp4(episodes: Mapping[str, Episode], path: Path, size: int = 480) -> None:
     """H.264 video that every browser plays. `episodes`: label -> episode, shown side by side."""
     pictures = list(frames(episodes, size))
     pictures += [pictures[-1]] * HOLD_FRAMES
     height, width, _ = pictures[0].shape
-    writer = imageio_ffmpeg.write_frames(
+    writer = encoder().write_frames(
         str(path),
         (width, height),
         fps=FPS,
@@ -139,18 +146,14 @@ def film(args: Arguments) -> None:
     if args.output.suffix not in writers:
         raise InputError(f"output {args.output} must end in one of {', '.join(writers)}")
     check_output_file(args.output)
+    if args.output.suffix == ".mp4":
+        encoder()
     variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
     policy = load_policy(args.checkpoint, engine=args.engine, precision=args.precision)
-    episodes = {}
-    for variant in variants:
-        (episodes[variant.name],) = rollout(
-            policy,
-            [args.seed],
-            sampler=variant.make(policy, args.scheduler, args.steps),
-            start=variant.start,
-            scheduler=args.scheduler,
-            steps=args.steps,
-        )
+    episodes = {
+        variant.name: variant.play(policy, [args.seed], args.scheduler, args.steps)[0]
+        for variant in variants
+    }
     writers[args.output.suffix](episodes, args.output)
 
 

@@ -61,8 +61,8 @@ def random_observations(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
 def calibrate_tiny_checkpoint(directory: Path, scheduler: str, steps: int) -> Path:
     """Measure on a handful of samples, which takes about a second; return the file."""
     policy = load_policy(directory, calibrated=False)
-    settings = Settings(scheduler, steps, jacobians=2, cases=6)
-    measured = calibrate(policy, random_observations(3, seed=99), settings)
+    settings = Settings(jacobians=2, cases=6)
+    measured = calibrate(policy.chain(scheduler, steps), random_observations(3, seed=99), settings)
     schedule = policy.config.noise_scheduler
     return save_calibration(directory, measured, checkpoint_hash(directory), schedule)
 

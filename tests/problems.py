@@ -106,7 +106,7 @@ def solver(name: str, process: Process, size: int = 8, **options: Any) -> Sample
         options["matrices"] = process.B[:, None, None] * torch.eye(size, dtype=torch.float64)
     if name == "parataa" and "tolerance" in options:
         options["relative_tolerance"] = options["tolerance"]
-    known = inspect.signature(samplers.presets._PRESETS[name]).parameters
+    known = inspect.signature(samplers.registry._PRESETS[name]).parameters
     return samplers.get(name, **{key: value for key, value in options.items() if key in known})
 
 

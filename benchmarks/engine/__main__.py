@@ -1,4 +1,4 @@
-"""The engine in figures, in one call: `python -m benchmarks.engine --help`."""
+"""Benchmark of the engines, all parts in one call: `python -m benchmarks.engine --help`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.common import Common, Subject, circumstances, load, main
-from benchmarks.engine import loop as engine_loop
-from benchmarks.engine import network as engine_network
-from benchmarks.engine import parts as engine_parts
-from benchmarks.engine import roofline
-from benchmarks.engine.chunks import DDIM_16, DDPM_100, Process, Turns, make_cases
-from benchmarks.engine.chunks import measure as measure_chunks
+from benchmarks.engine import loop, roofline
+from benchmarks.engine.chunks import DDIM_16, DDPM_100, Process, Turns, make_cases, measure_chunks
+from benchmarks.engine.image import measure_image
 from benchmarks.engine.large import Large
+from benchmarks.engine.network import measure_calls
 from benchmarks.engine.plan import Budget
-from benchmarks.engine.policies import ON_CPU, ON_GPU, Engines, load_engines
+from benchmarks.engine.policies import ON_CPU, ON_GPU, Engines, best_engine, load_engines
 from benchmarks.engine.report import show
 from benchmarks.engine.roofline import Roof
 from benchmarks.engine.synthetic import PUBLISHED, round_rows
@@ -96,7 +94,7 @@ class Run:
 
     def turns(self, process: Process) -> Turns:
         """Observations that calibration did not use, with the noise seeds 0, 1, ..."""
-        return Turns(engine_parts.first_half(self.subject), process)
+        return Turns(self.subject.unseen(), process)
 
 
 def measure(options: Settings) -> dict[str, Any]:
@@ -140,15 +138,13 @@ def _check(options: Settings) -> None:
 def _network(run: Run) -> dict[str, Any]:
     print(f"network calls of {min(run.options.rows)} to {max(run.options.rows)} rows")
     policies, configs = run.engines.policies, run.engines.configs()
-    calls = engine_network.measure(
+    calls = measure_calls(
         policies, run.subject.some(0, 1), run.options.rows, run.budget.share("network")
     )
-    best = engine_parts.best_engine(calls, configs, run.options.best, run.options.precision)
+    best = best_engine(calls, configs, run.options.best, run.options.precision)
     precisions = list(dict.fromkeys(config.precision for config in configs.values()))
     roof = roofline.measure_roof(run.subject.policy.device, precisions)
-    points = engine_parts.roofline_points(
-        "shipped", run.subject.policy.config, calls, configs, roof
-    )
+    points = roofline.points("shipped", run.subject.policy.config, calls, configs, roof)
     return {
         "network": calls,
         "best": best,
@@ -187,12 +183,12 @@ def _chunks(run: Run) -> dict[str, Any]:
 
 
 def _loop(run: Run) -> dict[str, Any]:
-    print(f"control loop with a deadline of {1e3 * engine_loop.DEADLINE_S:g} ms")
+    print(f"control loop with a deadline of {1e3 * loop.DEADLINE_S:g} ms")
     policy, seconds = run.engines.policies[run.best], run.budget.share("loop") / 2
     found: list[dict[str, Any]] = []
     for process in (DDPM_100, DDIM_16):
         cases, _ = make_cases({run.best: policy}, ("chord", "auto"), process)
-        found += engine_loop.control_loop(
+        found += loop.control_loop(
             cases, run.turns(process), run.engines.reference, run.options.chunks, seconds
         )
     return {"loop": found}
@@ -204,7 +200,7 @@ def _robots(run: Run) -> dict[str, Any]:
     cases, _ = make_cases({run.best: policy}, (REFERENCE, "chord"), DDPM_100)
     seconds = run.budget.share("robots")
     turns, most = run.turns(DDPM_100), run.options.chunks // 4 or 1
-    return {"robots": engine_loop.robots(cases, turns, run.options.robots, most, seconds)}
+    return {"robots": loop.robots(cases, turns, run.options.robots, most, seconds)}
 
 
 def _image(run: Run) -> dict[str, Any]:
@@ -214,9 +210,7 @@ def _image(run: Run) -> dict[str, Any]:
     print("image policy with random weights")
     engine = run.engines.configs()[run.best]
     most = run.options.chunks
-    return {
-        "image": engine_parts.image(run.options.image, run.options.device, engine, most, seconds)
-    }
+    return {"image": measure_image(run.options.image, run.options.device, engine, most, seconds)}
 
 
 def _large(run: Run) -> dict[str, Any]:
@@ -228,7 +222,7 @@ def _large(run: Run) -> dict[str, Any]:
     on_gpu = trained.device.type == "cuda"
     chosen = {n: c for n, c in configs.items() if on_gpu or n in ("eager", run.best)}
     solves = {
-        (process.label, case.choice.label): round_rows(case, run.turns(process), solved)
+        (process.label, case.spec.label): round_rows(case, run.turns(process), solved)
         for process in (DDPM_100, DDIM_16)
         for case in make_cases({run.best: trained}, run.options.samplers, process)[0]
     }

@@ -1,4 +1,4 @@
-"""Whole chunks: samplers and engines take turns on the same observations and noise."""
+"""Chunks as a whole: samplers and engines take turns on the same observations and noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.engine.plan import counts, takes_part
 from para_policy.comparison import REFERENCE
 from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice
+from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.samplers import Sampler
 from para_policy.terminal import progress_bars
 
@@ -45,7 +45,7 @@ class Case:
 
     engine: str
     policy: DiffusionPolicy
-    choice: Choice
+    spec: SamplerSpec
     sampler: Sampler
 
 
@@ -56,13 +56,13 @@ def make_cases(
     made, left_out = [], {}
     for name, policy in engines.items():
         for label in labels:
-            choice = Choice.parse(label)
+            spec = SamplerSpec.parse(label)
             try:
-                sampler = choice.make(policy, process.scheduler, process.steps)
+                sampler = spec.make(policy, process.scheduler, process.steps)
             except InputError as error:
-                left_out[choice.label] = str(error)
+                left_out[spec.label] = str(error)
             else:
-                made.append(Case(name, policy, choice, sampler))
+                made.append(Case(name, policy, spec, sampler))
     return made, left_out
 
 
@@ -107,7 +107,7 @@ class Turns:
         return case.policy.sample(obs, seed=turn, **how)
 
 
-def measure(
+def measure_chunks(
     cases: Sequence[Case],
     turns: Turns,
     reference: DiffusionPolicy,
@@ -150,7 +150,7 @@ def measure(
 
 
 def _name(case: Case, process: Process) -> dict[str, Any]:
-    return {"process": process.label, "sampler": case.choice.label, "engine": case.engine}
+    return {"process": process.label, "sampler": case.spec.label, "engine": case.engine}
 
 
 def summary(chunks: Mapping[int, ActionResult], exact: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The published networks with random weights: calls, synthetic chunks, real chunks that are cut."""
+"""Published networks with random weights: calls, synthetic chunks, real chunks that are cut."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.common import Document
-from benchmarks.engine import network as engine_network
 from benchmarks.engine import roofline
 from benchmarks.engine.chunks import DDPM_100
-from benchmarks.engine.parts import roofline_points
+from benchmarks.engine.network import latency_table
 from benchmarks.engine.plan import Budget
-from benchmarks.engine.rounds import CALLS_OF_MEASURE_ROUND, measure_chunks, measure_round
+from benchmarks.engine.rounds import CALLS_OF_MEASURE_ROUND, measure_cut_chunks, measure_round
 from benchmarks.engine.synthetic import (
     MEMORY_MIB,
     RoundRows,
-    measure_calls,
+    measure_sizes_apart,
     random_config,
     random_policy,
     synthetic_chunks,
@@ -67,11 +66,11 @@ class Large:
     def _network(self, name: str, budget: Budget) -> dict[str, list[Any]]:
         config = random_config(name, self.trained.config)
         policy = random_policy(config, self.device, EngineConfig())
-        calls = measure_calls(policy, self.engines, budget.share(f"{name} calls"))
+        calls = measure_sizes_apart(policy, self.engines, budget.share(f"{name} calls"))
         tables = {
             engine: table
             for engine in self.engines
-            if (table := engine_network.latency_table(calls, engine)) is not None
+            if (table := latency_table(calls, engine)) is not None
         }
         own = time_outside(self.known["chunks"], self.known["network"], self.solves)
         expected = synthetic_chunks(name, tables, self.solves, own)
@@ -79,14 +78,14 @@ class Large:
         shares = Budget(budget.share(f"{name} chunks"), dict.fromkeys(tables, 1.0))
         for engine, table in tables.items():
             wanted = dataclasses.replace(self.engines[engine], memory_limit_mib=MEMORY_MIB)
-            policy.use_engine(wanted)
+            policy.runtime = policy.runtime.on(wanted)
             try:
                 found = self._real(name, policy, engine, table, expected, shares.share(engine))
             except (ParaPolicyError, RuntimeError, MemoryError) as error:
                 print(f"{name} network on {engine}: {error}")
             else:
                 real = {key: entries + found[key] for key, entries in real.items()}
-        points = roofline_points(name, config, calls, self.engines, self.roof)
+        points = roofline.points(name, config, calls, self.engines, self.roof)
         return {
             "large": [{"network": name, "calls": calls, "points": points}],
             "synthetic": expected,
@@ -104,7 +103,7 @@ class Large:
     ) -> dict[str, list[Any]]:
         """Chunks and a round of the random policy on one engine, as far as the time goes."""
         end = time.monotonic() + seconds
-        chunks = measure_chunks(name, policy, engine, self.trained, expected, seconds / 2)
+        chunks = measure_cut_chunks(name, policy, engine, self.trained, expected, seconds / 2)
         repeats = int((end - time.monotonic()) / (CALLS_OF_MEASURE_ROUND * table.predict(100)))
         if repeats < 2:
             return {"cut_chunks": chunks, "rounds": []}

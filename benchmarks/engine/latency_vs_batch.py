@@ -1,4 +1,4 @@
-"""What a batched network call costs: `python -m benchmarks.engine.latency_vs_batch --help`."""
+"""Latency of a network call against its rows: `python -m benchmarks.engine.latency_vs_batch --help`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.engine.policies import parse
 from para_policy.errors import InputError
 from para_policy.inference import Size
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots
+from sim import plots
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def measure(options: Settings) -> dict[str, Any]:
         for threads in counts:
             torch.set_num_threads(threads)
             sizes = tuple(Size(size, threads) for size in sorted(set(options.rows)))
-            policy.use_engine(replace(engine, sizes=sizes))
+            policy.runtime = policy.runtime.on(replace(engine, sizes=sizes))
             calls = [network_call(policy, subject.some(0, 1), size) for size in options.rows]
             times: list[list[float]] = []
             for _ in range(options.repeats + 1):

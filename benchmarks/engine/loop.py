@@ -27,7 +27,7 @@ def control_loop(
         return []
     for case in cases:
         # A deadline asks the table; it is measured now if calibration has not done so.
-        case.policy.latency(turns.process.steps)
+        case.policy.runtime.latency(turns.process.steps)
         _in_time(turns, case, 0)
     often = counts([DEADLINE_S] * len(cases), seconds, most)
     exact = turns.reference(reference, max(often))
@@ -38,7 +38,7 @@ def control_loop(
         found.append(
             {
                 "process": turns.process.label,
-                "sampler": case.choice.label,
+                "sampler": case.spec.label,
                 "engine": case.engine,
                 "deadline_ms": 1e3 * DEADLINE_S,
                 "within_deadline": 1.0 - float(np.mean(late)),
@@ -50,7 +50,7 @@ def control_loop(
 
 def _in_time(turns: Turns, case: Case, turn: int) -> ActionResult:
     # By name: where there is a deadline, "auto" stands for what can stop early.
-    return turns.play(case, turn, sampler=case.choice.name, deadline_s=DEADLINE_S)
+    return turns.play(case, turn, sampler=case.spec.name, deadline_s=DEADLINE_S)
 
 
 def robots(
@@ -67,7 +67,7 @@ def robots(
         found.append(
             {
                 "process": turns.process.label,
-                "sampler": case.choice.label,
+                "sampler": case.spec.label,
                 "engine": case.engine,
                 "robots": batch,
                 "batches": count,

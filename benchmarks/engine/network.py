@@ -1,4 +1,4 @@
-"""What one batched network call costs on each engine, and what the device could do at best."""
+"""Network calls: time of a batched one on each engine, against its rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from para_policy.diffusion.denoiser import Denoiser
 from para_policy.errors import ParaPolicyError
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers.deadline import LatencyTable
-from sim.evaluation import plots
+from sim import plots
 
 _WARM_UP, _LEAST = 3, 2
 _MOST_S = 1.0
@@ -26,7 +26,7 @@ _MOST_S = 1.0
 Observation = Mapping[str, np.ndarray]
 
 
-def measure(
+def measure_calls(
     policies: Mapping[str, DiffusionPolicy],
     observation: Observation,
     rows: Sequence[int],

@@ -1,4 +1,4 @@
-"""How long each part of a benchmark may take, and how often each case is measured."""
+"""Plan of a benchmark: how long each part may take, and how often each case is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same policy on every engine that works here."""
+"""Policies under test: the same one on every engine that works here."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from benchmarks.common import Common, Subject
-from benchmarks.engine.network import network_call
+from benchmarks.common import Common, Document, Subject
+from benchmarks.engine.network import fastest, network_call
 from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig, Size
@@ -56,7 +56,7 @@ class Engines:
 
     def configs(self) -> dict[str, EngineConfig]:
         """By label."""
-        return {label: policy.engine.config for label, policy in self.policies.items()}
+        return {label: policy.runtime.engine.config for label, policy in self.policies.items()}
 
 
 def load_engines(subject: Subject, options: Common, wanted: Sequence[str]) -> Engines:
@@ -79,6 +79,28 @@ def load_engines(subject: Subject, options: Common, wanted: Sequence[str]) -> En
         else:
             policies[config.label] = policy
     return Engines(policies, left_out)
+
+
+def best_engine(
+    calls: Sequence[Document],
+    configs: Mapping[str, EngineConfig],
+    wanted: str | None,
+    precision: str,
+) -> str:
+    """Label of the engine of the parallel samplers.
+
+    Raises:
+        InputError: if the one that was asked for cannot be used, or none has this precision.
+    """
+    if wanted is not None:
+        label = parse(wanted).label
+        if label not in configs:
+            raise InputError(f"--best {wanted} cannot be used; expected one of {list(configs)}")
+        return label
+    among = [label for label, config in configs.items() if config.precision == precision]
+    if not among:
+        raise InputError(f"--precision {precision}: no engine has it; there are {list(configs)}")
+    return fastest(calls, among)
 
 
 def with_memory(config: EngineConfig, rows: int, limit_mib: int) -> EngineConfig:

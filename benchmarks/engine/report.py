@@ -1,4 +1,4 @@
-"""The tables of the engine's figures, by name: for the terminal and for the page."""
+"""Tables of the engine benchmark, by name: for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import Document
-from benchmarks.engine import chunks as engine_chunks
-from benchmarks.engine import goals as engine_goals
-from benchmarks.engine import loop as engine_loop
-from benchmarks.engine import network as engine_network
-from benchmarks.engine import roofline
-from benchmarks.engine import rounds as engine_rounds
+from benchmarks.engine import chunks, goals, loop, network, roofline, rounds
 from benchmarks.engine.chunks import DDIM_16, DDPM_100
 
 Rows = Sequence[Sequence[str]]
@@ -41,31 +36,31 @@ def _large(document: Document) -> Rows:
     return [
         [large["network"], *row]
         for large in document["large"]
-        for row in engine_network.rows(large["calls"])
+        for row in network.rows(large["calls"])
     ]
 
 
 TABLES: Mapping[str, tuple[Sequence[str], Callable[[Document], Rows]]] = {
     "goals": (
-        engine_goals.COLUMNS,
-        lambda d: engine_goals.rows(d, "cpu" if d["device"].startswith("cpu") else "cuda"),
+        goals.COLUMNS,
+        lambda d: goals.rows(d, "cpu" if d["device"].startswith("cpu") else "cuda"),
     ),
     "ddpm100": (
-        engine_chunks.COLUMNS,
-        lambda d: engine_chunks.rows(d["chunks"], DDPM_100.label),
+        chunks.COLUMNS,
+        lambda d: chunks.rows(d["chunks"], DDPM_100.label),
     ),
-    "ddim16": (engine_chunks.COLUMNS, lambda d: engine_chunks.rows(d["chunks"], DDIM_16.label)),
-    "loop": (engine_loop.LOOP_COLUMNS, lambda d: engine_loop.loop_rows(d["loop"])),
-    "robots": (engine_loop.ROBOT_COLUMNS, lambda d: engine_loop.robot_rows(d["robots"])),
+    "ddim16": (chunks.COLUMNS, lambda d: chunks.rows(d["chunks"], DDIM_16.label)),
+    "loop": (loop.LOOP_COLUMNS, lambda d: loop.loop_rows(d["loop"])),
+    "robots": (loop.ROBOT_COLUMNS, lambda d: loop.robot_rows(d["robots"])),
     "image": (
         ("process", "sampler", "engine", "chunks", "ms p50 / p95 / p99", "of it camera encoders"),
         _image_rows,
     ),
-    "network": (engine_network.COLUMNS, lambda d: engine_network.rows(d["network"])),
-    "large": (("network", *engine_network.COLUMNS), _large),
+    "network": (network.COLUMNS, lambda d: network.rows(d["network"])),
+    "large": (("network", *network.COLUMNS), _large),
     "synthetic": (
-        engine_rounds.COLUMNS,
-        lambda d: engine_rounds.rows(d["synthetic"], d["cut_chunks"]),
+        rounds.COLUMNS,
+        lambda d: rounds.rows(d["synthetic"], d["cut_chunks"]),
     ),
     "rounds": (("network", "engine", "ms per round", "times the roof"), _round_rows),
     "roofline": (roofline.COLUMNS, roofline.rows),

@@ -1,4 +1,4 @@
-"""Fills docs/performance.md from the JSON files of `benchmarks.engine`; its places are `DEVICE TABLE`."""
+"""Filler of docs/performance.md from the files of `benchmarks.engine`; its places are `DEVICE TABLE`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from benchmarks import pages
 from benchmarks.common import Document
-from benchmarks.engine import network as engine_network
-from benchmarks.engine import roofline
+from benchmarks.engine import network, roofline
 from benchmarks.engine.report import TABLES, facts
 from para_policy.errors import InputError
 from para_policy.terminal import run, write_text
-from sim.evaluation import plots, tables
+from sim import plots
+from sim.evaluation import tables
 
 FILES = {"cpu": "engine.json", "gpu": "engine_gpu.json"}
 NOTHING = "Not measured."
-_PLOTS = {"network_plot": engine_network.figure, "roofline_plot": roofline.figure}
+_PLOTS = {"network_plot": network.figure, "roofline_plot": roofline.figure}
 
 
 def fill(page: str, documents: dict[str, Document], images: Path) -> str:

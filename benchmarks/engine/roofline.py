@@ -1,4 +1,4 @@
-"""How fast a network call could be at best: its work against what the device was seen to do.
+"""Roofline: the least time of a network call, from its work and what the device was seen to do.
 
 After Williams, Waterman and Patterson, "Roofline" (2009): a call takes at least the time of its
 arithmetic at the rate of a large matrix product, and at least the time of its memory traffic at the
@@ -20,12 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import Document
 from benchmarks.engine.plan import seconds_of
+from para_policy.inference import EngineConfig
 from para_policy.inference.config import Precision
 from para_policy.inference.precision import tensor_cores
+from para_policy.inference.runtime import EngineNetwork
 from para_policy.networks.build import build_network
-from para_policy.networks.split import tabulated
 from para_policy.policies.config import PolicyConfig
-from sim.evaluation import plots
+from sim import plots
 
 DTYPES: Mapping[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -118,7 +119,7 @@ def work_of(config: PolicyConfig, rows: int) -> Work:
     network = build_network(config).eval().requires_grad_(False)
     x = torch.zeros(rows, config.horizon, config.action_dim)
     index = torch.zeros(rows, dtype=torch.int64)
-    bound = tabulated(network, 1).bind(x.new_zeros(1, config.condition_dim))
+    bound = EngineNetwork(network, 1).bind(x.new_zeros(1, config.condition_dim))
     values = 0
     used: set[Tensor] = set()
 
@@ -142,7 +143,7 @@ def work_of(config: PolicyConfig, rows: int) -> Work:
 def point(
     network: str, entry: Document, precision: Precision, work: Work, roof: Roof
 ) -> dict[str, Any]:
-    """A measured call (see `engine_network.measure`) against the roof."""
+    """A measured call (see `measure_calls`) against the roof."""
     seconds = entry["ms"]["p50"] / 1e3
     return {
         "network": network,
@@ -155,6 +156,21 @@ def point(
         "gflop_per_s": work.flops / seconds / 1e9,
         "times_roof": seconds / roof.seconds(work, precision),
     }
+
+
+def points(
+    network: str,
+    config: PolicyConfig,
+    calls: Sequence[Document],
+    engines: Mapping[str, EngineConfig],
+    roof: Roof,
+) -> list[dict[str, Any]]:
+    """Every measured call against the roof of its precision."""
+    measured = [entry for entry in calls if "ms" in entry]
+    work = {size: work_of(config, size) for size in {e["rows"] for e in measured}}
+    return [
+        point(network, e, engines[e["engine"]].precision, work[e["rows"]], roof) for e in measured
+    ]
 
 
 COLUMNS = (

@@ -1,8 +1,9 @@
-"""Real chunks of a network with random weights, cut after as many rounds as a trained one needs."""
+"""Rounds of a network with random weights: real chunks, cut after as many as a trained one needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchmarks.engine.plan import counts, seconds_of
 from benchmarks.engine.synthetic import random_observation
 from para_policy.comparison import REFERENCE
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.samplers import FixedPoint, Sampler, Sequential
+from para_policy.samplers import FixedPoint, Prior, Sampler, Sequential
 
 SAMPLERS = (REFERENCE, "chord")
 _MOST = 200
@@ -40,11 +41,12 @@ def whole_round(trained: DiffusionPolicy, process: Process, rounds: int) -> Samp
 
 def _bare(trained: DiffusionPolicy, name: str, process: Process, **options: Any) -> FixedPoint:
     made: Any = trained.sampler(name, scheduler=process.scheduler, steps=process.steps, **options)
-    sampler: FixedPoint = made.sampler  # without the calibrated guess, which needs its condition
+    # Without the calibrated guess, which needs its condition.
+    sampler: FixedPoint = replace(made, guess=Prior(), certificate=None)
     return sampler
 
 
-def measure_chunks(
+def measure_cut_chunks(
     network: str,
     policy: DiffusionPolicy,
     engine: str,
@@ -58,7 +60,7 @@ def measure_chunks(
     the trained one.
 
     Args:
-        expected: entries of `engine_synthetic.synthetic_chunks` for this network.
+        expected: entries of `synthetic_chunks` for this network.
     """
     wanted = [
         entry for entry in expected if entry["engine"] == engine and entry["sampler"] in SAMPLERS

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from benchmarks.common import Document
-from benchmarks.engine import network as engine_network
 from benchmarks.engine.chunks import Case, Turns
+from benchmarks.engine.network import in_order, latency_table, measure_calls
 from benchmarks.engine.policies import with_memory
 from para_policy.diffusion.noise import Noise
 from para_policy.inference import EngineConfig
@@ -152,17 +152,17 @@ def time_outside(
     own = {}
     for entry in chunks:
         process, sampler, engine = entry["process"], entry["sampler"], entry["engine"]
-        latency = engine_network.latency_table(calls, engine)
+        latency = latency_table(calls, engine)
         if latency is not None and (process, sampler) in solves:
             inside = network_seconds(solves[process, sampler], latency)
             own[process, sampler, engine] = max(entry["latency_ms"]["p50"] / 1e3 - inside, 0.0)
     return own
 
 
-def measure_calls(
+def measure_sizes_apart(
     policy: DiffusionPolicy, engines: Mapping[str, EngineConfig], seconds: float
 ) -> list[dict[str, Any]]:
-    """As `engine_network.measure`, with one size prepared at a time: each takes a copy of the weights."""
+    """As `measure_calls`, with one size prepared at a time: each takes a copy of the weights."""
     end = time.monotonic() + seconds
     observation = random_observation(policy.config)
     found: list[dict[str, Any]] = []
@@ -170,6 +170,6 @@ def measure_calls(
         for name, engine in engines.items():
             left = end - time.monotonic()
             if len(found) < 2 * len(engines) or left > 0:  # a table needs two sizes
-                policy.use_engine(with_memory(engine, size, MEMORY_MIB))
-                found += engine_network.measure({name: policy}, observation, (size,), left, 9)
-    return engine_network.in_order(found, list(engines))
+                policy.runtime = policy.runtime.on(with_memory(engine, size, MEMORY_MIB))
+                found += measure_calls({name: policy}, observation, (size,), left, 9)
+    return in_order(found, list(engines))

@@ -1,4 +1,4 @@
-"""What one policy node gains by serving robots in batches: `python -m benchmarks.ros.fleet --help`."""
+"""Throughput of one policy node that serves many robots: `python -m benchmarks.ros.fleet --help`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.common import Common, Document, Subject, circumstances, load, main
-from para_policy.cli.common import require_ros
 from para_policy.errors import InputError, ParaPolicyError
+from para_policy.extras import require_ros
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots
+from sim import plots
 
 WAYS = ("in one batch", "one after the other")
 _DT_NS = 100_000_000
@@ -118,7 +118,7 @@ def _serve(options: Settings, subject: Subject, robots: int, way: str, turn: int
 def _fleet(options: Settings, subject: Subject, names: Sequence[str], turn: int) -> Any:
     """Robots that have just begun: a cold start needs the same rounds, whoever is served first."""
     from para_policy.planning.fleet import Fleet
-    from para_policy.planning.plan import PlannerSettings
+    from para_policy.planning.settings import PlannerSettings
 
     policy = subject.policy
     settings = PlannerSettings(
@@ -140,7 +140,7 @@ def _fleet(options: Settings, subject: Subject, names: Sequence[str], turn: int)
 
 def figure(document: Document) -> Figure:
     """Chunks per second, and how long a robot waits, against the number of robots."""
-    drawing, panels = plots.plt.subplots(1, 2, figsize=(9.0, 3.4))
+    drawing, panels = plots.pyplot().subplots(1, 2, figsize=(9.0, 3.4))
     for way, color in zip(WAYS, plots.COLORS, strict=False):
         results = [result for result in document["results"] if result["way"] == way]
         robots = [result["robots"] for result in results]

@@ -1,4 +1,4 @@
-"""What the policy node takes beyond the sampler: `python -m benchmarks.ros.overhead --help`."""
+"""Overhead of the policy node beyond the sampler: `python -m benchmarks.ros.overhead --help`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rich.console import Console
 
 from benchmarks.common import quantiles, run_within_limits
 from para_policy import comparison
-from para_policy.cli.common import require_ros
 from para_policy.errors import InputError
+from para_policy.extras import require_ros
 from para_policy.inference.device import cpu_name
 from para_policy.terminal import check_output_file, progress_bars, write_text
 from sim.ros.processes import RosProcesses

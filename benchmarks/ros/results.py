@@ -1,4 +1,4 @@
-"""Writes docs/ros_results.md and its plots from the JSON files of the ROS experiments."""
+"""Writer of docs/ros_results.md and its plots, from the JSON files of the ROS experiments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 from benchmarks.ros import fleet as ros_fleet
 from benchmarks.ros import overhead as ros_overhead
 from para_policy.terminal import write_text
-from sim.evaluation import plots, tables
+from sim import plots
+from sim.evaluation import tables
 from sim.ros.latency import report as ros_latency_report
 
 Document = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Two nodes as processes, a small network, and a robot that sends observations and listens."""
+"""Rig of the node benchmarks: a small network, and a robot that sends observations and listens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +19,16 @@ from std_msgs.msg import Float64MultiArray, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.checkpoints.native import read_config, save_checkpoint
-from para_policy.errors import ParaPolicyError
 from para_policy.networks.build import build_network
 from para_policy.policies.config import PolicyConfig, UnetConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.messages.diagnostics import status_values
-from para_policy.ros.own_node import OwnNode
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.terminal import write_text
+from sim.ros.client import WaitingNode
 
 CHUNK_STEPS = 12
-START_LIMIT_S = 120.0
 _BOARD = 512.0
 _TURN_S = 20.0
 
@@ -84,7 +81,7 @@ def policy_parameters(checkpoint: Path, folder: Path, rate_hz: float) -> dict[st
     }
 
 
-class Robot(OwnNode):
+class Robot(WaitingNode):
     """Sends observations, and remembers when what came back; a context manager.
 
     All times are `time.monotonic_ns`, which all processes of a machine share.
@@ -95,20 +92,19 @@ class Robot(OwnNode):
         heartbeats: times of arrival of the diagnostics of each node.
         errors: what diagnostics said at level ERROR.
         statuses: the last values of each status.
-        marks: of `ros_timed_node`, where that is the node.
+        marks: of `benchmarks.ros.timed_node`, where that is the node.
         holds: times at which the executor said that it holds.
     """
 
     def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        self._check = check
         self.chunks, self.commands, self.holds = array("q"), array("q"), array("q")
         self.infos: list[dict[str, str]] = []
         self.heartbeats: dict[str, array[int]] = defaultdict(lambda: array("q"))
         self.errors: list[str] = []
         self.statuses: dict[str, dict[str, str]] = {}
         self.marks: list[tuple[int, ...]] = []
-        super().__init__("robot", domain_id)
+        super().__init__("robot", domain_id, check)
         subscribe = self.node.create_subscription
         subscribe(JointTrajectory, "policy_node/action_chunk", self._on_chunk, 10)
         subscribe(DiagnosticStatus, "policy_node/chunk_info", self._on_info, 10)
@@ -146,20 +142,6 @@ class Robot(OwnNode):
             self.spin_once(left)
         self._check()
 
-    def wait(self, condition: Callable[[], Any], limit_s: float = START_LIMIT_S) -> None:
-        """Let messages in until `condition` holds.
-
-        Raises:
-            ParaPolicyError: when a node has ended, or after `limit_s`.
-        """
-        end = time.monotonic() + limit_s
-        while not condition():
-            self.spin_once(0.1)
-            self._check()
-            if time.monotonic() > end:
-                said = self.errors[-1] if self.errors else "nothing was reported"
-                raise ParaPolicyError(f"no answer of the nodes within {limit_s:.0f} s; {said}")
-
     def connected(self) -> bool:
         """Whether observations have somebody to arrive at."""
         publishers = (self._joints, self._keypoints)
@@ -191,6 +173,7 @@ class Robot(OwnNode):
             self.heartbeats[status.name].append(now_ns)
             self.statuses[status.name] = status_values(status)
             if status.level == DiagnosticStatus.ERROR:
-                self.errors.append(f"{status.name}: {status.message}")
+                self._problem = f"{status.name}: {status.message}"
+                self.errors.append(self._problem)
             elif status.name.endswith("commands") and status.message.startswith("holding"):
                 self.holds.append(now_ns)

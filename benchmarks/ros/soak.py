@@ -1,4 +1,4 @@
-"""The ROS nodes for a long time: memory, heartbeats, gaps: `python -m benchmarks.ros.soak --help`."""
+"""Soak of the ROS nodes: memory, heartbeats, gaps: `python -m benchmarks.ros.soak --help`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.common import quantiles, run_within_limits
-from benchmarks.ros.soak_figures import draw
-from benchmarks.ros.soak_limits import broken_limits
+from benchmarks.common import Document, quantiles, run_within_limits
 from para_policy import comparison
-from para_policy.cli.common import require_ros
 from para_policy.errors import InputError
+from para_policy.extras import require_ros
 from para_policy.inference.device import cpu_name
 from para_policy.terminal import (
     check_output_file,
@@ -29,6 +28,7 @@ from para_policy.terminal import (
     progress_bars,
     write_text,
 )
+from sim import plots
 from sim.ros.processes import RosProcesses, start_runtime
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ HEARTBEAT_S = 2.5
 COMMAND_RATE_HZ = 50.0
 _SETTLING_S = 5.0
 _SAMPLE_S = 1.0
+_LABELS = {
+    "command_gap_ms": "ms between two commands",
+    "chunk_gap_ms": "ms between two chunks",
+    "latency_ms": "ms from the look at the observations to the chunk",
+}
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,62 @@ def _histogram(values: list[float]) -> dict[str, list[float]]:
     """Counts between edges, milliseconds: a hundred thousand values need no file of megabytes."""
     counts, edges = np.histogram(values, bins=200)
     return {"edges": [float(edge) for edge in edges], "counts": [int(count) for count in counts]}
+
+
+def broken_limits(max_growth_percent: float, document: dict[str, Any]) -> list[str]:
+    """Sentences about what must not be; empty when all is well."""
+    broken = [
+        f"{name} grew by {memory['growth_percent']:.2f} %, the limit is {max_growth_percent:g} %"
+        for name, memory in document["memory"].items()
+        if memory["growth_percent"] > max_growth_percent
+    ]
+    broken += [
+        f"{name} missed {missed} heartbeats"
+        for name, missed in document["missed_heartbeats"].items()
+        if missed
+    ]
+    if len(document["missed_heartbeats"]) < 2:
+        broken.append(f"heartbeats of {list(document['missed_heartbeats'])} only")
+    broken += [f"a node reported: {error}" for error in document["errors"][:3]]
+    broken += [
+        f"{name} ended with code {code}" for name, code in document["exit_codes"].items() if code
+    ]
+    return broken
+
+
+def draw(document: dict[str, Any], folder: Path) -> None:
+    """Write memory_*.png and one histogram per measure; the rate is part of the names."""
+    rate = f"{document['rate_hz']:g}hz"
+    plots.save(memory, document, folder / f"soak_{rate}_memory.png")
+    for name in _LABELS:
+        plots.save(
+            lambda shown, name=name: histogram(shown, name),  # type: ignore[misc]
+            document,
+            folder / f"soak_{rate}_{name.removesuffix('_ms')}.png",
+        )
+
+
+def memory(document: Document) -> Figure:
+    """Change of the memory of each node since the start of the watch."""
+    drawing, axes = plots.new_figure()
+    samples = document["samples"]
+    minutes = np.asarray(samples["at_s"]) / 60
+    for color, (name, values) in zip(plots.COLORS, samples["memory_bytes"].items(), strict=False):
+        resident = np.asarray(values) / 2**20
+        label = f"{name}: {resident[0]:.0f} MiB at first"
+        axes.plot(minutes, resident - resident[0], color=color, label=label)
+    axes.set(xlabel="minutes", ylabel="memory since the start, MiB")
+    plots.legend_above(axes)
+    return drawing
+
+
+def histogram(document: Document, name: str) -> Figure:
+    """How often; the counts are on a log scale, as it is the rare ones that matter."""
+    drawing, axes = plots.new_figure()
+    sample = document["samples"][name]
+    axes.stairs(sample["counts"], sample["edges"], fill=True, color=plots.COLORS[0])
+    axes.set(xlabel=_LABELS[name], ylabel="how often", yscale="log")
+    return drawing
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""A policy node that also tells when it did what; for `benchmarks.ros.overhead`."""
+"""Policy node that also tells when it did what; for `benchmarks.ros.overhead`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class TimedPolicyNode(PolicyNode):
             return outcome
         self._tell = self.create_publisher(Int64MultiArray, "~/marks", 10)
         fleet: Fleet = parts.fleet
-        interface = next(iter(parts.robots.values())).interface
+        topics = next(iter(parts.robots.values())).topics
         self._wrap(parts.loaded.policy, "sample", "sampling", "sampled")
         self._wrap(fleet, "plan", "planning", "")
-        self._wrap(interface, "publish_chunk", "", "published")
-        self._wrap(interface, "publish_info", "", "")
+        self._wrap(topics, "publish_chunk", "", "published")
+        self._wrap(topics, "publish_info", "", "")
         return outcome
 
     def _observe(self, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""How often error bounds hold: `python -m benchmarks.samplers.error_bounds --help`."""
+"""Share of samples whose error bound holds: `python -m benchmarks.samplers.error_bounds --help`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy.errors import InputError
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.statistics import success_interval
 
 

@@ -1,4 +1,4 @@
-"""What is left of the error after each round: `python -m benchmarks.samplers.error_per_round --help`."""
+"""Error that is left after each round: `python -m benchmarks.samplers.error_per_round --help`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from benchmarks.common import Common, Document, circumstances, color_of, load, m
 from para_policy import Noise, load_policy
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice, split_samplers
+from para_policy.policies.sampler_spec import SamplerSpec, split_samplers
 from para_policy.samplers import Guess, RoundInfo, Sampler, Sequential
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots, tables
+from sim import plots
+from sim.evaluation import tables
 
 ROUNDS = 12
 """Rounds in the table."""
@@ -68,7 +69,7 @@ def measure(options: Settings) -> dict[str, Any]:
                 solved.append(_solve(policy, options, sampler, from_start, obs, noise, exact))
                 progress.update(bar, advance=1, description=label)
             entries[label] = _summarise(solved)
-    kind, steps = policy.process_key(options.scheduler, options.steps)
+    kind, steps = policy.chain(options.scheduler, options.steps).key
     return {
         **circumstances(options, policy),
         "scheduler": kind,
@@ -81,10 +82,10 @@ def measure(options: Settings) -> dict[str, Any]:
 def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sampler, bool]]:
     """Label, sampler, and whether to begin at the linear guess."""
     for text in split_samplers(options.samplers):
-        choice = Choice.parse(text.removesuffix("+start"))
-        made = choice.make(policy, options.scheduler, options.steps)
+        spec = SamplerSpec.parse(text.removesuffix("+start"))
+        made = spec.make(policy, options.scheduler, options.steps)
         yield text, made, text.endswith("+start")
-    key = policy.process_key(options.scheduler, options.steps)
+    key = policy.chain(options.scheduler, options.steps).key
     for label, directory in _models(options.models):
         if directory is not None:
             trained = load_policy(options.checkpoint, consistency=directory)
@@ -93,8 +94,8 @@ def _runs(options: Settings, policy: DiffusionPolicy) -> Iterator[tuple[str, Sam
         variants = ["", *filter(None, options.options.split(";"))]
         for splitting, more in itertools.product(splittings, variants):
             text = ",".join(filter(None, (f"splitting={splitting}", more)))
-            choice = Choice.parse(f"pcm:{text}")
-            made = choice.make(policy, options.scheduler, options.steps)
+            spec = SamplerSpec.parse(f"pcm:{text}")
+            made = spec.make(policy, options.scheduler, options.steps)
             yield " ".join(filter(None, ("pcm", label, splitting, more))), made, False
 
 
@@ -120,18 +121,17 @@ def _solve(
     exact: Tensor,
 ) -> dict[str, Tensor]:
     """Errors after each round (rounds, batch), rounds, evals and final errors (batch,)."""
-    process = policy.process(options.scheduler, options.steps)
-    denoiser, errors = policy.denoiser(obs), []
+    chain = policy.chain(options.scheduler, options.steps)
+    denoiser, errors = chain.denoiser(obs), []
     guess: Guess | None = None
     if from_start:
-        calibration = policy.calibrations[policy.process_key(options.scheduler, options.steps)]
-        assert denoiser.condition is not None
-        guess = calibration.guess.start(denoiser.condition, process, noise)
+        assert chain.calibration is not None
+        guess = chain.calibration.guess.given(denoiser.condition)
 
     def keep(info: RoundInfo) -> None:
         errors.append(_error(info.trajectory[:, -1], exact))
 
-    result = sampler(denoiser, process, noise, guess=guess, callback=keep)
+    result = sampler(denoiser, chain.process, noise, guess=guess, callback=keep)
     return {
         "errors": torch.stack(errors),
         "rounds": result.rounds,

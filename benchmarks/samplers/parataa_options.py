@@ -1,4 +1,4 @@
-"""The best options for ParaTAA on a checkpoint: `python -m benchmarks.samplers.parataa_options --help`."""
+"""Options of ParaTAA, the best on a checkpoint: `python -m benchmarks.samplers.parataa_options --help`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import comparison
-from sim.evaluation import plots
+from sim import plots
 
 METHOD = "parataa"
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import comparison
 from para_policy.policies.sampler_spec import split_samplers
-from sim.evaluation import plots
+from sim import plots
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Settings(Common):
     """Tolerances: largest defect of a state, normalised action units."""
     chord: tuple[float, ...] = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
     """The same for chord; needs a calibrated checkpoint. Give none to leave a sampler out."""
-    others: str = "diffusers-ddim10,diffusers-ddim16"
+    others: str = "benchmarks.peers:ddim:num_steps=10,benchmarks.peers:ddim:num_steps=16"
     """Samplers without a tolerance, separated by commas."""
 
 

@@ -1,4 +1,4 @@
-"""How fast each sampler converges: `python -m benchmarks.samplers.residuals --help`."""
+"""Residuals after each round of every sampler: `python -m benchmarks.samplers.residuals --help`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.common import Common, Document, circumstances, color_of, load, main
 from para_policy import comparison
 from para_policy.policies.sampler_spec import split_samplers
-from sim.evaluation import plots
+from sim import plots
 
 
 @dataclass(frozen=True)

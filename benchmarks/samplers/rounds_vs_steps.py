@@ -17,7 +17,7 @@ from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
 from para_policy.errors import InputError
 from para_policy.samplers import Sampler
 from para_policy.terminal import progress_bars
-from sim.evaluation import plots
+from sim import plots
 
 FINE = 10
 """How many times finer than the training schedule the schedule for N > training steps is."""

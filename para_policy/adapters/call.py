@@ -1,4 +1,4 @@
-"""One call of a policy's sampling method, whatever project the policy is from."""
+"""Call of a policy's sampling method, whatever project the policy is from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the policy objects of other projects are called, recognised by their shape alone.
+"""Calling conventions of the policy objects of other projects, recognised by their shape alone.
 
 Read from the sources, none of which is imported: LeRobot's `DiffusionModel` (2024 to 0.6), and the
 original diffusion_policy project's U-Net and transformer policies (5ba07ac).

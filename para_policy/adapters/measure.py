@@ -75,6 +75,7 @@ def measure(
         ),
         guess=fit_linear_guess(condition, reference.sample),
         variants=(assess("sequential", {}, [reference], [reference]),),
+        fingerprint=process.fingerprint,
     )
     options = {"tolerance": tolerance}
     trial = measured.sampler("chord", options)(denoiser, process, noise)

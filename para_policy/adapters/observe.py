@@ -1,4 +1,4 @@
-"""What a policy's network is conditioned on, from recorded observations."""
+"""Conditions of a policy's network, from recorded observations."""
 
 from __future__ import annotations
 

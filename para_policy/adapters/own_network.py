@@ -1,4 +1,4 @@
-"""`sample`: the samplers for any network and scheduler, without a policy."""
+"""Sampling from any network and scheduler, without a policy: `sample`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from para_policy.adapters.solve import Mixed, draw_steps, solve
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import Scheduler
 from para_policy.errors import InputError
-from para_policy.samplers import Sampler, SampleResult
+from para_policy.samplers import Sampler, SampleResult, as_sampler
 
 
 @torch.no_grad()
@@ -65,6 +65,7 @@ def sample(
         sampler = samplers.get(sampler, **options)
     elif options:
         raise InputError(f"options {sorted(options)} are for a sampler by name; set them in yours")
+    sampler = as_sampler(sampler)
     if isinstance(start, Tensor):
         initial = start
     else:

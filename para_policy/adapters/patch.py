@@ -1,4 +1,4 @@
-"""`accelerate`: parallel sampling inside the policy object of another project."""
+"""Patch of another project's policy object, so that it samples in parallel: `accelerate`."""
 
 from __future__ import annotations
 

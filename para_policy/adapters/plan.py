@@ -1,10 +1,10 @@
-"""Which process and sampler a call gets: what was asked for, on what the policy has now."""
+"""Plan of a call, its process and sampler: what was asked for, on what the policy has now."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from para_policy.calibration import Calibration
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import Scheduler, build_scheduler, scheduler_kind
 from para_policy.errors import InputError
-from para_policy.samplers import Sampler
+from para_policy.samplers import Sampler, as_sampler
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ class Measured:
     schedule: Mapping[str, Any]
 
     def fits(self, plan: Plan) -> bool:
-        key = (self.calibration.scheduler, self.calibration.steps)
-        return key == plan.key and self.schedule == plan.schedule
+        held = self.calibration
+        key = (held.scheduler, held.steps)
+        return key == plan.key and self.schedule == plan.schedule and held.fits(plan.process)
 
 
 def make_sampler(
@@ -120,9 +121,10 @@ def make_sampler(
             than it was calibrated for.
     """
     if not isinstance(settings.sampler, str):
-        return settings.sampler
+        return as_sampler(settings.sampler)
     if measured is not None and measured.fits(plan):
-        return measured.calibration.to(device).sampler(settings.sampler, settings.options)
+        made = measured.calibration.to(device).sampler(settings.sampler, settings.options)
+        return replace(made, made_for=plan.process)
     if settings.needs_calibration and measured is not None:
         raise InputError(
             f"chord is calibrated for {measured.calibration.scheduler} with "

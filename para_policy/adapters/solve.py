@@ -1,4 +1,4 @@
-"""One solve with the noise, dtype and autocast of the loop that it replaces."""
+"""Solve with the noise, dtype and autocast of the loop that it replaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import Scheduler
-from para_policy.samplers import Asd, Sampler, SampleResult
+from para_policy.samplers import Sampler, SampleResult
 
 _PAD = 8
 
@@ -102,7 +102,7 @@ def solve(
         generator: where `asd` takes its coins from.
     """
     uniforms: Any = None
-    if isinstance(sampler, Asd):
+    if sampler.uses_uniforms:
         home = initial.device if generator is None else generator.device
         uniforms = torch.rand(steps.shape[:2], device=home, generator=generator).to(initial.device)
     dtype = network.solve_dtype

@@ -1,36 +1,13 @@
-"""A linear guess of the clean sample from the observation."""
+"""Fit of the linear guess: clean samples from observations."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from para_policy.diffusion.noise import Noise
-from para_policy.diffusion.process import Process
-from para_policy.samplers import CleanSample
+from para_policy.samplers import LinearGuess
 
 _RIDGE = 1e-2
-
-
-@dataclass(frozen=True)
-class LinearGuess:
-    """Clean sample from the condition: weight (C, d), bias (d,)."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, condition: Tensor) -> Tensor:
-        """(batch, C) to (batch, d)."""
-        return condition.flatten(1) @ self.weight.to(condition) + self.bias.to(condition)
-
-    def start(self, condition: Tensor, process: Process, noise: Noise) -> CleanSample:
-        """The initial guess of a solve, within the bounds of the process."""
-        clean = self(condition).reshape(noise.initial.shape)
-        return CleanSample(
-            clean if process.clip is None else clean.clamp(-process.clip, process.clip)
-        )
 
 
 def fit_linear_guess(condition: Tensor, sample: Tensor) -> LinearGuess:

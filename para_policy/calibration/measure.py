@@ -1,10 +1,10 @@
-"""`para-policy calibrate`: measure a policy's Jacobians, samplers and device."""
+"""Measurement of a calibration: Jacobians, the linear guess, samplers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,22 +13,15 @@ from rich.table import Table
 from torch import Tensor
 
 from para_policy import samplers
-from para_policy.calibration import (
-    CalibratedSampler,
-    Calibration,
-    LinearGuess,
-    Variant,
-    Watch,
-    assess,
-    chord_matrices,
-    fit_linear_guess,
-)
+from para_policy.calibration.calibration import Calibration
+from para_policy.calibration.jacobian import chord_matrices
+from para_policy.calibration.linear_guess import fit_linear_guess
+from para_policy.calibration.profile import Variant, Watch, assess
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
-from para_policy.policies.policy import DiffusionPolicy
-from para_policy.samplers import SampleResult, Sequential
+from para_policy.samplers import LinearGuess, Sampler, SampleResult, Sequential
 from para_policy.samplers.checks import check_count, check_number
 from para_policy.samplers.deadline import LatencyTable
 from para_policy.terminal import progress_bars
@@ -38,18 +31,15 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure.
+    """Sizes of a calibration.
 
     Attributes:
-        scheduler, steps: as in `DiffusionPolicy.sample`.
         tolerance: of `x0` and `chord`, normalised action units.
         jacobians: observations that the mean Jacobian is taken over; more than a dozen gain nothing.
         cases: samples that errors are measured on; a bound holds with probability
             cases / (cases + 1) for each new sample.
     """
 
-    scheduler: str | None = None
-    steps: int | None = None
     tolerance: float = 1e-2
     jacobians: int = 12
     cases: int = 256
@@ -60,8 +50,29 @@ class Settings:
         check_number("tolerance", self.tolerance, zero_allowed=False)
 
 
+class Measurable(Protocol):
+    """One process of one policy; see `policies.chain.Chain`.
+
+    Attributes:
+        process: its step table.
+        shape: (horizon, action_dim) of a sample.
+        device: where the network runs.
+    """
+
+    @property
+    def process(self) -> Process: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def denoiser(self, obs: Mapping[str, np.ndarray]) -> Denoiser:
+        """The network bound to batched observations {name: (B, To, *shape)}."""
+        ...
+
+
 def calibrate(
-    policy: DiffusionPolicy, observations: Mapping[str, np.ndarray], settings: Settings
+    chain: Measurable, observations: Mapping[str, np.ndarray], settings: Settings
 ) -> Calibration:
     """Measure; minutes on a CPU.
 
@@ -69,23 +80,21 @@ def calibrate(
         observations: {name: (n, To, *shape)}, physical units, at least one; with fewer than
             `settings.cases`, each is used with several noises.
     """
-    process = policy.process(settings.scheduler, settings.steps)
     count = len(next(iter(observations.values())))
     if count == 0:
         raise InputError("there are no observations to calibrate with; expected at least one")
     index = np.arange(settings.cases) % count
-    shape = (policy.config.horizon, policy.config.action_dim)
     batches: list[tuple[Denoiser, Noise]] = []
     for part in np.array_split(index, -(-settings.cases // _BATCH)):
-        denoiser = policy.denoiser({name: values[part] for name, values in observations.items()})
+        denoiser = chain.denoiser({name: values[part] for name, values in observations.items()})
         first = sum(noise.batch for _, noise in batches)
         # Seeds of calibration lie far from those that benchmarks and robots count from 0.
         seeds = range(2**40 + first, 2**40 + first + len(part))
-        noise = Noise.from_seeds(seeds, shape, process.num_steps, device=policy.device)
+        steps = chain.process.num_steps
+        noise = Noise.from_seeds(seeds, chain.shape, steps, device=chain.device)
         batches.append((denoiser, noise))
-    kind, _ = policy.process_key(settings.scheduler, settings.steps)
     with progress_bars() as progress:
-        return _Measurement(process, batches, settings, progress).run(kind)
+        return _Measurement(chain.process, batches, settings, progress).run()
 
 
 def second_half(observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,7 +140,7 @@ class _Measurement:
         self.process, self.batches, self.settings = process, batches, settings
         self.progress = progress
 
-    def run(self, scheduler: str) -> Calibration:
+    def run(self) -> Calibration:
         references = self._solve(Sequential(), "sequential")
         matrices = self._jacobian(references)
         guess = fit_linear_guess(
@@ -142,13 +151,14 @@ class _Measurement:
         for name, options in candidates(self.process.num_steps, self.settings.tolerance):
             measured.append(self._variant(name, options, matrices, guess, references))
         measurements = Calibration(
-            scheduler=scheduler,
+            scheduler=self.process.kind,
             steps=self.process.num_steps,
             tolerance=self.settings.tolerance,
             cases=self.settings.cases,
             matrices=matrices,
             guess=guess,
             variants=tuple(measured),
+            fingerprint=self.process.fingerprint,
         )
         return measurements.to("cpu")
 
@@ -173,14 +183,13 @@ class _Measurement:
         references: list[SampleResult],
     ) -> Variant:
         given = {"matrices": matrices} if "matrices" in samplers.options(name) else {}
-        bare = samplers.get(name, **options, **given)
-        sampler = CalibratedSampler(bare, name, float("nan"), guess)
+        sampler = samplers.get(name, **options, **given).starting_at(guess)
         label = f"{name} {options}" if options else name
         watched = [Watch(exact.sample) for exact in references]
         return assess(name, options, self._solve(sampler, label, watched), references, watched)
 
     def _solve(
-        self, sampler: Any, label: str, watched: Sequence[Watch | None] | None = None
+        self, sampler: Sampler, label: str, watched: Sequence[Watch | None] | None = None
     ) -> list[SampleResult]:
         bar: TaskID = self.progress.add_task(label, total=len(self.batches))
         results = []

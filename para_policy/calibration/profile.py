@@ -1,4 +1,4 @@
-"""What samplers do on the observations of a calibration."""
+"""Profile of a sampler: its work and its errors on the observations of a calibration."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from para_policy.errors import InputError
-from para_policy.samplers import RoundInfo, SampleResult
+from para_policy.samplers import ERROR_FLOOR, RoundInfo, SampleResult
 from para_policy.samplers.deadline import LatencyTable
-
-ERROR_FLOOR = 1e-5
-"""Rounding of float32 networks at different batch sizes, normalised units: no bound is below it."""
 
 
 @dataclass(frozen=True)

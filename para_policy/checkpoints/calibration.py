@@ -1,6 +1,6 @@
 """Calibrations beside a checkpoint: `calibration/<scheduler>_<steps>.safetensors`.
 
-Each file is bound to the weights and the noise schedule that it was measured with.
+Each file is bound to the weights, the noise schedule and the step table that it was measured with.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ ENGINE_FILE = "engine.json"
 
 _FACTORS = ("left", "right")
 _VARIANTS = TypeAdapter(tuple[Variant, ...])
+_FINGERPRINT = TypeAdapter(tuple[float, ...])
 _TABLES = TypeAdapter(dict[str, LatencyTable])
 _SIZES = TypeAdapter(dict[str, tuple[Size, ...]])
 _T = TypeVar("_T")
@@ -51,6 +52,7 @@ def save_calibration(
         "tolerance": calibration.tolerance,
         "cases": calibration.cases,
         "variants": _VARIANTS.dump_python(calibration.variants, mode="json"),
+        "fingerprint": list(calibration.fingerprint),
     }
     matrices = calibration.matrices
     factors = isinstance(matrices, tuple)
@@ -134,6 +136,8 @@ def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
             matrices=matrices,
             guess=LinearGuess(tensors["guess.weight"], tensors["guess.bias"]),
             variants=_VARIANTS.validate_python(facts["variants"]),
+            # Files of earlier releases have none: the noise schedule alone tells what they are for.
+            fingerprint=_FINGERPRINT.validate_python(facts.get("fingerprint", ())),
         )
         bound_to = {key: facts[key] for key in ("weights_sha256", "noise_scheduler")}
     except ValidationError as error:
@@ -164,7 +168,7 @@ def save_latency(directory: str | Path, device_key: str, table: LatencyTable) ->
 
 
 def read_latencies(directory: str | Path) -> dict[str, LatencyTable]:
-    """Latency tables by `DiffusionPolicy.device_key`; empty if none was measured.
+    """Latency tables by `Runtime.device_key`; empty if none was measured.
 
     Raises:
         CheckpointError: if the file is broken.
@@ -178,7 +182,7 @@ def save_sizes(directory: str | Path, device_key: str, sizes: tuple[Size, ...]) 
 
 
 def read_sizes(directory: str | Path) -> dict[str, tuple[Size, ...]]:
-    """Batch sizes by `DiffusionPolicy.device_key`; empty if none were measured.
+    """Batch sizes by `Runtime.device_key`; empty if none were measured.
 
     Raises:
         CheckpointError: if the file is broken.

@@ -1,4 +1,4 @@
-"""What every checkpoint format is read into, and how its weights are matched to our networks."""
+"""Checkpoint as every format is read into it, and the match of its weights to our networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, in words: `para-policy info`."""
+"""Description of a checkpoint in words: `para-policy info`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _unit(config: PolicyConfig, name: str) -> str:
 
 
 def _engine(policy: DiffusionPolicy) -> str:
-    config = policy.engine.config
+    config = policy.runtime.engine.config
     expected = expected_engine(config, policy.device).config.label
     found = expected if config.label == expected else f"{config.label}: {expected} here"
     if expected.startswith(PLAIN_ENGINE):
@@ -86,9 +86,9 @@ def _engine(policy: DiffusionPolicy) -> str:
 
 
 def _latencies(policy: DiffusionPolicy) -> Iterator[str]:
-    engine = expected_engine(policy.engine.config, policy.device).config
+    engine = expected_engine(policy.runtime.engine.config, policy.device).config
     here = device_description(policy.device, engine.label)
-    for device, table in policy.latencies.items():
+    for device, table in policy.runtime.latencies.items():
         mark = " (this device and engine)" if device == here else ""
         yield f"{device}{mark}: {_milliseconds(table)}"
 

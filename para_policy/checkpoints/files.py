@@ -1,4 +1,4 @@
-"""Reading and writing single files of a checkpoint."""
+"""Files of a checkpoint, one at a time: reading and writing."""
 
 from __future__ import annotations
 

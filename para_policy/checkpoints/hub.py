@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from para_policy.errors import CheckpointError, InputError
+from para_policy.errors import CheckpointError
+from para_policy.extras import extra
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FILES = ("*.json", "*.safetensors")
@@ -20,16 +21,11 @@ def snapshot(repo_id: str) -> Path:
     """Download configuration and weights of a repository, or find them in the local cache.
 
     Raises:
-        InputError: if huggingface_hub is not installed.
+        MissingPackageError: if huggingface_hub is not installed.
         CheckpointError: if there is no such repository, or it cannot be reached.
     """
-    try:
+    with extra("hub", f"'{repo_id}' is no local directory; looking for it on the Hugging Face Hub"):
         from huggingface_hub import snapshot_download
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"'{repo_id}' is no local directory; to look for it on the Hugging Face Hub: "
-            "pip install 'para_policy[hub]'"
-        ) from error
     try:
         return Path(snapshot_download(repo_id, allow_patterns=list(_FILES)))
     except (OSError, ValueError) as error:

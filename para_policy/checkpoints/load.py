@@ -121,8 +121,15 @@ def make_policy(
             condition_dim=config.condition_dim,
             sample_dim=config.horizon * config.action_dim,
         )
-        policy.calibrations = {key: value.to(policy.device) for key, value in calibrations.items()}
-        policy.latencies = read_latencies(directory)
+        for of, calibration in calibrations.items():
+            if not calibration.fits(policy.process(*of)):
+                raise CheckpointError(
+                    f"the calibration for {of[0]} with {of[1]} steps in '{directory}' was measured on "
+                    "another step table than this release makes of its noise schedule; run "
+                    "para-policy calibrate again"
+                )
+            policy.calibrations[of] = calibration.to(policy.device)
+        policy.runtime.latencies.update(read_latencies(directory))
     shapes = {name: value.shape for name, value in policy.network.named_parameters()}
     trained = folder(directory) if consistency is None else Path(consistency)
     policy.consistency_models = read_consistencies(trained, checkpoint.sha256, schedule, shapes)

@@ -1,4 +1,4 @@
-"""The native checkpoint: a directory of JSON and safetensors. Nothing is ever unpickled."""
+"""Native checkpoint: a directory of JSON and safetensors. Nothing is ever unpickled."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The commands of `para-policy`, one dataclass each; its fields are the options."""
+"""Commands of `para-policy`, one dataclass each; its fields are the options."""

@@ -1,44 +1,44 @@
-"""What several commands need."""
+"""Options and inputs that several commands share.
+
+A command imports the packages that do its work when it is called, so that `para-policy --help` and
+every wrong option answer at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from para_policy.errors import InputError
-from para_policy.policies.config import PolicyConfig
+    from para_policy.policies.config import PolicyConfig
+
+# The same as in `inference.config` and `checkpoints.load`, which bring torch.
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Weights = Literal["live", "ema"]
+
+_CONFIGS = Path("config", "training")
+_FORMER_CONFIGS = "configs"
+
+
+def training_config(path: Path) -> Path:
+    """Where a training configuration is, which may be named by its former folder `configs/`."""
+    moved = _CONFIGS / path.name
+    if path.exists() or path.parent.name != _FORMER_CONFIGS or not moved.exists():
+        return path
+    warnings.warn(f"{path} is now {moved}; it is read from there", FutureWarning, stacklevel=3)
+    return moved
 
 
 def demonstrated(config: PolicyConfig, path: Path, data: Path, count: int) -> dict[str, np.ndarray]:
     """Observations of demonstrations, read as in training: {name: (n, To, *shape)}."""
-    with extra("reading demonstrations"):
-        from para_policy.training.config import TrainConfig
-        from para_policy.training.dataset import observation_windows
-        from para_policy.training.replay_buffer import ReplayBuffer
-    columns = TrainConfig.from_yaml(path).data
+    from para_policy.training.config import TrainConfig
+    from para_policy.training.dataset import observation_windows
+    from para_policy.training.replay_buffer import ReplayBuffer
+
+    columns = TrainConfig.from_yaml(training_config(path)).data
     return observation_windows(
         ReplayBuffer(data), columns.observations, columns.action, config, count
     )
-
-
-@contextmanager
-def extra(what: str, name: str = "train") -> Iterator[None]:
-    """Imports of an optional extra, which the other commands must run without."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise InputError(f"{what} needs {error.name}; pip install 'para_policy[{name}]'") from error
-
-
-def require_ros() -> None:
-    """Raise InputError where ROS 2 cannot be imported; call before importing `para_policy.ros`."""
-    try:
-        import rclpy  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"ROS 2 is not available ({error}); source its setup.bash, or install the wheels: "
-            "pip install -r requirements-ros.txt"
-        ) from error

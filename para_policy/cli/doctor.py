@@ -1,4 +1,4 @@
-"""doctor."""
+"""`para-policy doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""export."""
+"""`para-policy export`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from para_policy.checkpoints.load import Weights, make_policy, read_checkpoint, resolve
-from para_policy.cli.common import extra
+from para_policy.cli.common import Weights
 from para_policy.errors import InputError
 from para_policy.terminal import check_output_file
 
@@ -32,9 +31,10 @@ class Export:
     """Replace a file that is there."""
 
     def __call__(self) -> None:
-        with extra("exporting to ONNX", "export"):
-            from para_policy.checkpoints.onnx.check import BATCHES
-            from para_policy.checkpoints.onnx.export import export_onnx
+        from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
+        from para_policy.checkpoints.onnx.check import BATCHES
+        from para_policy.checkpoints.onnx.export import export_onnx
+
         if self.output.exists() and not self.force:
             raise InputError(f"'{self.output}' is there already; --force replaces it")
         check_output_file(self.output)

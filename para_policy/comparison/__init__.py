@@ -1,4 +1,4 @@
-"""All samplers on the same observations and the same noise, in one run."""
+"""Comparison of samplers on the same observations and the same noise, in one run."""
 
 from para_policy.comparison.benchmark import REFERENCE, Benchmark, make_report, run
 from para_policy.comparison.circumstances import describe_machine, describe_software

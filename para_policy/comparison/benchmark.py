@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from para_policy.comparison.circumstances import describe_machine, describe_soft
 from para_policy.comparison.summary import summarise
 from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice, Value
+from para_policy.policies.sampler_spec import ANOTHER_SAMPLE, SamplerSpec
 from para_policy.samplers import Sampler
 from para_policy.terminal import progress_bars
 
@@ -28,7 +27,7 @@ class Benchmark:
     """What to compare.
 
     Attributes:
-        samplers: as for `Choice.parse`; the reference is always measured, whether listed or not.
+        samplers: as for `SamplerSpec.parse`; the reference is always measured, whether listed or not.
         scheduler, steps: as in `DiffusionPolicy.sample`.
         observations: how many of the checkpoint's observations; observation i has noise seed i.
         first: index of the first of them.
@@ -46,12 +45,12 @@ class Benchmark:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if not self.samplers:
             raise InputError(f"no samplers given; expected some of {', '.join(samplers.names())}")
-        self.choices()
+        self.specs()
 
-    def choices(self) -> tuple[Choice, ...]:
+    def specs(self) -> tuple[SamplerSpec, ...]:
         """The reference, then the others in their order, each once."""
-        parsed = {choice.label: choice for choice in map(Choice.parse, self.samplers)}
-        return tuple({REFERENCE: Choice(REFERENCE, REFERENCE), **parsed}.values())
+        parsed = {spec.label: spec for spec in map(SamplerSpec.parse, self.samplers)}
+        return tuple({REFERENCE: SamplerSpec(REFERENCE, REFERENCE), **parsed}.values())
 
 
 def run(
@@ -74,19 +73,19 @@ def run(
             f"{benchmark.observations} observations from {benchmark.first} on asked for, "
             f"the checkpoint holds {available}"
         )
-    choices = benchmark.choices()
-    made = [choice.make(policy, benchmark.scheduler, benchmark.steps) for choice in choices]
-    results: list[list[ActionResult]] = [[] for _ in choices]
+    specs = benchmark.specs()
+    made = [spec.make(policy, benchmark.scheduler, benchmark.steps) for spec in specs]
+    results: list[list[ActionResult]] = [[] for _ in specs]
     policy.warm_up()
     with progress_bars() as progress:
-        total = len(choices) * (benchmark.observations + _WARM_UP_CHUNKS)
+        total = len(specs) * (benchmark.observations + _WARM_UP_CHUNKS)
         bar = progress.add_task("benchmark", total=total)
         for turn in range(-_WARM_UP_CHUNKS, benchmark.observations):
             index = benchmark.first + max(turn, 0)
             obs = {name: values[index] for name, values in observations.items()}
-            for k in range(len(choices)):
-                which = (k + turn) % len(choices)
-                progress.update(bar, description=choices[which].label)
+            for k in range(len(specs)):
+                which = (k + turn) % len(specs)
+                progress.update(bar, description=specs[which].label)
                 result = policy.sample(
                     obs,
                     sampler=made[which],
@@ -98,11 +97,11 @@ def run(
                     results[which].append(result)
                 progress.advance(bar)
     return {
-        choice.label: {
-            **_describe(choice, sampler),
-            **summarise(chunks, results[0], solves=choice.note is None),
+        spec.label: {
+            **_describe(spec, sampler),
+            **summarise(chunks, results[0], solves=sampler.same_sample),
         }
-        for choice, sampler, chunks in zip(choices, made, results, strict=True)
+        for spec, sampler, chunks in zip(specs, made, results, strict=True)
     }
 
 
@@ -110,7 +109,7 @@ def make_report(
     benchmark: Benchmark, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Run the benchmark and say what it was run on; see `run` for arguments and errors."""
-    kind, steps = policy.process_key(benchmark.scheduler, benchmark.steps)
+    kind, steps = policy.chain(benchmark.scheduler, benchmark.steps).key
     return {
         **describe_machine(policy),
         **describe_software(),
@@ -123,20 +122,8 @@ def make_report(
     }
 
 
-def _describe(choice: Choice, sampler: Sampler) -> dict[str, Any]:
+def _describe(spec: SamplerSpec, sampler: Sampler) -> dict[str, Any]:
     """What ran, with every option that has a value of its own."""
-    name = getattr(sampler, "name", choice.name)  # `auto` stands for another one
-    bare = getattr(sampler, "sampler", sampler)
-    return {"sampler": name, "options": dict(_plain_fields(bare)), "note": choice.note}
-
-
-def _plain_fields(parts: Any) -> Iterable[tuple[str, Value]]:
-    """Numbers and words of a sampler and its parts; guesses and tensors are left out."""
-    for item in dataclasses.fields(parts):
-        value = getattr(parts, item.name)
-        if item.name == "guess":
-            continue
-        if value is None or isinstance(value, (bool, int, float, str)):
-            yield item.name, value
-        elif dataclasses.is_dataclass(value):
-            yield from _plain_fields(value)
+    note = None if sampler.same_sample else ANOTHER_SAMPLE
+    # `auto` stands for another one.
+    return {"sampler": sampler.name, "options": sampler.options(), "note": note}

@@ -1,4 +1,4 @@
-"""What a measurement was made on, and with."""
+"""Circumstances of a measurement: machine and software."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def describe_machine(policy: DiffusionPolicy) -> dict[str, Any]:
     dtype = str(next(policy.network.parameters()).dtype).removeprefix("torch.")
     return {
         "device": f"{device} ({name})",
-        "engine": policy.engine_in_use.label,
+        "engine": policy.runtime.in_use.label,
         "dtype": dtype,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""From chunks to the numbers of a report."""
+"""Numbers of a report, from chunks."""
 
 from __future__ import annotations
 

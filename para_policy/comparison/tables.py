@@ -1,4 +1,4 @@
-"""The report in rows and words, for documents and for the terminal."""
+"""Tables and words of a report, for documents and for the terminal."""
 
 from __future__ import annotations
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from para_policy.diffusion.inpainting import Inpainting
-from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
+
+if TYPE_CHECKING:
+    from para_policy.diffusion.process import Process
 
 Network = Callable[..., Tensor]
 """`network(x, t)` or, with a condition, `network(x, t, condition)`.
@@ -20,6 +24,14 @@ and returns a `BoundNetwork`.
 
 BoundNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`bound(x, t, sample)`: row m belongs to the condition of `sample[m]`."""
+
+
+@dataclass
+class Calls:
+    """Network calls of a solve: batched ones, and the rows in them."""
+
+    rounds: int = 0
+    evals: int = 0
 
 
 class Denoiser:
@@ -37,8 +49,7 @@ class Denoiser:
 
     Attributes:
         network, condition, known: as given.
-        rounds: batched calls so far; one sequential sample of N steps needs N.
-        evals: network rows so far, the measure of work.
+        calls: so far. One sequential sample of N steps needs N rounds; evals are the measure of work.
 
     >>> denoiser = Denoiser(lambda x, t: 0 * x)
     >>> _ = denoiser(torch.zeros(3, 16, 2), torch.tensor([99, 98, 97]), torch.zeros(3, dtype=torch.int64))
@@ -59,75 +70,77 @@ class Denoiser:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; expected an integer of at least 1")
         self.network = network
-        self._bound: dict[int, tuple[Network, BoundNetwork]] = {}
         self.condition = condition
-        self._pad_to, self._pad_from = pad_to, pad_from
         self.known = known
-        self.rounds = 0
-        self.evals = 0
+        self.calls = Calls()
+        self._pad_to, self._pad_from = pad_to, pad_from
+        self._bound: BoundNetwork | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Batched calls so far."""
+        return self.calls.rounds
+
+    @property
+    def evals(self) -> int:
+        """Network rows so far."""
+        return self.calls.evals
 
     @torch.no_grad()
-    def __call__(
-        self, x: Tensor, t: Tensor, sample: Tensor, network: Network | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
         """Evaluate states `x` (M, *shape) at timesteps `t` (M,); row m belongs to `sample[m]`.
-
-        Args:
-            network: called instead of the bound network, with the same condition.
 
         Raises:
             InputError: if the network changes the shape of its input.
         """
-        self.rounds += 1
-        self.evals += len(x)
         rows = len(x)
+        self.calls.rounds += 1
+        self.calls.evals += rows
         padding = -rows % self._pad_to if rows >= self._pad_from else 0
         if padding:
             x, t, sample = (
                 torch.cat([v, v[-1:].expand(padding, *v.shape[1:])]) for v in (x, t, sample)
             )
-        output = self._bind(self.network if network is None else network)(x, t, sample)
+        if self._bound is None:
+            self._bound = _bind(self.network, self.condition)
+        output = self._bound(x, t, sample)
         if output.shape != x.shape:
             raise InputError(
                 f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
             )
         return output[:rows]
 
-    def predict_clean(
-        self,
-        process: Process,
-        x: Tensor,
-        s: Tensor,
-        sample: Tensor,
-        network: Network | None = None,
-    ) -> Tensor:
+    def predict_clean(self, process: Process, x: Tensor, s: Tensor, sample: Tensor) -> Tensor:
         """Unclipped clean samples x0raw (M, *shape) at steps `s` (M,), with what is known put in.
 
         Args:
             process: on the device of `x`.
-            x, sample, network: as for a call.
+            x, sample: as for a call.
         """
-        clean = process.predict_clean(x, self(x, process.timesteps[s], sample, network), s)
+        clean = process.predict_clean(x, self(x, process.timesteps[s], sample), s)
         return clean if self.known is None else self.known.project(clean, sample)
+
+    def with_network(self, network: Network) -> Denoiser:
+        """Another network on the same condition, its calls counted with those of this one."""
+        other = self._like(network, self.condition, self.known)
+        other.calls = self.calls
+        return other
 
     def with_copies(self) -> Denoiser:
         """The same network on copies of the condition and of what is known."""
         condition = None if self.condition is None else self.condition.clone()
-        return self._like(condition, None if self.known is None else self.known.copy())
+        known = None if self.known is None else self.known.copy()
+        return self._like(self.network, condition, known)
 
     def unbound(self) -> Denoiser:
         """The same, which has yet to bind the condition."""
-        return self._like(self.condition, self.known)
+        return self._like(self.network, self.condition, self.known)
 
-    def _like(self, condition: Tensor | None, known: Inpainting | None) -> Denoiser:
+    def _like(
+        self, network: Network, condition: Tensor | None, known: Inpainting | None
+    ) -> Denoiser:
         pads = {"pad_to": self._pad_to, "pad_from": self._pad_from}
-        return Denoiser(self.network, condition, known=known, **pads)
-
-    def _bind(self, network: Network) -> BoundNetwork:
-        key = id(network)  # a callable need not be hashable
-        if key not in self._bound:
-            self._bound[key] = network, _bind(network, self.condition)
-        return self._bound[key][1]
+        return Denoiser(network, condition, known=known, **pads)
 
 
 def _bind(network: Network, condition: Tensor | None) -> BoundNetwork:

@@ -17,18 +17,22 @@ and xi_s standard normal noise. The network sits only inside x0raw, everything e
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from para_policy.diffusion.schedulers import Scheduler
-from para_policy.diffusion.step_table import step_table
+if TYPE_CHECKING:
+    from para_policy.diffusion.schedulers import Scheduler
+
+_ALIKE = 1e-5
+"""Relative difference of two fingerprints that rounding on another machine can make."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Process:
     """The step table of a sampler, float64 on the CPU until `to` moves it.
 
@@ -41,6 +45,10 @@ class Process:
             alpha_bar / (1 - alpha_bar).
         x0_from_x, x0_from_output: (N,), x0raw = x0_from_x * x + x0_from_output * network output.
         clip: bound on |x0hat|, or None.
+        kind: of the scheduler, "ddpm", "ddim" or "dpmsolver++"; for messages.
+        fingerprint: a few sums over the table. What was measured for one process holds for another
+            only where these agree, see `agrees_with`. Not a hash: tables that were computed on two
+            machines may differ in their last digits.
     """
 
     timesteps: Tensor
@@ -54,6 +62,25 @@ class Process:
     x0_from_x: Tensor
     x0_from_output: Tensor
     clip: float | None
+    kind: str = "process"
+    fingerprint: tuple[float, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", _fingerprint(self))
+
+    def __str__(self) -> str:
+        return f"{self.kind} with {self.num_steps} steps"
+
+    def agrees_with(self, fingerprint: tuple[float, ...]) -> bool:
+        """Whether a process with this fingerprint takes the same steps, up to rounding."""
+        return self.fingerprint == fingerprint or (
+            len(self.fingerprint) == len(fingerprint)
+            and all(
+                math.isclose(one, other, rel_tol=_ALIKE, abs_tol=_ALIKE)
+                for one, other in zip(self.fingerprint, fingerprint, strict=True)
+            )
+        )
 
     @property
     def num_steps(self) -> int:
@@ -91,17 +118,23 @@ class Process:
         >>> process.num_steps, int(process.timesteps[0]), float(process.A[-1]), float(process.c[-1])
         (100, 99, 1.0, 0.0)
         """
-        timesteps, clip, table = step_table(scheduler, num_steps, eta, use_clipped_model_output)
-        tensors = {name: torch.from_numpy(values) for name, values in table.items()}
-        return cls(timesteps=torch.from_numpy(timesteps), clip=clip, **tensors)
+        # Here, not above: samplers, which need this class, load without diffusers.
+        from para_policy.diffusion.step_table import step_table
+
+        made = step_table(scheduler, num_steps, eta, use_clipped_model_output)
+        columns: dict[str, Any] = {
+            name: torch.from_numpy(values) for name, values in made.columns.items()
+        }
+        timesteps = torch.from_numpy(made.timesteps)
+        return cls(timesteps=timesteps, clip=made.clip, kind=made.kind, **columns)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Process:
         """Return a copy with all coefficients on `device` in `dtype`."""
         moved: dict[str, Any] = {"timesteps": self.timesteps.to(device)}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name != "timesteps" and isinstance(value, Tensor):
-                moved[field.name] = value.to(device=device, dtype=dtype)
+        for column in dataclasses.fields(self):
+            value = getattr(self, column.name)
+            if column.name != "timesteps" and isinstance(value, Tensor):
+                moved[column.name] = value.to(device=device, dtype=dtype)
         return dataclasses.replace(self, **moved)
 
     def predict_clean(self, x: Tensor, output: Tensor, s: Tensor) -> Tensor:
@@ -132,6 +165,24 @@ class Process:
     def noise(self, xi: Tensor, s: Tensor) -> Tensor:
         """The noise c_s xi_s (M, ...) that step `s` adds."""
         return _at(self.c, s, xi) * xi
+
+    def step(self, x: Tensor, x0: Tensor, x0_previous: Tensor, xi: Tensor, s: Tensor) -> Tensor:
+        """X_{s+1} (M, ...): `mean` and `noise` of step `s`."""
+        return self.mean(x, x0, x0_previous, s) + self.noise(xi, s)
+
+
+def _fingerprint(process: Process) -> tuple[float, ...]:
+    """N, the clip bound (-1: none), and two sums over each column: no change of a step leaves them
+    all as they were."""
+    clip = -1.0 if process.clip is None else process.clip
+    sums = [float(process.num_steps), clip]
+    for column in dataclasses.fields(process):
+        values = getattr(process, column.name)
+        if isinstance(values, Tensor):
+            values = values.double().cpu()
+            place = torch.arange(1, len(values) + 1, dtype=torch.float64) / len(values)
+            sums += [float(values.mean()), float((values * place).mean())]
+    return tuple(sums)
 
 
 def _at(table: Tensor, s: Tensor, like: Tensor) -> Tensor:

@@ -17,7 +17,24 @@ from para_policy.diffusion.schedulers import Scheduler, prepare
 from para_policy.errors import InputError
 
 Array = NDArray[np.float64]
-Table = dict[str, Array]
+Columns = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class StepTable:
+    """Everything that `Process` needs of a scheduler.
+
+    Attributes:
+        kind: "ddpm", "ddim" or "dpmsolver++".
+        timesteps: (N,).
+        clip: bound on |x0hat|, or None.
+        columns: coefficients of the recurrence by name, (N,) each, states (N + 1,).
+    """
+
+    kind: str
+    timesteps: NDArray[np.int64]
+    clip: float | None
+    columns: Columns
 
 
 def step_table(
@@ -25,78 +42,85 @@ def step_table(
     num_steps: int | None,
     eta: float,
     use_clipped_model_output: bool,
-) -> tuple[NDArray[np.int64], float | None, Table]:
-    """Return timesteps (N,), the clip bound, and every coefficient of the recurrence, (N,) each.
-
-    Arguments and errors are those of `Process.from_scheduler`.
-    """
+) -> StepTable:
+    """The table of a scheduler; arguments and errors are those of `Process.from_scheduler`."""
     scheduler = prepare(scheduler, num_steps, eta)
     if use_clipped_model_output and not isinstance(scheduler, DDIMScheduler):
         raise InputError(
             f"use_clipped_model_output is an option of DDIM, not of {type(scheduler).__name__}"
         )
     if isinstance(scheduler, DDPMScheduler):
-        table = _ddpm_table(scheduler)
+        kind, columns = "ddpm", _ddpm(scheduler)
     elif isinstance(scheduler, DDIMScheduler):
-        table = _ddim_table(scheduler, eta, use_clipped_model_output)
+        kind, columns = "ddim", _ddim(scheduler, eta, use_clipped_model_output)
     else:
-        table = _dpmsolver_table(scheduler)
-    broken = [name for name, values in table.items() if not np.isfinite(values).all()]
-    if broken:
-        if isinstance(scheduler, DPMSolverMultistepScheduler) and _repeats_a_level(scheduler):
-            raise InputError(
-                f"num_steps is {len(scheduler.timesteps)}, which makes {type(scheduler).__name__} "
-                "repeat a noise level; use fewer steps, or another timestep_spacing"
-            )
-        raise InputError(
-            f"this schedule gives infinite coefficients {broken}: alpha_bar reaches 0 "
-            "(rescale_betas_zero_snr needs v_prediction or sample prediction)"
-        )
+        kind, columns = "dpmsolver++", _dpmsolver(scheduler)
+    _refuse_infinite(scheduler, columns)
     config: Any = scheduler.config
     clip = float(config.clip_sample_range) if config.get("clip_sample", False) else None
-    return scheduler.timesteps.cpu().numpy().astype(np.int64), clip, table
+    return StepTable(kind, scheduler.timesteps.cpu().numpy().astype(np.int64), clip, columns)
+
+
+def _refuse_infinite(scheduler: Scheduler, columns: Columns) -> None:
+    broken = [name for name, values in columns.items() if not np.isfinite(values).all()]
+    if not broken:
+        return
+    if isinstance(scheduler, DPMSolverMultistepScheduler) and _repeats_a_level(scheduler):
+        raise InputError(
+            f"num_steps is {len(scheduler.timesteps)}, which makes {type(scheduler).__name__} "
+            "repeat a noise level; use fewer steps, or another timestep_spacing"
+        )
+    raise InputError(
+        f"this schedule gives infinite coefficients {broken}: alpha_bar reaches 0 "
+        "(rescale_betas_zero_snr needs v_prediction or sample prediction)"
+    )
 
 
 def _repeats_a_level(scheduler: DPMSolverMultistepScheduler) -> bool:
     return bool((np.diff(scheduler.sigmas.cpu().numpy()) == 0).any())
 
 
-def _ddpm_table(scheduler: DDPMScheduler) -> Table:
+def _ddpm(scheduler: DDPMScheduler) -> Columns:
+    """Ho et al. 2020 (arXiv 2006.11239), with t the timestep of a step and t' of the next one."""
     t = scheduler.timesteps.cpu().numpy()
     # Ask the scheduler itself: its rule depends on whether the timesteps are custom.
-    t_previous = np.array([int(scheduler.previous_timestep(int(step))) for step in t])
-    abar = _alpha_bar(scheduler, t, t_previous, final=1.0)
-    alpha = abar.now / abar.next
+    t_next = np.array([int(scheduler.previous_timestep(int(step))) for step in t])
+    abar = _alpha_bar(scheduler, t, t_next, final=1.0)
+    alpha = abar.now / abar.next  # alpha_t; alpha_bar is its product, between eq. 3 and 4
     beta = 1 - alpha
-    variance = np.maximum((1 - abar.next) / (1 - abar.now) * beta, 1e-20)
+    variance = np.maximum((1 - abar.next) / (1 - abar.now) * beta, 1e-20)  # eq. 7, beta tilde
     if scheduler.config.variance_type == "fixed_large":
-        variance = beta
+        variance = beta  # section 3.2, sigma^2 = beta_t
     std = np.sqrt(variance)
     zero = np.zeros_like(std)
     return {
-        "A": np.sqrt(abar.next) * beta / (1 - abar.now),
-        "B": np.sqrt(alpha) * (1 - abar.next) / (1 - abar.now),
+        "A": np.sqrt(abar.next) * beta / (1 - abar.now),  # eq. 7, factor of x0
+        "B": np.sqrt(alpha) * (1 - abar.next) / (1 - abar.now),  # eq. 7, factor of x_t
         "R": zero,
         "H": zero,
-        "c": np.where(t > 0, std, 0.0),
+        "c": np.where(t > 0, std, 0.0),  # alg. 2, line 3: no noise in the last step
         "sigma": np.append(std, 0.0),
         "alpha_bar": np.append(abar.now, abar.next[-1]),
         **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
     }
 
 
-def _ddim_table(scheduler: DDIMScheduler, eta: float, use_clipped: bool) -> Table:
+def _ddim(scheduler: DDIMScheduler, eta: float, use_clipped: bool) -> Columns:
+    """Song et al. 2021 (arXiv 2010.02502); its alpha is the alpha_bar here."""
     t = scheduler.timesteps.cpu().numpy()
     # DDIMScheduler steps by a fixed stride whatever the spacing; parity with it is the contract.
     stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
     abar = _alpha_bar(scheduler, t, t - stride, final=float(scheduler.final_alpha_cumprod))
-    variance = (1 - abar.next) / (1 - abar.now) * (1 - abar.now / abar.next)
+    variance = (1 - abar.next) / (1 - abar.now) * (1 - abar.now / abar.next)  # eq. 16, eta = 1
     std = np.sqrt(np.maximum(variance, 0.0))
-    c = eta * std
+    c = eta * std  # eq. 16
+    # eq. 12, "direction pointing to x_t": sqrt(1 - abar' - sigma^2) eps, with eps written as
+    # (x_t - sqrt(abar) x0raw) / sqrt(1 - abar).
     direction = np.sqrt(np.maximum(1 - abar.next - c**2, 0.0)) / np.sqrt(1 - abar.now)
     along_x0 = -direction * np.sqrt(abar.now)
     zero = np.zeros_like(std)
     return {
+        # eq. 12, "predicted x0": sqrt(abar') x0hat
         "A": np.sqrt(abar.next) + (along_x0 if use_clipped else zero),
         "B": direction,
         "R": zero if use_clipped else along_x0,
@@ -108,20 +132,22 @@ def _ddim_table(scheduler: DDIMScheduler, eta: float, use_clipped: bool) -> Tabl
     }
 
 
-def _dpmsolver_table(scheduler: DPMSolverMultistepScheduler) -> Table:
+def _dpmsolver(scheduler: DPMSolverMultistepScheduler) -> Columns:
+    """DPM-Solver++(2M), Lu et al. 2022 (arXiv 2211.01095): x = alpha x0 + sigma eps, alg. 2."""
     ratio = scheduler.sigmas.cpu().numpy().astype(np.float64)
     alpha = 1 / np.sqrt(ratio**2 + 1)
     sigma = ratio * alpha
     with np.errstate(divide="ignore"):
-        log_snr = np.log(alpha) - np.log(sigma)
+        log_snr = np.log(alpha) - np.log(sigma)  # lambda
     h = np.diff(log_snr)
     decay = np.exp(-h) - 1
-    A = -alpha[1:] * decay
+    A = -alpha[1:] * decay  # prop. 4.1 to first order: factor of x0hat
     H = np.zeros_like(A)
     second = _second_order_steps(scheduler, len(A))
     h_before, h_now = h[:-1][second[1:]], h[1:][second[1:]]
     weight = _history_weight(scheduler.config.solver_type, alpha[1:][second], decay[second], h_now)
-    # D1 = (x0hat_s - x0hat_{s-1}) * h_s / h_{s-1}
+    # alg. 2, D_i = (1 + 1 / 2r) x0hat_s - (1 / 2r) x0hat_{s-1} with r = h_{s-1} / h_s, split into
+    # the share of each prediction.
     with np.errstate(divide="ignore", invalid="ignore"):  # a repeated noise level is refused later
         H[second] = -weight * h_now / h_before
     A[second] -= H[second]
@@ -129,7 +155,7 @@ def _dpmsolver_table(scheduler: DPMSolverMultistepScheduler) -> Table:
     zero = np.zeros_like(A)
     return {
         "A": A,
-        "B": sigma[1:] / sigma[:-1],
+        "B": sigma[1:] / sigma[:-1],  # prop. 4.1, factor of x
         "R": zero,
         "H": H,
         "c": zero,
@@ -171,11 +197,13 @@ def _alpha_bar(
     return _AlphaBar(alpha_bar[t], np.where(t_next >= 0, alpha_bar[np.maximum(t_next, 0)], final))
 
 
-def _conversion(scheduler: Scheduler, alpha: Array, sigma: Array) -> Table:
+def _conversion(scheduler: Scheduler, alpha: Array, sigma: Array) -> Columns:
     """Coefficients of x0raw for x = alpha x0 + sigma eps."""
     if scheduler.config.prediction_type == "sample":
         return {"x0_from_x": np.zeros_like(alpha), "x0_from_output": np.ones_like(alpha)}
     if scheduler.config.prediction_type == "v_prediction":
+        # Salimans & Ho 2022 (arXiv 2202.00512), appendix D: v = alpha eps - sigma x0.
         return {"x0_from_x": alpha.copy(), "x0_from_output": -sigma}
+    # Ho et al. 2020, eq. 4 solved for x0.
     with np.errstate(divide="ignore"):
         return {"x0_from_x": 1 / alpha, "x0_from_output": -sigma / alpha}

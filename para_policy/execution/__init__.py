@@ -1,1 +1,5 @@
-"""Execution of action chunks on a clock, within limits: numpy and integer nanoseconds, no torch, no ROS."""
+"""Execution of action chunks on a clock, within limits. Integer nanoseconds, no torch, no ROS.
+
+A chunk goes through `ChunkPlayer` (which action is due, mixed by a `Blending` in an `ActionSpace`) and
+`Commander` (whether it may be sent, by `Guards`) to a command.
+"""

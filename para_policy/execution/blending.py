@@ -1,4 +1,4 @@
-"""One action from several chunks: what is due now, and how an old chunk gives way to a new one."""
+"""Blending of chunks: one action from several of them, where an old one gives way to a new one."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ class Candidate:
 
     Attributes:
         observed_ns: time of the observation that the chunk was planned for.
-        start_ns: time from which on it plays a part.
-        fade_ns: for how long from then on the chunks before it do, too.
+        joined_ns: time from which on it plays a part.
+        fade_ns: time from then on for which the chunks before it do, too.
     """
 
     chunk: ActionChunk
     observed_ns: int
-    start_ns: int
+    joined_ns: int
     fade_ns: int = 0
 
 
 class Blending(Protocol):
-    """How the actions of several chunks become one."""
+    """Rule by which the actions of several chunks become one."""
 
     @property
     def keeps_old_chunks(self) -> bool: ...
@@ -79,7 +79,7 @@ class NoBlending:
 
 @dataclass(frozen=True)
 class CrossFade:
-    """From the old chunk to the new one in `fade_ns`, or less where the old one ends earlier."""
+    """A fade from the old chunk to the new one in `fade_ns`, or less where the old one ends earlier."""
 
     fade_ns: int
     keeps_old_chunks = True
@@ -89,7 +89,7 @@ class CrossFade:
     ) -> Array:
         blended = values[0][1]
         for candidate, value in values[1:]:
-            since_ns = time_ns - candidate.start_ns
+            since_ns = time_ns - candidate.joined_ns
             if since_ns >= candidate.fade_ns:
                 blended = value
             else:

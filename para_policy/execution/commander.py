@@ -1,4 +1,4 @@
-"""From the action that is due to the command that is sent: guards, holding, and who may move."""
+"""Commander: from the action that is due to the command that is sent, by guards, holding, enabling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RobotState:
 
 
 class Commander:
-    """Decides, once per command period, what is sent to the robot. Not thread-safe.
+    """The command of each period, or none where the robot holds. Not thread-safe.
 
     Every command has passed the guards; one that does not pass is not sent, and neither is the
     rest of its chunk. What is sent while the robot holds depends on `hold`:
@@ -66,14 +66,14 @@ class Commander:
         self.enabled = enabled
         self.latched = False
         self.waiting = ""
-        """Why actions that are due are not played, where no guard was broken."""
+        """Reason why actions that are due are not played, where no guard was broken."""
         self.violation: Violation | None = None
         """The last violation, until a command passes again."""
         self.violations = 0
 
     @property
     def moving(self) -> bool:
-        """Whether the last period had a command of a chunk."""
+        """True where the last period had a command of a chunk."""
         return self._moving
 
     def enable(self, enabled: bool) -> None:
@@ -130,7 +130,7 @@ class Commander:
         self._player.clear()
 
     def _stand(self, now_ns: int, state: RobotState | None) -> Array | None:
-        """What a robot that holds is sent."""
+        """Command for a robot that holds."""
         stopped, self._moving = self._moving, False
         self._guards.stand()
         if self._hold == "zero":

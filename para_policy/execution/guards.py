@@ -1,4 +1,4 @@
-"""Limits that no command may break, whatever the policy says."""
+"""Guards: limits that no command may break, whatever the policy says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 Limit = Sequence[float]
 _NO_LIMIT = (math.inf,)
 _LONGEST_PERIODS = 3.0
-"""How much longer than planned the time between two commands may count, in command periods."""
+"""Most that the time between two commands may count, in command periods."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Limits:
 
     @property
     def joints(self) -> int | None:
-        """For how many joints there are limits; None where one number counts for all."""
+        """Number of joints that have limits of their own; None where one number counts for all."""
         longest = max(len(limit) for limit in vars(self).values())
         return longest if longest > 1 else None
 
@@ -72,7 +72,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Violation:
-    """What a command would have broken; `value` is beyond `limit` (or not finite)."""
+    """The limit that a command would have broken; `value` is beyond `limit` (or not finite)."""
 
     guard: str
     joint: str
@@ -87,7 +87,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class _Motion:
-    """From one command to the next.
+    """The way from one command to the next.
 
     Attributes:
         velocity: (A,) over the time between them, but at least one command period.
@@ -101,7 +101,7 @@ class _Motion:
 
 
 class Guards:
-    """Checks each command against the limits, the commands before it, and the present state.
+    """Check of each command against the limits, the commands before it, and the present state.
 
     Differences are taken over the time that has passed since the last command, as a timer that is
     late lets the command move on meanwhile. It counts at least one period, as a controller takes
@@ -207,7 +207,7 @@ class Guards:
         return violation if self._beyond("", real, limits.acceleration_max) else None
 
     def _motion_to(self, command: Array, now_ns: int | None) -> _Motion:
-        """How the robot moves from the last command to this one."""
+        """Motion from the last command to this one."""
         elapsed_s = self._elapsed_s(now_ns)
         if self._direct:
             return _Motion(command, command, elapsed_s)

@@ -1,4 +1,4 @@
-"""Playing action chunks by absolute time."""
+"""Player of action chunks by absolute time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.execution.spaces import ActionSpace, VectorSpace
 
 _MOST_CHUNKS = 100
-"""How many chunks are mixed at most, however fast they come."""
+"""Most chunks that are mixed, however fast they come."""
 
 
 @dataclass(frozen=True)
 class PlayerSettings:
-    """How chunks are played.
+    """Everything that decides how chunks are played.
 
     Attributes:
         offset_ns: action i is due at stamp + i dt + offset. Negative: commanded earlier, by the
@@ -47,7 +47,7 @@ class PlayerSettings:
 
 
 class ChunkPlayer:
-    """Holds the chunks in force and says which action is due. Not thread-safe.
+    """The chunks in force, and the action of them that is due. Not thread-safe.
 
     A newer chunk replaces the one in force at once, or as the blending says; actions that are
     already past are never played. Where nothing is due the answer is None and the robot holds: a
@@ -66,7 +66,7 @@ class ChunkPlayer:
         self._candidates: list[Candidate] = []
         self._now_ns: int | None = None
         self.caught_up = 0
-        """How many chunks came so late that only their last action was left."""
+        """Chunks that came so late that only their last action was left."""
 
     @property
     def chunk(self) -> ActionChunk | None:
@@ -158,10 +158,10 @@ class ChunkPlayer:
             return
         if not self._settings.blending.keeps_old_chunks:
             self._candidates.clear()
-        start_ns = max(time_ns, chunk.stamp_ns)
-        left_ns = max((c.chunk.end_ns for c in self._candidates), default=start_ns) - start_ns
+        joined_ns = max(time_ns, chunk.stamp_ns)
+        left_ns = max((c.chunk.end_ns for c in self._candidates), default=joined_ns) - joined_ns
         fade_ns = max(min(self._settings.blending.fade_ns, left_ns), 0)
-        self._candidates.append(Candidate(chunk, observed_ns, start_ns, fade_ns))
+        self._candidates.append(Candidate(chunk, observed_ns, joined_ns, fade_ns))
         del self._candidates[:-_MOST_CHUNKS]
 
     def _advance(self, now_ns: int) -> None:

@@ -1,4 +1,4 @@
-"""How smoothly chunks follow each other: jumps of the commanded motion at their seams.
+"""Seams between chunks: jumps of the commanded motion where one follows another.
 
 The commanded velocity between two actions is their difference over dt, the acceleration the
 difference of two velocities over dt, without any filter. The jump of one of them at a place between

@@ -1,19 +1,27 @@
-"""What the coordinates of an action mean, as far as mixing two of them needs to know."""
+"""Action spaces: what coordinates mean, as far as mixing two actions needs to know."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation, Slerp
 
+from para_policy.errors import InputError
 from para_policy.execution.chunk import ActionChunk
 
 Array = NDArray[np.float64]
+POSE_DIM = 7
+"""Coordinates of a pose: x, y, z and the quaternion x, y, z, w."""
+_SHORTEST = 0.1
+"""A predicted quaternion that is shorter says nothing about a direction."""
 
 
 class ActionSpace(Protocol):
-    """How actions (A,) of one kind are cleaned, mixed and compared."""
+    """Rules by which actions (A,) of one kind are cleaned, mixed and compared."""
 
     def prepare(self, chunk: ActionChunk) -> ActionChunk:
         """The same chunk in a form in which neighbouring actions may be mixed.
@@ -43,3 +51,42 @@ class VectorSpace:
 
     def align(self, action: Array, reference: Array) -> Array:
         return action
+
+
+class PoseSpace:
+    """Poses: positions are mixed linearly, rotations by slerp along the shorter way.
+
+    A quaternion and its negative are the same rotation. Signs are chosen such that neighbours lie
+    on the same side, so that differences of coordinates, which the guards look at, mean motion:
+    a turn by a small angle changes the quaternion by half of it.
+    """
+
+    def prepare(self, chunk: ActionChunk) -> ActionChunk:
+        """Quaternions of length 1, each on the side of the one before.
+
+        Raises:
+            InputError: when a quaternion is (nearly) zero.
+        """
+        actions = chunk.actions.copy()
+        lengths = np.linalg.norm(actions[:, 3:], axis=1)
+        if lengths.min() < _SHORTEST:
+            row = int(lengths.argmin())
+            raise InputError(
+                f"action {row} has the quaternion {actions[row, 3:].tolist()} of length "
+                f"{lengths[row]:.3g}, expected about 1; are the actions x y z qx qy qz qw?"
+            )
+        actions[:, 3:] /= lengths[:, None]
+        for before, after in pairwise(actions):
+            after[:] = self.align(after, before)
+        return replace(chunk, actions=actions)
+
+    def mix(self, a: Array, b: Array, weight: float) -> Array:
+        position = (1.0 - weight) * a[:3] + weight * b[:3]
+        between = Slerp([0.0, 1.0], Rotation.from_quat(np.stack([a[3:], b[3:]])))
+        quaternion = between(weight).as_quat()
+        return self.align(np.concatenate([position, quaternion]), a)
+
+    def align(self, action: Array, reference: Array) -> Array:
+        if action[3:] @ reference[3:] >= 0:
+            return action
+        return np.concatenate([action[:3], -action[3:]])

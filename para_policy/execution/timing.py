@@ -1,4 +1,4 @@
-"""How regularly commands go out."""
+"""Timing of commands: how regularly they go out."""
 
 from __future__ import annotations
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from para_policy.errors import InputError
-from para_policy.inference.backends import Backend, Prepare, attempts
+from para_policy.inference.backends import Backend, Prepare, Rows, attempts
 from para_policy.inference.config import AUTO, EngineConfig, Precision, Size, label
 from para_policy.inference.failures import UnavailableError, attempt, is_out_of_memory
 from para_policy.inference.memory import affordable, weight_bytes
-from para_policy.inference.precision import HALF, check_output, tensor_cores
+from para_policy.inference.precision import HALF, ROUNDING, check_output, tensor_cores
 from para_policy.inference.static_batch import StaticBatch
 
 _Kind = tuple[tuple[torch.dtype, torch.Size], ...]
@@ -49,8 +51,10 @@ class Engine:
         self.sizes = config.sizes
         self.passed_over: list[str] = []
         self._told = 0
+        self._warming_up = False
         self._untried: list[tuple[Backend, Precision]] | None = None
-        self._in_use: tuple[Backend, Precision, Prepare] | None = None
+        self._in_use: tuple[Backend, Precision, Rows] | None = None
+        self._prepare: Prepare | None = None
         self._batches: dict[tuple[Size, _Kind], StaticBatch] = {}
 
     @property
@@ -78,6 +82,7 @@ class Engine:
         buffers = sum(batch.memory_bytes for batch in self._batches.values())
         return int(weight_bytes(self.body) * copies) + buffers
 
+    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Evaluate (M, ...) each, at least one row, to a new tensor (M, *shape) in float32.
 
@@ -87,8 +92,17 @@ class Engine:
         """
         if len(inputs[0]) == 0:
             raise InputError("the engine was called with no rows; expected at least one")
-        output = self._evaluate(inputs)
-        self._tell()
+        output: Tensor | None = None
+        while output is None:
+            try:
+                _, precision, run = self._in_use or self._choose(inputs)
+                # Without a GPU there are no tensor cores to allow or forbid.
+                with tensor_cores(precision) if inputs[0].is_cuda else nullcontext():
+                    output = run(*inputs)
+            except UnavailableError as error:
+                self._pass_over(error)
+        if len(self.passed_over) > self._told and not self._warming_up:
+            self._tell()
         return output
 
     def warm_up(self, *inputs: Tensor) -> None:
@@ -97,10 +111,35 @@ class Engine:
         Raises:
             InputError, Exception: as for a call.
         """
-        self._evaluate([v[:1] for v in inputs])
-        while (size := self._unprepared(inputs)) is not None:
-            self._evaluate([v[:1].expand(size.rows, *v.shape[1:]) for v in inputs])
+        self._warming_up = True
+        try:
+            self(*(v[:1] for v in inputs))
+            while (size := self._unprepared(inputs)) is not None:
+                self(*(v[:1].expand(size.rows, *v.shape[1:]) for v in inputs))
+        finally:
+            self._warming_up = False
         self._tell()
+
+    def output_noise(self, *inputs: Tensor) -> float:
+        """How far outputs change though nothing has changed: no residual can be seen below that.
+
+        The largest absolute difference between outputs for the same rows at the padded sizes, and
+        after a change of the states by about one unit in the last place of the arithmetic: states
+        that close are rounded to the same numbers, or to neighbours, by chance.
+
+        Args:
+            inputs: (M, ...) each; states first.
+        """
+        expected = self(*inputs)
+        rows = len(expected)
+        sign = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(0)).sign()
+        moved = inputs[0] * (1 + ROUNDING[self.precision] * sign.to(inputs[0].device))
+        noise = (self(moved, *inputs[1:]) - expected).abs().max().item()
+        for size in self.sizes:
+            taken = torch.arange(size.rows, device=expected.device) % rows
+            again = self(*(v[taken] for v in inputs))
+            noise = max(noise, (again - expected[taken]).abs().max().item())
+        return noise
 
     def _unprepared(self, inputs: Sequence[Tensor]) -> Size | None:
         if self._in_use is None or not self._in_use[0].static:
@@ -108,39 +147,29 @@ class Engine:
         kind = _kind(inputs)
         return next((size for size in self.sizes if (size, kind) not in self._batches), None)
 
-    @torch.no_grad()
-    def _evaluate(self, inputs: Sequence[Tensor]) -> Tensor:
-        while True:
-            try:
-                backend, precision, prepare = self._in_use or self._choose(inputs)
-                with tensor_cores(precision):
-                    if backend.static:
-                        return self._split(inputs)
-                    return prepare(inputs, Size(len(inputs[0])))()
-            except UnavailableError as error:
-                self._pass_over(error)
-
-    def _choose(self, inputs: Sequence[Tensor]) -> tuple[Backend, Precision, Prepare]:
+    def _choose(self, inputs: Sequence[Tensor]) -> tuple[Backend, Precision, Rows]:
         """Load the next backend that has not failed yet."""
         device = inputs[0].device
         if self._untried is None:
             self._untried = list(attempts(self.config, device))
         backend, precision = self._untried[0]
         attempt(lambda: backend.check(device, precision))
-        prepare = attempt(lambda: backend.load(self.body, precision))
-        if not backend.static and precision != "float32":
-            runner = prepare(inputs, Size(len(inputs[0])))
+        loaded: Any = attempt(lambda: backend.load(self.body, precision))
+        run: Rows = loaded
+        if backend.static:
+            self._prepare, run = loaded, self._in_batches
+        elif precision != "float32":
             with tensor_cores("float32"):
                 reference = self.body(*inputs)
             with tensor_cores(precision):
-                check_output(attempt(runner), reference, precision)
+                check_output(attempt(lambda: run(*inputs)), reference, precision)
         if backend.repacks:
             limit = self.config.memory_limit_mib * 2**20
             self.sizes = affordable(self.config.sizes, limit // max(weight_bytes(self.body), 1))
-        self._in_use = backend, precision, prepare
+        self._in_use = backend, precision, run
         return self._in_use
 
-    def _split(self, inputs: Sequence[Tensor]) -> Tensor:
+    def _in_batches(self, *inputs: Tensor) -> Tensor:
         rows, start = len(inputs[0]), 0
         output: Tensor | None = None
         while start < rows:
@@ -159,13 +188,14 @@ class Engine:
     def _batch(self, inputs: Sequence[Tensor]) -> StaticBatch | None:
         """Prepared for these rows; None if the size was dropped because memory does not suffice."""
         assert self._in_use is not None
+        assert self._prepare is not None
         size = next(size for size in self.sizes if size.rows >= len(inputs[0]))
         key = size, _kind(inputs)
         if key not in self._batches:
             _refuse_in_capture(inputs[0].device)
-            _, precision, prepare = self._in_use
+            precision = self._in_use[1]
             try:
-                self._batches[key] = StaticBatch(prepare, self.body, inputs, size, precision)
+                self._batches[key] = StaticBatch(self._prepare, self.body, inputs, size, precision)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

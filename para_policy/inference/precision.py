@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +12,14 @@ from torch import Tensor, nn
 from para_policy.inference.config import Precision
 from para_policy.inference.failures import UnavailableError
 
-if TYPE_CHECKING:
-    from para_policy.inference.engine import Engine
-
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-# Relative changes that rounding can hide; half of the smallest one would be lost in float32.
-_ROUNDING: Mapping[Precision, float] = {
+ROUNDING: Mapping[Precision, float] = {
     "float32": 2.0**-23,
     "tf32": 2.0**-11,
     "bfloat16": 2.0**-8,
     "float16": 2.0**-11,
 }
+"""Relative changes that rounding can hide; half of the smallest one would be lost in float32."""
 
 TOLERANCE: Mapping[Precision, float] = {
     "float32": 1e-4,
@@ -95,25 +91,3 @@ def check_output(output: Tensor, reference: Tensor, precision: Precision) -> Non
             f"its outputs differ by {error:.1e} from PyTorch's, which reach {scale:.1e}; expected at "
             f"most {TOLERANCE[precision]:.0e} of that for precision {precision!r}"
         )
-
-
-def output_noise(engine: Engine, *inputs: Tensor) -> float:
-    """How far outputs change though nothing has changed: no residual can be seen below that.
-
-    The largest absolute difference between outputs for the same rows at the padded sizes of the
-    engine, and after a change of the states by about one unit in the last place of the arithmetic:
-    states that close are rounded to the same numbers, or to neighbours, by chance.
-
-    Args:
-        inputs: of the engine, (M, ...) each; states first.
-    """
-    expected = engine(*inputs)
-    rows = len(expected)
-    sign = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(0)).sign()
-    moved = inputs[0] * (1 + _ROUNDING[engine.precision] * sign.to(inputs[0].device))
-    noise = (engine(moved, *inputs[1:]) - expected).abs().max().item()
-    for size in engine.sizes:
-        taken = torch.arange(size.rows, device=expected.device) % rows
-        again = engine(*(v[taken] for v in inputs))
-        noise = max(noise, (again - expected[taken]).abs().max().item())
-    return noise

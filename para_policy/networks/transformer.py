@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from para_policy.diffusion.denoiser import BoundNetwork
+from para_policy.networks.split import RunRows
 from para_policy.networks.unet1d import SinusoidalPosEmb
 
 _INIT_STD = 0.02
@@ -102,6 +104,10 @@ class TransformerForDiffusion(nn.Module):
         observation steps follow one another, to (M, Tp, A)."""
         return self.denoise(x, t, self.observe(condition))
 
+    def split(self, num_train_timesteps: int) -> TransformerSplit:
+        """The work of inference, with the observation embedded once."""
+        return TransformerSplit(self)
+
     def observe(self, condition: Tensor) -> Tensor:
         """Do the work that depends on neither `x` nor `t`.
 
@@ -133,6 +139,31 @@ class TransformerForDiffusion(nn.Module):
             tgt_is_causal=self.mask is not None,
         )
         return self.head(self.ln_f(h))
+
+
+class TransformerSplit:
+    """A `TransformerForDiffusion` that embeds the observation once; see `networks.split`."""
+
+    def __init__(self, network: TransformerForDiffusion) -> None:
+        self._network = network
+        self.rows: nn.Module = TransformerRows(network).eval()
+
+    def bind(self, condition: Tensor, run: RunRows) -> BoundNetwork:
+        """Compute the tokens of the observation."""
+        tokens = self._network.observe(condition)
+        # One type for whole timesteps and those between them: buffers of engines have one.
+        return lambda x, t, sample: run(x, t.to(torch.float32), tokens[sample])
+
+
+class TransformerRows(nn.Module):
+    """States, timesteps and tokens of the observation to predictions."""
+
+    def __init__(self, network: TransformerForDiffusion) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, observed: Tensor) -> Tensor:
+        return self.network.denoise(x, t, observed)
 
 
 def _layer(kind: Callable[..., _Layer], n_emb: int, n_head: int, dropout: float) -> _Layer:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from para_policy.errors import ParaPolicyError
-from para_policy.planning.plan import Plan, PlannerSettings
+from para_policy.planning.chunks import ChunkRequest, ChunkSolution, PlannedChunk
 from para_policy.planning.planner import Planner
-from para_policy.planning.solver import Cancelled, Solution, Solver, Task
+from para_policy.planning.settings import PlannerSettings
+from para_policy.planning.solver import Cancelled, Solver
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -72,7 +73,7 @@ class Fleet:
         for planner in self.planners.values():
             planner.reset(seed)
 
-    def plan(self, now_ns: int) -> dict[str, Plan | ParaPolicyError]:
+    def plan(self, now_ns: int) -> dict[str, PlannedChunk | ParaPolicyError]:
         """The chunks that are wanted now, by robot; an error where the policy refuses or fails.
 
         A failure uses up no noise.
@@ -82,20 +83,22 @@ class Fleet:
         """
         started_s = time.perf_counter()
         settings = self._settings
-        tasks: dict[str, Task] = {}
+        requests: dict[str, ChunkRequest] = {}
         for robot, planner in self.planners.items():
-            if task := planner.task(now_ns, started_s):
-                tasks[robot] = task
-        solutions = self._solve(settings, tasks)
-        if tasks and settings.added_latency_s:
+            if request := planner.request(now_ns, started_s):
+                requests[robot] = request
+        solutions = self._solve(settings, requests)
+        if requests and settings.added_latency_s:
             time.sleep(settings.added_latency_s)
         latency_s = time.perf_counter() - started_s
-        plans: dict[str, Plan | ParaPolicyError] = {}
+        plans: dict[str, PlannedChunk | ParaPolicyError] = {}
         for robot, solution in solutions.items():
             if isinstance(solution, ParaPolicyError):
                 plans[robot] = solution
-            elif plan := self.planners[robot].finish(settings, tasks[robot], solution, latency_s):
-                plans[robot] = plan
+                continue
+            planned = self.planners[robot].finish(settings, requests[robot], solution, latency_s)
+            if planned is not None:
+                plans[robot] = planned
         return plans
 
     def cancel(self) -> None:
@@ -103,22 +106,22 @@ class Fleet:
         self._solver.cancel()
 
     def _solve(
-        self, settings: PlannerSettings, tasks: Mapping[str, Task]
-    ) -> dict[str, Solution | ParaPolicyError]:
+        self, settings: PlannerSettings, requests: Mapping[str, ChunkRequest]
+    ) -> dict[str, ChunkSolution | ParaPolicyError]:
         """One robot's bad luck must not stop the others: a batch that fails is tried one by one."""
         try:
-            solved = self._solver.solve(settings, list(tasks.values())) if tasks else []
+            solved = self._solver.solve(settings, list(requests.values())) if requests else []
         except Cancelled:
             raise
         except ParaPolicyError as error:
-            if len(tasks) == 1:
-                return dict.fromkeys(tasks, error)
+            if len(requests) == 1:
+                return dict.fromkeys(requests, error)
             return {
                 name: solution
-                for robot, task in tasks.items()
-                for name, solution in self._solve(settings, {robot: task}).items()
+                for robot, request in requests.items()
+                for name, solution in self._solve(settings, {robot: request}).items()
             }
-        return dict(zip(tasks, solved, strict=True))
+        return dict(zip(requests, solved, strict=True))
 
     def _expected_latency_s(self, settings: PlannerSettings) -> float:
         robots = len(self.planners)

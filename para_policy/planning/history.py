@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from para_policy.errors import InputError, NonFiniteError
 
 _LONGEST_LAG_NS = 10 * 10**9
-"""How far one input may run ahead of another: more would only fill the memory with images."""
+"""Time by which one input may run ahead of another: more would only fill the memory with images."""
 
 
 class _Stream:

@@ -1,4 +1,4 @@
-"""When to plan for a robot, from what, and with which noise. Thread-safe, and free of ROS."""
+"""Planner of one robot: when to plan, from what, and with which noise. Thread-safe."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from para_policy.execution.chunk import ActionChunk
-from para_policy.planning.history import ObservationHistory
-from para_policy.planning.overruns import Overruns
-from para_policy.planning.plan import Plan, PlannerSettings
+from para_policy.planning.chunks import (
+    ChunkRequest,
+    ChunkSolution,
+    PlannedChunk,
+    PreviousChunk,
+)
+from para_policy.planning.inputs import RobotInputs
 from para_policy.planning.seeding import chunk_seed
-from para_policy.planning.solver import Solution, Task
-from para_policy.planning.stuck import FrozenWatch
-from para_policy.planning.warm_start import Start
+from para_policy.planning.settings import PlannerSettings
 
 if TYPE_CHECKING:
     from para_policy.policies import PolicyConfig
@@ -26,29 +27,46 @@ _LATENCIES = 10
 """The slowest of so many last chunks is how long the next one is expected to take."""
 
 
+class Overruns:
+    """Counts late chunks, and those in a row. Not thread-safe.
+
+    Attributes:
+        total: late chunks so far.
+        in_a_row: since the last one in time.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.in_a_row = 0
+
+    def count(self, latency_s: float, deadline_s: float) -> None:
+        """Count a chunk that took `latency_s`; a deadline of 0 is always met."""
+        late = 0 < deadline_s < latency_s
+        self.total += late
+        self.in_a_row = self.in_a_row + 1 if late else 0
+
+    def forgive(self) -> None:
+        """Begin a new row."""
+        self.in_a_row = 0
+
+    def too_many(self, limit: int) -> bool:
+        """True where `limit` or more were late in a row; never for 0."""
+        return 0 < limit <= self.in_a_row
+
+
 class Planner:
-    """What one robot has seen and does: says which chunk is wanted, and places it on the clock.
+    """One robot, as far as planning goes: says which chunk it wants, and places it on the clock.
 
     All methods return at once and may be called from any thread. `Fleet` makes the chunks.
     """
 
     def __init__(self, config: PolicyConfig, settings: PlannerSettings, seed: int) -> None:
         self._settings = settings
-        self._shapes = {name: tuple(shape) for name, shape in config.inputs.items()}
-        self._history = ObservationHistory(
-            self._shapes,
-            config.n_obs_steps,
-            settings.dt_ns,
-            max_gap_ns=settings.max_age_ns,
-            max_gaps_ns=settings.max_ages_ns,
-            linear=settings.linear,
-        )
-        self._watches = {n: FrozenWatch(most_s) for n, most_s in settings.max_unchanged_s.items()}
+        self._inputs = RobotInputs(config, settings)
         self._lock = threading.Lock()
-        self._faults: dict[str, str] = {}
         self._latencies_ns: deque[int] = deque([0], maxlen=_LATENCIES)
         self._overruns = Overruns()
-        self._start: Start | None = None
+        self._previous: PreviousChunk | None = None
         self._episode = 0
         self._next_index = 0
         self._retired: ActionChunk | None = None
@@ -65,7 +83,7 @@ class Planner:
         """
         with self._lock:
             self._settings = settings
-            self._history.set_dt(settings.dt_ns)
+            self._inputs.history.set_dt(settings.dt_ns)
             self._overruns.forgive()
             if latency_s is not None:
                 self._latencies_ns.clear()
@@ -80,22 +98,17 @@ class Planner:
             ParaPolicyError: when shape or values are wrong. The input then counts as faulty, and
                 nothing is planned, until its next good observation.
         """
-        shape = self._shapes[name]
         with self._lock:
             if self._retired is not None and self._retired.covers(stamp_ns):
                 return  # a straggler of the episode that `reset` has ended
             if self._time_restarted(name, stamp_ns):
                 self._begin_episode(self._seed)
-            fits = values.size == int(np.prod(shape))
-            self._history.append(name, stamp_ns, values.reshape(shape) if fits else values)
-            if name in self._watches:
-                self._watches[name].seen(stamp_ns, values)
-            self._faults.pop(name, None)
+            self._inputs.observe(name, stamp_ns, values)
 
     def reject(self, name: str, reason: str) -> None:
         """Input `name` delivers something unusable: plan nothing until it delivers again."""
         with self._lock:
-            self._faults[name] = reason
+            self._inputs.reject(name, reason)
 
     def reset(self, seed: int) -> None:
         """Begin a new episode: no observations, chunk 0 next, noise from `seed`.
@@ -110,12 +123,12 @@ class Planner:
             self._begin_episode(seed)
 
     def hold_reason(self, now_ns: int) -> str | None:
-        """Why nothing can be planned now; None when all is well."""
+        """Reason why nothing can be planned now; None when all is well."""
         with self._lock:
-            return self._hold_reason(now_ns)
+            return self._inputs.fault(now_ns, self._settings)
 
     def overrun_reason(self) -> str | None:
-        """Why chunks are withheld; None while they are not."""
+        """Reason why chunks are withheld; None while they are not."""
         with self._lock:
             if not self._withholding():
                 return None
@@ -128,10 +141,10 @@ class Planner:
     def observation_ages_s(self, now_ns: int) -> dict[str, float]:
         """Age of the newest observation of each input that has one."""
         with self._lock:
-            newest = self._history.newest_ns()
+            newest = self._inputs.history.newest_ns()
         return {name: (now_ns - stamp_ns) / 1e9 for name, stamp_ns in newest.items()}
 
-    def task(self, now_ns: int, started_s: float) -> Task | None:
+    def request(self, now_ns: int, started_s: float) -> ChunkRequest | None:
         """The chunk that is wanted, for the newest time that all inputs have reached.
 
         While chunks are withheld one is tried in every step; one in time is not withheld.
@@ -142,53 +155,59 @@ class Planner:
             None when there is a reason to hold, or when the chunk in force still lasts.
         """
         with self._lock:
-            stamp_ns = self._history.newest_common_ns()
-            if stamp_ns is None or self._hold_reason(now_ns) or not self._is_due(stamp_ns, now_ns):
+            stamp_ns = self._inputs.history.newest_common_ns()
+            if stamp_ns is None or self._inputs.fault(now_ns, self._settings):
+                return None
+            if not self._is_due(stamp_ns, now_ns):
                 return None
             index = self._next_index
             ready_ns = now_ns + max(self._latencies_ns)
-            return Task(
-                observation=self._history.sample(stamp_ns),
+            return ChunkRequest(
+                observation=self._inputs.history.sample(stamp_ns),
                 stamp_ns=stamp_ns,
                 index=index,
                 seed=chunk_seed(self._seed, index),
                 started_s=started_s,
-                previous=self._start,
+                previous=self._previous,
                 started_ns=now_ns,
-                # The action that is being executed when the chunk comes is decided, too.
-                decided=math.floor((ready_ns - stamp_ns) / self._settings.dt_ns) + 1,
+                # The action that is being executed when the chunk comes is committed, too.
+                committed=math.floor((ready_ns - stamp_ns) / self._settings.dt_ns) + 1,
                 episode=self._episode,
             )
 
     def finish(
-        self, settings: PlannerSettings, task: Task, solution: Solution, latency_s: float
-    ) -> Plan | None:
-        """Put a chunk in force that was made for `task` under `settings`.
+        self,
+        settings: PlannerSettings,
+        request: ChunkRequest,
+        solution: ChunkSolution,
+        latency_s: float,
+    ) -> PlannedChunk | None:
+        """Put a chunk in force that was made for `request` under `settings`.
 
         Returns:
             None when `reset` was called meanwhile.
         """
         with self._lock:
-            if task.episode != self._episode:
+            if request.episode != self._episode:
                 return None
-            self._chunk, self._start = solution.chunk, solution.as_start
-            self._next_index = task.index + 1
+            self._chunk, self._previous = solution.chunk, solution.as_previous
+            self._next_index = request.index + 1
             self._latencies_ns.append(round(1e9 * latency_s))
             if settings is self._settings:  # a chunk of old settings says nothing about these
                 self._overruns.count(latency_s, settings.deadline_s)
-            return Plan(
+            return PlannedChunk(
                 chunk=solution.chunk,
                 stats=solution.stats,
                 settings=settings,
-                started_ns=task.started_ns,
+                started_ns=request.started_ns,
                 latency_s=latency_s,
                 deadline_misses=self._overruns.total,
                 overruns=self._overruns.in_a_row,
                 executed=solution.executed,
-                frozen=solution.frozen,
+                committed=solution.committed,
                 batch=solution.batch,
-                seed=task.seed,
-                seen=task.observation,
+                seed=request.seed,
+                seen=request.observation,
                 withheld=self._withholding(),
             )
 
@@ -200,40 +219,13 @@ class Planner:
         self._seed = seed
         self._episode += 1
         self._next_index = 0
-        self._chunk = self._start = None
-        self._history.clear()
-        self._faults.clear()
-        for watch in self._watches.values():
-            watch.clear()
+        self._chunk = self._previous = None
+        self._inputs.clear()
 
     def _time_restarted(self, name: str, stamp_ns: int) -> bool:
-        """Whether a simulation or a bag began again while a chunk of its last run is in force."""
+        """True where a simulation or a bag began again while a chunk of its last run is in force."""
         chunk = self._chunk
         return chunk is not None and stamp_ns < chunk.stamp_ns - self._settings.max_age_of(name)
-
-    def _hold_reason(self, now_ns: int) -> str | None:
-        if self._faults:
-            return "; ".join(f"{name}: {reason}" for name, reason in sorted(self._faults.items()))
-        if missing := self._history.missing():
-            return f"no observation yet of {', '.join(missing)}"
-        for name, watch in self._watches.items():
-            if still_s := watch.frozen_for_s():
-                return (
-                    f"{name} has not changed for {still_s:.3f} s, the limit is "
-                    f"{self._settings.max_unchanged_s[name]:g} s: the sensor may be frozen"
-                )
-        if self._settings.lockstep:
-            return None
-        for name, stamp_ns in self._history.newest_ns().items():
-            limit_ns = self._settings.max_age_of(name)
-            age, limit = (now_ns - stamp_ns) / 1e9, limit_ns / 1e9
-            if now_ns - stamp_ns > limit_ns:
-                return f"the newest observation of {name} is {age:.3f} s old, the limit is {limit:.3f} s"
-            if stamp_ns - now_ns > limit_ns:
-                return (
-                    f"the newest observation of {name} is stamped {-age:.3f} s ahead of the clock"
-                )
-        return None
 
     def _is_due(self, stamp_ns: int, now_ns: int) -> bool:
         """Plan when a chunk that is begun a step later could come after the one in force has run out."""

@@ -1,4 +1,4 @@
-"""Solves of the policy under given settings: one chunk, or those of several robots at once."""
+"""Solves of the policy: one chunk, or those of several robots at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from para_policy.errors import ParaPolicyError
 from para_policy.execution.chunk import ActionChunk
-from para_policy.planning.overruns import time_to_solve
-from para_policy.planning.plan import PlannerSettings
-from para_policy.planning.warm_start import Start
+from para_policy.planning.chunks import ChunkRequest, ChunkSolution, PreviousChunk
+from para_policy.planning.settings import PlannerSettings
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -26,60 +25,22 @@ class Cancelled(ParaPolicyError):
 
 
 @dataclass(frozen=True)
-class Task:
-    """A chunk that is wanted.
-
-    Attributes:
-        observation: {name: (To, *shape)}.
-        stamp_ns: time of its newest observations.
-        index, seed: of the chunk.
-        started_s: of `time.perf_counter`, when planning began; the deadline counts from then.
-        started_ns: the same on the node's clock.
-        previous: the chunk before, if any.
-        decided: actions, from `stamp_ns` on, that will have been executed when the chunk is ready.
-        episode: of the planner, to which the chunk belongs.
-    """
-
-    observation: dict[str, NDArray[Any]]
-    stamp_ns: int
-    index: int
-    seed: int
-    started_s: float
-    previous: Start | None
-    started_ns: int = 0
-    decided: int = 0
-    episode: int = 0
-
-
-@dataclass(frozen=True)
-class Solution:
-    """A chunk, what the policy says of it, and what it took over; see `Plan`."""
-
-    chunk: ActionChunk
-    stats: Any
-    as_start: Start
-    executed: int | None
-    frozen: int | None
-    batch: int
-
-
-@dataclass(frozen=True)
 class _Job:
-    """A task, with what it takes over under the present settings."""
+    """A request, with what it takes over from the chunk before under the present settings."""
 
-    task: Task
+    request: ChunkRequest
     executed: int | None
-    frozen: int | None
+    committed: int | None
 
     @classmethod
-    def of(cls, task: Task, settings: PlannerSettings) -> _Job:
-        before = task.previous
+    def of(cls, request: ChunkRequest, settings: PlannerSettings) -> _Job:
+        before = request.previous
         if before is None or not settings.warm_start or settings.lockstep:
-            return cls(task, None, None)
-        executed = before.executed(task.stamp_ns, settings.dt_ns)
+            return cls(request, None, None)
+        executed = before.executed(request.stamp_ns, settings.dt_ns)
         if executed is None or settings.real_time_chunking == "none":
-            return cls(task, executed, None)
-        return cls(task, executed, max(min(task.decided, before.actions - executed), 0))
+            return cls(request, executed, None)
+        return cls(request, executed, max(min(request.committed, before.actions - executed), 0))
 
 
 class Solver:
@@ -90,14 +51,16 @@ class Solver:
         self._lock = threading.Lock()
         self._cancelled = False
 
-    def solve(self, settings: PlannerSettings, tasks: Sequence[Task]) -> list[Solution]:
+    def solve(
+        self, settings: PlannerSettings, requests: Sequence[ChunkRequest]
+    ) -> list[ChunkSolution]:
         """Plan chunks, in one batch where all or none of them start from the chunk before.
 
         Raises:
             ParaPolicyError: when the policy refuses or fails.
         """
-        jobs = [_Job.of(task, settings) for task in tasks]
-        solutions: dict[int, Solution] = {}
+        jobs = [_Job.of(request, settings) for request in requests]
+        solutions: dict[int, ChunkSolution] = {}
         for warm in (True, False):
             alike = [i for i, job in enumerate(jobs) if (job.executed is not None) == warm]
             if alike:
@@ -127,28 +90,31 @@ class Solver:
         """Make the solve in progress, and every later one, end with `Cancelled` at its next round."""
         self._cancelled = True
 
-    def _solve(self, settings: PlannerSettings, jobs: Sequence[_Job]) -> list[Solution]:
-        tasks = [job.task for job in jobs]
+    def _solve(self, settings: PlannerSettings, jobs: Sequence[_Job]) -> list[ChunkSolution]:
+        requests = [job.request for job in jobs]
         with self._lock:
             options = _taken_over(settings, jobs)
             if settings.deadline_s and settings.anytime and not settings.lockstep:
-                spent_s = time.perf_counter() - min(task.started_s for task in tasks)
+                spent_s = time.perf_counter() - min(request.started_s for request in requests)
                 options["deadline_s"] = time_to_solve(settings.deadline_s, spent_s)
-            observations = [task.observation for task in tasks]
-            result = self._sample(settings, observations, [t.seed for t in tasks], **options)
+            observations = [request.observation for request in requests]
+            seeds = [request.seed for request in requests]
+            result = self._sample(settings, observations, seeds, **options)
         results = [result] if len(jobs) == 1 else [result.one(i) for i in range(len(jobs))]
         return [
             self._solution(settings, *pair, len(jobs)) for pair in zip(jobs, results, strict=True)
         ]
 
-    def _solution(self, settings: PlannerSettings, job: _Job, result: Any, batch: int) -> Solution:
-        task, actions = job.task, result.actions
+    def _solution(
+        self, settings: PlannerSettings, job: _Job, result: Any, batch: int
+    ) -> ChunkSolution:
+        request, actions = job.request, result.actions
         if settings.n_action_steps:
             first = self._policy.config.first_action
             actions = result.prediction[first : first + settings.n_action_steps]
-        chunk = ActionChunk(task.stamp_ns, settings.dt_ns, actions, id=task.index)
-        start = Start(result, task.stamp_ns, settings.dt_ns, len(actions))
-        return Solution(chunk, result.stats, start, job.executed, job.frozen, batch)
+        chunk = ActionChunk(request.stamp_ns, settings.dt_ns, actions, id=request.index)
+        before_next = PreviousChunk(result, request.stamp_ns, settings.dt_ns, len(actions))
+        return ChunkSolution(chunk, result.stats, before_next, job.executed, job.committed, batch)
 
     def _sample(
         self,
@@ -179,16 +145,26 @@ class Solver:
 
 
 def _taken_over(settings: PlannerSettings, jobs: Sequence[_Job]) -> dict[str, Any]:
-    """What the policy is told of the chunks before."""
-    starts = [job.task.previous for job in jobs]
+    """Options that tell the policy of the chunks before."""
+    before = [job.request.previous for job in jobs]
     if jobs[0].executed is None:
         return {}
     options: dict[str, Any] = {
-        "previous": [start.result for start in starts if start is not None],
+        "previous": [chunk.result for chunk in before if chunk is not None],
         "executed": [job.executed for job in jobs],
         "shift_noise": settings.shift_noise,
     }
-    if jobs[0].frozen is not None:
-        options["frozen"] = [job.frozen for job in jobs]
+    if jobs[0].committed is not None:
+        options["frozen"] = [job.committed for job in jobs]
         options["overlap"] = settings.real_time_chunking
     return options
+
+
+def time_to_solve(deadline_s: float, spent_s: float) -> float:
+    """Seconds that a solve may take so that its chunk is out `deadline_s` after planning began.
+
+    A tenth, but at most two milliseconds, is left for copying the result and making the message.
+    What remains is never 0 or less: a solve always makes one round, as there is no answer without.
+    """
+    reserve_s = min(0.1 * deadline_s, 0.002)
+    return max(deadline_s - spent_s - reserve_s, 1e-6)

@@ -1,4 +1,4 @@
-"""Numbers of the last chunks, for diagnostics. Thread-safe."""
+"""Numbers for diagnostics: of the last chunks, and of the engine that solves them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from para_policy.planning.plan import Plan
+from para_policy.planning.chunks import PlannedChunk
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -29,13 +29,13 @@ class _Entry:
 
 
 class PlanStatistics:
-    """What the last 200 plans took, withheld ones included."""
+    """Numbers of the last 200 plans, withheld ones included. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: deque[_Entry] = deque(maxlen=_CHUNKS)
 
-    def add(self, plan: Plan) -> None:
+    def add(self, plan: PlannedChunk) -> None:
         rounds, residual = float(plan.stats.rounds), float(plan.stats.residual)
         entry = _Entry(time.monotonic(), plan.latency_s, rounds, residual)
         with self._lock:
@@ -68,8 +68,8 @@ def _rate(times_s: list[float], now_s: float) -> float:
 
 
 def engine_facts(policy: DiffusionPolicy) -> dict[str, Any]:
-    """How the network runs, what that takes beside its weights, and the memory of a GPU."""
-    engine = policy.engine
+    """Engine that runs the network, what it takes beside the weights, and the memory of a GPU."""
+    engine = policy.runtime.engine
     facts: dict[str, Any] = {
         "engine": engine.label,
         "engine_memory_mib": engine.memory_bytes / 2**20,

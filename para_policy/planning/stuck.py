@@ -1,4 +1,4 @@
-"""Sensors that go on sending the same values with new stamps: a hung driver, a frozen camera."""
+"""Sensors that go on sending the same values with new stamps: a hung driver, a camera that stands still."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class FrozenWatch:
-    """How long one input has had exactly the same values, by the stamps of its samples.
+class StuckWatch:
+    """Time for which one input has had exactly the same values, by the stamps of its samples.
 
     Noise changes the last digit of almost every sensor; one that repeats itself to the bit is
     either broken or, where it is simulated or coarse, looks at something that stands still. So this
     is a choice for each input. Not thread-safe.
 
     Args:
-        max_unchanged_s: values that stay the same for longer count as frozen.
+        max_unchanged_s: values that stay the same for longer count as stuck.
     """
 
     def __init__(self, max_unchanged_s: float) -> None:
@@ -48,7 +48,7 @@ class FrozenWatch:
             self._since_ns = stamp_ns
         self._newest_ns = stamp_ns
 
-    def frozen_for_s(self) -> float | None:
-        """For how long the values have been the same, seconds; None within the limit."""
+    def stuck_for_s(self) -> float | None:
+        """Seconds for which the values have been the same; None within the limit."""
         unchanged_ns = self._newest_ns - self._since_ns
         return unchanged_ns / 1e9 if unchanged_ns > self._limit_ns else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from para_policy.errors import InputError
 
 _PATIENCE_S = 0.5
-"""How long `Worker.stop` waits for a call in progress; Ctrl-C must end a node in two seconds."""
+"""Time that `Worker.stop` waits for a call in progress; Ctrl-C must end a node in two seconds."""
 
 
 class Worker:

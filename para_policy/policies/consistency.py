@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
-from para_policy.networks.split import EngineNetwork, tabulated
+from para_policy.inference.runtime import EngineNetwork
 
 Change = Tensor | tuple[Tensor, Tensor]
 """Change of a weight: as it is, or the factors (out, rank) and (rank, in) of a low-rank update."""
@@ -80,7 +80,7 @@ class PicardConsistencyModel:
 class Consistency:
     """`consistency(share)` is the base network with `share` of the changes in its weights.
 
-    See `samplers.switching`. Weights are merged once for each share, so a round costs one network
+    See `samplers.draft`. Weights are merged once for each share, so a round costs one network
     call as before; with share 0 it is the base network itself.
     """
 
@@ -102,7 +102,7 @@ class Consistency:
             if len(self._merged) == _KEPT:  # a long schedule must not fill the memory
                 self._merged.clear()
             network = self._network if share == 0.0 else self._merge(share)
-            self._merged[share] = tabulated(network, self._num_train_timesteps, self._engine)
+            self._merged[share] = EngineNetwork(network, self._num_train_timesteps, self._engine)
         return self._merged[share]
 
     def _merge(self, share: float) -> nn.Module:

@@ -1,4 +1,4 @@
-"""From observations in physical units to the condition of the network."""
+"""Encoder: observations in physical units to the condition of the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Observation = Mapping[str, Any]
 channels first, uint8 or float in [0, 1]."""
 
 
-class Observer:
+class Encoder:
     """Checks observations, normalises them and encodes images.
 
     Args:
@@ -35,6 +35,12 @@ class Observer:
         vision: VisionEncoder | None,
     ) -> None:
         self.config, self._normalizers, self._vision = config, normalizers, vision
+        self._cameras = frozenset(config.cameras)
+
+    @property
+    def has_cameras(self) -> bool:
+        """Some inputs are images."""
+        return self._vision is not None
 
     def check(self, obs: Observation, *, batched: bool) -> dict[str, np.ndarray]:
         """Return every input as a finite array (B, To, *shape), float32, or uint8 for images.
@@ -54,16 +60,16 @@ class Observer:
             raise InputError(
                 f"observation {name!r} has shape {value.shape}; expected {form}"
                 + (", a batch because seed is a sequence" if batched else "")
-                + (", channels first" if name in self.config.cameras else "")
+                + (", channels first" if name in self._cameras else "")
             )
-        if name in self.config.cameras and value.dtype == np.uint8:
+        if name in self._cameras and value.dtype == np.uint8:
             return value if batched else value[None]
         value = value.astype(np.float32, copy=False)
         if not np.isfinite(value).all():
             raise InputError(
                 f"observation {name!r} holds NaN or infinity; hold the robot and check the sensor"
             )
-        if name in self.config.cameras and value.size and not 0 <= value.min() <= value.max() <= 1:
+        if name in self._cameras and value.size and not 0 <= value.min() <= value.max() <= 1:
             raise InputError(
                 f"image {name!r} holds values from {value.min():g} to {value.max():g}; expected "
                 "uint8, or float in [0, 1]"
@@ -76,11 +82,11 @@ class Observer:
         features = {
             name: self._normalizers[name].normalize(value.flatten(2))
             for name, value in arrays.items()
-            if name not in self.config.cameras
+            if name not in self._cameras
         }
         if self._vision is not None:
             batch = next(iter(arrays.values())).shape[:2]
-            images = {name: self._pixels(name, arrays[name]) for name in self.config.cameras}
+            images = {name: self._pixels(name, arrays[name]) for name in self._cameras}
             with torch.no_grad():
                 encoded = self._vision(images)
             features |= {name: value.unflatten(0, batch) for name, value in encoded.items()}

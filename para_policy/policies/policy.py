@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from para_policy.calibration import Calibration
 from para_policy.diffusion.denoiser import Denoiser
-from para_policy.diffusion.inpainting import Inpainting
-from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
-from para_policy.errors import InputError, NonFiniteError
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import check_device
-from para_policy.inference.running import RunningNetwork
+from para_policy.inference.runtime import Runtime, Shapes
 from para_policy.networks.build import VISION, build_network, build_vision
+from para_policy.policies.chain import Chain
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.consistency import PicardConsistencyModel
-from para_policy.policies.encoder import Observation as Observation
-from para_policy.policies.encoder import Observer
+from para_policy.policies.encoder import Encoder, Observation
 from para_policy.policies.normalizer import LinearNormalizer
-from para_policy.policies.previous import Continuation, Overlap
+from para_policy.policies.previous import Overlap
 from para_policy.policies.result import ActionResult as ActionResult
 from para_policy.policies.result import SampleStats as SampleStats
-from para_policy.policies.result import statistics
-from para_policy.policies.sampler_making import choose, make_sampler
-from para_policy.samplers import Callback, Sampler, Status
-from para_policy.samplers.deadline import Deadline
-
-_PAD = 8
-_RESERVE = 0.1
-"""Of the time until a deadline: for rounds that are slower than measured, and to hand over the chunk.
-With 0.05 one chunk in forty was late on a noisy machine."""
+from para_policy.samplers import Callback, Sampler
 
 
-class DiffusionPolicy(RunningNetwork):
+class DiffusionPolicy:
     """A trained diffusion policy.
 
     Args:
@@ -52,6 +39,10 @@ class DiffusionPolicy(RunningNetwork):
         engine: how it runs there; None for PyTorch as it is.
 
     Attributes:
+        config, normalizers, device: as given.
+        runtime: the noise predictor on its engine, with latencies. `policy.runtime =
+            policy.runtime.on(...)` runs the same weights in another way.
+        encoder: of observations.
         calibrations: by scheduler and step count, from `para-policy calibrate`.
         consistency_models: PCM weights by scheduler, step count and splitting, from
             `para-policy distill`.
@@ -69,9 +60,9 @@ class DiffusionPolicy(RunningNetwork):
         device: torch.device | str = "cpu",
         engine: EngineConfig | None = None,
     ) -> None:
-        place = check_device(device)
-        self.normalizers = {name: n.to(place) for name, n in normalizers.items()}
-        network, vision = build_network(config), build_vision(config)
+        self.config, self.device = config, check_device(device)
+        self.normalizers = {name: n.to(self.device) for name, n in normalizers.items()}
+        network, self.vision = build_network(config), build_vision(config)
         seen, acting = {}, {}
         for name, value in model_state.items():
             if name.startswith(VISION):
@@ -79,25 +70,45 @@ class DiffusionPolicy(RunningNetwork):
             else:
                 acting[name] = value
         network.load_state_dict(acting)
-        network.to(place).eval().requires_grad_(False)
-        super().__init__(config, network, place, engine or EngineConfig())
-        if vision is not None:
-            vision.load_state_dict(seen)
-            vision.to(place).eval().requires_grad_(False)
-        self.vision = vision
-        self._observer = Observer(config, self.normalizers, vision)
+        network.to(self.device).eval().requires_grad_(False)
+        if self.vision is not None:
+            self.vision.load_state_dict(seen)
+            self.vision.to(self.device).eval().requires_grad_(False)
+        self.encoder = Encoder(config, self.normalizers, self.vision)
+        count: int = build_scheduler(config.noise_scheduler).config.num_train_timesteps
+        shapes = Shapes(config.horizon, config.action_dim, config.condition_dim, count)
+        self.runtime = Runtime(network, shapes, self.device, engine or EngineConfig())
         self.calibrations: dict[tuple[str, int], Calibration] = {}
         self.consistency_models: dict[tuple[str, int, str], PicardConsistencyModel] = {}
+        self._trained_kind = scheduler_kind(config.noise_scheduler)
         self._processes: dict[tuple[str | None, int | None], Process] = {}
+        self._chains: dict[tuple[str, int], Chain] = {}
+
+    @property
+    def network(self) -> nn.Module:
+        """The noise predictor; another one may be put in its place, a compiled one for example."""
+        return self.runtime.module
+
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        self.runtime = self.runtime.with_module(network)
 
     @property
     def num_train_timesteps(self) -> int:
-        count: int = build_scheduler(self.config.noise_scheduler).config.num_train_timesteps
-        return count
+        """Timesteps that the network was trained with."""
+        return self.runtime.shapes.num_train_timesteps
+
+    def warm_up(self) -> None:
+        """Prepare all batch sizes of the engine, so that no later chunk has to wait.
+
+        Raises:
+            InputError: if the engine that was asked for cannot be used.
+        """
+        self.runtime.warm_up()
 
     def process(self, scheduler: str | None = None, steps: int | None = None) -> Process:
         """Return the step table: the trained schedule, or another sampler or step count on it."""
-        if steps is None and scheduler in (None, scheduler_kind(self.config.noise_scheduler)):
+        if steps is None and scheduler in (None, self._trained_kind):
             steps = self.config.num_inference_steps
         key = (scheduler, steps)
         if key not in self._processes:
@@ -105,36 +116,44 @@ class DiffusionPolicy(RunningNetwork):
             self._processes[key] = Process.from_scheduler(built, steps)
         return self._processes[key]
 
+    def chain(self, scheduler: str | None = None, steps: int | None = None) -> Chain:
+        """One process of this policy, with all that was measured and trained for it.
+
+        Args:
+            scheduler: "ddpm", "ddim" or "dpmsolver++"; None for the one it was trained with.
+            steps: denoising steps N; None for the checkpoint's own number.
+
+        Raises:
+            InputError: for a scheduler or step count that cannot be represented, or a calibration of
+                another process.
+        """
+        kind = scheduler or self._trained_kind
+        process = self.process(scheduler, steps)
+        key = (kind, process.num_steps)
+        calibration = self.calibrations.get(key)
+        models = {name: m for (*of, name), m in self.consistency_models.items() if (*of,) == key}
+        held = self._chains.get(key)
+        if (
+            held is None
+            or held.runtime is not self.runtime
+            or held.calibration is not calibration
+            or held.consistency_models != models
+        ):
+            action = self.normalizers["action"]
+            held = self._chains[key] = Chain(
+                kind, process, self.config, self.encoder, self.runtime, action, calibration, models
+            )
+        return held
+
     def denoiser(self, obs: Observation) -> Denoiser:
         """Bind batched observations {name: (B, To, *shape)} to the network, once for a whole solve."""
-        return self._bound(self._observer.check(obs, batched=True))
-
-    def _bound(self, values: Mapping[str, np.ndarray], known: Inpainting | None = None) -> Denoiser:
-        condition = self._observer.encode(values, self.device)
-        # Kernels are prepared for each batch size anew; a few sizes are prepared once.
-        pad_to = 1 if self._running.fills_up else _PAD
-        return Denoiser(self._inference, condition, pad_to=pad_to, pad_from=_PAD + 1, known=known)
+        return self.chain().denoiser(obs)
 
     def sampler(
         self, name: str, *, scheduler: str | None = None, steps: int | None = None, **options: Any
     ) -> Sampler:
-        """Make a sampler by name, with what calibration has measured for this process.
-
-        Args:
-            name: one of `samplers.names()`, or "auto" for the one that is expected to be fastest on
-                this device.
-            scheduler, steps: as in `sample`.
-            options: of the sampler, such as `tolerance`; see `samplers.options(name)`.
-
-        Raises:
-            InputError: for unknown names or options, or if a calibration is needed and missing.
-        """
-        return make_sampler(self, name, scheduler, steps, options)
-
-    def process_key(self, scheduler: str | None, steps: int | None) -> tuple[str, int]:
-        """Kind of the scheduler and number of steps, with what None stands for filled in."""
-        kind = scheduler or scheduler_kind(self.config.noise_scheduler)
-        return kind, self.process(scheduler, steps).num_steps
+        """Make a sampler by name, for one process; see `chain` and `Chain.sampler`."""
+        return self.chain(scheduler, steps).sampler(name, **options)
 
     def sample(
         self,
@@ -179,69 +198,19 @@ class DiffusionPolicy(RunningNetwork):
             callback: called after every round.
 
         Raises:
-            InputError: for missing, misshapen or non-finite observations, or unknown options.
+            InputError: for missing, misshapen or non-finite observations, unknown options, or a
+                sampler that was made for another process.
             NonFiniteError: if the result holds NaN or infinity; nothing is returned to be executed.
         """
-        start = time.perf_counter()
-        deadline = None
-        if deadline_s is not None:
-            latency = self.latencies.get(self.device_key)
-            deadline = Deadline.after(deadline_s, latency, reserve=_RESERVE)
-        solver = (
-            self._named(sampler, scheduler, steps, deadline_s)
-            if isinstance(sampler, str)
-            else sampler
+        return self.chain(scheduler, steps).sample(
+            obs,
+            sampler=sampler,
+            seed=seed,
+            previous=previous,
+            executed=executed,
+            shift_noise=shift_noise,
+            frozen=frozen,
+            overlap=overlap,
+            deadline_s=deadline_s,
+            callback=callback,
         )
-        batched = isinstance(seed, (Sequence, np.ndarray))
-        seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
-        values = self._observer.check(obs, batched=batched)
-        for name, value in values.items():
-            if len(value) != len(seeds):
-                raise InputError(f"{len(seeds)} seeds for {len(value)} observations {name!r}")
-        process = self.process(scheduler, steps)
-        shape = (self.config.horizon, self.config.action_dim)
-        noise = Noise.from_seeds(seeds, shape, process.num_steps, device=self.device)
-        before, guess, known = None, None, None
-        if previous is not None:
-            before = Continuation.of(previous, executed, self.config, len(seeds))
-            guess = before.start(self.device)
-            if shift_noise:
-                noise = before.noise.shifted(before.executed, noise)
-        if frozen is not None:
-            if before is None:
-                raise InputError(f"frozen is {frozen} without a previous chunk; give both")
-            known = before.known(frozen, overlap, self.config, self.device)
-        encoding = time.perf_counter()
-        denoiser = self._bound(values, known)
-        if self.vision is not None and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # the encoder's time is reported apart
-        encode_s = time.perf_counter() - encoding
-        if self._running.replays is not None:
-            solver = self._running.replays(solver)
-        result = solver(denoiser, process, noise, guess=guess, deadline=deadline, callback=callback)
-        prediction = self.normalizers["action"].unnormalize(result.sample).cpu().numpy()
-        if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():
-            raise NonFiniteError(
-                f"the sampled actions hold NaN or infinity: {Status.NON_FINITE.value}"
-            )
-        first = self.config.first_action
-        actions = prediction[:, first : first + self.config.n_action_steps]
-        sample = result.sample.cpu().numpy()
-        unit = 1 / self.normalizers["action"].scale.cpu().abs()
-        stats = statistics(result, unit, encode_s, time.perf_counter() - start, batched)
-        if batched:
-            return ActionResult(actions, prediction, sample, noise, stats)
-        return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
-
-    def _named(
-        self, name: str, scheduler: str | None, steps: int | None, deadline_s: float | None
-    ) -> Sampler:
-        """A sampler by name; chord matrices are prepared once, not for every chunk."""
-        name, options = choose(self, name, scheduler, steps, deadline_s)
-        process = self.process_key(scheduler, steps)
-        model = self.consistency_models.get((*process, "chord"))
-        made_from = (id(self.calibrations.get(process)), id(model))
-        key = (name, *options.items(), scheduler, steps, *made_from, torch.get_num_threads())
-        if key not in self._samplers:
-            self._samplers[key] = make_sampler(self, name, scheduler, steps, options)
-        return self._samplers[key]

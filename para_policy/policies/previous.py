@@ -1,4 +1,4 @@
-"""What a chunk takes over from the one before it: a start, noise, and actions that are decided."""
+"""Previous chunk: the start, the noise and the decided actions that the next one takes over."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.result import ActionResult
-from para_policy.samplers import CleanSample
+from para_policy.samplers import FromCleanSample
 
 Overlap = Literal["hard", "soft"]
 Counts = int | Sequence[int]
 
 
 @dataclass(frozen=True)
-class Continuation:
+class PreviousChunk:
     """The last chunks of the same robots, moved to the present.
 
     Attributes:
@@ -42,7 +42,7 @@ class Continuation:
         executed: Counts | None,
         config: PolicyConfig,
         batch: int,
-    ) -> Continuation:
+    ) -> PreviousChunk:
         """Check and move the last chunks: a batch of them, or one result for each robot.
 
         Args:
@@ -66,8 +66,9 @@ class Continuation:
         noise = results[0].noise if len(results) == 1 else Noise.cat([r.noise for r in results])
         return cls(torch.from_numpy(sample), noise, counts)
 
-    def start(self, device: torch.device) -> CleanSample:
-        return CleanSample(self.sample.to(device))
+    def guess(self, device: torch.device) -> FromCleanSample:
+        """Where a solve starts."""
+        return FromCleanSample(self.sample.to(device))
 
     def known(
         self, frozen: Counts, overlap: Overlap, config: PolicyConfig, device: torch.device

@@ -1,62 +1,79 @@
-"""Samplers as command lines name them: `NAME` or `NAME:OPTION=VALUE,OPTION=VALUE`."""
+"""Sampler specifications: samplers as command lines name them.
+
+`NAME` or `NAME:OPTION=VALUE,...` is one of ours; `MODULE:FUNCTION` or `MODULE:FUNCTION:OPTION=VALUE,...`
+is made by a function of the user, which is called like `DiffusionPolicy.sampler`:
+
+    def mine(policy: DiffusionPolicy, scheduler: str | None, steps: int | None, **options) -> Sampler
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import importlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from benchmarks import peers
 from para_policy import samplers
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.samplers import Sampler
+from para_policy.samplers import Sampler, as_sampler
 
 AUTO = "auto"
-ANOTHER_SAMPLE = {
-    "asd": "another sample: the law of sequential, but another draw from the same noise",
-    **peers.ANOTHER_SAMPLE,
-}
-"""Samplers that do not solve for the sample of `sequential`, and why."""
+ANOTHER_SAMPLE = "another sample: not the one that sequential makes of the same noise"
+"""Why the difference to `sequential` is no error of a sampler that has `same_sample = False`."""
 
 # Options that a command line cannot spell: tensors, networks, and what belongs to them. The first two
 # come from calibration and training; the other options do not depend on them.
 _MEASURED = {"matrices": torch.zeros(1, 1, 1), "consistency": lambda share: None}
 _NOT_TEXT = (*_MEASURED, "trajectory", "solve_last")
 
+_GIVEN = 3  # arguments of a function besides its options: policy, scheduler, steps
+_PEERS = "benchmarks.peers"
+_FORMER_NAMES = {
+    "diffusers-paradigms": f"{_PEERS}:paradigms",
+    "diffusers-ddpm": f"{_PEERS}:ddpm",
+    "diffusers-ddim10": f"{_PEERS}:ddim:num_steps=10",
+    "diffusers-ddim16": f"{_PEERS}:ddim:num_steps=16",
+}
+
 Value = float | int | str | bool | None
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A sampler with options, as it is written: `NAME` or `NAME:OPTION=VALUE,OPTION=VALUE`.
+class SamplerSpec:
+    """A sampler with options, as it is written: `NAME:OPTION=VALUE,OPTION=VALUE`.
 
     Values are numbers, true, false or none.
 
-    >>> Choice.parse("x0:tolerance=3e-3,window=none").options
+    >>> SamplerSpec.parse("x0:tolerance=3e-3,window=none").options
     {'tolerance': 0.003, 'window': None}
     """
 
     label: str
     """As written; its name in the report."""
     name: str
+    """Of a registered sampler, "auto", or MODULE:FUNCTION."""
     options: Mapping[str, Value] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str) -> Choice:
-        """Read one choice and check everything that can be checked without a policy.
+    def parse(cls, text: str) -> SamplerSpec:
+        """Read a specification and check everything that can be checked without a policy.
+
+        A module is imported; it may be in the working directory, as with `python -m`.
 
         Raises:
-            InputError: for unknown samplers or options, malformed options, or values out of range.
+            InputError: for unknown samplers, modules, functions or options, malformed options, or
+                values out of range.
         """
         label = "".join(text.split())
-        name, colon, rest = label.partition(":")
-        known = (*samplers.names(), AUTO, *peers.names())
-        if name not in known:
-            raise InputError(f"unknown sampler {name!r}; expected one of {', '.join(known)}")
+        name, rest = _head(_renamed(label))
         options: dict[str, Value] = {}
-        for part in rest.split(",") if colon else ():
+        for part in () if rest is None else rest.split(","):
             key, equals, value = part.partition("=")
             if not (key and equals and value):
                 raise InputError(
@@ -66,49 +83,45 @@ class Choice:
             if key in options:
                 raise InputError(f"sampler {label!r} has option {key!r} twice; give it once")
             options[key] = _value(value)
-        choice = cls(label, name, options)
-        choice._check()
-        return choice
-
-    @property
-    def note(self) -> str | None:
-        """Why its difference to the reference is no error, or None where it is one."""
-        return ANOTHER_SAMPLE.get(self.name)
+        spec = cls(label, name, options)
+        spec._check()
+        return spec
 
     def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
         """Make the sampler, with what the policy's calibration has measured.
 
         Raises:
-            InputError: if it does not fit the process, or a calibration is missing.
+            InputError: if it does not fit the process, a calibration is missing, or a function
+                returns something else than a sampler.
         """
-        if self.name in peers.names():
-            num_steps = policy.process(scheduler, steps).num_steps
-            config = policy.config.noise_scheduler
-            return peers.get(self.name, config, num_steps, scheduler, **self.options)
-        return policy.sampler(self.name, scheduler=scheduler, steps=steps, **self.options)
+        if not _is_function(self.name):
+            return policy.sampler(self.name, scheduler=scheduler, steps=steps, **self.options)
+        made = _function(self.name)(policy, scheduler, steps, **self.options)
+        if not callable(made):
+            raise InputError(
+                f"{self.name} returned an object of type {type(made).__name__}; expected a sampler, "
+                "or what is called like one: see docs/extending.md"
+            )
+        return replace(as_sampler(made), name=self.name)
 
     def _check(self) -> None:
-        allowed = self._allowed()
+        if _is_function(self.name):
+            _check_call(self.name, self.options)
+            return
+        taken = () if self.name == AUTO else samplers.options(self.name)
+        allowed = [option for option in taken if option not in _NOT_TEXT]
         unknown = sorted(set(self.options) - set(allowed))
         if unknown:
             raise InputError(
-                f"sampler {self.name!r} has no option {unknown}; it takes {list(allowed) or 'none'}"
+                f"sampler {self.name!r} has no option {unknown}; it takes {allowed or 'none'}"
             )
-        if self.name in samplers.names():
-            taken = samplers.options(self.name)
+        if self.name != AUTO:
             measured = {key: value for key, value in _MEASURED.items() if key in taken}
             samplers.get(self.name, **self.options, **measured)
 
-    def _allowed(self) -> tuple[str, ...]:
-        if self.name == AUTO:
-            return ()
-        if self.name in peers.names():
-            return peers.options(self.name)
-        return tuple(name for name in samplers.options(self.name) if name not in _NOT_TEXT)
-
 
 def split_samplers(text: str) -> tuple[str, ...]:
-    """Split a list of choices at its commas. A part with `=` belongs to the options before it.
+    """Split a list of specifications at its commas. A part with `=` belongs to the options before it.
 
     >>> split_samplers("sequential, chord:tolerance=3e-3,window=none, x0")
     ('sequential', 'chord:tolerance=3e-3,window=none', 'x0')
@@ -120,6 +133,62 @@ def split_samplers(text: str) -> tuple[str, ...]:
         elif part:
             parts.append(part)
     return tuple(parts)
+
+
+def _renamed(text: str) -> str:
+    """`text` with the present name of a sampler that had another one."""
+    name, colon, rest = text.partition(":")
+    if name not in _FORMER_NAMES:
+        return text
+    now = _FORMER_NAMES[name]
+    warnings.warn(f"sampler {name!r} is now {now!r}", FutureWarning, stacklevel=4)
+    return now + (("," if "=" in now else ":") + rest if colon else "")
+
+
+def _head(text: str) -> tuple[str, str | None]:
+    """The name of a sampler, or MODULE:FUNCTION, and what follows its colon."""
+    known = (*samplers.names(), AUTO)
+    name, colon, rest = text.partition(":")
+    if name not in known:
+        function, colon, rest = rest.partition(":")
+        if not function.isidentifier():
+            raise InputError(
+                f"unknown sampler {name!r}; expected one of {', '.join(known)}, or MODULE:FUNCTION"
+            )
+        name = f"{name}:{function}"
+    return name, rest if colon else None
+
+
+def _is_function(name: str) -> bool:
+    return ":" in name
+
+
+def _function(name: str) -> Callable[..., Sampler]:
+    """The function that MODULE:FUNCTION names."""
+    module, _, function = name.partition(":")
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        raise InputError(
+            f"sampler {name!r}: no module {error.name!r} is installed or in {os.getcwd()}"
+            + ("; run in a checkout of para_policy" if module == _PEERS else "")
+        ) from error
+    if not callable(found):
+        raise InputError(f"sampler {name!r}: module {module!r} has no function {function!r}")
+    return found
+
+
+def _check_call(name: str, options: Mapping[str, Value]) -> None:
+    signature = inspect.signature(_function(name))
+    try:
+        signature.bind(*[None] * _GIVEN, **options)
+    except TypeError as error:
+        known = list(signature.parameters)[_GIVEN:]
+        raise InputError(f"sampler {name!r}: {error}; it takes {known or 'none'}") from error
 
 
 def _value(text: str) -> Value:

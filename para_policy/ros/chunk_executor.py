@@ -19,15 +19,13 @@ from trajectory_msgs.msg import JointTrajectory
 from para_policy.errors import ParaPolicyError
 from para_policy.execution.commander import RobotState
 from para_policy.execution.timing import CommandTiming
-from para_policy.ros.graph_checks import full_name
+from para_policy.ros.graph import ChunkSources, full_name, qos_for
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.conversions import message_to_chunk, message_to_state, stamp_to_ns
 from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.executor import PARAMETERS
 from para_policy.ros.playing.health import Health
 from para_policy.ros.playing.setup import load_setup
-from para_policy.ros.playing.sources import ChunkSources
-from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
 
 
@@ -50,7 +48,7 @@ class ChunkExecutor(Node):
         self._health = Health(self._commander, self._player, self._timing)
         self._state: RobotState | None = None
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
-        qos = for_mode(self._lockstep)
+        qos = qos_for(self._lockstep)
         self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
@@ -91,7 +89,7 @@ class ChunkExecutor(Node):
             self._answer_tick()
 
     def _has_rivals(self) -> bool:
-        """Whether two nodes send chunks, which would pull the robot to and fro: hold then."""
+        """True where two nodes send chunks, which would pull the robot to and fro: hold then."""
         publishers = self.get_publishers_info_by_topic(self._chunks.topic_name)
         problem = self._sources.problem([full_name(publisher) for publisher in publishers])
         if problem:

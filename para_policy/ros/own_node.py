@@ -1,4 +1,4 @@
-"""A node with a context of its own, for whoever talks to nodes without being one of them."""
+"""Node with a context of its own, for whoever talks to nodes without being one of them."""
 
 from __future__ import annotations
 

@@ -16,23 +16,29 @@ from std_srvs.srv import Trigger
 
 from para_policy.planning.solver import Cancelled
 from para_policy.planning.statistics import engine_facts
+from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.parameters.declare import declare, value
-from para_policy.ros.parameters.live import change_parameters
 from para_policy.ros.parameters.policy import PARAMETERS
-from para_policy.ros.qos import LATCHED
 from para_policy.ros.run import run_node
 from para_policy.ros.serving.configured import Configured, configure
 from para_policy.ros.serving.lifecycle import logged, survive_invalid_requests
+from para_policy.ros.serving.planner_settings import change_parameters
 
 
 class PolicyNode(LifecycleNode):
     """Plans a chunk from the newest observations whenever the one in force runs out.
 
-    Publishes `~/action_chunk` and `~/chunk_info` while active, for each robot that it serves, and
-    `/diagnostics` always, so that a failed configuration is seen too. `~/reset` begins a new episode
-    with the parameter `seed`.
+    | topic or service | made |
+    | --- | --- |
+    | `~/action_chunk`, `~/chunk_info`, `~/markers` | for each robot, by `serving.topics.RobotTopics` |
+    | the topics of the inputs file | for each robot, by `serving.topics.RobotTopics` |
+    | `~/reset`: a new episode with `seed` | for each robot, by `serving.topics.RobotTopics` |
+    | `/diagnostics`, so that a failed configuration is seen, too | here |
+    | `~/settings`, for replays | here |
+
+    Those of a robot live from on_configure to on_cleanup; chunks come out while the node is active.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -58,7 +64,7 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._problem = ""
         self._parts = configure(self, self._observe, self._reset, self._plan, self._report)
-        engine = self._parts.loaded.policy.engine.label
+        engine = self._parts.loaded.policy.runtime.engine.label
         self.get_logger().info(f"policy '{value(self, 'checkpoint')}' is ready, engine {engine}")
         return TransitionCallbackReturn.SUCCESS
 

@@ -1,4 +1,4 @@
-"""The main function that all nodes share."""
+"""Main function that all nodes share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rclpy.node import Node
 from para_policy.errors import ParaPolicyError
 
 _PATIENCE_S = 1.5
-"""From Ctrl-C to the end of the process, whatever it is doing."""
+"""Time from Ctrl-C to the end of the process, whatever it is doing."""
 _POLL_S = 0.1
 _SWITCH_S = 0.0005
-"""How long one thread may keep the interpreter while another waits for it. The inference thread
+"""Time for which one thread may keep the interpreter while another waits for it. The inference thread
 asks for it thousands of times in a plan, and 1,000 observations a second would make it wait for 5
 ms, the default, time and again."""
 
@@ -68,7 +68,7 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
 
 
 def _is_ending() -> bool:
-    """Whether a signal has come: the context is shut down a moment after it, by another thread."""
+    """True where a signal has come: the context is shut down a moment after it, by another thread."""
     if rclpy.ok():
         time.sleep(_POLL_S)
     return not rclpy.ok()

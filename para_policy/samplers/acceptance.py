@@ -1,33 +1,39 @@
-"""Acceptance rules: when a row of a window is final after a sweep."""
+"""Acceptance rules: the test that makes a row of a window final after a sweep."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
 from para_policy.samplers.checks import check_number
 
 
-class Acceptance(Protocol):
-    """Decides which rows of a window passed."""
+class Acceptance(ABC):
+    """A rule that tells the rows of a window that passed."""
 
-    def passed(self, change: Tensor, defect: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+    @abstractmethod
+    def passed(self, correction: Tensor, residual: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         """Return (n, W) bool.
 
         Args:
-            change: (n, W, *shape) change of state s + 1 that this sweep proposes.
-            defect: (n, W, *shape) first-order defect of state s + 1 before this sweep.
+            correction: (n, W, *shape) change of state s + 1 that this sweep proposes.
+            residual: (n, W, *shape) first-order residual of state s + 1 before this sweep.
             sigma: (N + 1,) noise std of the step that leaves each state; 0 for X_N.
             rows: (n, W) steps s.
         """
-        ...
+
+    @property
+    def largest_residual(self) -> float | None:
+        """What a residual may be at most, normalised action units; None where the rule has no such
+        number. No residual falls below the rounding of the network, so no rule should ask for it."""
+        return None
 
 
 @dataclass(frozen=True)
-class ChangeBelowNoise:
-    """ParaDiGMS: the RMS change of a state is at most `tolerance` noise stds (Shih et al. 2023, alg. 1).
+class CorrectionBelowNoise(Acceptance):
+    """ParaDiGMS: the RMS correction of a state is at most `tolerance` noise stds (Shih et al. 2023, alg. 1).
 
     As in the reference code the noise is that of the step that leaves the state, so the last two
     states, which no noise follows, pass only when they do not change at all.
@@ -38,13 +44,13 @@ class ChangeBelowNoise:
     def __post_init__(self) -> None:
         check_number("tolerance", self.tolerance)
 
-    def passed(self, change: Tensor, defect: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        return _rms(change) <= self.tolerance * sigma[rows + 1]
+    def passed(self, correction: Tensor, residual: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        return _rms(correction) <= self.tolerance * sigma[rows + 1]
 
 
 @dataclass(frozen=True)
-class DefectBelowEither:
-    """ParaTAA: the RMS first-order defect is below one of two bounds (Tang et al. 2024, section 3).
+class ResidualBelowEither(Acceptance):
+    """ParaTAA: the RMS first-order residual is below one of two bounds (Tang et al. 2024, section 3).
 
     Attributes:
         absolute: in normalised action units.
@@ -58,17 +64,22 @@ class DefectBelowEither:
         check_number("tolerance", self.absolute)
         check_number("relative_tolerance", self.relative)
 
-    def passed(self, change: Tensor, defect: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+    def passed(self, correction: Tensor, residual: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         bound = (self.relative * sigma[rows]).clamp(min=self.absolute)
-        return _rms(defect) <= bound
+        return _rms(residual) <= bound
+
+    @property
+    def largest_residual(self) -> float:
+        """See `Acceptance`."""
+        return self.absolute
 
 
 @dataclass(frozen=True)
-class DefectBelow:
-    """Absolute bounds on the first-order defect and on the correction that the sweep propagates.
+class ResidualBelow(Acceptance):
+    """Absolute bounds on the first-order residual and on the correction that the sweep propagates.
 
-    The defect says how far a state is from what the step formula writes; it must be at most
-    `tolerance`. It does not add up the defects before it; the correction does, and estimates the
+    The residual says how far a state is from what the step formula writes; it must be at most
+    `tolerance`. It does not add up the residuals before it; the correction does, and estimates the
     error that the state had before this sweep. It must be at most half of `tolerance` for a row to
     become final while others go on, because its remaining error reaches all of them, and at most
     `tolerance` where all the rest of the trajectory passes together.
@@ -82,12 +93,17 @@ class DefectBelow:
     def __post_init__(self) -> None:
         check_number("tolerance", self.tolerance)
 
-    def passed(self, change: Tensor, defect: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        correction = _largest(change)
-        small = _largest(defect) <= self.tolerance
+    def passed(self, correction: Tensor, residual: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        size = _largest(correction)
+        small = _largest(residual) <= self.tolerance
         to_the_end = rows[:, -1:] == len(sigma) - 2
-        together = (small & (correction <= self.tolerance)).all(dim=1, keepdim=True) & to_the_end
-        return (small & (correction <= self.tolerance / 2)) | together
+        together = (small & (size <= self.tolerance)).all(dim=1, keepdim=True) & to_the_end
+        return (small & (size <= self.tolerance / 2)) | together
+
+    @property
+    def largest_residual(self) -> float:
+        """See `Acceptance`."""
+        return self.tolerance
 
 
 def _rms(value: Tensor) -> Tensor:

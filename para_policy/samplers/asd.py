@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from para_policy.diffusion.denoiser import Denoiser
-from para_policy.diffusion.noise import Noise
-from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_optional_count
-from para_policy.samplers.deadline import Deadline
-from para_policy.samplers.guess import Guess
-from para_policy.samplers.sampler import Callback, RoundInfo, SampleResult, Status, check_noise
+from para_policy.samplers.result import RoundInfo, SampleResult, Status
+from para_policy.samplers.sampler import Launch, Sampler
+
+if TYPE_CHECKING:
+    from para_policy.diffusion.denoiser import Denoiser
+    from para_policy.diffusion.noise import Noise
+    from para_policy.diffusion.process import Process
+    from para_policy.samplers.guess import Guess
 
 
 @dataclass(frozen=True)
-class Asd:
+class Asd(Sampler):
     """Draw from exactly the law of `sequential` in fewer rounds (Hu et al. 2025, arXiv 2505.03983).
 
     The law is that of `sequential`, the sample is not: with the same noise it is another draw. So
@@ -56,30 +61,26 @@ class Asd:
     """
 
     window: int | None = 20
+    name: str = field(default="asd", kw_only=True, compare=False)
+
+    same_sample: ClassVar[bool] = False
+    uses_uniforms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_optional_count("window", self.window)
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        process: Process,
-        noise: Noise,
-        *,
-        guess: Guess | None = None,
-        deadline: Deadline | None = None,
-        callback: Callback | None = None,
-    ) -> SampleResult:
-        """Return X_N; see `Sampler` and `SampleResult`.
+    def begin(
+        self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None
+    ) -> AsdSolve:
+        """See `Sampler`.
 
         `guess` is not used: here it would change the sample. The sample is exact in law, so
-        `residual` and `correction` are 0.
+        `residual` and `correction` of the result are 0.
 
         Raises:
-            InputError: if noise does not fit the process or has no uniforms, for a process without
-                noise in each step but the last, or with a deadline.
+            InputError: if noise has no uniforms, or for a process without noise in each step but the
+                last.
         """
-        check_noise(process, noise)
         if noise.uniforms is None:
             raise InputError(
                 "noise has no uniforms, which asd accepts and rejects with; "
@@ -91,24 +92,20 @@ class Asd:
                 "(c = 0; DDIM with eta = 0 or DPM-Solver++); use DDPM, DDIM with eta > 0, or a "
                 "sampler for deterministic processes such as 'x0' or 'paradigms'"
             )
-        if deadline is not None:
-            raise InputError("asd has no answer before its last step: use no deadline with it")
-        solve = _Solve(self.window, process, noise)
-        while len(solve.live):
-            info = solve.round(denoiser)
-            if callback is not None:
-                callback(info)
-        return solve.result()
+        return AsdSolve(self.window, process, noise, noise.uniforms)
 
 
-class _Solve:
+class AsdSolve:
     """State of one solve."""
 
-    def __init__(self, window: int | None, process: Process, noise: Noise) -> None:
-        assert noise.uniforms is not None
+    limit: int | None = None
+
+    def __init__(
+        self, window: int | None, process: Process, noise: Noise, uniforms: Tensor
+    ) -> None:
         device, dtype = noise.initial.device, noise.initial.dtype
         self.process, self.noise = process.to(device, dtype), noise
-        self.log_u = noise.uniforms.to(dtype).log()
+        self.log_u = uniforms.to(dtype).log()
         self.N = process.num_steps
         self.window = torch.arange(min(window or self.N, self.N), device=device)
         self.X = noise.initial[:, None].repeat_interleave(self.N + 1, dim=1)
@@ -119,12 +116,16 @@ class _Solve:
         self.rounds = torch.zeros_like(self.position)
         self.evals = torch.zeros_like(self.position)
         self.residuals: list[Tensor] = []
-        self.rounds_done = 0
 
-    def round(self, denoiser: Denoiser) -> RoundInfo:
+    def launches(self, denoiser: Denoiser) -> Iterator[Launch]:
+        """See `Solve`."""
+        while len(self.live):
+            yield Launch(len(self.live) * len(self.window), 1, partial(self.round, denoiser))
+
+    def round(self, denoiser: Denoiser) -> None:
         """Propose, evaluate in one batched call, keep the leading proposals that pass."""
         live, process = self.live, self.process
-        window = self.window if self.rounds_done else self.window[:1]
+        window = self.window if self.residuals else self.window[:1]
         rows = self.position[live, None] + window  # (n, W)
         valid = rows < self.N
         rows = rows.clamp(max=self.N - 1)
@@ -153,7 +154,7 @@ class _Solve:
         self.X[live, steps + 1] = state
         self.z[live] = x0[n, k]
         self.position[live] = steps + 1
-        return self._advance(height, state)
+        self._advance(height, state)
 
     def _propose(self, rows: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
         """Return states Y (n, W, *shape), proposed by z, and the part of their steps that z makes."""
@@ -166,9 +167,8 @@ class _Solve:
             Y.append(torch.addcmul(drive[:, j], B[:, j], Y[j]))
         return torch.stack(Y, dim=1), drift
 
-    def _advance(self, height: Tensor, state: Tensor) -> RoundInfo:
+    def _advance(self, height: Tensor, state: Tensor) -> None:
         live = self.live
-        self.rounds_done += 1
         self.rounds[live] += 1
         self.evals[live] += height
         # A state that is not finite is never followed by one that is.
@@ -177,10 +177,14 @@ class _Solve:
         residual[live] = 0
         self.residuals.append(residual)
         self.live = live[(self.position[live] < self.N) & self.finite[live]]
-        position, evals = self.position.clone(), self.evals.clone()
-        return RoundInfo(self.rounds_done, self.X, position, residual, evals)
 
-    def result(self) -> SampleResult:
+    def info(self, rounds: int) -> RoundInfo:
+        """See `Solve`."""
+        position, evals = self.position.clone(), self.evals.clone()
+        return RoundInfo(rounds, self.X, position, self.residuals[-1], evals)
+
+    def result(self, unfinished: Status) -> SampleResult:
+        """See `Solve`."""
         nothing = torch.zeros(len(self.X), dtype=self.X.dtype)
         return SampleResult(
             sample=self.X[:, -1],

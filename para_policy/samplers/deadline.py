@@ -1,4 +1,4 @@
-"""When a solve must end, and how long a network call takes."""
+"""Deadlines: when a solve must end, how long a network call takes, and whether one more fits."""
 
 from __future__ import annotations
 
@@ -91,3 +91,34 @@ class Deadline:
         if not (number and math.isfinite(seconds) and seconds > 0):
             raise InputError(f"deadline is {seconds!r} s; expected a number above 0")
         return cls(time.monotonic() + (1 - reserve) * seconds, latency)
+
+
+class Pace:
+    """Time keeping during one solve.
+
+    A latency table knows the network but not the machine's mood, nor the work around the network:
+    the largest ratio of measured to predicted time so far corrects it.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._slowest = 0.0
+        self._ratio = 1.0
+
+    def fits(self, rows: int, calls: int = 1) -> bool:
+        """True if a round of `calls` network calls with `rows` rows each ends in time. The first round
+        always fits: without it there is no answer at all."""
+        if self._slowest == 0.0:
+            return True
+        table = self._deadline.latency
+        expected = self._slowest if table is None else self._ratio * table.predict(rows)
+        return time.monotonic() + calls * expected <= self._deadline.at
+
+    def time(self, rows: int, calls: int, run: Callable[[], None]) -> None:
+        """Run a round and remember how long it took."""
+        started = time.monotonic()
+        run()
+        taken = (time.monotonic() - started) / calls
+        self._slowest = max(self._slowest, taken)
+        if self._deadline.latency is not None:
+            self._ratio = max(self._ratio, taken / self._deadline.latency.predict(rows))

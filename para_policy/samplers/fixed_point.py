@@ -1,27 +1,37 @@
-"""The one engine behind every parallel sampler: fixed-point sweeps over a sliding window."""
+"""The fixed-point sampler behind every parallel one: sweeps over a sliding window.
+
+All tensors of a solve keep their shapes and addresses from round to round, and a sweep reads nothing
+back to the host: with `Rows.static` it can be captured once and replayed.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from para_policy.diffusion.denoiser import Denoiser
-from para_policy.diffusion.noise import Noise
-from para_policy.diffusion.process import Process
+import torch
+from torch import Tensor
+
 from para_policy.samplers.acceptance import Acceptance
 from para_policy.samplers.anderson import TriangularAnderson
 from para_policy.samplers.checks import check_optional_count
-from para_policy.samplers.deadline import Deadline
 from para_policy.samplers.guess import Guess
-from para_policy.samplers.pace import Pace
-from para_policy.samplers.rows import Rows
-from para_policy.samplers.sampler import Callback, SampleResult, Status, check_noise
-from para_policy.samplers.solve import Solve
+from para_policy.samplers.result import RoundInfo, SampleResult, Status
+from para_policy.samplers.sampler import Launch, Sampler
 from para_policy.samplers.splitting import Splitting
-from para_policy.samplers.switching import Switching
+from para_policy.samplers.window import Choose, Pattern, Rows, interpolate
+
+if TYPE_CHECKING:
+    from para_policy.diffusion.denoiser import Denoiser
+    from para_policy.diffusion.noise import Noise
+    from para_policy.diffusion.process import Process
 
 
 @dataclass(frozen=True)
-class FixedPoint:
+class FixedPoint(Sampler):
     """Solve X_{s+1} = S_s(X_s) + c_s xi_s for all s at once, a few batched network calls in all.
 
     A sampler is a choice of parts. Each sample of a batch has a window of its own, so its result
@@ -40,10 +50,9 @@ class FixedPoint:
         acceleration: of the rows that are not final yet; None for plain sweeps.
         window: rows in flight, at least 1; None for all N.
         lookahead: beyond the window every so-many-th row is evaluated too, up to the end, and the
-            defects between are interpolated; None for nothing beyond the window. Multistep
+            residuals between are interpolated; None for nothing beyond the window. Multistep
             schedulers (H != 0) need both neighbours of a row: there the window is all N instead.
-        max_rounds: give up after so many rounds, at least 1; None for no limit.
-        switching: another network for the first rounds (PCM), which reach all rows and freeze none.
+        max_rounds: give up after so many network calls, at least 1; None for no limit.
     """
 
     splitting: Splitting
@@ -53,37 +62,258 @@ class FixedPoint:
     window: int | None = None
     lookahead: int | None = None
     max_rounds: int | None = None
-    switching: Switching | None = None
+
+    stops_early: ClassVar[bool] = True
+    recordable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("window", "lookahead", "max_rounds"):
             check_optional_count(name, getattr(self, name))
 
-    def __call__(
-        self,
-        denoiser: Denoiser,
-        process: Process,
-        noise: Noise,
-        *,
-        guess: Guess | None = None,
-        deadline: Deadline | None = None,
-        callback: Callback | None = None,
-    ) -> SampleResult:
-        """Return X_N; see `Sampler` and `SampleResult`."""
-        check_noise(process, noise)
-        solve = Solve(self, process, noise, guess or self.guess)
-        pace = Pace(deadline)
-        sweeps = calls = 0
-        while len((rows := solve.rows(sweeps, Rows.compact)).live):
-            count, networks = len(rows.at), len(rows.networks)
-            if self.max_rounds and calls + networks > self.max_rounds:
-                return solve.result(Status.ROUND_BUDGET)
-            if not pace.fits(count, networks):
-                return solve.result(Status.DEADLINE)
-            pace.start()
-            solve.sweep(denoiser, rows)
-            pace.stop(count, networks)
-            sweeps, calls = sweeps + 1, calls + networks
-            if callback is not None:
-                callback(solve.info(calls))
-        return solve.result(Status.CONVERGED)
+    def begin(
+        self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None
+    ) -> FixedPointSolve:
+        """See `Sampler`."""
+        solve = FixedPointSolve(self, process, noise)
+        solve.start(guess, denoiser.condition)
+        return solve
+
+    @property
+    def tolerance(self) -> float | None:
+        """See `Sampler`."""
+        return self.acceptance.largest_residual
+
+    def limited(self, max_rounds: int) -> FixedPoint:
+        """See `Sampler`."""
+        return replace(self, max_rounds=max_rounds)
+
+    def starting_at(self, guess: Guess) -> FixedPoint:
+        """See `Sampler`."""
+        return replace(self, guess=self.guess.instead_of_prior(guess))
+
+
+class Change(NamedTuple):
+    """What a sweep finds for each of its rows, (n, span, *shape).
+
+    Attributes:
+        arrived: states X_{s+1} before it.
+        residual: r_s = S_s(X_s) + c_s xi_s - X_{s+1}; 0 where it is not finite.
+        size: (n, span) largest coordinate of the residual as the network gave it.
+        carry: Phi_s E_s; the correction E_{s+1} of the state is the carry and the residual.
+    """
+
+    arrived: Tensor
+    residual: Tensor
+    size: Tensor
+    carry: Tensor
+
+
+class FixedPointSolve:
+    """The parts of a sampler at work on one batch of noise.
+
+    Attributes:
+        X: (batch, N + 1, *shape) present states.
+        x0: the same, unclipped predictions at X_0 .. X_{N-1}.
+        accepted: (batch,) first step that is not final.
+        finite: (batch,) no final state is NaN or infinity.
+        residual: (batch,) largest residual of the last sweep, NaN where the sample was done.
+        limit: network calls that it may take; None for no limit.
+        opening: rounds at the beginning that are unlike the others, and each other.
+    """
+
+    def __init__(self, parts: FixedPoint, process: Process, noise: Noise) -> None:
+        device, dtype = noise.initial.device, noise.initial.dtype
+        batch, shape, N = noise.batch, noise.initial.shape[1:], process.num_steps
+        self.parts, self.noise, self.N, self.limit = parts, noise, N, parts.max_rounds
+        self.process = process.to(device, dtype)
+        self.propagate = parts.splitting.bind(self.process, shape)
+        self.multistep = bool((self.process.H != 0).any())
+        self.pattern = self._pattern()
+        # The place after the last one takes what must not be written.
+        self._X = torch.zeros(batch, N + 2, *shape, device=device, dtype=dtype)
+        self.X = self._X[:, :-1]
+        self.x0 = torch.zeros_like(self.X)
+        self._finite_X = torch.zeros_like(self.X)  # the last iterate without NaN
+        self.memory = parts.acceleration.memory(self.X) if parts.acceleration else None
+        self.accepted = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.rounds, self.evals = torch.zeros_like(self.accepted), torch.zeros_like(self.accepted)
+        self.finite = torch.zeros_like(self.accepted, dtype=torch.bool)
+        self.residual = torch.zeros(batch, dtype=dtype, device=device)
+        self.passed_residual = torch.zeros_like(self.residual)
+        self.passed_correction = torch.zeros_like(self.residual)
+        self.opening = parts.guess.rounds
+        # One row for each sweep, and one for sweeps in vain.
+        self._residuals = torch.zeros(N + self.opening + 1, batch, dtype=dtype, device=device)
+        self._sweeps = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def _pattern(self) -> Pattern:
+        window, lookahead = self.parts.window or self.N, self.parts.lookahead
+        if lookahead and self.multistep:
+            window, lookahead = self.N, None
+        window = min(window, self.N)
+        return Pattern(self.N if lookahead else window, window, lookahead)
+
+    def start(self, guess: Guess | None, condition: Tensor | None) -> None:
+        """Begin anew, with what the tensors of `noise` hold now.
+
+        Args:
+            guess: of the caller, or None.
+            condition: (batch, ...) what the network is conditioned on.
+        """
+        own = self.parts.guess
+        self.guess = (own if guess is None else own.restarted(guess)).given(condition)
+        self._enters = type(self.guess).enter is not Guess.enter
+        X, first = self.guess.start(self.process, self.noise)
+        self.X.copy_(X)
+        self._finite_X.copy_(X)
+        for kept in (self.rounds, self.evals, self.passed_residual, self.passed_correction):
+            kept.zero_()
+        self._sweeps.zero_()
+        self.x0.zero_()
+        self.accepted.fill_(first)
+        self.finite.fill_(True)
+        if self.memory is not None:
+            self.memory.clear()
+
+    def alive(self) -> Tensor:
+        """(batch,) samples in flight."""
+        return (self.accepted < self.N) & self.finite
+
+    def launches(self, denoiser: Denoiser) -> Iterator[Launch]:
+        """Round after round, of exactly the rows that are needed."""
+        for k in itertools.count():
+            launch = self.launch(k, denoiser, Rows.compact)
+            if launch is None:
+                return
+            yield launch
+
+    def launch(self, k: int, denoiser: Denoiser, choose: Choose) -> Launch | None:
+        """Round `k`, those of the guess first; None if no sample is in flight any more."""
+        if k < self.opening:
+            return self.guess.launch(k, self, denoiser, choose)
+        rows = choose(self.pattern, self.accepted, self.alive(), self.N)
+        if len(rows.live) == 0:
+            return None
+        return Launch(len(rows.at), 1, partial(self.sweep, denoiser, rows))
+
+    def sweep(self, denoiser: Denoiser, rows: Rows) -> None:
+        """One round: a batched network call, the linear recurrence, acceptance, new rows."""
+        i, s = self.places(rows)
+        x = self.X[i, s]
+        x0 = self.x0[i, s] = denoiser.predict_clean(self.process, x, s, i)
+        previous = self.x0[i, (s - 1).clamp(min=0)]
+        found = self.process.step(x, x0, previous, self.noise.steps[i, s], s)
+        target = self.spread(rows, found)
+        change = self.correct(rows, target)
+
+        correction, carry = change.carry + change.residual, change.carry
+        known = rows.seen & change.size.isfinite()
+        judged = where(rows.valid & ~known, torch.inf, correction)
+        sigma = self.process.sigma
+        passed = self.parts.acceptance.passed(judged, change.residual, sigma, rows.steps)
+        leading = (passed & known).long().cumprod(dim=1).sum(dim=1)
+        if self.memory is not None:
+            mixed = self.memory.mix(rows.live, rows.steps, rows.valid, self.X, correction)
+            # The rows that become final take the plain update: that is why N rounds suffice.
+            carry = carry - where(rows.offset <= leading[:, None], 0.0, mixed)
+        # target + carry rather than X + E: a row whose parents did not change gets the very floats
+        # of the step formula.
+        self.write(rows, where(rows.seen, target, change.arrived + change.residual) + carry)
+        self._accept(rows, leading, change.size, _largest(correction))
+        self.count(rows, change.size)
+
+    def places(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """(M,) sample and step of what the network evaluates."""
+        i = rows.live[:, None].expand_as(rows.steps).flatten()[rows.at]
+        return i, rows.steps.flatten()[rows.at]
+
+    def spread(self, rows: Rows, found: Tensor) -> Tensor:
+        """Values (M, *shape) of the rows that are seen, in their places (n, span, *shape)."""
+        target = found.new_zeros(rows.steps.numel(), *found.shape[1:])
+        target[rows.at] = found
+        return target.reshape(*rows.steps.shape, *found.shape[1:])
+
+    def correct(self, rows: Rows, target: Tensor) -> Change:
+        """Solve the linear recurrence for what the step formula writes (n, span, *shape)."""
+        arrived = self.X[rows.live[:, None], rows.steps + 1]
+        residual = where(rows.seen, target - arrived, 0.0)
+        size = _largest(residual)
+        # A guess may overflow or become NaN further down; it must not reach other rows.
+        residual = where(size.isfinite(), residual, 0.0)
+        if rows.sparse:
+            residual = interpolate(residual, rows.seen, rows.steps, self.process.clean_weight)
+            residual = where(rows.valid & _largest(residual).isfinite(), residual, 0.0)
+        return Change(arrived, residual, size, self.propagate(residual, rows.steps))
+
+    def write(self, rows: Rows, states: Tensor) -> None:
+        """Put states X_{s+1} (n, span, *shape) of the valid rows in their places."""
+        place = torch.where(rows.valid, rows.steps, self.N) + 1
+        self._X[rows.live[:, None], place] = states
+
+    def _accept(self, rows: Rows, leading: Tensor, size: Tensor, correction: Tensor) -> None:
+        """Keep the leading rows that passed and the row after them, whose parents are final."""
+        live, height = rows.live, rows.valid.sum(dim=1)
+        first = self.accepted[live]
+        last = rows.steps.shape[1] - 1
+        following = rows.seen.gather(1, leading.clamp(max=last)[:, None])[:, 0]
+        self.accepted[live] = first + (leading + following).minimum(height)
+        if self._enters:
+            self.X[live] = self.guess.enter(self.X[live], first + height)
+        # The first row follows from a final state: its new value has no residual at all.
+        let_pass = (rows.offset > 0) & (rows.offset < leading[:, None])
+        for score, value in ((self.passed_residual, size), (self.passed_correction, correction)):
+            score[live] = score[live].maximum(torch.where(let_pass, value, 0).amax(dim=1))
+        # Only final states belong to the solution; a guess further down may overflow on its own.
+        states = (first[:, None] + 1 + rows.offset).clamp(max=self.N)
+        broken = ~self.X[live[:, None], states].flatten(2).isfinite().all(dim=2)
+        self.finite[live] &= ~(broken & (states <= self.accepted[live, None])).any(dim=1)
+
+    def count(self, rows: Rows, size: Tensor, calls: int = 1) -> None:
+        """Note what a round has cost, its largest residuals, and the last iterate without NaN."""
+        live, alive = rows.live, rows.valid.any(dim=1)
+        self.rounds[live] += calls * alive
+        self.evals[live] += calls * rows.seen.sum(dim=1)
+        whole = self.X[live].flatten(1).isfinite().all(dim=1)
+        self._finite_X[live] = where(whole, self.X[live], self._finite_X[live])
+        self.residual.fill_(torch.nan)
+        self.residual[live] = torch.where(alive, size.amax(dim=1), torch.nan)
+        self._residuals.index_copy_(0, self._sweeps, self.residual[None])
+        self._sweeps += alive.any()
+
+    def info(self, rounds: int) -> RoundInfo:
+        """See `Solve`."""
+        return RoundInfo(
+            rounds, self.X, self.accepted.clone(), self.residual.clone(), self.evals.clone()
+        )
+
+    def result(self, unfinished: Status) -> SampleResult:
+        """See `Solve`."""
+        done = self.accepted >= self.N
+        states = torch.arange(self.N + 1, device=self.X.device)
+        X = where(states <= self.accepted[:, None], self.X, self._finite_X)
+        status = [
+            Status.NON_FINITE if not finite else Status.CONVERGED if complete else unfinished
+            for finite, complete in zip(self.finite.tolist(), done.tolist(), strict=True)
+        ]
+        return SampleResult(
+            sample=X[:, -1],
+            trajectory=X,
+            rounds=self.rounds.cpu(),
+            evals=self.evals.cpu(),
+            residual=torch.where(done, self.passed_residual, self.residual).cpu(),
+            correction=self.passed_correction.clone().cpu(),
+            residuals=self._residuals[: int(self._sweeps)].cpu(),
+            status=tuple(status),
+        )
+
+
+def _largest(value: Tensor) -> Tensor:
+    """(n, W) largest coordinate of (n, W, *shape)."""
+    return value.flatten(2).abs().amax(dim=2)
+
+
+def where(mask: Tensor, value: Tensor | float, otherwise: Tensor | float) -> Tensor:
+    """Choose by a mask of the leading dimensions."""
+    like = value if isinstance(value, Tensor) else otherwise
+    assert isinstance(like, Tensor)
+    return torch.where(mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim)), value, otherwise)

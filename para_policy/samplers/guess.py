@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from para_policy.diffusion.noise import Noise
-from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_optional_count
 from para_policy.samplers.splitting import transfer_matrix
 
+if TYPE_CHECKING:
+    from para_policy.diffusion.denoiser import Denoiser
+    from para_policy.diffusion.noise import Noise
+    from para_policy.diffusion.process import Process
 
-class Guess(Protocol):
-    """Fills states that no sweep has reached."""
 
+class Guess(ABC):
+    """Values of states that no sweep has reached.
+
+    Attributes:
+        rounds: rounds of its own before the solve, for most guesses none; see `Draft`.
+    """
+
+    rounds: int = 0
+
+    @abstractmethod
     def start(self, process: Process, noise: Noise) -> tuple[Tensor, int]:
         """Return all states (batch, N + 1, *shape), and the first step that is to be solved.
 
         States before that step are taken as given. Otherwise the step is 0, and state 0 must be
         `noise.initial`.
         """
-        ...
 
     def enter(self, X: Tensor, end: Tensor) -> Tensor:
         """Return `X` (n, N + 1, *shape) with the states cleaner than `end` (n,) guessed anew."""
-        ...
+        return X
+
+    def given(self, condition: Tensor | None) -> Guess:
+        """The guess for these conditions (batch, ...), for one that looks at them."""
+        return self
+
+    def restarted(self, guess: Guess) -> Guess:
+        """The same from another start, which for most guesses is that start alone."""
+        return guess
+
+    def instead_of_prior(self, guess: Guess) -> Guess:
+        """`guess` where this one starts at the prior; this one otherwise."""
+        return self
+
+    def launch(self, k: int, solve: Any, denoiser: Denoiser, choose: Any) -> Any:
+        """Its own round `k`, below `rounds`, as `FixedPointSolve.launch`."""
+        raise NotImplementedError(f"{type(self).__name__} has no rounds of its own")
+
+    def options(self) -> Mapping[str, Any]:
+        """Numbers and words for reports."""
+        return {}
 
 
 @dataclass(frozen=True)
-class Copy:
-    """Repeat the cleanest state in flight (ParaDiGMS, ParaTAA)."""
+class Copy(Guess):
+    """The cleanest state in flight, repeated (ParaDiGMS, ParaTAA)."""
 
     def start(self, process: Process, noise: Noise) -> tuple[Tensor, int]:
         return noise.initial[:, None].repeat_interleave(process.num_steps + 1, dim=1), 0
@@ -46,40 +78,67 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class CleanSample:
-    """Run the recurrence with a clean sample in place of the network's prediction.
-
-    Attributes:
-        sample: (batch, *shape), such as the previous chunk shifted to the present; None for 0, the
-            centre of the prior.
-    """
-
-    sample: Tensor | None = None
+class Prior(Guess):
+    """The recurrence with 0, the centre of the prior, in place of the network's prediction."""
 
     def start(self, process: Process, noise: Noise) -> tuple[Tensor, int]:
-        steps = (process.num_steps, *(1,) * (noise.initial.ndim - 1))
-        drive = process.c.reshape(steps) * noise.steps
-        if self.sample is not None:
-            if self.sample.shape != noise.initial.shape:
-                raise InputError(
-                    f"the guessed sample is {tuple(self.sample.shape)}; "
-                    f"the noise is for {tuple(noise.initial.shape)}"
-                )
-            clean = self.sample.to(noise.initial)
-            drive = drive + process.clean_weight.reshape(steps) * clean[:, None]
-        drive[:, 0] += process.B[0] * noise.initial
-        transfer = transfer_matrix(process.B)
-        # One product per sample: see `each` in `splitting`.
-        states = torch.stack([transfer @ one.flatten(1) for one in drive]).reshape(drive.shape)
-        return torch.cat([noise.initial[:, None], states], dim=1), 0
+        return _recurrence(process, noise, None), 0
 
-    def enter(self, X: Tensor, end: Tensor) -> Tensor:
-        return X
+    def instead_of_prior(self, guess: Guess) -> Guess:
+        return guess
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """Start from an existing trajectory (ParaTAA, Tang et al. 2024, section 4.2).
+@dataclass(frozen=True, eq=False)
+class FromCleanSample(Guess):
+    """The recurrence with a clean sample in place of the network's prediction.
+
+    Attributes:
+        sample: (batch, *shape), such as the previous chunk shifted to the present.
+    """
+
+    sample: Tensor
+
+    def start(self, process: Process, noise: Noise) -> tuple[Tensor, int]:
+        if self.sample.shape != noise.initial.shape:
+            raise InputError(
+                f"the guessed sample is {tuple(self.sample.shape)}; "
+                f"the noise is for {tuple(noise.initial.shape)}"
+            )
+        return _recurrence(process, noise, self.sample.to(noise.initial)), 0
+
+
+@dataclass(frozen=True, eq=False)
+class LinearGuess(Guess):
+    """The recurrence with a clean sample that is linear in the observation.
+
+    Attributes:
+        weight, bias: (C, d) and (d,), from calibration.
+        condition: (batch, C) observations; None, where there are none, starts at the prior.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    condition: Tensor | None = None
+
+    def __call__(self, condition: Tensor) -> Tensor:
+        """Clean samples (batch, d) for conditions (batch, C)."""
+        return condition.flatten(1) @ self.weight.to(condition) + self.bias.to(condition)
+
+    def start(self, process: Process, noise: Noise) -> tuple[Tensor, int]:
+        if self.condition is None:
+            return Prior().start(process, noise)
+        clean = self(self.condition).reshape(noise.initial.shape)
+        if process.clip is not None:
+            clean = clean.clamp(-process.clip, process.clip)
+        return FromCleanSample(clean).start(process, noise)
+
+    def given(self, condition: Tensor | None) -> LinearGuess:
+        return dataclasses.replace(self, condition=condition)
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory(Guess):
+    """An existing trajectory (ParaTAA, Tang et al. 2024, section 4.2).
 
     Attributes:
         states: (batch, N + 1, *shape).
@@ -110,5 +169,15 @@ class Trajectory:
             X[:, 0] = noise.initial
         return X, first
 
-    def enter(self, X: Tensor, end: Tensor) -> Tensor:
-        return X
+
+def _recurrence(process: Process, noise: Noise, clean: Tensor | None) -> Tensor:
+    """(batch, N + 1, *shape) X_{s+1} = B_s X_s + (A_s + R_s + H_s) clean + c_s xi_s; None is 0."""
+    steps = (process.num_steps, *(1,) * (noise.initial.ndim - 1))
+    drive = process.c.reshape(steps) * noise.steps
+    if clean is not None:
+        drive = drive + process.clean_weight.reshape(steps) * clean[:, None]
+    drive[:, 0] += process.B[0] * noise.initial
+    transfer = transfer_matrix(process.B)
+    # One product per sample: see `each` in `splitting`.
+    states = torch.stack([transfer @ one.flatten(1) for one in drive]).reshape(drive.shape)
+    return torch.cat([noise.initial[:, None], states], dim=1)

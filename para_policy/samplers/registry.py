@@ -1,4 +1,4 @@
-"""Named samplers: each a choice of parts, in one place."""
+"""Registry of named samplers: each a choice of parts, in one place."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from para_policy.errors import InputError
-from para_policy.samplers.acceptance import ChangeBelowNoise, DefectBelow, DefectBelowEither
+from para_policy.samplers.acceptance import (
+    CorrectionBelowNoise,
+    ResidualBelow,
+    ResidualBelowEither,
+)
 from para_policy.samplers.anderson import TriangularAnderson
 from para_policy.samplers.asd import Asd
 from para_policy.samplers.checks import check_count
+from para_policy.samplers.draft import Blend, Consistency, Draft
 from para_policy.samplers.fixed_point import FixedPoint
-from para_policy.samplers.guess import CleanSample, Copy, Trajectory
+from para_policy.samplers.guess import Copy, Prior, Trajectory
 from para_policy.samplers.sampler import Sampler
 from para_policy.samplers.sequential import Sequential
 from para_policy.samplers.splitting import Chord, LowRankChord, Scalar, Splitting
-from para_policy.samplers.switching import Blend, Consistency, Switching
 
 SplittingName = Literal["identity", "x0", "chord"]
 SPLITTINGS: tuple[SplittingName, ...] = get_args(SplittingName)
@@ -39,12 +43,12 @@ def paradigms(
     Args:
         window: rows in flight; None for all N. With 20 a 100-step DDPM takes the rounds and rows
             that the paper reports for robots (25 and 390); the reference code's default is 10.
-        tolerance: largest RMS change of an accepted state, in noise stds of the step that leaves it.
+        tolerance: largest RMS correction of an accepted state, in noise stds of the step that leaves it.
         max_rounds: stop early with `Status.ROUND_BUDGET`.
     """
     return FixedPoint(
         Scalar("identity"),
-        ChangeBelowNoise(tolerance),
+        CorrectionBelowNoise(tolerance),
         Copy(),
         window=window,
         max_rounds=max_rounds,
@@ -71,7 +75,7 @@ def parataa(
         order: k, steps that each equation integrates; None for all N.
         history: m, stored iterates; 1 for plain iteration.
         window: rows in flight; None for all N.
-        tolerance: RMS first-order defect of a finished row, normalised action units.
+        tolerance: RMS first-order residual of a finished row, normalised action units.
         relative_tolerance: the same in noise stds of the step; a row needs only one of the two.
         regularisation: of the Gram matrix, relative to its mean diagonal entry.
         max_rounds: s_max, stop early with `Status.ROUND_BUDGET`.
@@ -82,7 +86,7 @@ def parataa(
         raise InputError(f"solve_last is {solve_last} without a trajectory; give both")
     return FixedPoint(
         Scalar("epsilon", order),
-        DefectBelowEither(tolerance, relative_tolerance),
+        ResidualBelowEither(tolerance, relative_tolerance),
         Copy() if trajectory is None else Trajectory(trajectory, solve_last),
         _anderson(history, regularisation),
         window=window,
@@ -100,7 +104,7 @@ def x0(
     """Clean-sample splitting from the prior: needs no calibration.
 
     Args:
-        tolerance: largest coordinate of the first-order defect of an accepted state, normalised
+        tolerance: largest coordinate of the first-order residual of an accepted state, normalised
             action units; half of it for the propagated correction.
         window: rows in flight; None for all N.
         lookahead: stride of the rows evaluated beyond the window; None for none.
@@ -154,15 +158,15 @@ def pcm(
         window, lookahead: of the rounds after the switch, as for `x0`.
         history: stored iterates of triangular Anderson acceleration after the switch; "identity" has
             none.
-        stiffness, horizon, blend, stride: of the rounds before the switch, see `Switching`.
+        stiffness, horizon, blend, stride: of the rounds before the switch, see `Draft`.
         max_rounds: stop early with `Status.ROUND_BUDGET`; all network calls count.
     """
-    switching = Switching(consistency, stiffness, horizon, blend, stride)
+    draft = Draft(consistency, stiffness, horizon, blend, stride)
     if splitting == "identity":
         if lookahead is not None:
             raise InputError(f"lookahead is {lookahead}; splitting 'identity' has none")
         solver = paradigms(window, 0.1 if tolerance is None else tolerance, max_rounds)
-        return dataclasses.replace(solver, guess=CleanSample(), switching=switching)
+        return dataclasses.replace(solver, guess=draft)
     ours = (1e-2 if tolerance is None else tolerance, window, lookahead, history, max_rounds)
     if splitting == "x0":
         solver = x0(*ours)
@@ -172,7 +176,7 @@ def pcm(
         solver = chord(matrices, *ours)
     else:
         raise InputError(f"splitting is {splitting!r}; expected one of {', '.join(SPLITTINGS)}")
-    return dataclasses.replace(solver, switching=switching)
+    return dataclasses.replace(solver, guess=draft)
 
 
 def asd(window: int | None = 20) -> Asd:
@@ -194,8 +198,8 @@ def _ours(
 ) -> FixedPoint:
     return FixedPoint(
         splitting,
-        DefectBelow(tolerance),
-        CleanSample(),
+        ResidualBelow(tolerance),
+        Prior(),
         _anderson(history, 1e-6),
         window,
         lookahead,
@@ -254,6 +258,6 @@ def get(name: str, **chosen: Any) -> Sampler:
             f"sampler {name!r} has no option {unknown}; it takes {list(known) or 'none'}"
         )
     try:
-        return _PRESETS[name](**chosen)
+        return dataclasses.replace(_PRESETS[name](**chosen), name=name)
     except TypeError as error:
         raise InputError(f"sampler {name!r}: {error}") from error

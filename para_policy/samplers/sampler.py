@@ -1,98 +1,118 @@
-"""What every sampler takes and returns."""
+"""Sampler: what every sampler says of itself, and the one loop that drives all of them."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor
-
-from para_policy.diffusion.denoiser import Denoiser
-from para_policy.diffusion.noise import Noise
-from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
-from para_policy.samplers.deadline import Deadline
+from para_policy.samplers.certificate import Certificate
+from para_policy.samplers.deadline import Deadline, Pace
 from para_policy.samplers.guess import Guess
+from para_policy.samplers.result import Callback, RoundInfo, SampleResult, Status
 
-
-class Status(enum.Enum):
-    """How a solve ended, in words that say what to do."""
-
-    CONVERGED = "converged"
-    ROUND_BUDGET = (
-        "stopped at max_rounds before the acceptance test passed; raise max_rounds or the tolerance"
-    )
-    DEADLINE = (
-        "stopped at the deadline before the acceptance test passed; allow more time, or a larger "
-        "tolerance"
-    )
-    NON_FINITE = "the network returned NaN or infinity; the sample must not be executed"
+if TYPE_CHECKING:
+    from para_policy.diffusion.denoiser import Denoiser
+    from para_policy.diffusion.noise import Noise
+    from para_policy.diffusion.process import Process
 
 
 @dataclass(frozen=True)
-class RoundInfo:
-    """What a callback sees after each round.
+class Launch:
+    """One round that is ready to run, or several that are launched at once.
 
     Attributes:
-        round: rounds done so far, from 1.
-        trajectory: (batch, N + 1, *shape) present states; read it, do not write.
-        frozen: (batch,) number of leading states that are final.
-        residual: (batch,) largest first-order defect of this round, NaN for finished samples.
-        evals: (batch,) int64, network rows spent on each sample so far.
+        rows: of its largest network call.
+        calls: batched network calls.
+        run: does it.
     """
 
-    round: int
-    trajectory: Tensor
-    frozen: Tensor
-    residual: Tensor
-    evals: Tensor
+    rows: int
+    calls: int
+    run: Callable[[], None]
 
 
-Callback = Callable[[RoundInfo], None]
-
-
-@dataclass(frozen=True)
-class SampleResult:
-    """A batch of samples with their statistics.
+class Solve(Protocol):
+    """The state of one solve.
 
     Attributes:
-        sample: (batch, *shape), X_N.
-        trajectory: (batch, N + 1, *shape), X_0 .. X_N.
-        rounds: (batch,) int64, batched network calls in which each sample took part.
-        evals: (batch,) int64, network rows spent on each sample.
-        residual: (batch,) largest first-order defect |S_s(X_s) + c_s xi_s - X_{s+1}| over the rows
-            that the acceptance test let pass, before their last update; 0 for `sequential`. Of a
-            sample that did not converge, the largest of its last round.
-        correction: (batch,) largest last update of the rows that passed: their estimated error
-            before it.
-        residuals: (rounds, batch) largest defect in each round's window, NaN once a sample is done.
-        status: one `Status` for each sample.
-        error_bound: (batch,) what no coordinate of `sample` is off by, with the confidence of the
-            calibration, normalised action units; NaN for samples that did not converge, None where
-            the sampler is not calibrated.
+        limit: network calls that it may take; None for no limit.
     """
 
-    sample: Tensor
-    trajectory: Tensor
-    rounds: Tensor
-    evals: Tensor
-    residual: Tensor
-    correction: Tensor
-    residuals: Tensor
-    status: tuple[Status, ...]
-    error_bound: Tensor | None = None
+    limit: int | None
 
-    @property
-    def converged(self) -> Tensor:
-        """(batch,) bool: the acceptance test passed for the whole trajectory."""
-        return torch.tensor([status is Status.CONVERGED for status in self.status])
+    def launches(self, denoiser: Denoiser) -> Iterator[Launch]:
+        """What is to be run, one after the other, until all samples are done."""
+        ...
+
+    def info(self, rounds: int) -> RoundInfo:
+        """What a callback sees after so many rounds."""
+        ...
+
+    def result(self, unfinished: Status) -> SampleResult:
+        """`unfinished` is the status of samples that are still in flight."""
+        ...
 
 
-class Sampler(Protocol):
-    """Turns noise into samples: a frozen configuration that is called."""
+class Recordings(Protocol):
+    """Solves whose rounds were recorded and are replayed, such as CUDA graphs."""
+
+    def __len__(self) -> int:
+        """Recordings that are kept."""
+        ...
+
+    def find(
+        self,
+        sampler: Sampler,
+        denoiser: Denoiser,
+        process: Process,
+        noise: Noise,
+        guess: Guess | None,
+        *,
+        waits: bool,
+    ) -> Solve | None:
+        """A recorded solve of these shapes, begun; None to solve as usual.
+
+        Args:
+            waits: every round is waited for.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(ABC):
+    """Noise to samples: a frozen configuration that is called.
+
+    Attributes:
+        name: in reports and messages.
+        made_for: the process that it was made for; with another one it refuses to run, because what
+            was measured and trained for one process is wrong for another. None fits every process.
+        certificate: bounds the error; None where nothing was measured.
+        recordings: where its rounds are recorded; None launches one kernel after the other.
+        stops_early: it has an answer before its last round, for deadlines and round budgets.
+        same_sample: it solves for the sample of `sequential`, so that a difference is an error.
+        uses_uniforms: it needs `Noise.uniforms`.
+        recordable: its rounds can be recorded.
+    """
+
+    name: str = field(default="sampler", compare=False)
+    made_for: Process | None = field(default=None, compare=False, repr=False)
+    certificate: Certificate | None = None
+    recordings: Recordings | None = field(default=None, compare=False, repr=False)
+
+    stops_early: ClassVar[bool] = False
+    same_sample: ClassVar[bool] = True
+    uses_uniforms: ClassVar[bool] = False
+    recordable: ClassVar[bool] = False
+
+    @abstractmethod
+    def begin(
+        self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None
+    ) -> Solve:
+        """The state of a new solve; arguments and errors as for a call."""
 
     def __call__(
         self,
@@ -116,9 +136,78 @@ class Sampler(Protocol):
             callback: called with a `RoundInfo` after every round.
 
         Raises:
-            InputError: if the arguments do not fit each other, or the sampler cannot stop early.
+            InputError: if the arguments do not fit each other, the sampler was made for another
+                process, or it cannot stop early.
         """
-        ...
+        self.check(process, noise, deadline)
+        solve = None
+        if self.recordings is not None:
+            waits = deadline is not None or callback is not None
+            solve = self.recordings.find(self, denoiser, process, noise, guess, waits=waits)
+        if solve is None:
+            solve = self.begin(denoiser, process, noise, guess)
+        result = solve.result(_drive(solve, denoiser, deadline, callback))
+        if self.certificate is None:
+            return result
+        bound = self.certificate.bound(result, own_start=guess is None)
+        return dataclasses.replace(result, error_bound=bound)
+
+    def check(self, process: Process, noise: Noise, deadline: Deadline | None) -> None:
+        """Raise InputError unless the sampler can solve this problem."""
+        check_noise(process, noise)
+        if self.made_for is not None and not self.made_for.agrees_with(process.fingerprint):
+            raise InputError(
+                f"sampler {self.name!r} was made for {self.made_for}, and this is {process}: what "
+                "was measured for one does not hold for the other. Make it for this process with "
+                "policy.sampler(..., scheduler=, steps=), or give sample the scheduler and steps "
+                "that it was made for"
+            )
+        if deadline is not None and not self.stops_early:
+            raise InputError(
+                f"{self.name} has no answer before its last step: use no deadline with it"
+            )
+
+    @property
+    def tolerance(self) -> float | None:
+        """Largest residual that it lets pass, normalised action units; None where it has no such."""
+        return None
+
+    def limited(self, max_rounds: int) -> Sampler:
+        """The same, stopped after so many rounds; one that cannot stop stays as it is."""
+        return self
+
+    def rows(self, batch: int, num_steps: int) -> int:
+        """The most rows of a network call."""
+        return batch * num_steps
+
+    def starting_at(self, guess: Guess) -> Sampler:
+        """The same with a better guess than the prior, if it starts there."""
+        return self
+
+    def options(self) -> Mapping[str, Any]:
+        """Numbers and words of the sampler and its parts, for reports."""
+        return dict(_plain_fields(self, {item.name for item in dataclasses.fields(Sampler)}))
+
+
+def _drive(
+    solve: Solve, denoiser: Denoiser, deadline: Deadline | None, callback: Callback | None
+) -> Status:
+    """Run launch after launch until all samples are done, or no further one is allowed."""
+    pace = None if deadline is None else Pace(deadline)
+    calls = 0
+    for rounds, launch in enumerate(solve.launches(denoiser), start=1):
+        if solve.limit is not None and calls + launch.calls > solve.limit:
+            return Status.ROUND_BUDGET
+        if pace is None:
+            launch.run()
+        elif pace.fits(launch.rows, launch.calls):
+            pace.time(launch.rows, launch.calls, launch.run)
+        else:
+            return Status.DEADLINE
+        calls += launch.calls
+        if callback is not None:
+            callback(solve.info(rounds))
+    return Status.CONVERGED
 
 
 def check_noise(process: Process, noise: Noise) -> None:
@@ -130,3 +219,67 @@ def check_noise(process: Process, noise: Noise) -> None:
         )
     if not noise.initial.is_floating_point():
         raise InputError(f"noise has dtype {noise.initial.dtype}; expected float32 or float64")
+
+
+def as_sampler(sampler: Any) -> Sampler:
+    """A sampler as it is, or whatever is called like one as a sampler.
+
+    An attribute `same_sample = False` of the callable says that it makes another sample than
+    `sequential`.
+
+    Raises:
+        InputError: for what cannot be called.
+    """
+    if isinstance(sampler, Sampler):
+        return sampler
+    if not callable(sampler):
+        raise InputError(f"sampler is {sampler!r}; expected a sampler, or its name")
+    kind = Foreign if getattr(sampler, "same_sample", True) else ForeignDraw
+    return kind(sampler, name=getattr(sampler, "__name__", type(sampler).__name__))
+
+
+@dataclass(frozen=True)
+class Foreign(Sampler):
+    """Any callable with the arguments and the result of a sampler.
+
+    Attributes:
+        call: does all the work.
+    """
+
+    call: Callable[..., SampleResult]
+
+    def __call__(self, *args: Any, **options: Any) -> SampleResult:
+        """See `Sampler`."""
+        return self.call(*args, **options)
+
+    def begin(
+        self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None
+    ) -> Solve:
+        """A callable has no state to begin with."""
+        raise NotImplementedError(f"{self.name} solves as a whole")
+
+    def options(self) -> Mapping[str, Any]:
+        """Those of the callable, if it is a dataclass."""
+        return dict(_plain_fields(self.call, set()))
+
+
+@dataclass(frozen=True)
+class ForeignDraw(Foreign):
+    """A callable that makes another sample than `sequential` of the same noise."""
+
+    same_sample: ClassVar[bool] = False
+
+
+def _plain_fields(part: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:
+    if not dataclasses.is_dataclass(part):
+        return
+    for item in dataclasses.fields(part):
+        value = getattr(part, item.name)
+        if item.name in left_out:
+            continue
+        if isinstance(value, Guess):
+            yield from value.options().items()
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            yield item.name, value
+        elif dataclasses.is_dataclass(value):
+            yield from _plain_fields(value, left_out)

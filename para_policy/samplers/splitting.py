@@ -1,7 +1,7 @@
 """Splittings: the linear part Phi_s of a step that a sweep solves exactly.
 
-A sweep evaluates the first-order defects r_s = S_s(X_s) + c_s xi_s - X_{s+1} of all rows in one
-batched call. The change E of the states then obeys a linear recurrence that costs no network call,
+A sweep evaluates the first-order residuals r_s = S_s(X_s) + c_s xi_s - X_{s+1} of all rows in one
+batched call. The correction E of the states then obeys a linear recurrence that costs no network call,
 
     E_{s+1} = Phi_s E_s + r_s,      E = 0 at the first row of the window,
 
@@ -15,17 +15,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_optional_count
 
+if TYPE_CHECKING:
+    from para_policy.diffusion.process import Process
+
 Propagate = Callable[[Tensor, Tensor], Tensor]
-"""Maps defects r_s (n, W, *shape) at steps (n, W) to Phi_s E_s (n, W, *shape)."""
+"""Maps residuals r_s (n, W, *shape) at steps (n, W) to Phi_s E_s (n, W, *shape)."""
 
 
 class Splitting(Protocol):
@@ -74,8 +76,8 @@ class Scalar:
             transfer = transfer.triu(1 - self.order)
         strict = transfer.tril(-1)
 
-        def propagate(defect: Tensor, rows: Tensor) -> Tensor:
-            return each(lambda r, at: strict[at[:, None], at] @ r, defect, rows)
+        def propagate(residual: Tensor, rows: Tensor) -> Tensor:
+            return each(lambda r, at: strict[at[:, None], at] @ r, residual, rows)
 
         return propagate
 
@@ -127,10 +129,10 @@ class Chord:
         phi, products = self._blocks
         m, blocks = phi.shape[:2]
 
-        def one(defect: Tensor, rows: Tensor) -> Tensor:
-            r = defect.new_zeros(m * blocks, d)
-            # Rows past the end are clamped to the last step; their defects are 0.
-            r.index_add_(0, rows, defect)
+        def one(residual: Tensor, rows: Tensor) -> Tensor:
+            r = residual.new_zeros(m * blocks, d)
+            # Rows past the end are clamped to the last step; their residuals are 0.
+            r.index_add_(0, rows, residual)
             r = r.reshape(blocks, m, 1, d).transpose(0, 1)  # (m, blocks, 1, d)
             carry = [torch.zeros_like(r[0])]
             for k in range(1, m):
@@ -142,7 +144,7 @@ class Chord:
             total = torch.stack(carry) + torch.stack(entering) @ products
             return total.transpose(0, 1).reshape(m * blocks, d)[rows]
 
-        return lambda defect, rows: each(one, defect, rows)
+        return lambda residual, rows: each(one, residual, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,33 +187,35 @@ class LowRankChord:
             )
         B, left, right = process.B, self.left.to(process.B), self.right.to(process.B)
 
-        def one(defect: Tensor, rows: Tensor) -> Tensor:
-            carry = [torch.zeros_like(defect[0])]
+        def one(residual: Tensor, rows: Tensor) -> Tensor:
+            carry = [torch.zeros_like(residual[0])]
             s = rows[1:]
             clamped = s == rows[:-1]  # past the end
-            for r, b, up, down, stay in zip(defect, B[s], left[s], right[s], clamped, strict=False):
+            for r, b, up, down, stay in zip(
+                residual, B[s], left[s], right[s], clamped, strict=False
+            ):
                 change = carry[-1] + r
                 moved = b * change + up @ (down @ change)
                 carry.append(torch.where(stay, carry[-1], moved))
             return torch.stack(carry)
 
-        return lambda defect, rows: each(one, defect, rows)
+        return lambda residual, rows: each(one, residual, rows)
 
 
-def each(work: Callable[[Tensor, Tensor], Tensor], defect: Tensor, rows: Tensor) -> Tensor:
+def each(work: Callable[[Tensor, Tensor], Tensor], residual: Tensor, rows: Tensor) -> Tensor:
     """Apply `work` (W, d), (W) -> (W, d) to the samples one by one.
 
     Matrix products of another size may round differently. A sample must not depend on how many
     others share its batch, not even in the last bit.
     """
-    flat = defect.flatten(2)
+    flat = residual.flatten(2)
     return torch.stack([work(r, at) for r, at in zip(flat, rows, strict=True)]).reshape(
-        defect.shape
+        residual.shape
     )
 
 
 def transfer_matrix(phi: Tensor) -> Tensor:
-    """(N, N) lower triangular products phi_{j+1} .. phi_s: how a defect of step j reaches X_{s+1}.
+    """(N, N) lower triangular products phi_{j+1} .. phi_s: how a residual of step j reaches X_{s+1}.
 
     >>> transfer_matrix(torch.tensor([5.0, 2.0, 3.0]))
     tensor([[1., 0., 0.],

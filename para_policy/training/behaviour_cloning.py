@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.errors import DataError
+from para_policy.extras import extra
 from para_policy.networks.build import VISION, build_network, build_vision
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
@@ -25,6 +25,9 @@ from para_policy.training.config import TrainConfig
 from para_policy.training.dataset import ChunkDataset, read_features
 from para_policy.training.replay_buffer import ReplayBuffer
 from para_policy.training.trainer import batch_indices, generator
+
+with extra("train", "training"):
+    from accelerate import Accelerator
 
 IMAGES = LinearNormalizer(torch.full((3,), 2.0), torch.full((3,), -1.0))
 """Pixels from [0, 1] to [-1, 1], as in the original project."""

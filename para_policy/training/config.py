@@ -1,4 +1,4 @@
-"""What a training run needs to know, as written in `config/training/*.yaml`."""
+"""Configuration of a training run, as written in `config/training/*.yaml`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,14 @@
-"""The picture of a training run."""
+"""Curves of a training run, as a picture."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from para_policy.extras import extra
+
+with extra("train", "drawing the curves of training"):
+    from matplotlib.figure import Figure
 
 
 def plot_curves(metrics_file: Path, output: Path, evaluation_name: str) -> None:

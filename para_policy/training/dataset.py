@@ -1,4 +1,4 @@
-"""Training windows cut from demonstrations, with the original project's padding rules."""
+"""Data set of training windows cut from demonstrations, with the original project's padding rules."""
 
 from __future__ import annotations
 

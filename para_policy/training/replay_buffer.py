@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from para_policy.errors import DataError
+from para_policy.extras import extra
 
 _EXPECTED = "expected a zarr group with data/<array> of equal length and meta/episode_ends"
 
@@ -18,6 +18,7 @@ class ReplayBuffer:
     """Demonstrations laid out one after the other; arrays are read when they are asked for.
 
     Raises:
+        MissingPackageError: if zarr is not installed.
         DataError: if the folder is missing, is no zarr group, or has another layout.
     """
 
@@ -28,6 +29,8 @@ class ReplayBuffer:
                 f"no data set at '{self.path}'. Download pusht.zip from the Diffusion Policy project "
                 "(https://diffusion-policy.cs.columbia.edu/data/training/), unpack it and pass --data DIR"
             )
+        with extra("train", "reading demonstrations"):
+            import zarr
         try:
             self._group: Any = zarr.open_group(str(self.path), mode="r")
         except Exception as error:
@@ -58,7 +61,7 @@ class ReplayBuffer:
 
     def _check_layout(self) -> None:
         data = self._group.get("data")
-        if not isinstance(data, zarr.Group) or "meta/episode_ends" not in self._group:
+        if not hasattr(data, "array_keys") or "meta/episode_ends" not in self._group:
             found = sorted(self._group.keys())
             raise DataError(f"'{self.path}' holds {found}; {_EXPECTED}")
         ends = self.episode_ends

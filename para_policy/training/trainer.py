@@ -1,4 +1,4 @@
-"""One training run: optimise, average, log, save and resume. What is trained is a `Task`.
+"""Training run: optimise, average, log, save and resume. What is trained is a `Task`.
 
 Randomness of step k comes from (seed, k) alone, so a resumed run repeats an uninterrupted one.
 """
@@ -13,16 +13,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from para_policy.errors import InputError
+from para_policy.extras import extra
 from para_policy.terminal import check_output_folder, progress_bars
 from para_policy.training.config import RunConfig
 from para_policy.training.curves import plot_curves
+
+with extra("train", "training"):
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
 
 
 class Task(Protocol):

@@ -1,4 +1,4 @@
-"""Many episodes as tasks, each one vectorised batch, played here or in worker processes."""
+"""Batches of episodes as tasks, played here or in worker processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from sim.evaluation.variants import Variant
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import Progress, rollout
+from sim.pusht.rollout import Progress
 
 POLL_S = 0.2
 
@@ -66,14 +66,12 @@ def play(
 ) -> list[Episode]:
     """The episodes of one task."""
     variant = Variant.parse(task.sampler)
-    return rollout(
+    return variant.play(
         policy,
         task.seeds,
-        sampler=variant.make(policy, settings.scheduler, settings.steps),
-        start=variant.start,
+        settings.scheduler,
+        settings.steps,
         check_errors=settings.check_errors and variant.approximates,
-        scheduler=settings.scheduler,
-        steps=settings.steps,
         on_progress=on_progress,
     )
 

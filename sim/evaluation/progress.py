@@ -1,4 +1,4 @@
-"""What the terminal shows during and after an evaluation."""
+"""Terminal output during and after an evaluation."""
 
 from __future__ import annotations
 

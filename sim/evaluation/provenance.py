@@ -1,4 +1,4 @@
-"""Where results come from: what they depend on, and the machine they were made on."""
+"""Provenance of results: what they depend on, and the machine they were made on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
 
 def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, Any]:
     """Everything that an episode depends on, besides its sampler and seed."""
-    kind, steps = policy.process_key(settings.scheduler, settings.steps)
+    kind, steps = policy.chain(settings.scheduler, settings.steps).key
     return {
         "checkpoint": str(settings.checkpoint),
         "checkpoint_sha256": directory_hash(settings.checkpoint),
@@ -38,7 +38,7 @@ def sampling_identity(policy: DiffusionPolicy, settings: Settings) -> dict[str, 
 
 def _engine(policy: DiffusionPolicy) -> str:
     """How the network runs; the batch sizes, too, where they decide about the last bits."""
-    engine = policy.engine_in_use
+    engine = policy.runtime.in_use
     if engine.backend == PLAIN_ENGINE:
         return engine.label
     sizes = ", ".join(f"{s.rows} on {s.threads or 'all'}" for s in engine.sizes)
@@ -47,7 +47,7 @@ def _engine(policy: DiffusionPolicy) -> str:
 
 def circumstances(policy: DiffusionPolicy) -> dict[str, Any]:
     """What timings depend on, and when they were taken."""
-    engine = policy.engine_in_use
+    engine = policy.runtime.in_use
     return {
         "backend": engine.backend,
         "dtype": engine.precision,

@@ -1,4 +1,4 @@
-"""How smoothly the chunks of an episode follow each other; see `para_policy.execution.seams`."""
+"""Smoothness of the seams between the chunks of episodes; see `para_policy.execution.seams`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From episodes to the numbers of the evaluation JSON."""
+"""Numbers of the evaluation JSON, from episodes."""
 
 from __future__ import annotations
 
@@ -154,10 +154,7 @@ def _per_episode(episode: Episode) -> dict[str, Any]:
     return {
         "seed": episode.seed,
         "start_state": legacy_start_state(episode.seed).tolist(),
-        "max_reward": episode.max_reward,
-        "success": episode.success,
-        "final_coverage": episode.final_coverage,
-        "steps": episode.steps,
+        **episode.outcome(),
         "rounds": [chunk.rounds for chunk in episode.chunks],
         "evals": [chunk.evals for chunk in episode.chunks],
         "residual": [chunk.residual for chunk in episode.chunks],

@@ -1,4 +1,4 @@
-"""The evaluation JSON in words and rows, shared by the HTML and the Markdown report."""
+"""Tables and sentences of the evaluation JSON, shared by the HTML and the Markdown report."""
 
 from __future__ import annotations
 

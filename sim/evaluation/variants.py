@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any
 
 from para_policy import samplers
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice, Value
+from para_policy.policies.sampler_spec import SamplerSpec, Value
 from para_policy.samplers import Sampler
+from sim.pusht.episode import Episode
+from sim.pusht.rollout import SEQUENTIAL, Start, rollout
 
-Start = Literal["cold", "guess", "guess+noise"]
-STARTS: tuple[Start, ...] = get_args(Start)
-SEQUENTIAL = "sequential"
 OWN_SAMPLE = ("asd",)
 """Samplers that draw from the law of `sequential`, but another sample from the same noise."""
 WITHOUT_GUESS = (SEQUENTIAL, *OWN_SAMPLE)
@@ -35,9 +34,9 @@ class Variant:
 
     @classmethod
     def parse(cls, name: str) -> Variant:
-        """Read CHOICE, CHOICE+guess, CHOICE+guess+noise, or CHOICE+noise for samplers that take no guess.
+        """Read SPEC, SPEC+guess, SPEC+guess+noise, or SPEC+noise for samplers that take no guess.
 
-        A choice is a sampler with or without options, as in `Choice`.
+        SPEC is a registered sampler with or without options, as for `SamplerSpec.parse`.
 
         Raises:
             InputError: for anything else; lists what is possible.
@@ -50,16 +49,35 @@ class Variant:
                 "with +guess or +guess+noise to start from the last chunk "
                 f"(+noise for {' and '.join(WITHOUT_GUESS)})"
             )
-        choice = Choice.parse(text)
-        starts = _STARTS_WITHOUT_GUESS if choice.name in WITHOUT_GUESS else _STARTS
+        spec = SamplerSpec.parse(text)
+        starts = _STARTS_WITHOUT_GUESS if spec.name in WITHOUT_GUESS else _STARTS
         if suffix not in starts:
-            possible = ", ".join(choice.label + known for known in starts)
+            possible = ", ".join(spec.label + known for known in starts)
             raise InputError(f"unknown start {suffix!r} in {name!r}; expected {possible}")
-        return cls(choice.label + suffix, choice.name, starts[suffix], choice.options)
+        return cls(spec.label + suffix, spec.name, starts[suffix], spec.options)
 
     def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
         """Make the sampler; raises InputError as `DiffusionPolicy.sampler`."""
         return policy.sampler(self.sampler, scheduler=scheduler, steps=steps, **self.options)
+
+    def play(
+        self,
+        policy: DiffusionPolicy,
+        seeds: Sequence[int],
+        scheduler: str | None,
+        steps: int | None,
+        **options: Any,
+    ) -> list[Episode]:
+        """One episode per seed; further options as for `rollout`."""
+        return rollout(
+            policy,
+            seeds,
+            sampler=self.make(policy, scheduler, steps),
+            start=self.start,
+            scheduler=scheduler,
+            steps=steps,
+            **options,
+        )
 
     @property
     def exact(self) -> str:

@@ -1,4 +1,4 @@
-"""The board as a picture: the T, its goal, the agent and the chunk that the policy predicted."""
+"""Picture of the board: the T, its goal, the agent and the chunk that the policy predicted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PushT simulator: gym-pusht, with the start states of the original project.
+"""PushT simulator: gym-pusht, with the start states of the original project.
 
 Units are pixels of the 512 x 512 board and radians; y points down, as on the screen.
 """
@@ -17,9 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-from gym_pusht.envs.pusht import PushTEnv
-
 from para_policy.errors import InputError
+from para_policy.extras import extra
 
 BOARD_SIZE = 512.0
 """Side of the square board, pixels."""
@@ -118,10 +117,13 @@ class PushT:
 
     Raises:
         InputError: for an input that is none of these.
+        MissingPackageError: if gym-pusht is not installed.
     """
 
     def __init__(self, inputs: Mapping[str, tuple[int, ...]] = STATE_INPUTS) -> None:
         check_inputs(inputs)
+        with extra("sim", "the PushT simulator"):
+            from gym_pusht.envs.pusht import PushTEnv
         self._inputs = inputs
         self._env = PushTEnv(obs_type="environment_state_agent_pos")
         self._env.reset(options={"reset_to_state": legacy_start_state(0)})

@@ -1,4 +1,4 @@
-"""What is remembered of an episode, and its form in JSON."""
+"""Record of an episode, and its form in JSON."""
 
 from __future__ import annotations
 
@@ -90,6 +90,15 @@ class Episode:
     @property
     def final_coverage(self) -> float:
         return float(self.coverage[-1])
+
+    def outcome(self) -> dict[str, Any]:
+        """The score, ready for JSON."""
+        return {
+            "max_reward": self.max_reward,
+            "success": self.success,
+            "final_coverage": self.final_coverage,
+            "steps": self.steps,
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers; `from_json` restores an equal episode."""

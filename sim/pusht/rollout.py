@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,13 @@ from para_policy.planning.seeding import chunk_seed
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
-from sim.evaluation.variants import SEQUENTIAL, STARTS, Start
-from sim.pusht.env import (
-    CONTROL_DT,
-    MAX_STEPS,
-    Observation,
-    PushT,
-    check_inputs,
-    legacy_start_state,
-)
+from sim.pusht.env import CONTROL_DT, MAX_STEPS, Observation, check_inputs
 from sim.pusht.episode import Chunk, Episode
+from sim.pusht.live import LiveEpisode
 
+Start = Literal["cold", "guess", "guess+noise"]
+STARTS: tuple[Start, ...] = get_args(Start)
+SEQUENTIAL = "sequential"
 Progress = Callable[[int], None]
 
 
@@ -72,7 +68,7 @@ def rollout(
         if isinstance(sampler, str)
         else sampler
     )
-    robots = [_Robot(seed, policy.config) for seed in seeds]
+    robots = [_Robot(seed, policy.config, max_steps) for seed in seeds]
     live = robots
     previous: ActionResult | None = None
     for index, step in enumerate(range(0, max_steps, policy.config.n_action_steps)):
@@ -125,19 +121,20 @@ def check_policy(policy: DiffusionPolicy) -> None:
 
 
 class _Robot:
-    """One board with its observation history and its record."""
+    """One board with its observation history and its chunks."""
 
-    def __init__(self, seed: int, config: PolicyConfig) -> None:
+    def __init__(self, seed: int, config: PolicyConfig, max_steps: int) -> None:
         self.seed = seed
-        self.done = False
-        self._env = PushT(config.inputs)
-        first = self._env.reset(legacy_start_state(seed))
+        self._live = LiveEpisode(config.inputs, max_steps)
+        first = self._live.begin(seed)
         length = config.n_obs_steps
         self.history: deque[Observation] = deque([first] * length, maxlen=length)
-        self._states = [self._env.state()]
-        self._coverage: list[float] = []
         self._chunks: list[Chunk] = []
         self._first_sample: NDArray[np.float64] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._live.done
 
     def add_chunk(self, chunk: Chunk, sample: NDArray[np.float32]) -> None:
         self._chunks.append(chunk)
@@ -146,20 +143,16 @@ class _Robot:
 
     def execute(self, actions: NDArray[np.float32]) -> None:
         for action in actions:
-            result = self._env.step(action)
-            self.history.append(result.observation)
-            self._states.append(self._env.state())
-            self._coverage.append(result.coverage)
-            if result.success:
-                self.done = True
+            self.history.append(self._live.step(action))
+            if self.done:
                 return
 
     def episode(self) -> Episode:
         assert self._first_sample is not None
         return Episode(
             seed=self.seed,
-            states=np.stack(self._states),
-            coverage=np.asarray(self._coverage),
+            states=np.stack(self._live.states),
+            coverage=np.asarray(self._live.coverage),
             chunks=tuple(self._chunks),
             first_sample=self._first_sample,
         )

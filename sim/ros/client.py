@@ -1,4 +1,4 @@
-"""The side of a closed-loop run that asks for episodes and listens to the nodes."""
+"""Client of a closed-loop run: asks for episodes and listens to the nodes."""
 
 from __future__ import annotations
 
@@ -49,20 +49,44 @@ class Played:
         return len(self.chunks) == len(self.infos) == expected
 
 
-class LoopClient(OwnNode):
-    """Plays episodes with the running nodes; a context manager.
+class WaitingNode(OwnNode):
+    """A node that waits for what other nodes do, and for no dead one; a context manager.
 
     Args:
         check: called while waiting; raises when a node has died.
     """
 
+    def __init__(
+        self, name: str, domain_id: int, check: Callable[[], None], **options: Any
+    ) -> None:
+        self._check = check
+        self._problem = "nothing was reported"
+        super().__init__(name, domain_id, **options)
+
+    def wait(self, condition: Callable[[], Any], limit_s: float = START_LIMIT_S) -> None:
+        """Let messages in until `condition` holds.
+
+        Raises:
+            ParaPolicyError: when a node has died, or after `limit_s`.
+        """
+        end = time.monotonic() + limit_s
+        while not condition():
+            self.spin_once(0.1)
+            self._check()
+            if time.monotonic() > end:
+                raise ParaPolicyError(
+                    f"the nodes did not answer within {limit_s:.0f} s; {self._problem}"
+                )
+
+
+class LoopClient(WaitingNode):
+    """Plays episodes with the running nodes; a context manager."""
+
     new_record: type[Played] = Played
 
     def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
-        self._check = check
         self._played = self.new_record()
-        self._problem = ""
-        super().__init__("closed_loop", domain_id, enable_rosout=False)
+        super().__init__("closed_loop", domain_id, check, enable_rosout=False)
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         # Subscriptions before clients: endpoints are announced in order, so a node that has
         # answered a request is connected to all of these, too.
@@ -90,7 +114,7 @@ class LoopClient(OwnNode):
             ParaPolicyError: when one dies, reports an error or takes longer than START_LIMIT_S.
         """
         clients = [*self._resets.values(), *self._setters.values()]
-        self._wait(lambda: all(client.service_is_ready() for client in clients), START_LIMIT_S)
+        self.wait(lambda: all(client.service_is_ready() for client in clients))
 
     def play(self, seed: int, on_progress: Callable[[int], None] | None = None) -> Played:
         """Play one episode: start state and noise from `seed`.
@@ -111,7 +135,7 @@ class LoopClient(OwnNode):
         commands = -1
         while not self._played.complete():
             commands = self._played.commands
-            self._wait(self._moved_beyond(commands), STALL_LIMIT_S)
+            self.wait(self._moved_beyond(commands), STALL_LIMIT_S)
             if on_progress is not None:
                 on_progress(self._played.commands)
         return self._played
@@ -121,17 +145,8 @@ class LoopClient(OwnNode):
 
     def _call(self, client: Any, request: Any) -> Any:
         future = client.call_async(request)
-        self._wait(future.done, STALL_LIMIT_S)
+        self.wait(future.done, STALL_LIMIT_S)
         return future.result()
-
-    def _wait(self, condition: Callable[[], bool], limit_s: float) -> None:
-        end = time.monotonic() + limit_s
-        while not condition():
-            self.spin_once(0.1)
-            self._check()
-            if time.monotonic() > end:
-                hint = self._problem or "nothing was reported"
-                raise ParaPolicyError(f"the nodes did not answer within {limit_s:.0f} s; {hint}")
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         chunk = message_to_chunk(message, receive_ns=0)

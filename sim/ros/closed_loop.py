@@ -157,10 +157,7 @@ def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, An
         "episodes": [
             {
                 "seed": episode.seed,
-                "max_reward": episode.max_reward,
-                "success": episode.success,
-                "final_coverage": episode.final_coverage,
-                "steps": episode.steps,
+                **episode.outcome(),
                 "rounds": [chunk.rounds for chunk in episode.chunks],
                 "evals": [chunk.evals for chunk in episode.chunks],
                 "latency_ms": [round(1e3 * chunk.batch_wall_s, 3) for chunk in episode.chunks],

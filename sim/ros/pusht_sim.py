@@ -20,12 +20,12 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.parameters.declare import Parameter, declare, value
-from para_policy.ros.qos import for_mode
 from para_policy.ros.run import run_node
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, Observation
-from sim.ros.episode import LiveEpisode
+from sim.pusht.live import LiveEpisode
 
 Command = NDArray[np.float64]
 DT_NS = round(1e9 * CONTROL_DT)
@@ -90,7 +90,7 @@ class PushTSim(Node):
         if value(self, "publish_image"):
             self._images = self.create_publisher(Image, "image", 10)
         self.create_subscription(
-            Float64MultiArray, "command", self._receive, for_mode(self._lockstep)
+            Float64MultiArray, "command", self._receive, qos_for(self._lockstep)
         )
         self.create_service(Trigger, "~/reset", self._reset)
         # On the steady clock: ROS time may be the very time that this node makes.

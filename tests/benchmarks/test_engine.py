@@ -11,22 +11,18 @@ import pytest
 import torch
 
 from benchmarks.engine import __main__ as engine
-from benchmarks.engine import goals as engine_goals
-from benchmarks.engine import network as engine_network
-from benchmarks.engine import report as engine_report
-from benchmarks.engine import results as engine_results
-from benchmarks.engine import roofline
-from benchmarks.engine import rounds as engine_rounds
-from benchmarks.engine import synthetic as engine_synthetic
+from benchmarks.engine import goals, report, results, roofline, synthetic
 from benchmarks.engine.chunks import DDIM_16, Turns, find, make_cases
+from benchmarks.engine.network import fastest
 from benchmarks.engine.plan import Budget, counts, takes_part
 from benchmarks.engine.roofline import Roof, Work
+from benchmarks.engine.rounds import cut, whole_round
 from para_policy import load_policy
 from para_policy.checkpoints.observations import save_observations
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
 from para_policy.samplers.deadline import LatencyTable
-from sim.evaluation import plots
+from sim import plots
 from tests.checkpoint import (
     calibrate_tiny_checkpoint,
     random_observations,
@@ -101,7 +97,7 @@ def test_work_is_that_of_the_layers_that_a_call_uses() -> None:
     one, ten = (roofline.work_of(config, rows) for rows in (1, 10))
     assert ten.flops == 10 * one.flops
     with torch.device("meta"):
-        network = engine_synthetic.build_network(config)
+        network = synthetic.build_network(config)
     # The encoders of step and observation are tabulated: their weights do not move.
     blocks = {id(v) for block in network.blocks() for v in block.cond_encoder.parameters()}
     step = {id(v) for v in network.diffusion_step_encoder.parameters()}
@@ -126,7 +122,7 @@ def test_synthetic_chunks_replay_the_rows_of_every_round() -> None:
     slow = LatencyTable((1, 100), (0.01, 0.109))
     solves = {("ddpm 100", "chord"): [[70, 30], [70, 30], [70, 60, 9]]}
     own = {("ddpm 100", "chord", "fast"): 0.002}
-    (entry,) = engine_synthetic.synthetic_chunks("huge", {"fast": slow, "x": slow}, solves, own)
+    (entry,) = synthetic.synthetic_chunks("huge", {"fast": slow, "x": slow}, solves, own)
     assert entry["engine"] == "fast"
     assert entry["network_ms"] == pytest.approx(1e3 * (0.079 + 0.039))
     assert entry["chunk_ms"] == pytest.approx(entry["network_ms"] + 2)
@@ -138,10 +134,10 @@ def test_time_outside_of_the_network_is_the_rest_of_a_chunk() -> None:
     key = {"process": "ddpm 100", "sampler": "chord"}
     chunks = [{**key, "engine": name, "latency_ms": {"p50": 30.0}} for name in ("e", "unknown")]
     solves = {("ddpm 100", "chord"): [[10, 5]]}
-    own = engine_synthetic.time_outside(chunks, calls, solves)
+    own = synthetic.time_outside(chunks, calls, solves)
     assert own == {("ddpm 100", "chord", "e"): pytest.approx(0.015)}
     chunks[0]["latency_ms"] = {"p50": 3.0}  # noise: never less than nothing
-    assert engine_synthetic.time_outside(chunks, calls, solves)["ddpm 100", "chord", "e"] == 0.0
+    assert synthetic.time_outside(chunks, calls, solves)["ddpm 100", "chord", "e"] == 0.0
 
 
 def test_rows_of_rounds_are_counted_as_the_sampler_counts_them(checkpoint: Path) -> None:
@@ -151,7 +147,7 @@ def test_rows_of_rounds_are_counted_as_the_sampler_counts_them(checkpoint: Path)
     cases, left_out = make_cases({"eager": policy}, ("sequential", "chord", "pcm"), process)
     assert "was not trained" in left_out["pcm"]
     for case in cases:
-        for turn, solve in enumerate(engine_synthetic.round_rows(case, turns, 3)):
+        for turn, solve in enumerate(synthetic.round_rows(case, turns, 3)):
             stats = turns.play(case, turn).stats
             assert (len(solve), sum(solve)) == (stats.rounds, stats.evals)
 
@@ -168,24 +164,24 @@ def test_references_are_the_sequential_samples_of_each_turn(checkpoint: Path) ->
 def test_cut_chunks_have_the_rounds_that_they_are_given(checkpoint: Path) -> None:
     trained = load_policy(checkpoint)
     config = tiny_config().changed({"inputs": {"features": (5,)}})
-    policy = engine_synthetic.random_policy(config, "cpu", EngineConfig())
-    one = {name: value[0] for name, value in engine_synthetic.random_observation(config).items()}
+    policy = synthetic.random_policy(config, "cpu", EngineConfig())
+    one = {name: value[0] for name, value in synthetic.random_observation(config).items()}
     key: dict[str, Any] = {"scheduler": DDIM_16.scheduler, "steps": DDIM_16.steps}
     for rounds in (1, 3):
-        solver = engine_rounds.cut(trained, "chord", DDIM_16, rounds)
+        solver = cut(trained, "chord", DDIM_16, rounds)
         assert policy.sample(one, sampler=solver, **key).stats.rounds <= rounds
-        whole = engine_rounds.whole_round(trained, DDIM_16, rounds)
+        whole = whole_round(trained, DDIM_16, rounds)
         stats = policy.sample(one, sampler=whole, **key).stats
         assert stats.rounds == rounds
         # Each round but the first has a row or two less than the one before.
         assert stats.evals >= 16 * rounds - rounds * (rounds - 1)
 
 
-@pytest.mark.parametrize("name", engine_synthetic.PUBLISHED)
+@pytest.mark.parametrize("name", synthetic.PUBLISHED)
 def test_published_networks_have_as_many_weights_as_their_names_say(name: str) -> None:
-    config = engine_synthetic.random_config(name, tiny_config())
+    config = synthetic.random_config(name, tiny_config())
     with torch.device("meta"):
-        network = engine_synthetic.build_network(config)
+        network = synthetic.build_network(config)
     assert f"{sum(value.numel() for value in network.parameters()) / 1e6:.1f} M" == name
 
 
@@ -198,8 +194,8 @@ def test_sizes_that_are_measured_first_span_the_range() -> None:
         {"engine": "c", "rows": 1, "ms": {"p50": 0.1}},
         {"engine": "c", "rows": 128, "failure": "out of memory"},
     ]
-    assert engine_network.fastest(calls, ["a", "b", "c"]) == "b"  # c is not known at 64 rows
-    assert engine_network.fastest(calls, ["c"]) == "c"
+    assert fastest(calls, ["a", "b", "c"]) == "b"  # c is not known at 64 rows
+    assert fastest(calls, ["c"]) == "c"
 
 
 def document(device: str, **times: float) -> dict[str, Any]:
@@ -222,7 +218,7 @@ def document(device: str, **times: float) -> dict[str, Any]:
 def test_goals_are_judged_on_the_device_they_are_meant_for() -> None:
     times = {"sequential_100_eager": 300.0, "sequential_100_best": 150.0, "chord_100_best": 50.0}
     times |= {"sequential_16_best": 40.0, "chord_16_best": 20.0}
-    on_cpu = engine_goals.rows(document("cpu (chip)", **times), "cpu")
+    on_cpu = goals.rows(document("cpu (chip)", **times), "cpu")
     assert [row[2:] for row in on_cpu] == [
         ["2", "reached"],
         ["3", "missed"],
@@ -231,7 +227,7 @@ def test_goals_are_judged_on_the_device_they_are_meant_for() -> None:
         ["51", "reached"],
         ["-", "not measured"],
     ]
-    on_gpu = engine_goals.rows(document("cuda:0 (chip)", **times), "cuda")
+    on_gpu = goals.rows(document("cuda:0 (chip)", **times), "cuda")
     assert [row[2:] for row in on_gpu] == [
         ["50", "missed"],
         ["0.005", "reached"],
@@ -240,7 +236,7 @@ def test_goals_are_judged_on_the_device_they_are_meant_for() -> None:
         ["2", "missed"],
         ["5", "missed"],
     ]
-    for row in engine_goals.rows(document("cuda:0 (chip)", **times), "cpu"):
+    for row in goals.rows(document("cuda:0 (chip)", **times), "cpu"):
         assert row[2:] == ["-", "not measured"]
 
 
@@ -250,7 +246,7 @@ def test_one_run_measures_everything_and_fills_the_page(
 ) -> None:
     calibrate_tiny_checkpoint(checkpoint, "ddpm", 100)
     tiny = tiny_config().network
-    monkeypatch.setattr(engine_synthetic, "PUBLISHED", {"tiny": (tiny, 3)})
+    monkeypatch.setattr(synthetic, "PUBLISHED", {"tiny": (tiny, 3)})
     monkeypatch.setattr(engine, "PUBLISHED", {"tiny": (tiny, 3)})
     settings = engine.Settings(
         json=tmp_path / "engine.json",
@@ -280,20 +276,20 @@ def test_one_run_measures_everything_and_fills_the_page(
     assert (tmp_path / "roofline.png").stat().st_size > 1000
     settings.json.write_text(json.dumps(measured))
     page = tmp_path / "performance.md"
-    places = [f"<!-- cpu {name} -->\nold\n<!-- end -->" for name in engine_report.TABLES]
+    places = [f"<!-- cpu {name} -->\nold\n<!-- end -->" for name in report.TABLES]
     places += ["<!-- cpu facts -->\nold\n<!-- end -->", "<!-- gpu goals -->\nold\n<!-- end -->"]
     page.write_text("\n".join(["# Text", *places]))
     for _ in range(2):  # a second time changes nothing
-        engine_results.main(tmp_path, page)
+        results.main(tmp_path, page)
         written = page.read_text()
         assert "old" not in written
         assert written.startswith("# Text\n<!-- cpu goals -->\n| goal | limit |")
-        assert f"<!-- gpu goals -->\n{engine_results.NOTHING}\n<!-- end -->" in written
+        assert f"<!-- gpu goals -->\n{results.NOTHING}\n<!-- end -->" in written
 
 
 def test_a_page_with_an_unknown_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'cpu speed'; expected one of"):
-        engine_results.fill("<!-- cpu speed -->\n<!-- end -->", {}, tmp_path)
+        results.fill("<!-- cpu speed -->\n<!-- end -->", {}, tmp_path)
 
 
 @pytest.mark.parametrize(

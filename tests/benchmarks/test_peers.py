@@ -15,11 +15,16 @@ from para_policy import Denoiser, Noise, load_policy, samplers
 from para_policy.checkpoints.native import read_config
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from tests.checkpoint import tiny_config
+from para_policy.policies.policy import DiffusionPolicy
+from tests.checkpoint import save_tiny_checkpoint
 from tests.problems import Mixture, Problem, network, problem, scheduler
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "pusht_state"
-CONFIG = tiny_config().noise_scheduler
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPolicy:
+    return load_policy(save_tiny_checkpoint(tmp_path_factory.mktemp("policy") / "tiny"))
 
 
 def theirs(cls: type[Any], N: int) -> Any:
@@ -79,9 +84,9 @@ def test_the_draws_of_diffusers_leave_torchs_generator_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("name", "steps"), [("diffusers-ddim10", 10), ("diffusers-ddim16", 16)])
-def test_ddim_takes_its_own_number_of_steps(name: str, steps: int) -> None:
-    peer = peers.get(name, CONFIG, 100)
+@pytest.mark.parametrize("steps", [10, 16])
+def test_ddim_takes_its_own_number_of_steps(policy: DiffusionPolicy, steps: int) -> None:
+    peer = peers.ddim(policy, num_steps=steps)
     net = network(Mixture(), scheduler("ddim"))
     noise = Noise.from_seeds([0, 1], (4, 2), 100)
     result = peer(Denoiser(net), problem("ddpm", 100).process, noise)
@@ -90,49 +95,47 @@ def test_ddim_takes_its_own_number_of_steps(name: str, steps: int) -> None:
     own = Noise.from_seeds([0, 1], (4, 2), steps)
     expected = Problem(net, ddim.process).solve(samplers.get("sequential"), own)
     torch.testing.assert_close(result.sample, expected.sample, rtol=0, atol=1e-4)
-    assert name in peers.ANOTHER_SAMPLE
-
-
-def paradigms(**options: Any) -> Callable[[], object]:
-    return lambda: peers.get("diffusers-paradigms", CONFIG, 100, **options)
+    assert not peer.same_sample
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (paradigms(window=0), "window is 0"),
-        (paradigms(tolerance=-1.0), "tolerance is -1.0"),
-        (paradigms(order=3), r"no option \['order'\]; it takes \['window', 'tolerance'\]"),
-        (paradigms(scheduler="ddim"), "solves ddpm only, not ddim"),
-        (lambda: peers.get("diffusers-ddpm", CONFIG, 101), "num_steps is 101"),
-        (
-            lambda: peers.get(
-                "diffusers-paradigms", {**CONFIG, "timestep_spacing": "trailing"}, 30
-            ),
-            "batch_step_no_noise steps by 3",
-        ),
+        (lambda policy: peers.paradigms(policy, window=0), "window is 0"),
+        (lambda policy: peers.paradigms(policy, tolerance=-1.0), "tolerance is -1.0"),
+        (lambda policy: peers.paradigms(policy, "ddim"), "solves ddpm only, not ddim"),
+        (lambda policy: peers.ddpm(policy, steps=101), "num_steps is 101"),
+        (lambda policy: peers.ddim(policy, num_steps=0), "num_steps is 0"),
     ],
 )
-def test_what_diffusers_cannot_do_is_refused(make: Callable[[], object], message: str) -> None:
+def test_what_diffusers_cannot_do_is_refused(
+    policy: DiffusionPolicy, make: Callable[[DiffusionPolicy], object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
-        make()
+        make(policy)
+
+
+def test_a_spacing_that_the_published_loop_cannot_step_is_refused() -> None:
+    made = DDPMParallelScheduler(100, timestep_spacing="trailing")
+    made.set_timesteps(30)
+    with pytest.raises(InputError, match="batch_step_no_noise steps by 3"):
+        peers.DiffusersParadigms(made)
 
 
 def test_the_shipped_policy_agrees_with_diffusers() -> None:
     policy = load_policy(CHECKPOINT)
     observations = read_observations(CHECKPOINT, read_config(CHECKPOINT))
-    config = policy.config.noise_scheduler
     for index in range(2):
         obs = {name: values[index] for name, values in observations.items()}
 
         def sample(sampler: Any, obs: Any = obs, seed: int = index) -> Any:
             return policy.sample(obs, sampler=sampler, seed=seed)
 
-        exact, steps = sample("sequential"), sample(peers.get("diffusers-ddpm", config, 100))
+        exact, steps = sample("sequential"), sample(peers.ddpm(policy))
         assert abs(exact.sample - steps.sample).max() < 1e-4
         ours, published = (
             sample(samplers.get("paradigms")),
-            sample(peers.get("diffusers-paradigms", config, 100)),
+            sample(peers.paradigms(policy)),
         )
         assert abs(ours.sample - published.sample).max() < 1e-4
         assert ours.stats.rounds == published.stats.rounds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,7 +17,6 @@ from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.calibration import (
     ERROR_FLOOR,
     AfterRound,
-    CalibratedSampler,
     Calibration,
     LinearGuess,
     Variant,
@@ -27,8 +26,19 @@ from para_policy.calibration import (
     mean_jacobian,
 )
 from para_policy.errors import InputError
-from para_policy.samplers import CleanSample, SampleResult, Status
-from para_policy.samplers.deadline import Deadline, LatencyTable
+from para_policy.samplers import (
+    Certificate,
+    FixedPoint,
+    FromCleanSample,
+    Guess,
+    Prior,
+    ResidualBelow,
+    Sampler,
+    SampleResult,
+    Scalar,
+    Status,
+)
+from para_policy.samplers.deadline import LatencyTable
 from tests.problems import Linear, Mixture, Problem, problem, scheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -331,6 +341,11 @@ MEASURED = calibration(
 )
 
 
+def amplification(sampler: Sampler) -> float:
+    assert sampler.certificate is not None
+    return sampler.certificate.amplification
+
+
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
@@ -353,140 +368,142 @@ MEASURED = calibration(
 def test_a_bound_is_only_given_for_what_was_measured(
     name: str, options: dict[str, Any], expected: float
 ) -> None:
-    amplification = MEASURED.sampler(name, options).amplification
-    assert amplification == pytest.approx(expected, nan_ok=True)
+    assert amplification(MEASURED.sampler(name, options)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_what_was_not_measured_at_all_has_no_bound() -> None:
-    assert math.isnan(calibration().sampler("x0", {}).amplification)
+    assert math.isnan(amplification(calibration().sampler("x0", {})))
 
 
 def test_a_default_tolerance_beyond_the_measured_one_has_no_bound() -> None:
     """Measured at 1e-3; without options x0 lets 1e-2 pass."""
     strict = dataclasses.replace(MEASURED, tolerance=1e-3)
-    assert strict.sampler("x0", {"tolerance": 1e-3}).amplification == 3.0
+    assert amplification(strict.sampler("x0", {"tolerance": 1e-3})) == 3.0
     sampler = strict.sampler("x0", {})
-    assert math.isnan(sampler.amplification) or sampler.sampler.acceptance.tolerance == 1e-3
+    assert math.isnan(amplification(sampler)) or sampler.tolerance == 1e-3
 
 
 def test_a_continued_old_trajectory_has_no_bound() -> None:
     """ParaTAA's T_init gives a variation of the old sample, not the sequential one."""
     options = {"trajectory": torch.zeros(1, 7, *SHAPE), "solve_last": 2}
-    assert math.isnan(MEASURED.sampler("parataa", options).amplification)
+    assert math.isnan(amplification(MEASURED.sampler("parataa", options)))
 
 
 def test_the_calibrations_matrices_are_used_unless_others_are_given() -> None:
     other = torch.ones(6, D, D)
-    assert MEASURED.sampler("chord", {}).sampler.splitting.matrices is MEASURED.matrices
-    assert MEASURED.sampler("chord", {"matrices": other}).sampler.splitting.matrices is other
+
+    def used(options: dict[str, Any]) -> Any:
+        made: Any = MEASURED.sampler("chord", options)
+        return made.splitting.matrices
+
+    assert used({}) is MEASURED.matrices
+    assert used({"matrices": other}) is other
     with pytest.raises(InputError, match="unknown sampler 'heun'"):
         MEASURED.sampler("heun", {})
     with pytest.raises(InputError, match=r"no option \['widow'\]"):
         MEASURED.sampler("x0", {"widow": 3})
 
 
-@dataclass
-class Fake:
-    """A sampler that remembers what it was given, and returns what it was told to."""
-
-    guess: Any = field(default_factory=CleanSample)
-    correction: tuple[float, ...] = (0.0, 0.0)
-    status: tuple[Status, ...] = (Status.CONVERGED,) * 2
-    given: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(
-        self, denoiser: Denoiser, process: Process, noise: Noise, **given: Any
-    ) -> SampleResult:
-        self.given = given
-        nothing = torch.zeros(noise.batch, dtype=noise.initial.dtype)
-        states = noise.initial[:, None].repeat_interleave(process.num_steps + 1, dim=1)
-        return SampleResult(
-            sample=noise.initial,
-            trajectory=states,
-            rounds=torch.ones(noise.batch, dtype=torch.int64),
-            evals=torch.ones(noise.batch, dtype=torch.int64),
-            residual=nothing,
-            correction=torch.tensor(self.correction, dtype=noise.initial.dtype),
-            residuals=nothing[None],
-            status=self.status,
-        )
-
-
 CONDITION = torch.tensor([[0.1, 0.2, 0.0], [0.5, -3.0, 0.0]])
 GUESS = LinearGuess(torch.arange(3.0 * D).reshape(3, D) / 20, torch.full((D,), 0.25))
 
 
-def call(
-    sampler: Any,
-    amplification: float = 1.0,
+def ours(guess: Guess) -> FixedPoint:
+    return FixedPoint(Scalar("clean"), ResidualBelow(0.0), guess)
+
+
+def started(
+    sampler: Sampler,
     condition: Tensor | None = CONDITION,
     clip: bool = False,
-    **options: Any,
-) -> SampleResult:
+    guess: Guess | None = None,
+) -> tuple[Tensor, Process, Noise]:
+    """All states before the first round, on a process in float32."""
     process = Process.from_scheduler(scheduler("ddim", clip_sample=clip), 6)
     noise = Noise.from_seeds([0, 1], SHAPE, 6)
 
     def network(x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
-    calibrated = CalibratedSampler(sampler, "x0", amplification, GUESS)
-    return calibrated(Denoiser(network, condition), process, noise, **options)
+    solve: Any = sampler.begin(Denoiser(network, condition), process, noise, guess)
+    return solve.X, process.to("cpu", torch.float32), noise
 
 
-def test_a_sampler_that_starts_at_the_prior_starts_from_the_linear_guess() -> None:
-    fake = Fake()
-    call(fake)
-    guess = fake.given["guess"]
-    assert isinstance(guess, CleanSample)
-    torch.testing.assert_close(guess.sample, GUESS(CONDITION).reshape(2, *SHAPE))
-    assert guess.sample.abs().max() > 1
-    call(fake, clip=True)
-    torch.testing.assert_close(
-        fake.given["guess"].sample, GUESS(CONDITION).clamp(-1, 1).reshape(2, *SHAPE)
-    )
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_sampler_that_starts_at_the_prior_starts_from_the_linear_guess(clip: bool) -> None:
+    states, process, noise = started(ours(Prior()).starting_at(GUESS), clip=clip)
+    clean = GUESS(CONDITION).reshape(2, *SHAPE)
+    assert clean.abs().max() > 1
+    expected = FromCleanSample(clean.clamp(-1, 1) if clip else clean)
+    assert torch.equal(states, expected.start(process, noise)[0])
+    for name, options in (("x0", {}), ("pcm", {"consistency": None, "splitting": "x0"})):
+        made = samplers.get(name, **options).starting_at(GUESS)
+        assert torch.equal(started(made, clip=clip)[0], started(ours(GUESS), clip=clip)[0])
 
 
 @pytest.mark.parametrize(
-    "sampler",
+    "guess",
     [
-        Fake(guess=samplers.Copy()),
-        Fake(guess=CleanSample(torch.zeros(2, *SHAPE))),
-        Fake(guess=samplers.Trajectory(torch.zeros(2, 7, *SHAPE))),
-        Fake(guess=None),
+        samplers.Copy(),
+        FromCleanSample(torch.zeros(2, *SHAPE)),
+        samplers.Trajectory(torch.zeros(2, 7, *SHAPE)),
     ],
-    ids=["copy", "previous", "trajectory", "none"],
+    ids=["copy", "previous", "trajectory"],
 )
-def test_a_sampler_with_a_start_of_its_own_keeps_it(sampler: Fake) -> None:
-    call(sampler)
-    assert sampler.given["guess"] is None
+def test_a_sampler_with_a_start_of_its_own_keeps_it(guess: Guess) -> None:
+    made = ours(guess).starting_at(GUESS)
+    assert isinstance(made, FixedPoint)
+    assert made.guess is guess
+    sequential = samplers.get("sequential")
+    assert sequential.starting_at(GUESS) is sequential
 
 
-def test_a_given_guess_goes_first_and_everything_else_is_passed_on() -> None:
-    fake, given = Fake(), CleanSample(torch.ones(2, *SHAPE))
-    deadline, callback = Deadline(1e9), print
-    call(fake, guess=given, deadline=deadline, callback=callback)
-    assert fake.given == {"guess": given, "deadline": deadline, "callback": callback}
-    call(fake, condition=None)
-    assert fake.given["guess"] is None
+def test_a_given_guess_goes_first() -> None:
+    sampler, given = ours(GUESS), FromCleanSample(torch.ones(2, *SHAPE))
+    states, process, noise = started(sampler, guess=given)
+    assert torch.equal(states, given.start(process, noise)[0])
+    states, process, noise = started(sampler, condition=None)
+    assert torch.equal(states, Prior().start(process, noise)[0])
 
 
 def test_the_guess_moves_the_start_and_not_the_solution() -> None:
-    guessed = call(samplers.get("x0", tolerance=0.0))
-    assert torch.equal(guessed.sample, call(samplers.get("sequential")).sample)
+    process = Process.from_scheduler(scheduler("ddim", clip_sample=False), 6)
+    noise = Noise.from_seeds([0, 1], SHAPE, 6)
+
+    def network(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    guessed, exact = (
+        sampler(Denoiser(network, CONDITION), process, noise)
+        for sampler in (
+            samplers.get("x0", tolerance=0.0).starting_at(GUESS),
+            samplers.get("sequential"),
+        )
+    )
+    assert torch.equal(guessed.sample, exact.sample)
+
+
+def solved_with(correction: tuple[float, ...], *status: Status) -> SampleResult:
+    nothing = torch.zeros(len(correction))
+    counts = torch.ones(len(correction), dtype=torch.int64)
+    kept = status or (Status.CONVERGED,) * len(correction)
+    scores = torch.tensor(correction)
+    return SampleResult(nothing, nothing, counts, counts, nothing, scores, nothing[None], kept)
 
 
 def test_the_bound_is_the_correction_times_the_amplification() -> None:
-    fake = Fake(correction=(0.004, 0.0))
-    bound = call(fake, amplification=3.0).error_bound
-    assert bound is not None
+    result = solved_with((0.004, 0.0))
+    bound = Certificate(3.0).bound(result, own_start=True)
     assert bound.tolist() == pytest.approx([0.012, 3 * ERROR_FLOOR])
-    assert call(fake, amplification=math.nan).error_bound.isnan().all()
+    assert Certificate(math.nan).bound(result, own_start=True).isnan().all()
+    assert Certificate(3.0).bound(result, own_start=False).isnan().all()
+    assert Certificate(0.0).bound(result, own_start=True).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.CONVERGED])
 def test_a_sample_that_did_not_converge_has_no_bound(status: Status) -> None:
-    fake = Fake(correction=(0.004, 0.004), status=(Status.CONVERGED, status))
-    bound = call(fake, amplification=3.0).error_bound
+    result = solved_with((0.004, 0.004), Status.CONVERGED, status)
+    bound = Certificate(3.0).bound(result, own_start=True)
     assert bound.tolist() == pytest.approx([0.012, math.nan], nan_ok=True)
 
 
@@ -514,7 +531,7 @@ def test_what_is_assessed_is_the_worst_and_the_mean_over_all_batches() -> None:
         assess("x0", {}, found, exact[:1])
 
 
-def certified(name: str, solved: Problem, noise: Noise) -> CalibratedSampler:
+def certified(name: str, solved: Problem, noise: Noise) -> Sampler:
     """The sampler, calibrated on the samples of `noise`."""
     exact = solved.solve(samplers.get("sequential"), noise)
     some, trajectory = noise.select(range(12)), exact.trajectory[:12]
@@ -553,7 +570,7 @@ def test_from_another_start_the_bound_holds_or_is_not_given(name: str, distance:
     fresh = solved.noise(3000, SHAPE, first_seed=1000)
     exact = solved.solve(samplers.get("sequential"), fresh)
     away = torch.randn(exact.sample.shape, generator=torch.Generator().manual_seed(0)).double()
-    result = solved.solve(sampler, fresh, guess=CleanSample(exact.sample + distance * away))
+    result = solved.solve(sampler, fresh, guess=FromCleanSample(exact.sample + distance * away))
     assert result.error_bound is not None
     covered = largest_error(result, exact) <= result.error_bound
     assert (covered | result.error_bound.isnan()).double().mean() >= 0.99

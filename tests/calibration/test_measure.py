@@ -15,7 +15,6 @@ import torch
 import yaml
 
 from para_policy import DiffusionPolicy, calibration, load_policy, samplers
-from para_policy.calibration import CalibratedSampler
 from para_policy.calibration import measure as calibrate
 from para_policy.calibration.measure import Settings, candidates, second_half
 from para_policy.checkpoints.calibration import read_sizes
@@ -82,9 +81,9 @@ def test_it_writes_what_load_policy_reads(checkpoint: Path, run: Run) -> None:
         assert variant.course[-1].error_p95 == pytest.approx(variant.error_p95)
         assert 1 <= variant.course[0].evals <= 10
     assert reference.course == ()
-    (device,) = policy.latencies
+    (device,) = policy.runtime.latencies
     assert "1 thread(s)" in device
-    assert policy.latencies[device].rows[-1] >= 10
+    assert policy.runtime.latencies[device].rows[-1] >= 10
 
 
 def test_auto_and_chord_work_afterwards(checkpoint: Path, run: Run) -> None:
@@ -107,7 +106,7 @@ def test_the_latency_of_the_longest_process_is_kept(checkpoint: Path, run: Run) 
     """Few steps need few rows; a table for many rows must not be lost to them."""
     assert run(*few(checkpoint, "--steps", 10))[0] == 0
     assert run(*few(checkpoint, "--scheduler", "ddim", "--steps", 3))[0] == 0
-    (table,) = load_policy(checkpoint).latencies.values()
+    (table,) = load_policy(checkpoint).runtime.latencies.values()
     assert table.rows[-1] >= 10
 
 
@@ -245,11 +244,13 @@ def test_calibration_leaves_the_first_half_to_benchmarks(count: int) -> None:
 def test_a_measurement_depends_on_its_settings_alone(checkpoint: Path) -> None:
     """Every observation is used, with seeds of its own, in batches of any size."""
     policy = load_policy(checkpoint)
-    settings = Settings("ddim", 5, jacobians=2, cases=7)
-    first, again = (calibrate.calibrate(policy, random_observations(3), settings) for _ in "ab")
+    settings = Settings(jacobians=2, cases=7)
+    first, again = (
+        calibrate.calibrate(policy.chain("ddim", 5), random_observations(3), settings) for _ in "ab"
+    )
     assert first.variants == again.variants
     assert torch.equal(first.matrices, again.matrices)  # type: ignore[arg-type]
-    other = calibrate.calibrate(policy, random_observations(3, seed=1), settings)
+    other = calibrate.calibrate(policy.chain("ddim", 5), random_observations(3, seed=1), settings)
     assert other.variants != first.variants
 
 
@@ -257,10 +258,10 @@ def test_many_cases_are_solved_in_batches(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(checkpoint)
-    settings = Settings("ddim", 5, jacobians=2, cases=9)
-    whole = calibrate.calibrate(policy, random_observations(4), settings)
+    settings = Settings(jacobians=2, cases=9)
+    whole = calibrate.calibrate(policy.chain("ddim", 5), random_observations(4), settings)
     monkeypatch.setattr(calibrate, "_BATCH", 4)
-    parts = calibrate.calibrate(policy, random_observations(4), settings)
+    parts = calibrate.calibrate(policy.chain("ddim", 5), random_observations(4), settings)
     for a, b in zip(whole.variants, parts.variants, strict=True):
         assert (a.sampler, a.rounds, a.evals) == (b.sampler, b.rounds, b.evals)
         assert a.error_max == pytest.approx(b.error_max, abs=1e-4)
@@ -280,24 +281,22 @@ def test_every_candidate_can_be_made(steps: int) -> None:
 
 def test_the_table_marks_what_auto_takes(checkpoint: Path) -> None:
     policy: DiffusionPolicy = load_policy(checkpoint)
-    measured = calibrate.calibrate(
-        policy, random_observations(2), Settings("ddim", 5, jacobians=1, cases=2)
-    )
+    settings = Settings(jacobians=1, cases=2)
+    measured = calibrate.calibrate(policy.chain("ddim", 5), random_observations(2), settings)
     policy.calibrations["ddim", 5] = measured
-    table = policy.latency(5)
+    table = policy.runtime.latency(5)
     view = calibrate.table(measured, table)
     first = list(view.columns[0].cells)
     (marked,) = [str(cell) for cell in first if str(cell).endswith("*")]
     chosen = policy.sampler("auto", scheduler="ddim", steps=5)
-    assert isinstance(chosen, CalibratedSampler)
     assert marked.startswith(chosen.name)
     assert len(first) == len(measured.variants)
 
 
 def test_a_single_step_can_be_calibrated(checkpoint: Path) -> None:
     policy = load_policy(checkpoint)
-    settings = Settings("ddim", 1, jacobians=1, cases=1)
-    measured = calibrate.calibrate(policy, random_observations(1), settings)
+    settings = Settings(jacobians=1, cases=1)
+    measured = calibrate.calibrate(policy.chain("ddim", 1), random_observations(1), settings)
     assert {variant.rounds for variant in measured.variants} == {1.0}
     policy.calibrations["ddim", 1] = dataclasses.replace(measured)
     obs, options = random_observations(1), {"scheduler": "ddim", "steps": 1, "seed": [0]}
@@ -321,7 +320,7 @@ def test_an_engine_is_measured_alone_for_a_checkpoint_that_is_calibrated(
 ) -> None:
     pytest.importorskip("openvino")
     few_sizes = functools.partial(EngineConfig, sizes=(Size(1), Size(4)))
-    monkeypatch.setattr("para_policy.cli.measuring.EngineConfig", few_sizes)
+    monkeypatch.setattr("para_policy.inference.EngineConfig", few_sizes)
     alone = few(checkpoint, "--engine", "openvino", "--device-only")
     code, _, problem = run(*alone)
     assert code == 2
@@ -337,6 +336,6 @@ def test_an_engine_is_measured_alone_for_a_checkpoint_that_is_calibrated(
     assert key.endswith(", 1 thread(s), openvino")
     assert sizes[-1].rows == 4
     assert {size.threads for size in sizes} == {1}
-    tables = load_policy(checkpoint).latencies
+    tables = load_policy(checkpoint).runtime.latencies
     assert set(tables) == {key, key.removesuffix(", openvino")}
     assert set(tables[key].rows) >= {size.rows for size in sizes}

@@ -274,11 +274,11 @@ def test_latencies_are_kept_by_device(checkpoint: Path) -> None:
 def test_a_device_without_a_table_is_measured(checkpoint: Path) -> None:
     save_latency(checkpoint, "cuda (Voodoo 2)", LATENCY)
     policy: DiffusionPolicy = load_policy(checkpoint)
-    table = policy.latency(20)
+    table = policy.runtime.latency(20)
     assert table != LATENCY
     assert table.rows[0] == 1
     assert table.rows[-1] >= 20
-    assert policy.latency(20) is table
+    assert policy.runtime.latency(20) is table
 
 
 SIZES = (Size(1, 1), Size(24, 2))
@@ -293,15 +293,15 @@ def test_sizes_are_kept_by_device_and_engine_and_used_there(checkpoint: Path) ->
     save_sizes(checkpoint, "cuda (Voodoo 2), cuda-graph", (Size(3),))
     assert read_sizes(checkpoint) == {here: SIZES, "cuda (Voodoo 2), cuda-graph": (Size(3),)}
     for engine in ("openvino", "auto"):
-        assert load_policy(checkpoint, engine=engine).engine.config.sizes == SIZES
+        assert load_policy(checkpoint, engine=engine).runtime.engine.config.sizes == SIZES
     given = EngineConfig("openvino", sizes=(Size(5),))
-    assert load_policy(checkpoint, engine=given).engine.config == given
+    assert load_policy(checkpoint, engine=given).runtime.engine.config == given
     for policy in (
         load_policy(checkpoint),
         load_policy(checkpoint, engine="openvino", calibrated=False),
         load_policy(checkpoint, engine="openvino", precision="bfloat16"),
     ):
-        assert policy.engine.config.sizes == EngineConfig().sizes
+        assert policy.runtime.engine.config.sizes == EngineConfig().sizes
 
 
 def test_broken_sizes_are_named(checkpoint: Path) -> None:

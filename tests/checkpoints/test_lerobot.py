@@ -22,7 +22,7 @@ from para_policy.checkpoints.checkpoint import Checkpoint
 from para_policy.checkpoints.lerobot.read import is_lerobot, read_lerobot
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import CheckpointError, InputError
-from para_policy.policies.encoder import Observer
+from para_policy.policies.encoder import Encoder
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoints.damage import Damage, edit_tensors
 from tests.checkpoints.goldens.make_lerobot import CASES, weights
@@ -91,7 +91,7 @@ def test_everything_from_observations_to_actions_is_as_in_lerobot(
 
     for name, value in golden.part("normalized").items():
         assert_close(policy.normalizers[name].normalize(golden.part("obs")[name]), value)
-    observer = Observer(checkpoint.config, policy.normalizers, policy.vision)
+    observer = Encoder(checkpoint.config, policy.normalizers, policy.vision)
     condition = observer.encode(observer.check(obs, batched=False), torch.device("cpu"))
     assert_close(condition, recorded["condition"])
     output = policy.network(recorded["x"], recorded["t"], recorded["condition"].expand(2, -1))

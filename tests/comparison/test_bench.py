@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks import peers
 from para_policy import comparison, load_policy, samplers
 from para_policy.calibration import measure as calibrate
 from para_policy.comparison import Benchmark, summary
 from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
-from para_policy.policies.sampler_spec import Choice, split_samplers
+from para_policy.policies.sampler_spec import SamplerSpec, split_samplers
 from tests.checkpoint import save_tiny_checkpoint
 from tests.policies.test_encoder import image_policy
 from tests.policies.test_encoder import observation as image_observation
 
 STEPS = 10
+PARADIGMS = "benchmarks.peers:paradigms"
+DDPM = "benchmarks.peers:ddpm"
+DDIM = "benchmarks.peers:ddim:num_steps=10"
+OWN = """
+from para_policy import samplers
+
+def patient(policy, scheduler, steps, *, times, window=None):
+    rounds = times * policy.process(scheduler, steps).num_steps
+    return samplers.get("paradigms", window=window, max_rounds=rounds)
+
+def nothing(policy, scheduler, steps):
+    return 3
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +50,7 @@ def policy(
     folder = tmp_path_factory.mktemp("policy")
     loaded = load_policy(save_tiny_checkpoint(folder / "tiny", train_timesteps=STEPS))
     settings = calibrate.Settings(jacobians=2, cases=4)
-    loaded.calibrations["ddpm", STEPS] = calibrate.calibrate(loaded, observations, settings)
+    loaded.calibrations["ddpm", STEPS] = calibrate.calibrate(loaded.chain(), observations, settings)
     return loaded
 
 
@@ -57,16 +71,16 @@ def test_lists_are_split_between_samplers_not_between_options(
 
 
 def test_values_are_numbers_or_none() -> None:
-    choice = Choice.parse("parataa: order=none, history=3, tolerance=1e-4")
-    assert choice.label == "parataa:order=none,history=3,tolerance=1e-4"
-    assert choice.name == "parataa"
-    assert choice.options == {"order": None, "history": 3, "tolerance": 1e-4}
-    assert isinstance(choice.options["history"], int)
+    spec = SamplerSpec.parse("parataa: order=none, history=3, tolerance=1e-4")
+    assert spec.label == "parataa:order=none,history=3,tolerance=1e-4"
+    assert spec.name == "parataa"
+    assert spec.options == {"order": None, "history": 3, "tolerance": 1e-4}
+    assert isinstance(spec.options["history"], int)
 
 
-@pytest.mark.parametrize("name", [*samplers.names(), *peers.names(), "auto"])
+@pytest.mark.parametrize("name", [*samplers.names(), "benchmarks.peers:ddpm", "auto"])
 def test_every_name_can_be_chosen_without_options(name: str) -> None:
-    assert Choice.parse(name) == Choice(name, name, {})
+    assert SamplerSpec.parse(name) == SamplerSpec(name, name, {})
 
 
 @pytest.mark.parametrize(
@@ -86,8 +100,13 @@ def test_every_name_can_be_chosen_without_options(name: str) -> None:
         ("parataa:regularisation=x", "regularisation"),
         ("sequential:window=3", "it takes none"),
         ("auto:window=3", "it takes none"),
-        ("diffusers-ddim10:steps=3", "it takes none"),
-        ("diffusers-paradigms:order=3", r"it takes \['window', 'tolerance'\]"),
+        ("magic:window=3", "unknown sampler 'magic'"),
+        ("magic:wand", "no module 'magic' is installed or in "),
+        ("benchmarks.magic:wand", "no module 'benchmarks.magic'"),
+        ("benchmarks.peers:wand", "module 'benchmarks.peers' has no function 'wand'"),
+        ("benchmarks.peers:ddpm:steps=3", "multiple values for argument 'steps'; it takes none"),
+        ("benchmarks.peers:paradigms:order=3", r"it takes \['window', 'tolerance'\]"),
+        ("benchmarks.peers:paradigms:window", "'window' where OPTION=VALUE was expected"),
     ],
 )
 def test_wrong_choices_are_refused_before_anything_is_loaded(text: str, message: str) -> None:
@@ -95,15 +114,85 @@ def test_wrong_choices_are_refused_before_anything_is_loaded(text: str, message:
         Benchmark((text,))
 
 
+@pytest.mark.parametrize(
+    ("former", "now", "options"),
+    [
+        ("diffusers-paradigms", "benchmarks.peers:paradigms", {}),
+        ("diffusers-paradigms:window=10", "benchmarks.peers:paradigms", {"window": 10}),
+        ("diffusers-ddpm", "benchmarks.peers:ddpm", {}),
+        ("diffusers-ddim10", "benchmarks.peers:ddim", {"num_steps": 10}),
+        ("diffusers-ddim16", "benchmarks.peers:ddim", {"num_steps": 16}),
+    ],
+)
+def test_former_names_are_read_and_the_present_one_is_said(
+    former: str, now: str, options: dict[str, int]
+) -> None:
+    with pytest.warns(FutureWarning, match=f"is now '{now}"):
+        spec = SamplerSpec.parse(former)
+    assert spec == SamplerSpec(former, now, options)
+
+
+def test_former_names_need_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "sys.path", [path for path in sys.path if not Path(path, "benchmarks").exists()]
+    )
+    for module in ("benchmarks", "benchmarks.peers"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with (
+        pytest.warns(FutureWarning, match="is now"),
+        pytest.raises(InputError, match=r"no module 'benchmarks' is .* run in a checkout"),
+    ):
+        SamplerSpec.parse("diffusers-ddpm")
+
+
+@pytest.fixture
+def own_samplers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user in the working directory, which is not on the path."""
+    (tmp_path / "own_samplers.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_samplers", raising=False)
+
+
+@pytest.mark.usefixtures("own_samplers")
+def test_a_function_of_the_user_makes_a_sampler(policy: DiffusionPolicy) -> None:
+    spec = SamplerSpec.parse("own_samplers:patient:times=2,window=none")
+    assert spec.options == {"times": 2, "window": None}
+    made = spec.make(policy, "ddim", 5)
+    assert made == samplers.get("paradigms", window=None, max_rounds=10)
+
+
+@pytest.mark.usefixtures("own_samplers")
+def test_a_function_of_the_user_that_makes_none_is_named(policy: DiffusionPolicy) -> None:
+    with pytest.raises(InputError, match="missing a required argument: 'times'"):
+        SamplerSpec.parse("own_samplers:patient")
+    spec = SamplerSpec.parse("own_samplers:nothing")
+    with pytest.raises(
+        InputError, match=r"returned an object of type int; expected a sampler.*extending\.md"
+    ):
+        spec.make(policy, None, None)
+
+
+def test_what_a_module_lacks_is_no_fault_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_broken.py").write_text("import no_such_package")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        SamplerSpec.parse("own_broken:make")
+
+
 def test_the_reference_comes_first_and_nothing_twice() -> None:
-    labels = [c.label for c in Benchmark(("x0", "sequential", "x0", "x0:window=3")).choices()]
+    labels = [c.label for c in Benchmark(("x0", "sequential", "x0", "x0:window=3")).specs()]
     assert labels == ["sequential", "x0", "x0:window=3"]
 
 
 @pytest.fixture(scope="module")
 def report(policy: DiffusionPolicy, observations: dict[str, np.ndarray]) -> dict[str, Any]:
-    names = ("paradigms", "diffusers-paradigms", "x0:tolerance=1e-4,history=1", "chord", "auto")
-    names += ("diffusers-ddpm", "diffusers-ddim10", "asd")
+    names = ("paradigms", PARADIGMS, "x0:tolerance=1e-4,history=1", "chord", "auto")
+    names += (DDPM, DDIM, "asd")
     return comparison.make_report(Benchmark(names, observations=4, first=1), policy, observations)
 
 
@@ -116,7 +205,7 @@ def test_the_report_says_what_was_measured_on_what(report: dict[str, Any]) -> No
     options = entries["x0:tolerance=1e-4,history=1"]["options"]
     assert (options["tolerance"], options["acceleration"], options["window"]) == (1e-4, None, None)
     assert entries["auto"]["sampler"] in samplers.names()
-    assert entries["diffusers-paradigms"]["options"] == {"window": 20, "tolerance": 0.1}
+    assert entries[PARADIGMS]["options"] == {"window": 20, "tolerance": 0.1}
 
 
 def test_figures_of_the_reference_are_those_of_itself(report: dict[str, Any]) -> None:
@@ -145,13 +234,13 @@ def test_every_sampler_has_consistent_figures(report: dict[str, Any]) -> None:
 
 def test_peers_agree_with_ours(report: dict[str, Any]) -> None:
     entries = report["samplers"]
-    assert entries["diffusers-ddpm"]["max_abs_error"]["max"] < 1e-4
+    assert entries[DDPM]["max_abs_error"]["max"] < 1e-4
     for key in ("rounds_mean", "evals_mean"):
-        assert entries["diffusers-paradigms"][key] == entries["paradigms"][key]
-    assert entries["diffusers-paradigms"]["residual_per_round"]["p50"] == []
+        assert entries[PARADIGMS][key] == entries["paradigms"][key]
+    assert entries[PARADIGMS]["residual_per_round"]["p50"] == []
 
 
-@pytest.mark.parametrize("name", ["diffusers-ddim10", "asd"])
+@pytest.mark.parametrize("name", [DDIM, "asd"])
 def test_another_sample_has_no_error(report: dict[str, Any], name: str) -> None:
     entry = report["samplers"][name]
     assert entry["max_abs_error"] is None
@@ -165,7 +254,7 @@ def test_calibrated_samplers_say_how_often_their_bound_held(report: dict[str, An
     bound = report["samplers"]["chord"]["error_bound"]
     assert bound["observations"] == 4
     assert bound["coverage_ci95"][0] <= bound["coverage"] <= bound["coverage_ci95"][1]
-    assert report["samplers"]["diffusers-paradigms"]["error_bound"] is None
+    assert report["samplers"][PARADIGMS]["error_bound"] is None
 
 
 def test_a_bound_holds_only_if_it_holds_in_every_coordinate(
@@ -222,7 +311,7 @@ def test_tables_have_a_cell_for_every_column(report: dict[str, Any]) -> None:
         ({"first": 3, "observations": 4}, "4 observations from 3 on asked for"),
         ({"scheduler": "ddim"}, "solves ddpm only, not ddim"),
         ({"steps": 5, "samplers": ("chord",)}, "needs a calibration for ddpm with 5 steps"),
-        ({"samplers": ("diffusers-ddim16",)}, "num_steps is 16"),
+        ({"samplers": ("benchmarks.peers:ddim:num_steps=16",)}, "num_steps is 16"),
     ],
 )
 def test_what_does_not_fit_the_policy_is_refused_before_measuring(
@@ -231,7 +320,7 @@ def test_what_does_not_fit_the_policy_is_refused_before_measuring(
     changes: dict[str, Any],
     message: str,
 ) -> None:
-    benchmark = dataclasses.replace(Benchmark(("diffusers-paradigms",), observations=2), **changes)
+    benchmark = dataclasses.replace(Benchmark((PARADIGMS,), observations=2), **changes)
     with pytest.raises(InputError, match=message):
         comparison.run(benchmark, policy, observations)
 

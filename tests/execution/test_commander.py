@@ -9,7 +9,7 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.execution.commander import Commander, RobotState
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.execution.pose_space import PoseSpace
+from para_policy.execution.spaces import PoseSpace
 
 T0 = 1_700_000_000 * 10**9
 DT = 100_000_000

@@ -63,7 +63,7 @@ TICKS = (0.0, 1.0, 2.8, 3.0, 4.0, 5.5, 6.0, 7.0)
 
 
 def first_refused(guards: Guards, positions: np.ndarray, ticks: Sequence[float]) -> str:
-    """Which guard refuses the first of these commands that is refused; '': none."""
+    """Guard that refuses the first of these commands that is refused; '': none."""
     for position, tick in zip(positions, ticks, strict=True):
         now_ns = 10**9 + round(tick * PERIOD_S * 1e9)
         violation = guards.check(np.array([position]), now_ns=now_ns)

@@ -15,12 +15,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.diffusion.inpainting import Inpainting
 from para_policy.errors import InputError
-from para_policy.inference.graphs import CudaGraphs, Recorder, Repeat, Replayed
+from para_policy.inference.graphs import CudaGraphs, Recorded, Recorder, Repeat
 from para_policy.inference.graphs.recording import Work
-from para_policy.samplers import CleanSample, FixedPoint, RoundInfo, Status
+from para_policy.samplers import FixedPoint, FromCleanSample, RoundInfo, Sampler, Status
 from para_policy.samplers.deadline import Deadline
-from para_policy.samplers.rows import Rows
-from para_policy.samplers.solve import Solve
+from para_policy.samplers.window import Rows
 
 SHAPE, WIDTH, STEPS = (4, 2), 3, 30
 
@@ -93,6 +92,11 @@ def consistency(share: float) -> Network:
     return Network() if share == 0.0 else Network(seed=5)
 
 
+def recorded_by(sampler: Sampler, recorder: Recorder, **options: int) -> Sampler:
+    """The sampler with its rounds recorded."""
+    return dataclasses.replace(sampler, recordings=Recorded(recorder, **options))
+
+
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "sequential": ("sequential", {}),
     "paradigms": ("paradigms", {"window": 7}),
@@ -130,7 +134,7 @@ def test_replays_give_the_same_floats_for_new_observations_and_noise(
     name, options = SAMPLERS[label]
     sampler, process, network = samplers.get(name, **options), process_of(kind), Network()
     recorder, counts = Counted(), []
-    replayed = Replayed(sampler, recorder, block=block)
+    replayed = recorded_by(sampler, recorder, block=block)
     for seed in range(3):
         condition, noise = problem(seed)
         usual = sampler(Denoiser(network, condition), process, noise)
@@ -149,12 +153,14 @@ def test_a_sweep_reads_nothing_back(label: str) -> None:
     assert isinstance(sampler, FixedPoint)
     condition, noise = problem(0)
     network = Network()
-    solve = Solve(sampler, process_of("ddpm"), noise, sampler.guess)
+    solve = sampler.begin(Denoiser(network, condition), process_of("ddpm"), noise, None)
     with FakeTensorMode(allow_non_fake_inputs=True):
         for k in range(4):
-            solve.sweep(Denoiser(network, condition), solve.rows(k, Rows.static))
+            launch = solve.launch(k, Denoiser(network, condition), Rows.static)
+            assert launch is not None
+            launch.run()
         with pytest.raises(Exception, match=r"nonzero|data-dependent|item"):
-            solve.rows(4, Rows.compact)
+            solve.launch(4, Denoiser(network, condition), Rows.compact)
 
 
 def test_the_samples_of_a_batch_stop_each_by_itself() -> None:
@@ -162,13 +168,13 @@ def test_the_samples_of_a_batch_stop_each_by_itself() -> None:
     condition, noise = problem(3, batch=5)
     usual = sampler(Denoiser(network, condition), process_of("ddpm"), noise)
     assert len(set(usual.rounds.tolist())) > 1
-    recorded = Replayed(sampler, Repeat())
+    recorded = recorded_by(sampler, Repeat())
     assert_same(recorded(Denoiser(network, condition), process_of("ddpm"), noise), usual)
 
 
 def test_other_shapes_processes_and_networks_are_recorded_anew() -> None:
     sampler, recorder = samplers.get("x0"), Counted()
-    replayed, first, other = Replayed(sampler, recorder, block=1), Network(), Network(seed=9)
+    replayed, first, other = recorded_by(sampler, recorder, block=1), Network(), Network(seed=9)
     ddpm, ddim = process_of("ddpm"), process_of("ddim")
     cases = [
         (first, ddpm, 2),
@@ -186,21 +192,22 @@ def test_other_shapes_processes_and_networks_are_recorded_anew() -> None:
 
 def test_few_recordings_are_kept() -> None:
     sampler, recorder, network = samplers.get("x0"), Counted(), Network()
-    replayed, process = Replayed(sampler, recorder, block=1), process_of("ddpm")
+    replayed, process = recorded_by(sampler, recorder, block=1), process_of("ddpm")
     for batch in (1, 2, 3, 4, 5, 1):
         condition, noise = problem(0, batch)
         replayed(Denoiser(network, condition), process, noise)
     assert recorder.recorded == 6
-    assert len(replayed._programs) == 4
+    assert replayed.recordings is not None
+    assert len(replayed.recordings) == 4
 
 
 def test_known_samples_and_guesses_are_taken_over() -> None:
     sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
-    replayed = Replayed(sampler, Repeat())
+    replayed = recorded_by(sampler, Repeat())
     for seed in range(3):
         condition, noise = problem(seed)
         known = Inpainting(noise.steps[:, 0].tanh(), (noise.initial > 0.5).float())
-        guess = CleanSample(noise.steps[:, 1].tanh())
+        guess = FromCleanSample(noise.steps[:, 1].tanh())
         denoisers = [Denoiser(network, condition, known=known) for _ in range(2)]
         usual = sampler(denoisers[0], process, noise, guess=guess)
         assert_same(replayed(denoisers[1], process, noise, guess=guess), usual)
@@ -214,7 +221,7 @@ def test_an_unconditional_network_is_replayed() -> None:
     def plain(x: Tensor, t: Tensor) -> Tensor:
         return fixed(x, t, torch.zeros_like(t))
 
-    replayed = Replayed(sampler, Repeat())
+    replayed = recorded_by(sampler, Repeat())
     for seed in range(2):
         noise = problem(seed)[1]
         assert_same(
@@ -230,7 +237,7 @@ def test_a_limit_of_rounds_holds(limit: int) -> None:
     usual = sampler(Denoiser(network, condition), process, noise)
     assert usual.status[0] is Status.ROUND_BUDGET
     denoiser = Denoiser(network, condition)
-    result = Replayed(sampler, Repeat(), block=3)(denoiser, process, noise)
+    result = recorded_by(sampler, Repeat(), block=3)(denoiser, process, noise)
     assert_same(result, usual)
     assert denoiser.rounds == limit
 
@@ -246,19 +253,19 @@ def test_callbacks_see_every_round() -> None:
         )
 
     sampler(Denoiser(network, condition), process, noise, callback=keep(seen[0]))
-    replayed = Replayed(sampler, Repeat())
+    replayed = recorded_by(sampler, Repeat())
     replayed(Denoiser(network, condition), process, noise, callback=keep(seen[1]))
     assert len(seen[0]) == len(seen[1]) > 2
     for usual, recorded in zip(*seen, strict=True):
         assert recorded.round == usual.round
         assert torch.equal(recorded.trajectory, usual.trajectory)
-        assert torch.equal(recorded.frozen, usual.frozen)
+        assert torch.equal(recorded.accepted, usual.accepted)
 
 
 def test_a_deadline_stops_between_rounds() -> None:
     sampler, process = samplers.get("x0", tolerance=1e-6), process_of("ddpm")
     condition, noise = problem(0)
-    replayed = Replayed(sampler, Repeat())
+    replayed = recorded_by(sampler, Repeat())
     assert replayed(Denoiser(Network(), condition), process, noise).converged.all()
     late = Deadline(at=0.0)
     result = replayed(Denoiser(Network(), condition), process, noise, deadline=late)
@@ -266,7 +273,7 @@ def test_a_deadline_stops_between_rounds() -> None:
     assert result.rounds.tolist() == [1, 1]
     assert result.sample.isfinite().all()
     with pytest.raises(InputError, match="no deadline"):
-        Replayed(samplers.get("sequential"), Repeat())(
+        recorded_by(samplers.get("sequential"), Repeat())(
             Denoiser(Network(), condition), process, noise, deadline=late
         )
 
@@ -276,7 +283,7 @@ def test_nan_of_one_sample_stays_with_it() -> None:
     condition[1] = torch.nan
     sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
     usual = sampler(Denoiser(network, condition), process, noise)
-    result = Replayed(sampler, Repeat())(Denoiser(network, condition), process, noise)
+    result = recorded_by(sampler, Repeat())(Denoiser(network, condition), process, noise)
     assert result.status == usual.status
     assert result.status[1] is Status.NON_FINITE
     assert torch.equal(result.sample[[0, 2]], usual.sample[[0, 2]])
@@ -289,7 +296,7 @@ def test_what_cannot_be_recorded_is_sampled_as_usual() -> None:
             raise torch.OutOfMemoryError("no memory for a graph")
 
     sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
-    replayed = Replayed(sampler, Broken())
+    replayed = recorded_by(sampler, Broken())
     condition, noise = problem(0)
     usual = sampler(Denoiser(network, condition), process, noise)
     with pytest.warns(UserWarning, match="no memory for a graph"):
@@ -301,17 +308,18 @@ def test_what_cannot_be_recorded_is_sampled_as_usual() -> None:
 
 def test_large_batches_are_not_recorded() -> None:
     recorder, process = Counted(), process_of("ddpm")
-    replayed = Replayed(samplers.get("x0"), recorder, most_rows=2 * STEPS)
+    replayed = recorded_by(samplers.get("x0"), recorder, most_rows=2 * STEPS)
     for batch in (2, 3):
         condition, noise = problem(0, batch)
         assert replayed(Denoiser(Network(), condition), process, noise).converged.all()
         assert recorder.recorded > 0
-    assert len(replayed._programs) == 1
+    assert replayed.recordings is not None
+    assert len(replayed.recordings) == 1
 
 
 def test_results_outlive_the_next_replay() -> None:
     replayed, process, network = (
-        Replayed(samplers.get("x0"), Repeat()),
+        recorded_by(samplers.get("x0"), Repeat()),
         process_of("ddpm"),
         Network(),
     )
@@ -337,7 +345,7 @@ def test_cuda_graphs_agree_with_launched_kernels(label: str) -> None:
         Network(0, "cuda"),
     )
     recorder: Recorder = CudaGraphs(torch.device("cuda"))
-    replayed = Replayed(sampler, recorder)
+    replayed = recorded_by(sampler, recorder)
     for seed in range(3):
         condition, drawn = problem(seed)
         condition, noise = condition.cuda(), Noise(drawn.initial.cuda(), drawn.steps.cuda())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from para_policy import Denoiser
-from para_policy.networks.split import tabulated
+from para_policy.inference.runtime import EngineNetwork
 from para_policy.networks.transformer import TransformerForDiffusion
 from para_policy.networks.unet1d import ConditionalUnet1D
 
@@ -55,7 +55,7 @@ def test_bound_rows_are_the_networks_own(network: nn.Module, count: int) -> None
     x, t, sample = rows(count)
     expected = network(x, t, condition[sample])
     assert expected.std() > 1e-3
-    fast = tabulated(network, TIMESTEPS)
+    fast = EngineNetwork(network, TIMESTEPS)
     torch.testing.assert_close(fast(x, t, condition[sample]), expected, atol=2e-5, rtol=0)
     denoiser = Denoiser(fast, condition)
     torch.testing.assert_close(denoiser(x, t, sample), expected, atol=2e-5, rtol=0)
@@ -76,10 +76,12 @@ def test_a_denoiser_binds_each_network_once() -> None:
     condition = torch.ones(1, 1)
     denoiser = Denoiser(first, condition)
     x, t, sample = torch.zeros(2, 1, 1), torch.zeros(2, dtype=torch.int64), torch.tensor([0, 0])
+    other = denoiser.with_network(second)
     for _ in range(3):
         assert denoiser(x, t, sample).unique().item() == 2.0
-        denoiser(x, t, sample, second)
+        other(x, t, sample)
     assert (first.bound, second.bound) == (1, 1)
+    assert (denoiser.rounds, denoiser.evals) == (other.rounds, other.evals) == (6, 12)
 
 
 def test_any_other_network_gets_all_that_it_takes() -> None:
@@ -90,5 +92,5 @@ def test_any_other_network_gets_all_that_it_takes() -> None:
     plain, (x, t, sample) = Plain(), rows(5)
     condition = torch.randn(3, CONDITION, generator=torch.Generator().manual_seed(2))
     expected = plain(x, t, condition[sample])
-    assert torch.equal(tabulated(plain, TIMESTEPS)(x, t, condition[sample]), expected)
-    assert torch.equal(Denoiser(tabulated(plain, TIMESTEPS), condition)(x, t, sample), expected)
+    assert torch.equal(EngineNetwork(plain, TIMESTEPS)(x, t, condition[sample]), expected)
+    assert torch.equal(Denoiser(EngineNetwork(plain, TIMESTEPS), condition)(x, t, sample), expected)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from para_policy import samplers
+from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.fleet import Fleet
-from para_policy.planning.plan import Plan, PlannerSettings
 from para_policy.planning.planner import Planner
+from para_policy.planning.settings import PlannerSettings
 
 DT = 100_000_000
 T0 = 1_700_000_000 * 10**9
@@ -84,7 +85,7 @@ class Lone:
     def settings(self) -> PlannerSettings:
         return self.fleet.settings
 
-    def plan(self, now_ns: int) -> Plan | None:
+    def plan(self, now_ns: int) -> PlannedChunk | None:
         """Raises where the policy fails, which a fleet reports instead."""
         plan = self.fleet.plan(now_ns).get("")
         if isinstance(plan, Exception):

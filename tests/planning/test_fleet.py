@@ -19,18 +19,24 @@ MS = 1_000_000
 
 
 @pytest.mark.parametrize(
-    ("latency_s", "frozen"),
+    ("latency_s", "committed"),
     [(0.0, 1), (0.09, 1), (0.15, 2), (0.21, 3), (5.0, 3)],  # 3: what is left of 8 after 5 steps
 )
-def test_the_actions_that_run_during_a_solve_are_frozen(latency_s: float, frozen: int) -> None:
+def test_the_actions_that_run_during_a_solve_are_committed(
+    latency_s: float, committed: int
+) -> None:
     planner, policy = make(replace(CHUNKING, replan_steps=5))
     now = observe(planner, 0)
-    assert planner.plan(now).frozen is None  # there is nothing to go on from
+    assert planner.plan(now).committed is None  # there is nothing to go on from
     planner.fleet.planners[""].change(planner.settings, latency_s)
     plan = planner.plan(observe(planner, 5))
-    assert (plan.executed, plan.frozen) == (5, frozen)
+    assert (plan.executed, plan.committed) == (5, committed)
     options = policy.options[-1]
-    assert (options["executed"], options["frozen"], options["overlap"]) == ([5], [frozen], "soft")
+    assert (options["executed"], options["frozen"], options["overlap"]) == (
+        [5],
+        [committed],
+        "soft",
+    )
 
 
 def test_late_observations_freeze_more() -> None:
@@ -38,7 +44,7 @@ def test_late_observations_freeze_more() -> None:
     planner.plan(observe(planner, 0))
     planner.fleet.planners[""].change(planner.settings, 0.0)
     stamp = observe(planner, 4)
-    assert planner.plan(stamp + 2 * DT + DT // 2).frozen == 3
+    assert planner.plan(stamp + 2 * DT + DT // 2).committed == 3
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(0, [0, 7, 14]), (3, [0, 3, 6, 9, 12, 15])])

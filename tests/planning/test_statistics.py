@@ -8,15 +8,17 @@ import torch
 
 from para_policy.execution.chunk import ActionChunk
 from para_policy.planning import statistics
-from para_policy.planning.plan import Plan
+from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.statistics import PlanStatistics, gpu_memory
 from tests.planning.fake_policy import LOCKSTEP
 
 
-def plan(latency_s: float, rounds: int = 3, residual: float = 0.1) -> Plan:
+def plan(latency_s: float, rounds: int = 3, residual: float = 0.1) -> PlannedChunk:
     chunk = ActionChunk(0, 100, np.zeros((2, 1)))
     stats = SimpleNamespace(rounds=rounds, residual=residual)
-    return Plan(chunk, stats, LOCKSTEP, 0, latency_s, 0, 0, None, None, 1, 0, "", withheld=False)
+    return PlannedChunk(
+        chunk, stats, LOCKSTEP, 0, latency_s, 0, 0, None, None, 1, 0, "", withheld=False
+    )
 
 
 def test_percentiles_are_of_the_last_200_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

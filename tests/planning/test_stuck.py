@@ -5,23 +5,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from para_policy.planning.stuck import FrozenWatch
+from para_policy.planning.stuck import StuckWatch
 
 MS = 10**6
 T0 = 1_700_000_000 * 10**9
 A, B = np.array([1.0, 2.0]), np.array([1.0, 2.0000000000000004])
 
 
-def watched(*samples: tuple[int, np.ndarray], limit_s: float = 0.5) -> FrozenWatch:
+def watched(*samples: tuple[int, np.ndarray], limit_s: float = 0.5) -> StuckWatch:
     """A watch that has seen samples, times in milliseconds."""
-    watch = FrozenWatch(limit_s)
+    watch = StuckWatch(limit_s)
     for time_ms, values in samples:
         watch.seen(T0 + time_ms * MS, values)
     return watch
 
 
 @pytest.mark.parametrize(
-    ("samples", "frozen_for_s"),
+    ("samples", "stuck_for_s"),
     [
         ((), None),
         (((0, A),), None),
@@ -37,18 +37,18 @@ def watched(*samples: tuple[int, np.ndarray], limit_s: float = 0.5) -> FrozenWat
         (((5000, A), (0, A), (600, A)), 0.6),
     ],
 )
-def test_frozen_is_what_stays_the_same_for_longer_than_the_limit(
-    samples: tuple[tuple[int, np.ndarray], ...], frozen_for_s: float | None
+def test_stuck_is_what_stays_the_same_for_longer_than_the_limit(
+    samples: tuple[tuple[int, np.ndarray], ...], stuck_for_s: float | None
 ) -> None:
-    assert watched(*samples).frozen_for_s() == frozen_for_s
+    assert watched(*samples).stuck_for_s() == stuck_for_s
 
 
 def test_a_new_episode_starts_the_watch_anew() -> None:
     watch = watched((0, A), (900, A))
     watch.clear()
-    assert watch.frozen_for_s() is None
+    assert watch.stuck_for_s() is None
     watch.seen(T0 + 1000 * MS, A)
-    assert watch.frozen_for_s() is None
+    assert watch.stuck_for_s() is None
 
 
 def test_images_are_compared_by_pixel_and_may_be_overwritten_by_the_driver() -> None:
@@ -56,18 +56,18 @@ def test_images_are_compared_by_pixel_and_may_be_overwritten_by_the_driver() -> 
     watch = watched((0, image))
     image[2, 479, 639] = 1
     watch.seen(T0 + 900 * MS, image)
-    assert watch.frozen_for_s() is None
+    assert watch.stuck_for_s() is None
     watch.seen(T0 + 1800 * MS, image)
-    assert watch.frozen_for_s() == 0.9
+    assert watch.stuck_for_s() == 0.9
 
 
 def test_another_shape_is_a_change() -> None:
-    assert watched((0, A), (900, A[:1])).frozen_for_s() is None
+    assert watched((0, A), (900, A[:1])).stuck_for_s() is None
 
 
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(0, 1)), min_size=1, max_size=40))
 def test_time_since_the_last_change(steps: list[tuple[int, int]]) -> None:
-    watch = FrozenWatch(0.5)
+    watch = StuckWatch(0.5)
     now_ms = since_ms = 0
     before = None
     for step_ms, value in steps:
@@ -75,4 +75,4 @@ def test_time_since_the_last_change(steps: list[tuple[int, int]]) -> None:
         watch.seen(now_ms * MS, np.array([value]))
         since_ms, before = (since_ms if value == before else now_ms), value
     unchanged_ms = now_ms - since_ms
-    assert watch.frozen_for_s() == (unchanged_ms / 1e3 if unchanged_ms > 500 else None)
+    assert watch.stuck_for_s() == (unchanged_ms / 1e3 if unchanged_ms > 500 else None)

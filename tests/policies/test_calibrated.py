@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from para_policy import DiffusionPolicy, samplers
-from para_policy.calibration import AfterRound, CalibratedSampler, Variant
+from para_policy.calibration import AfterRound, Variant
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.inference.device import device_description
-from para_policy.policies.sampler_making import choose
 from para_policy.samplers import FixedPoint, RoundInfo, Status
 from para_policy.samplers.deadline import LatencyTable
 from tests.checkpoint import random_observations
@@ -28,7 +27,7 @@ def one(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def with_latency(policy: DiffusionPolicy, table: LatencyTable) -> DiffusionPolicy:
-    policy.latencies[device_description(policy.device)] = table
+    policy.runtime.latencies[device_description(policy.device)] = table
     return policy
 
 
@@ -36,10 +35,10 @@ def test_samplers_are_calibrated_where_there_is_a_calibration(
     policy: DiffusionPolicy, bare_policy: DiffusionPolicy
 ) -> None:
     calibrated = policy.sampler("x0", scheduler="ddim", steps=8, window=4)
-    assert isinstance(calibrated, CalibratedSampler)
-    assert isinstance(calibrated.sampler, FixedPoint)
-    assert calibrated.sampler.window == 4
-    assert not isinstance(policy.sampler("x0", scheduler="ddim", steps=7), CalibratedSampler)
+    assert isinstance(calibrated, FixedPoint)
+    assert calibrated.certificate is not None
+    assert calibrated.window == 4
+    assert policy.sampler("x0", scheduler="ddim", steps=7).certificate is None
     bare = bare_policy.sampler("x0", scheduler="ddim", steps=8, window=4)
     assert bare == samplers.get("x0", window=4)
     given = torch.zeros(7, 32, 32)
@@ -55,7 +54,9 @@ def test_the_bound_is_in_physical_units(policy: DiffusionPolicy, name: str) -> N
     result = policy.sample(obs, sampler=name, seed=SEEDS)
     bound, stats = result.stats.error_bound, result.stats
     assert bound.shape == (3, 2)
-    amplification = policy.sampler(name).amplification  # type: ignore[attr-defined]
+    certificate = policy.sampler(name).certificate
+    assert certificate is not None
+    amplification = certificate.amplification
     normalised = amplification * np.maximum(stats.correction, 1e-5)
     if amplification:
         normalised = np.maximum(normalised, 1e-5)
@@ -102,11 +103,9 @@ def test_auto_takes_the_fastest_on_this_device(policy: DiffusionPolicy) -> None:
     # Few rounds, if calls of any size take the same time.
     with_latency(policy, LatencyTable((1, 128), (1.0, 1.0)))
     chosen = policy.sampler("auto")
-    assert isinstance(chosen, CalibratedSampler)
     assert chosen.name == min(measured.variants, key=lambda variant: variant.rounds).sampler
     with_latency(policy, LatencyTable((1, 128), (0.01, 1.28)))
     chosen = policy.sampler("auto")
-    assert isinstance(chosen, CalibratedSampler)
     assert chosen.name == "sequential"
 
 
@@ -118,10 +117,11 @@ def test_auto_uses_the_options_that_were_measured(policy: DiffusionPolicy) -> No
     policy.calibrations["ddpm", 20] = dataclasses.replace(
         measured, variants=(*measured.variants, best)
     )
-    chosen = policy.sampler("auto")
-    assert isinstance(chosen, CalibratedSampler)
-    assert (chosen.sampler.window, chosen.sampler.acceptance.tolerance) == (7, 5e-3)
-    assert policy.sampler("auto", window=9).sampler.window == 9  # type: ignore[attr-defined]
+    chosen, wider = policy.sampler("auto"), policy.sampler("auto", window=9)
+    assert isinstance(chosen, FixedPoint)
+    assert isinstance(wider, FixedPoint)
+    assert (chosen.window, chosen.tolerance) == (7, 5e-3)
+    assert wider.window == 9
 
 
 def test_auto_gives_the_sequential_answer(policy: DiffusionPolicy) -> None:
@@ -231,7 +231,7 @@ def test_auto_with_a_deadline_never_ends_in_a_sampler_that_cannot_stop(
 def test_auto_with_a_deadline_takes_what_is_least_wrong_by_then(policy: DiffusionPolicy) -> None:
     """A sampler that converges sooner may be further off until then."""
     with_latency(policy, LatencyTable((1, 128), (1.0, 1.0)))
-    key = policy.process_key(None, None)
+    key = policy.chain(None, None).key
     measured = policy.calibrations[key]
     reference = next(v for v in measured.variants if v.sampler == "sequential")
     soon = [AfterRound(20, 0.5), AfterRound(20, 0.4), AfterRound(20, 1e-3)]
@@ -243,16 +243,16 @@ def test_auto_with_a_deadline_takes_what_is_least_wrong_by_then(policy: Diffusio
     )
     policy.calibrations[key] = dataclasses.replace(measured, variants=variants)
     for deadline_s, window in ((0.1, None), (1.3, None), (2.6, None), (3.9, 5), (100.0, 5)):
-        assert choose(policy, "auto", None, None, deadline_s) == ("x0", {"window": window})
-    assert choose(policy, "auto", None, None) == ("x0", {"window": 5})
-    assert choose(policy, "x0", None, None, 1.0) == ("x0", {})
+        assert policy.chain().choose("auto", deadline_s) == ("x0", {"window": window})
+    assert policy.chain().choose("auto") == ("x0", {"window": 5})
+    assert policy.chain().choose("x0", 1.0) == ("x0", {})
 
 
 def test_samplers_of_auto_are_made_once_whatever_the_deadlines(policy: DiffusionPolicy) -> None:
     with_latency(policy, LatencyTable((1, 128), (1e-4, 1e-4)))
     for deadline_s in (5.0, 5.5, 6.0):
         policy.sample(one(), sampler="auto", deadline_s=deadline_s)
-    assert len(policy._samplers) == 1
+    assert len(policy.chain()._named) == 1
 
 
 def absurd(policy: DiffusionPolicy, scale: float) -> Any:

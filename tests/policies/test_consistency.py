@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from para_policy import Denoiser, DiffusionPolicy, Noise, Process, load_policy, samplers
-from para_policy.calibration import CalibratedSampler
 from para_policy.checkpoints.consistency import save_consistency
 from para_policy.checkpoints.native import checkpoint_hash, read_config
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from para_policy.networks.split import tabulated
+from para_policy.inference.runtime import EngineNetwork
 from para_policy.policies.consistency import Change, PicardConsistencyModel
-from para_policy.policies.sampler_spec import Choice, split_samplers
-from para_policy.samplers import FixedPoint, Sampler
+from para_policy.policies.sampler_spec import SamplerSpec, split_samplers
+from para_policy.samplers import Draft, FixedPoint, Sampler
 from sim.evaluation.variants import Variant
 from tests.checkpoint import random_observations
 from tests.training.demonstrations import REPOSITORY
@@ -77,9 +76,14 @@ def trained(policy: DiffusionPolicy, *splittings: str, **facts: Any) -> Diffusio
 
 
 def engine(sampler: Sampler) -> FixedPoint:
-    solver = sampler.sampler if isinstance(sampler, CalibratedSampler) else sampler
-    assert isinstance(solver, FixedPoint)
-    return solver
+    assert isinstance(sampler, FixedPoint)
+    return sampler
+
+
+def draft(sampler: Sampler) -> Draft:
+    guess = engine(sampler).guess
+    assert isinstance(guess, Draft)
+    return guess
 
 
 def network_inputs(policy: DiffusionPolicy, rows: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,7 +103,7 @@ def whole(changes: dict[str, Change]) -> dict[str, Tensor]:
 def test_share_0_is_the_base_network_itself(bare_policy: DiffusionPolicy) -> None:
     network = bare_policy.network
     inputs = network_inputs(bare_policy)
-    expected = tabulated(network, 100)(*inputs)
+    expected = EngineNetwork(network, 100)(*inputs)
     assert torch.equal(model(network).on(network, 100)(0.0)(*inputs), expected)
 
 
@@ -113,14 +117,14 @@ def test_a_share_equals_weights_that_were_merged_by_hand(
         weight = copy.get_parameter(name)
         weight += share * change.reshape(weight.shape)
     network = made.on(bare_policy.network, 100)(share)
-    assert torch.equal(network(*inputs), tabulated(copy, 100)(*inputs))
+    assert torch.equal(network(*inputs), EngineNetwork(copy, 100)(*inputs))
     assert not torch.allclose(network(*inputs), bare_policy.network(*inputs), atol=1e-4)
 
 
 def test_no_change_is_the_base_network(bare_policy: DiffusionPolicy) -> None:
     inputs, base = network_inputs(bare_policy), bare_policy.network
     for made in (model(base, size=0.0), model(base, changes={})):
-        assert torch.equal(made.on(base, 100)(1.0)(*inputs), tabulated(base, 100)(*inputs))
+        assert torch.equal(made.on(base, 100)(1.0)(*inputs), EngineNetwork(base, 100)(*inputs))
 
 
 shares = st.floats(0, 1)
@@ -269,8 +273,8 @@ def test_chord_needs_a_calibration_and_the_others_do_not(bare_policy: DiffusionP
     with pytest.raises(InputError, match=r"'pcm' needs a calibration for ddim with 8 .*calibrate"):
         bare_policy.sampler("pcm", **DDIM)
     for splitting in ("identity", "x0"):
-        assert engine(bare_policy.sampler("pcm", splitting=splitting, **DDIM)).switching
-    assert engine(bare_policy.sampler("pcm", matrices=torch.zeros(8, 32, 32), **DDIM)).switching
+        assert draft(bare_policy.sampler("pcm", splitting=splitting, **DDIM)).rounds == 1
+    assert draft(bare_policy.sampler("pcm", matrices=torch.zeros(8, 32, 32), **DDIM)).rounds == 1
 
 
 @pytest.mark.parametrize("splitting", SPLITTINGS)
@@ -278,7 +282,6 @@ def test_a_calibration_gives_the_start_and_the_matrices(
     policy: DiffusionPolicy, splitting: str
 ) -> None:
     sampler = trained(policy, splitting).sampler("pcm", splitting=splitting, **DDIM)
-    assert isinstance(sampler, CalibratedSampler)
     parts, matrices = engine(sampler), policy.calibrations["ddim", 8].matrices
     plain = {
         "identity": samplers.get("paradigms").splitting,  # type: ignore[attr-defined]
@@ -295,18 +298,16 @@ def test_a_calibration_gives_the_start_and_the_matrices(
 def test_the_file_says_how_it_is_used_and_options_say_more(policy: DiffusionPolicy) -> None:
     trained(policy, "x0", rounds=5, stride=4)
 
-    def switching(**options: Any) -> samplers.Switching:
-        found = engine(policy.sampler("pcm", splitting="x0", **options, **DDIM)).switching
-        assert found is not None
-        return found
+    def made(**options: Any) -> Draft:
+        return draft(policy.sampler("pcm", splitting="x0", **options, **DDIM))
 
-    usual = switching()
+    usual = made()
     assert (usual.horizon, usual.stride) == (1, 4)
     assert usual.consistency.model is policy.consistency_models["ddim", 8, "x0"]  # type: ignore[attr-defined]
-    own = switching(horizon=2, stride=1, stiffness=0.5, blend="features")
+    own = made(horizon=2, stride=1, stiffness=0.5, blend="features")
     assert (own.horizon, own.stride, own.stiffness, own.blend) == (2, 1, 0.5, "features")
     bound = model(policy.network).on(policy.network, 100)
-    assert switching(consistency=bound).consistency is bound
+    assert made(consistency=bound).consistency is bound
     parts = engine(policy.sampler("pcm", splitting="x0", tolerance=3e-3, window=4, **DDIM))
     assert (parts.acceptance.tolerance, parts.window) == (3e-3, 4)  # type: ignore[attr-defined]
 
@@ -509,8 +510,8 @@ def test_pcm_runs_at_the_tolerance_that_was_measured(policy: DiffusionPolicy) ->
     ],
 )
 def test_pcm_on_the_command_line(text: str, options: dict[str, object]) -> None:
-    choice = Choice.parse(text)
-    assert (choice.label, choice.name, choice.options, choice.note) == (text, "pcm", options, None)
+    spec = SamplerSpec.parse(text)
+    assert (spec.label, spec.name, spec.options) == (text, "pcm", options)
     assert split_samplers(f"sequential, {text}, x0") == ("sequential", text, "x0")
     for suffix, start in (("", "cold"), ("+guess", "guess"), ("+guess+noise", "guess+noise")):
         variant = Variant.parse(text + suffix)
@@ -534,7 +535,7 @@ def test_pcm_on_the_command_line(text: str, options: dict[str, object]) -> None:
     ],
 )
 def test_bad_choices_are_named(text: str, message: str) -> None:
-    for parse in (Choice.parse, Variant.parse):
+    for parse in (SamplerSpec.parse, Variant.parse):
         with pytest.raises(InputError, match=re.escape(message)):
             parse(text)
 
@@ -542,9 +543,8 @@ def test_bad_choices_are_named(text: str, message: str) -> None:
 def test_a_choice_makes_the_sampler_of_the_policy(policy: DiffusionPolicy) -> None:
     trained(policy, "identity", rounds=3)
     text = "pcm:splitting=identity,blend=weights,horizon=3"
-    for made in (Choice.parse(text), Variant.parse(f"{text}+guess")):
-        switching = engine(made.make(policy, "ddim", 8)).switching
-        assert switching is not None
-        assert (switching.blend, switching.horizon) == ("weights", 3)
+    for made in (SamplerSpec.parse(text), Variant.parse(f"{text}+guess")):
+        guess = draft(made.make(policy, "ddim", 8))
+        assert (guess.blend, guess.horizon) == ("weights", 3)
         with pytest.raises(InputError, match="there: ddim 8 identity"):
             made.make(policy, "ddpm", 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,14 @@ import pytest
 import torch
 
 from para_policy import DiffusionPolicy, load_policy, samplers
-from para_policy.calibration import CalibratedSampler
 from para_policy.checkpoints.native import read_config
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig, Size
 from para_policy.inference.device import device_description
-from para_policy.inference.graphs import Replays
+from para_policy.inference.graphs import Recorded, Recorder
 from para_policy.policies.consistency import PicardConsistencyModel
+from para_policy.samplers import Draft, FixedPoint, Sampler
 from para_policy.samplers.deadline import Deadline, LatencyTable
 from tests.checkpoint import random_observations
 from tests.inference.test_recorded import Counted
@@ -62,7 +63,7 @@ def test_the_shipped_policy_acts_alike_on_openvino(one_thread: None) -> None:
         expected, found = (p.sample(obs, sampler=sampler, seed=3) for p in (eager, fast))
         assert found.stats.rounds == expected.stats.rounds
         np.testing.assert_allclose(found.sample, expected.sample, rtol=0, atol=1e-4)
-    assert fast.engine_in_use.backend == "openvino"
+    assert fast.runtime.in_use.backend == "openvino"
 
 
 @pytest.mark.parametrize("sampler", ["sequential", "paradigms", "x0", "chord"])
@@ -76,41 +77,41 @@ def test_batches_and_windows_fit_into_any_size(
 
 
 def test_eager_is_what_nobody_asked_otherwise(policy: DiffusionPolicy) -> None:
-    assert policy.engine_in_use == EngineConfig()
-    assert policy.device_key == device_description(policy.device)
+    assert policy.runtime.in_use == EngineConfig()
+    assert policy.runtime.device_key == device_description(policy.device)
     policy.warm_up()
-    assert policy.engine.backend is None, "there is nothing to prepare"
+    assert policy.runtime.engine.backend is None, "there is nothing to prepare"
 
 
 def test_an_engine_has_its_own_key_and_auto_that_of_what_it_takes(
     policy: DiffusionPolicy, fast: DiffusionPolicy
 ) -> None:
     plain = device_description(policy.device)
-    assert fast.device_key == f"{plain}, openvino"
-    policy.use_engine(EngineConfig("auto", sizes=SIZES))
-    assert policy.device_key == f"{plain}, openvino"
-    assert policy.engine_in_use == OPENVINO
-    policy.use_engine(BFLOAT16)
-    assert policy.device_key == f"{plain}, eager, bfloat16"
+    assert fast.runtime.device_key == f"{plain}, openvino"
+    policy.runtime = policy.runtime.on(EngineConfig("auto", sizes=SIZES))
+    assert policy.runtime.device_key == f"{plain}, openvino"
+    assert policy.runtime.in_use == OPENVINO
+    policy.runtime = policy.runtime.on(BFLOAT16)
+    assert policy.runtime.device_key == f"{plain}, eager, bfloat16"
 
 
 def test_weights_and_engine_are_exchanged_independently(policy: DiffusionPolicy) -> None:
     network, before = policy.network, policy.sample(one(), sampler="chord").sample
-    policy.use_engine(BFLOAT16)
+    policy.runtime = policy.runtime.on(BFLOAT16)
     assert policy.network is network
     assert 0 < np.abs(policy.sample(one()).sample - before).max() < 0.1
     policy.network = torch.nn.Identity().eval()
-    assert policy.engine.config == BFLOAT16
+    assert policy.runtime.engine.config == BFLOAT16
     policy.network = network
-    policy.use_engine(EngineConfig())
+    policy.runtime = policy.runtime.on(EngineConfig())
     np.testing.assert_array_equal(policy.sample(one(), sampler="chord").sample, before)
 
 
 def test_after_warming_up_nothing_is_left_to_prepare(fast: DiffusionPolicy) -> None:
-    prepared = fast.engine.memory_bytes
+    prepared = fast.runtime.engine.memory_bytes
     assert prepared > 0
     fast.sample(random_observations(3), sampler="x0", seed=[1, 2, 3])
-    assert fast.engine.memory_bytes == prepared
+    assert fast.runtime.engine.memory_bytes == prepared
 
 
 def test_the_engine_fills_up_instead_of_the_denoiser(
@@ -124,7 +125,7 @@ def test_the_engine_fills_up_instead_of_the_denoiser(
 
     rows = torch.zeros(9, dtype=torch.int64)
     for chosen in (policy, fast):
-        monkeypatch.setattr(chosen, "_inference", count)
+        monkeypatch.setattr(chosen.runtime, "network", count)
         chosen.denoiser(random_observations(1))(torch.zeros(9, 16, 2), rows, rows)
     assert given == [16, 9]
 
@@ -162,7 +163,7 @@ def test_deadlines_look_at_the_latencies_of_the_engine_in_use(
 
 
 def test_a_latency_table_knows_the_sizes_of_the_engine(fast: DiffusionPolicy) -> None:
-    measured = fast.measure_latency(100)
+    measured = fast.runtime.measure_latency(100)
     assert measured.rows == (1, 2, 24)
     assert measured.predict(2) == measured.predict(5) == measured.predict(24)
 
@@ -172,7 +173,7 @@ def test_trained_networks_run_on_the_same_engine(
 ) -> None:
     changes = {"final_conv.1.bias": torch.ones(2)}
     model = PicardConsistencyModel("ddim", 8, "identity", 1, 1, changes)
-    chosen = fast.engine_in_use
+    chosen = fast.runtime.in_use
     changed = model.on(fast.network, 20, chosen)(1.0)
     assert changed.engine.config == chosen
     rows = (torch.zeros(3, 16, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 36))
@@ -181,13 +182,10 @@ def test_trained_networks_run_on_the_same_engine(
     fast.consistency_models["ddim", 8, "identity"] = model
     made = fast.sampler("pcm", scheduler="ddim", steps=8, splitting="identity")
     del fast.consistency_models["ddim", 8, "identity"]
-    bare = getattr(made, "sampler", made)
-    assert bare.switching.consistency(0.0).engine.config == chosen
-
-
-def tolerance(sampler: samplers.Sampler) -> float:
-    bare = sampler.sampler if isinstance(sampler, CalibratedSampler) else sampler
-    return float(bare.acceptance.tolerance)  # type: ignore[attr-defined]
+    assert isinstance(made, FixedPoint)
+    assert isinstance(made.guess, Draft)
+    network: Any = made.guess.consistency(0.0)
+    assert network.engine.config == chosen
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
@@ -195,40 +193,40 @@ def test_no_tolerance_is_set_below_the_rounding_of_the_network(
     policy: DiffusionPolicy, bare_policy: DiffusionPolicy, calibrated: bool
 ) -> None:
     chosen = policy if calibrated else bare_policy
-    floor = chosen.noise_floor(chosen.process())
+    floor = chosen.runtime.noise_floor(chosen.process())
     assert 0 < floor < 1e-3
     with pytest.warns(UserWarning, match=r"tolerance is .* rounding of the network") as told:
         raised = chosen.sampler("x0", tolerance=floor / 10)
-    assert tolerance(raised) == floor
+    assert raised.tolerance == floor
     assert len(told) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert tolerance(chosen.sampler("x0", tolerance=2 * floor)) == 2 * floor
-        assert tolerance(chosen.sampler("x0", tolerance=0.0)) == 0.0
-        assert tolerance(chosen.sampler("x0")) == 1e-2
+        assert chosen.sampler("x0", tolerance=2 * floor).tolerance == 2 * floor
+        assert chosen.sampler("x0", tolerance=0.0).tolerance == 0.0
+        assert chosen.sampler("x0").tolerance == 1e-2
         chosen.sampler("sequential")
 
 
 def test_a_coarser_arithmetic_has_a_higher_floor(bare_policy: DiffusionPolicy) -> None:
     process = bare_policy.process()
-    exact = bare_policy.noise_floor(process)
-    bare_policy.use_engine(BFLOAT16)
-    coarse = bare_policy.noise_floor(process)
+    exact = bare_policy.runtime.noise_floor(process)
+    bare_policy.runtime = bare_policy.runtime.on(BFLOAT16)
+    coarse = bare_policy.runtime.noise_floor(process)
     assert coarse > 30 * exact
     with pytest.warns(UserWarning, match="eager, bfloat16"):
-        assert tolerance(bare_policy.sampler("x0", tolerance=coarse / 2)) == coarse
+        assert bare_policy.sampler("x0", tolerance=coarse / 2).tolerance == coarse
 
 
 def test_a_default_is_raised_without_a_bound_on_the_error(
     policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a tolerance that nobody has measured, nobody knows how far the answer is off."""
-    policy.use_engine(BFLOAT16)
-    monkeypatch.setattr(policy._running, "noise_floor", lambda process: 0.5)
+    policy.runtime = policy.runtime.on(BFLOAT16)
+    monkeypatch.setattr(policy.runtime, "noise_floor", lambda process: 0.5)
     with pytest.warns(UserWarning, match="rounding"):
         made = policy.sampler("chord")
-    assert isinstance(made, CalibratedSampler)
-    assert np.isnan(made.amplification)
+    assert made.certificate is not None
+    assert np.isnan(made.certificate.amplification)
 
 
 @pytest.mark.parametrize(
@@ -247,9 +245,21 @@ def test_an_engine_that_cannot_be_used_is_refused_at_once(
         load_policy(tiny_directory, engine=engine, precision=precision)
 
 
+def record_rounds(policy: DiffusionPolicy, recorder: Recorder) -> None:
+    """As on an engine with CUDA graphs."""
+
+    def recorded(sampler: Sampler) -> Sampler:
+        if not sampler.recordable:
+            return sampler
+        return dataclasses.replace(sampler, recordings=Recorded(recorder))
+
+    policy.runtime = policy.runtime.on(policy.runtime.engine.config)
+    policy.runtime.recorded = recorded  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("sampler", ["sequential", "paradigms", "chord"])
 def test_where_rounds_are_recorded_chunks_stay_the_same(
-    policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch, sampler: str
+    policy: DiffusionPolicy, sampler: str
 ) -> None:
     observations = [one(seed) for seed in range(3)]
     previous = policy.sample(observations[0], sampler="chord", seed=5)
@@ -268,7 +278,7 @@ def test_where_rounds_are_recorded_chunks_stay_the_same(
 
     expected = chunks()
     recorder = Counted()
-    monkeypatch.setattr(policy._running, "replays", Replays(recorder), raising=False)
+    record_rounds(policy, recorder)
     # The same sweeps, but of other numbers of rows, which round differently.
     np.testing.assert_allclose(chunks(), expected, rtol=0, atol=1e-5)
     recorded = recorder.recorded

@@ -5,22 +5,20 @@ from __future__ import annotations
 import pytest
 
 from para_policy import DiffusionPolicy
-from para_policy.inference.graphs import Repeat, Replays
+from para_policy.inference.graphs import Repeat
 from tests.checkpoint import random_observations
 from tests.inference.test_growth import resident_bytes
+from tests.policies.test_engine import record_rounds
 
 CHUNKS, MIB = 1000, 2**20
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("replayed", [False, True])
-def test_chunks_take_no_memory(
-    bare_policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch, replayed: bool
-) -> None:
+def test_chunks_take_no_memory(bare_policy: DiffusionPolicy, replayed: bool) -> None:
     """A chunk keeps noise, states and statistics: what it leaves behind would add up to 5 MiB."""
     if replayed:
-        replays = Replays(Repeat())
-        monkeypatch.setattr(bare_policy._running, "replays", replays, raising=False)
+        record_rounds(bare_policy, Repeat())
     obs = {name: values[0] for name, values in random_observations(1).items()}
 
     def run(chunks: int) -> int:

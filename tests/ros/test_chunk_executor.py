@@ -14,8 +14,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.chunk_executor import ChunkExecutor
+from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import chunk_to_message, ns_to_stamp
-from para_policy.ros.qos import for_mode
 from tests.ros.graph import Graph
 
 NAMES = ["x", "y"]
@@ -34,7 +34,7 @@ class Rig:
         graph.add(ChunkExecutor, **{"auto_enable": True, "joint_names": NAMES, **parameters})
         self.commands = graph.listen(Float64MultiArray, "chunk_executor/command")
         self.diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-        qos = for_mode(parameters.get("lockstep", False))
+        qos = qos_for(parameters.get("lockstep", False))
         self.chunks = graph.talk(JointTrajectory, "action_chunk", qos)
         graph.wait(lambda: graph.probe.count_publishers("chunk_executor/command"))
 

@@ -22,13 +22,13 @@ class SlowNetwork:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, policy: DiffusionPolicy) -> None:
         self.seconds = 0.0
-        network = policy._inference
+        network = policy.runtime.network
 
         def slow(*arguments: Any) -> Any:
             time.sleep(self.seconds)
             return network(*arguments)
 
-        monkeypatch.setattr(policy, "_inference", slow)
+        monkeypatch.setattr(policy.runtime, "network", slow)
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from trajectory_msgs.msg import JointTrajectory
 from para_policy import DiffusionPolicy, load_policy
 from para_policy.errors import NonFiniteError
 from para_policy.planning.seeding import chunk_seed
+from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.messages.settings import read_settings
-from para_policy.ros.qos import LATCHED
 from para_policy.ros.serving import configured
 from tests.ros.graph import CONFIG, Graph
 from tests.ros.policy_rig import AGENT, DT_NS, KEYPOINTS, T0, Rig
@@ -94,11 +94,13 @@ def test_another_engine_gives_the_same_chunk_and_is_named(
     pixels = 256.0  # of a normalised unit
     np.testing.assert_allclose(positions(chunk), expected, rtol=0, atol=1e-4 * pixels)
     policy = created.node._parts.loaded.policy
-    sizes = len(policy.engine.sizes)
-    assert policy.engine.memory_bytes > sizes * 1000, "all sizes are prepared before the first plan"
+    sizes = len(policy.runtime.engine.sizes)
+    assert policy.runtime.engine.memory_bytes > sizes * 1000, (
+        "all sizes are prepared before the first plan"
+    )
     created.graph.wait(lambda: created.diagnostics and settings)
-    assert read_settings(settings[-1].data).engine == policy.engine_in_use
-    assert policy.engine_in_use.label == "openvino"
+    assert read_settings(settings[-1].data).engine == policy.runtime.in_use
+    assert policy.runtime.in_use.label == "openvino"
     created.graph.wait(
         lambda: any(
             status_values(status).get("engine") == "openvino"

@@ -10,9 +10,9 @@ from para_policy import Denoiser, Noise, Process, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
     Copy,
-    DefectBelow,
-    DefectBelowEither,
     FixedPoint,
+    ResidualBelow,
+    ResidualBelowEither,
     Scalar,
     Status,
     TriangularAnderson,
@@ -40,7 +40,7 @@ def accelerated(
 ) -> FixedPoint:
     return FixedPoint(
         Scalar("identity"),
-        DefectBelowEither(tolerance, tolerance),
+        ResidualBelowEither(tolerance, tolerance),
         Copy(),
         TriangularAnderson(history, regularisation),
         window=window,
@@ -91,9 +91,9 @@ def test_the_first_round_of_a_row_is_plain(history: int) -> None:
     """No difference exists yet: neither in the first round, nor for a row that has just entered."""
     base = problem("ddpm", N)
     noise = base.noise()
-    plain = FixedPoint(Scalar("clean"), DefectBelow(0.0), Copy(), window=6)
+    plain = FixedPoint(Scalar("clean"), ResidualBelow(0.0), Copy(), window=6)
     mixed = FixedPoint(
-        Scalar("clean"), DefectBelow(0.0), Copy(), TriangularAnderson(history), window=6
+        Scalar("clean"), ResidualBelow(0.0), Copy(), TriangularAnderson(history), window=6
     )
     first_plain, first_mixed = iterates(base, plain, noise)[0], iterates(base, mixed, noise)[0]
     assert torch.equal(first_plain, first_mixed)
@@ -123,7 +123,7 @@ def test_enough_history_solves_a_linear_problem_of_few_dimensions() -> None:
     rounds = []
     for history in (None, 2, 4):
         memory = TriangularAnderson(history, 1e-10) if history else None
-        sampler = FixedPoint(Scalar("identity"), DefectBelow(1e-6), Copy(), memory)
+        sampler = FixedPoint(Scalar("identity"), ResidualBelow(1e-6), Copy(), memory)
         result = solved.solve(sampler, noise)
         assert set(result.status) == {Status.CONVERGED}
         rounds.append(float(result.rounds.double().mean()))
@@ -195,7 +195,7 @@ def test_a_network_that_ignores_the_state_leaves_nothing_to_accelerate() -> None
     solved = unclipped(lambda x, t: 0 * x + 0.5)
     noise = solved.noise()
     expected = solved.solve(SEQUENTIAL, noise).trajectory
-    sampler = FixedPoint(Scalar("clean"), DefectBelow(1e-9), Copy(), TriangularAnderson(3))
+    sampler = FixedPoint(Scalar("clean"), ResidualBelow(1e-9), Copy(), TriangularAnderson(3))
     result = solved.solve(sampler, noise)
     assert result.rounds.tolist() == [2] * 3
     torch.testing.assert_close(result.trajectory, expected, rtol=0, atol=1e-10)

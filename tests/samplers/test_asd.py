@@ -282,7 +282,7 @@ def test_the_first_step_is_that_of_the_sequential_sampler() -> None:
     noise = solved.noise(batch=50)
     seen: list[RoundInfo] = []
     result = solved.solve(Asd(), noise, callback=seen.append)
-    assert seen[0].frozen.tolist() == [1] * 50
+    assert seen[0].accepted.tolist() == [1] * 50
     expected = solved.solve(SEQUENTIAL, noise)
     assert torch.equal(result.trajectory[:, :2], expected.trajectory[:, :2])
     assert not torch.allclose(result.sample, expected.sample)
@@ -321,13 +321,13 @@ def test_every_round_makes_a_step_and_never_takes_one_back(
         nonlocal states, frozen, rounds
         rounds += 1
         assert info.round == rounds
-        made = info.frozen - frozen
+        made = info.accepted - frozen
         assert ((made >= 1) | (frozen == N)).all()
         assert (made <= (width if rounds > 1 else 1)).all()
         assert torch.equal(info.residual.isnan(), frozen == N)
         for i, last in enumerate(frozen.tolist()):
             assert torch.equal(info.trajectory[i, : last + 1], states[i, : last + 1])
-        states, frozen = info.trajectory.clone(), info.frozen
+        states, frozen = info.trajectory.clone(), info.accepted
 
     result = solved.solve(Asd(window), noise, callback=check)
     assert frozen.tolist() == [N] * 30

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from para_policy import Denoiser, Noise, samplers
 from para_policy.errors import InputError
-from para_policy.samplers import SampleResult, Status, pace
+from para_policy.samplers import SampleResult, Status
 from para_policy.samplers import deadline as deadlines
 from para_policy.samplers.deadline import Deadline, LatencyTable
 from tests.problems import Problem, problem
@@ -38,7 +38,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (deadlines, pace):
+    for module in (deadlines,):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

@@ -58,8 +58,8 @@ def test_after_m_rounds_the_first_m_states_are_exact(kind: str) -> None:
 
     def check(info: RoundInfo) -> None:
         seen.append(info.round)
-        assert (info.frozen >= info.round).all()
-        for got, want, frozen in zip(info.trajectory, expected, info.frozen, strict=True):
+        assert (info.accepted >= info.round).all()
+        for got, want, frozen in zip(info.trajectory, expected, info.accepted, strict=True):
             assert torch.equal(got[: frozen + 1], want[: frozen + 1])
 
     solved.solve(samplers.get("paradigms", tolerance=0.0), noise, callback=check)
@@ -157,9 +157,9 @@ def test_a_callback_sees_every_round(name: str) -> None:
 
     result = solved.solve(solver(name, solved.process), noise, callback=record)
     assert [info.round for info in seen] == list(range(1, int(result.rounds.max()) + 1))
-    assert (seen[-1].frozen == N).all()
+    assert (seen[-1].accepted == N).all()
     assert all(
-        info.frozen.shape == info.residual.shape == info.evals.shape == (3,) for info in seen
+        info.accepted.shape == info.residual.shape == info.evals.shape == (3,) for info in seen
     )
     evals = torch.stack([torch.zeros_like(seen[0].evals), *(info.evals for info in seen)])
     assert torch.equal((evals.diff(dim=0) > 0).sum(dim=0), result.rounds)
@@ -173,7 +173,7 @@ def test_what_a_callback_was_given_is_not_changed_afterwards() -> None:
     solved.solve(
         samplers.get("paradigms", window=4),
         solved.noise(),
-        callback=lambda info: progress.append(info.frozen),
+        callback=lambda info: progress.append(info.accepted),
     )
     counts = torch.stack(progress)
     assert (counts.diff(dim=0) >= 0).all()

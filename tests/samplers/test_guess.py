@@ -11,11 +11,12 @@ from torch import Tensor
 from para_policy import Noise, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
-    CleanSample,
     Copy,
-    DefectBelow,
     FixedPoint,
+    FromCleanSample,
     Guess,
+    Prior,
+    ResidualBelow,
     Sampler,
     Scalar,
     Status,
@@ -43,9 +44,9 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 def guesses() -> dict[str, Guess]:
     return {
         "copy": Copy(),
-        "prior": CleanSample(),
-        "sample": CleanSample(drawn(BATCH, *SHAPE)),
-        "far sample": CleanSample(1e3 * drawn(BATCH, *SHAPE)),
+        "prior": Prior(),
+        "sample": FromCleanSample(drawn(BATCH, *SHAPE)),
+        "far sample": FromCleanSample(1e3 * drawn(BATCH, *SHAPE)),
         "trajectory": Trajectory(drawn(BATCH, N + 1, *SHAPE)),
         "far trajectory": Trajectory(1e3 * drawn(BATCH, N + 1, *SHAPE)),
         "broken trajectory": Trajectory(torch.full((BATCH, N + 1, *SHAPE), torch.nan)),
@@ -53,7 +54,7 @@ def guesses() -> dict[str, Guess]:
 
 
 def plain(window: int | None = None, tolerance: float = 0.0) -> FixedPoint:
-    return FixedPoint(Scalar("clean"), DefectBelow(tolerance), Copy(), window=window)
+    return FixedPoint(Scalar("clean"), ResidualBelow(tolerance), Copy(), window=window)
 
 
 def first_iterate(solved: Problem, sampler: Sampler, noise: Noise, guess: Guess) -> Tensor:
@@ -80,7 +81,7 @@ def test_every_guess_leads_to_the_sequential_solution(
     assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
     assert set(result.status) == {Status.CONVERGED}
     assert result.rounds.max() <= N
-    own = FixedPoint(Scalar("clean"), DefectBelow(0.0), guess, window=window)
+    own = FixedPoint(Scalar("clean"), ResidualBelow(0.0), guess, window=window)
     assert torch.equal(solved.solve(own, noise).rounds, result.rounds)
 
 
@@ -114,7 +115,7 @@ def test_a_clean_sample_runs_the_recurrence_by_hand(
         step = torch.full((BATCH,), s)
         x = process.mean(x, clean, clean, step) + process.noise(noise.steps[:, s], step)
         by_hand.append(x)
-    states, first = CleanSample(sample).start(process, noise)
+    states, first = FromCleanSample(sample).start(process, noise)
     assert first == 0
     torch.testing.assert_close(states, torch.stack(by_hand, dim=1), rtol=0, atol=1e-12)
 
@@ -126,9 +127,9 @@ def test_a_network_that_agrees_with_the_guess_is_recognised(kind: str) -> None:
     solved = Problem(lambda x, t: 0 * x + 0.25, base.process)
     noise = solved.noise(batch=BATCH, shape=SHAPE)
     sampler = plain(tolerance=1e-9)
-    right = CleanSample(torch.full((BATCH, *SHAPE), 0.25, dtype=torch.float64))
+    right = FromCleanSample(torch.full((BATCH, *SHAPE), 0.25, dtype=torch.float64))
     assert solved.solve(sampler, noise, guess=right).rounds.tolist() == [1] * BATCH
-    assert solved.solve(sampler, noise, guess=CleanSample()).rounds.min() > 1
+    assert solved.solve(sampler, noise, guess=Prior()).rounds.min() > 1
 
 
 def test_a_good_guess_saves_rounds() -> None:
@@ -138,7 +139,7 @@ def test_a_good_guess_saves_rounds() -> None:
     sampler = samplers.get("x0", tolerance=1e-3)
     rounds = [
         float(solved.solve(sampler, noise, guess=guess).rounds.double().mean())
-        for guess in (CleanSample(sample), CleanSample(), Copy())
+        for guess in (FromCleanSample(sample), Prior(), Copy())
     ]
     assert rounds[0] < rounds[1] < rounds[2]
 
@@ -197,7 +198,7 @@ def test_a_guess_of_another_dtype_is_converted(given: torch.dtype, dtype: torch.
     noise = solved.noise(batch=BATCH, shape=SHAPE, dtype=dtype)
     expected = solved.solve(SEQUENTIAL, noise).trajectory
     for guess in (
-        CleanSample(drawn(BATCH, *SHAPE, dtype=given)),
+        FromCleanSample(drawn(BATCH, *SHAPE, dtype=given)),
         Trajectory(drawn(BATCH, N + 1, *SHAPE, dtype=given)),
     ):
         result = solved.solve(plain(None, 1e-5), noise, guess=guess)
@@ -223,17 +224,17 @@ def test_the_start_of_a_sample_does_not_depend_on_its_batch(name: str, dtype: to
 def one_of(guess: Guess, i: int) -> Guess:
     if isinstance(guess, Trajectory):
         return Trajectory(guess.states[i : i + 1])
-    if isinstance(guess, CleanSample) and guess.sample is not None:
-        return CleanSample(guess.sample[i : i + 1])
+    if isinstance(guess, FromCleanSample) and guess.sample is not None:
+        return FromCleanSample(guess.sample[i : i + 1])
     return guess
 
 
 @pytest.mark.parametrize(
     ("guess", "message"),
     [
-        (CleanSample(torch.zeros(BATCH, 4, 3)), r"\(3, 4, 3\).*\(3, 4, 2\)"),
-        (CleanSample(torch.zeros(1, *SHAPE)), r"\(1, 4, 2\).*\(3, 4, 2\)"),
-        (CleanSample(torch.zeros(*SHAPE)), r"\(4, 2\).*\(3, 4, 2\)"),
+        (FromCleanSample(torch.zeros(BATCH, 4, 3)), r"\(3, 4, 3\).*\(3, 4, 2\)"),
+        (FromCleanSample(torch.zeros(1, *SHAPE)), r"\(1, 4, 2\).*\(3, 4, 2\)"),
+        (FromCleanSample(torch.zeros(*SHAPE)), r"\(4, 2\).*\(3, 4, 2\)"),
         (Trajectory(torch.zeros(BATCH, N, *SHAPE)), r"\(3, 20, 4, 2\).*\(3, 21, 4, 2\)"),
         (Trajectory(torch.zeros(BATCH, N + 1, 8)), r"\(3, 21, 8\).*\(3, 21, 4, 2\)"),
         (Trajectory(torch.zeros(2, N + 1, *SHAPE)), r"\(2, 21, 4, 2\).*\(3, 21, 4, 2\)"),
@@ -254,7 +255,7 @@ def test_a_solution_of_other_data_is_no_worse_than_none(window: int | None) -> N
     other = problem("ddpm", N, Mixture(seed=9))
     stale = other.solve(SEQUENTIAL, noise)
     expected = solved.solve(SEQUENTIAL, noise).trajectory
-    for guess in (Trajectory(stale.trajectory), CleanSample(stale.sample)):
+    for guess in (Trajectory(stale.trajectory), FromCleanSample(stale.sample)):
         result = solved.solve(plain(window, 1e-8), noise, guess=guess)
         assert set(result.status) == {Status.CONVERGED}
         assert result.rounds.max() <= N

@@ -13,9 +13,9 @@ from torch import Tensor
 from para_policy import Denoiser, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
-    CleanSample,
-    DefectBelow,
     FixedPoint,
+    Prior,
+    ResidualBelow,
     RoundInfo,
     Scalar,
     Status,
@@ -35,8 +35,8 @@ def looking(
 ) -> FixedPoint:
     return FixedPoint(
         Scalar("clean"),
-        DefectBelow(tolerance),
-        CleanSample(),
+        ResidualBelow(tolerance),
+        Prior(),
         TriangularAnderson(history) if history > 1 else None,
         window=window,
         lookahead=lookahead,
@@ -90,7 +90,7 @@ def test_the_rows_of_every_round_are_the_documented_ones(
         denoiser,
         base.process,
         base.noise(batch=1),
-        callback=lambda info: frozen.append(int(info.frozen[0])),
+        callback=lambda info: frozen.append(int(info.accepted[0])),
     )
     assert frozen[-1] == N
     expected = [rows_of(first, window, lookahead) for first in frozen[:-1]]
@@ -193,7 +193,7 @@ def test_rows_that_are_only_interpolated_never_pass() -> None:
     solved = problem("ddpm", N)
     progress: list[RoundInfo] = []
     result = solved.solve(looking(4, 6, 1e6), solved.noise(), callback=progress.append)
-    assert progress[0].frozen.tolist() == [5] * 3  # 4 in the window, the next one, then a gap
+    assert progress[0].accepted.tolist() == [5] * 3  # 4 in the window, the next one, then a gap
     assert set(result.status) == {Status.CONVERGED}
 
 

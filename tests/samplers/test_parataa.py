@@ -23,10 +23,10 @@ from torch import Tensor
 from para_policy import Noise, Process, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
-    ChangeBelowNoise,
     Copy,
-    DefectBelowEither,
+    CorrectionBelowNoise,
     FixedPoint,
+    ResidualBelowEither,
     RoundInfo,
     SampleResult,
     Scalar,
@@ -242,7 +242,7 @@ def test_every_iterate_is_the_published_one(
         expected = dense_rounds(form, noise.initial[i].numpy(), noise.steps[i].numpy(), options)
         assert int(result.rounds[i]) == len(expected)
         for info, (frozen, states) in zip(rounds, expected, strict=False):
-            assert int(info.frozen[i]) == frozen
+            assert int(info.accepted[i]) == frozen
             scale = max(1.0, float(np.abs(states).max()))
             np.testing.assert_allclose(info.trajectory[i], states, rtol=0, atol=1e-8 * scale)
 
@@ -306,7 +306,7 @@ def test_cleaner_rows_never_change_noisier_ones(
         for before, after in zip(plain, other, strict=False):
             noisier = before.trajectory[:, : cut + 1]
             torch.testing.assert_close(after.trajectory[:, : cut + 1], noisier, rtol=0, atol=1e-11)
-            assert torch.equal(before.frozen.clamp(max=cut), after.frozen.clamp(max=cut))
+            assert torch.equal(before.accepted.clamp(max=cut), after.accepted.clamp(max=cut))
         if poison == poison:
             first = other[0].trajectory[:, cut + 1 :] - plain[0].trajectory[:, cut + 1 :]
             assert first.abs().max() > 1e-6, "the change is to reach something"
@@ -331,7 +331,7 @@ def test_a_wild_network_at_cleaner_steps_leaves_noisier_states_alone(
     tame, _ = recorded(base, sampler, noise)
     mixed, _ = recorded(Problem(net, base.process), sampler, noise)
     for before, after in zip(tame, mixed, strict=False):
-        assert torch.equal(before.frozen.clamp(max=cut), after.frozen.clamp(max=cut))
+        assert torch.equal(before.accepted.clamp(max=cut), after.accepted.clamp(max=cut))
         torch.testing.assert_close(
             after.trajectory[:, : cut + 1], before.trajectory[:, : cut + 1], rtol=0, atol=1e-10
         )
@@ -343,7 +343,7 @@ def test_a_history_of_one_is_plain_iteration(order: int | None, window: int | No
     base = variant("ddpm, clip")
     noise = base.noise()
     plain = FixedPoint(
-        Scalar("epsilon", order), DefectBelowEither(1e-3, 1e-2), Copy(), window=window
+        Scalar("epsilon", order), ResidualBelowEither(1e-3, 1e-2), Copy(), window=window
     )
     taa = samplers.get("parataa", order=order, history=1, window=window, relative_tolerance=1e-2)
     expected, result = base.solve(plain, noise), base.solve(taa, noise)
@@ -369,13 +369,13 @@ def test_order_n_with_the_identity_is_paradigms(kind: str, window: int | None) -
     """ParaDiGMS is the order N system with the linear term left inside the drift."""
     base = problem(kind, N)
     noise = base.noise()
-    order_n = FixedPoint(Scalar("identity", N), ChangeBelowNoise(0.05), Copy(), window=window)
+    order_n = FixedPoint(Scalar("identity", N), CorrectionBelowNoise(0.05), Copy(), window=window)
     paradigms = samplers.get("paradigms", window=window, tolerance=0.05)
     expected, _ = recorded(base, paradigms, noise)
     got, _ = recorded(base, order_n, noise)
     for one, other in zip(expected, got, strict=True):
         torch.testing.assert_close(one.trajectory, other.trajectory, rtol=0, atol=1e-11)
-        assert torch.equal(one.frozen, other.frozen)
+        assert torch.equal(one.accepted, other.accepted)
 
 
 @pytest.mark.parametrize("name", ["ddpm, clip", "ddim"])
@@ -637,13 +637,13 @@ def test_a_row_is_finished_below_either_bound() -> None:
     defect = torch.zeros(2, 4, 3, 2, dtype=torch.float64)
     defect[:, :, 1, 0] = rms * 6**0.5
     change = torch.full_like(defect, 1e9)
-    passed = DefectBelowEither(absolute=1e-3, relative=0.1).passed(change, defect, sigma, rows)
+    passed = ResidualBelowEither(absolute=1e-3, relative=0.1).passed(change, defect, sigma, rows)
     assert passed.tolist() == [[True, False, True, False], [True, False, True, False]]
-    absolute = DefectBelowEither(absolute=0.03, relative=0.0).passed(change, defect, sigma, rows)
+    absolute = ResidualBelowEither(absolute=0.03, relative=0.0).passed(change, defect, sigma, rows)
     assert absolute.tolist() == [[False, True, True, True], [True, True, True, False]]
-    relative = DefectBelowEither(absolute=0.0, relative=0.1).passed(change, defect, sigma, rows)
+    relative = ResidualBelowEither(absolute=0.0, relative=0.1).passed(change, defect, sigma, rows)
     assert relative.tolist() == [[True, False, True, False], [True, False, True, False]]
-    nothing = DefectBelowEither(0.0, 0.0).passed(change, 0 * defect, sigma, rows)
+    nothing = ResidualBelowEither(0.0, 0.0).passed(change, 0 * defect, sigma, rows)
     assert nothing.all()
 
 
@@ -651,7 +651,7 @@ def test_a_row_is_finished_below_either_bound() -> None:
 def test_a_broken_defect_never_passes(bad: float) -> None:
     defect = torch.zeros(1, 2, 3)
     defect[0, 1, 2] = bad
-    rule = DefectBelowEither(1e6, 1e6)
+    rule = ResidualBelowEither(1e6, 1e6)
     passed = rule.passed(defect, defect, torch.ones(3), torch.tensor([[0, 1]]))
     assert passed.tolist() == [[True, False]]
 

@@ -14,14 +14,15 @@ from para_policy import Process, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import (
     Acceptance,
-    ChangeBelowNoise,
     Chord,
-    CleanSample,
     Copy,
-    DefectBelow,
-    DefectBelowEither,
+    CorrectionBelowNoise,
     FixedPoint,
+    FromCleanSample,
     Guess,
+    Prior,
+    ResidualBelow,
+    ResidualBelowEither,
     Scalar,
     Splitting,
     Status,
@@ -67,7 +68,11 @@ SPLITTINGS: dict[str, Splitting] = {
     "chord, expansive": Chord(random_matrices(30.0)),
     "chord, huge": Chord(random_matrices(1e20)),
 }
-EXACT: list[Acceptance] = [ChangeBelowNoise(0.0), DefectBelow(0.0), DefectBelowEither(0.0, 0.0)]
+EXACT: list[Acceptance] = [
+    CorrectionBelowNoise(0.0),
+    ResidualBelow(0.0),
+    ResidualBelowEither(0.0, 0.0),
+]
 
 
 # --- The linear part. ---
@@ -194,7 +199,7 @@ def test_matrices_whose_products_overflow_are_refused_or_harmless(
     solved = Problem(Rational(), problem("ddpm", N).process)
     noise = solved.noise(batch=2, shape=SHAPE, dtype=dtype)
     try:
-        sampler = FixedPoint(Chord(random_matrices(scale)), DefectBelow(0.0), Copy())
+        sampler = FixedPoint(Chord(random_matrices(scale)), ResidualBelow(0.0), Copy())
         result = solved.solve(sampler, noise)
     except InputError:
         return
@@ -230,7 +235,7 @@ def test_the_exact_jacobian_of_a_linear_problem_needs_one_sweep(
     noise = solved.noise(shape=SHAPE)
     matrices = mean_jacobian(solved.process, solved.network, noise.initial[0])
     assert (matrices - matrices.mT).abs().max() > 0.01, "a transposed one would do as well"
-    sampler = FixedPoint(Chord(matrices), DefectBelow(1e-10), Copy(), window=window)
+    sampler = FixedPoint(Chord(matrices), ResidualBelow(1e-10), Copy(), window=window)
     expected = solved.solve(SEQUENTIAL, noise).trajectory
     states: list[Tensor] = []
     result = solved.solve(
@@ -241,7 +246,7 @@ def test_the_exact_jacobian_of_a_linear_problem_needs_one_sweep(
     torch.testing.assert_close(result.trajectory, expected, rtol=0, atol=1e-12)
     if window is None:
         assert result.rounds.tolist() == [2] * 3  # the second one finds no defect
-    wrong = FixedPoint(Chord(matrices.mT.contiguous()), DefectBelow(1e-10), Copy(), window=window)
+    wrong = FixedPoint(Chord(matrices.mT.contiguous()), ResidualBelow(1e-10), Copy(), window=window)
     assert (solved.solve(wrong, noise).rounds > result.rounds).all()
 
 
@@ -265,7 +270,7 @@ def test_matrices_of_another_dtype_are_converted() -> None:
     matrices = mean_jacobian(solved.process, solved.network, noise.initial[0]).float()
     for dtype in (torch.float32, torch.float64):
         noise = solved.noise(shape=SHAPE, dtype=dtype)
-        result = solved.solve(FixedPoint(Chord(matrices), DefectBelow(1e-4), Copy()), noise)
+        result = solved.solve(FixedPoint(Chord(matrices), ResidualBelow(1e-4), Copy()), noise)
         assert result.sample.dtype == dtype
         assert result.rounds.max() <= 3
 
@@ -283,7 +288,8 @@ def test_matrices_that_do_not_fit_are_refused_with_their_shape(shape: tuple[int,
     message = r"\(" + ", ".join(map(str, shape)) + r"\).*(\(20, 8, 8\)|\(N, d, d\))"
     with pytest.raises(InputError, match=message):
         solved.solve(
-            FixedPoint(Chord(torch.zeros(shape)), DefectBelow(), Copy()), solved.noise(shape=SHAPE)
+            FixedPoint(Chord(torch.zeros(shape)), ResidualBelow(), Copy()),
+            solved.noise(shape=SHAPE),
         )
 
 
@@ -294,7 +300,9 @@ def test_matrices_that_are_not_numbers_are_refused(bad: float) -> None:
     matrices[3, 1, 2] = bad
     solved = problem("ddpm", N)
     with pytest.raises(InputError, match=r"NaN|finite"):
-        solved.solve(FixedPoint(Chord(matrices), DefectBelow(), Copy()), solved.noise(shape=SHAPE))
+        solved.solve(
+            FixedPoint(Chord(matrices), ResidualBelow(), Copy()), solved.noise(shape=SHAPE)
+        )
 
 
 @pytest.mark.parametrize(
@@ -330,8 +338,8 @@ def parts(draw: st.DrawFn, num_steps: int, batch: int, d: int) -> FixedPoint:
     )
     guesses: list[Guess] = [
         Copy(),
-        CleanSample(),
-        CleanSample(states[:, 0]),
+        Prior(),
+        FromCleanSample(states[:, 0]),
         Trajectory(states),
         Trajectory(1e6 * states),
     ]

@@ -1,4 +1,4 @@
-"""config.json of a LeRobot diffusion policy, as written by any of its versions, in our terms."""
+"""Configuration of a LeRobot diffusion policy, as any of its versions writes it, in our terms."""
 
 from __future__ import annotations
 

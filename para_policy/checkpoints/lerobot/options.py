@@ -1,4 +1,4 @@
-"""The keys of a LeRobot diffusion policy's config.json that matter, with their types.
+"""Keys of a LeRobot diffusion policy's config.json that matter, with their types.
 
 Source: `lerobot/policies/diffusion/configuration_diffusion.py` of huggingface/lerobot.
 """

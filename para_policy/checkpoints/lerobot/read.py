@@ -1,4 +1,4 @@
-"""Reads diffusion policies that LeRobot saved (huggingface/lerobot, from May 2024 on).
+"""Reader of diffusion policies that LeRobot saved (huggingface/lerobot, from May 2024 on).
 
 A checkpoint is the directory that `save_pretrained` writes: `config.json`, `model.safetensors`, and
 since LeRobot 0.4 two files of processors with the statistics. LeRobot itself is not needed.

@@ -1,1 +1,1 @@
-"""The network of a policy as an ONNX file, for programs without Python or torch (extra `export`)."""
+"""ONNX export of a policy's network: the file, what it says about itself, its check (extra `export`)."""

@@ -1,16 +1,19 @@
-"""Whether an exported network computes what the policy's network computes (extra `export`)."""
+"""Check that an exported network computes what the policy's network computes (extra `export`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import onnxruntime
 import torch
 from torch import Tensor
 
 from para_policy.errors import CheckpointError
+from para_policy.extras import extra
 from para_policy.policies.policy import DiffusionPolicy
+
+with extra("export", "exporting to ONNX"):
+    import onnxruntime
 
 BATCHES = (1, 2, 7, 64)
 """Rows of the calls that are compared, at random timesteps; every timestep follows."""

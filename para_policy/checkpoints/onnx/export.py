@@ -1,4 +1,4 @@
-"""The network of a policy as an ONNX file, for programs without Python or torch (extra `export`)."""
+"""Network of a policy as an ONNX file, for programs without Python or torch (extra `export`)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from onnxscript import opset18
 from torch import Tensor, nn
 
 from para_policy.checkpoints.files import replace
 from para_policy.checkpoints.onnx.check import Agreement, compare
 from para_policy.checkpoints.onnx.metadata import KEY, metadata
 from para_policy.errors import InputError
+from para_policy.extras import extra
 from para_policy.inference.quiet import quiet
 from para_policy.networks.unet1d import SinusoidalPosEmb
 from para_policy.policies.policy import DiffusionPolicy
+
+with extra("export", "exporting to ONNX"):
+    import onnx
+    from onnxscript import opset18
 
 _OLDEST = 18
 _LARGEST = 2**31 - 2**24  # bytes of a protobuf message, less what is not weights

@@ -1,4 +1,4 @@
-"""What an exported network says about itself: the numbers that a program around it needs."""
+"""Metadata of an exported network: the numbers that a program around it needs."""
 
 from __future__ import annotations
 

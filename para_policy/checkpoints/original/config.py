@@ -1,4 +1,4 @@
-"""What the configuration of an original diffusion_policy checkpoint means here.
+"""Configuration of an original diffusion_policy checkpoint, in our terms.
 
 The classes have the arguments and defaults of the classes in real-stanford/diffusion_policy
 (commit 5ba07ac) that hydra builds from `cfg.policy`.

@@ -1,4 +1,4 @@
-"""How arguments of classes of the original diffusion_policy project are checked."""
+"""Checks of arguments of classes of the original diffusion_policy project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads `.ckpt` files of the original diffusion_policy project (Chi et al. 2023).
+"""Reader of `.ckpt` files of the original diffusion_policy project (Chi et al. 2023).
 
 They are pickles of `{"cfg": OmegaConf, "state_dicts": {name: weights}, "pickles": {name: bytes}}`,
 written by `BaseWorkspace.save_checkpoint`. The bytes in `pickles` are never unpickled.
@@ -21,7 +21,8 @@ from para_policy.checkpoints.original.config import convert
 from para_policy.checkpoints.original.torch_archive import StoredTensor
 from para_policy.checkpoints.original.unpickle import plain, read_pickle
 from para_policy.checkpoints.original.vision import Observations
-from para_policy.errors import CheckpointError, InputError
+from para_policy.errors import CheckpointError
+from para_policy.extras import extra
 from para_policy.networks.build import state_shapes
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
@@ -54,7 +55,7 @@ def read_original(
     Raises:
         CheckpointError: if the file is damaged, contains code, or holds another policy or one that
             cannot be converted, naming the option or weight.
-        InputError: if `trust_pickle` needs packages that are not installed.
+        MissingPackageError: if `trust_pickle` needs packages that are not installed.
 
     Warns:
         UserWarning: if code in the file is run, or where results will differ from the original's.
@@ -86,13 +87,9 @@ def read_original(
 
 
 def _trusted(path: Path) -> Any:
-    try:
+    with extra("convert", "trust_pickle"):
         import dill
         from omegaconf import OmegaConf
-    except ImportError as error:
-        raise InputError(
-            f"trust_pickle needs {error.name}: pip install dill omegaconf, or leave it out"
-        ) from error
     warnings.warn(f"code that '{path}' may contain is run", stacklevel=3)
     try:
         payload = torch.load(path, map_location="cpu", pickle_module=dill, weights_only=False)

@@ -1,4 +1,4 @@
-"""The zip file that `torch.save` writes, and tensors that lie in it.
+"""Archive that `torch.save` writes, a zip file, and the tensors that lie in it.
 
 A file may have been forged. Every number in it is checked against the bytes that are there before
 a tensor is made of them; reading takes no more memory than the file is long.

@@ -1,4 +1,4 @@
-"""Unpickles files of `torch.save` without running anything that they contain.
+"""Unpickler for files of `torch.save` that runs nothing that they contain.
 
 A pickle is a program that names functions and calls them. Here the few names that weights and an
 OmegaConf configuration need stand for harmless objects of this package, and every other name is

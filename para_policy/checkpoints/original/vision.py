@@ -1,4 +1,4 @@
-"""Observations of original diffusion_policy checkpoints: which there are and how they are encoded."""
+"""Observations of original diffusion_policy checkpoints, and the encoders of their cameras."""
 
 from __future__ import annotations
 

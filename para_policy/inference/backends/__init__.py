@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from para_policy.inference.backends.base import Backend, Prepare, Runner
+from para_policy.inference.backends.base import Backend, Prepare, Rows, Runner
 from para_policy.inference.backends.compile import Compile
 from para_policy.inference.backends.cuda_graph import CudaGraph
 from para_policy.inference.backends.eager import Eager
@@ -13,7 +13,7 @@ from para_policy.inference.backends.openvino import OpenVino
 from para_policy.inference.config import AUTO, EngineConfig, Precision
 from para_policy.inference.failures import UnavailableError
 
-__all__ = ["Backend", "Prepare", "Runner", "UnavailableError", "attempts", "backends_for"]
+__all__ = ["Backend", "Prepare", "Rows", "Runner", "UnavailableError", "attempts", "backends_for"]
 
 _ALL: dict[str, type[Backend]] = {
     kind.name: kind for kind in (Eager, Compile, CudaGraph, OpenVino, OnnxRuntime)

@@ -19,13 +19,17 @@ Prepare = Callable[[Sequence[Tensor], Size], Runner]
 that stay, to outputs (rows, *shape) in float32. Raises whatever the compiler raises."""
 
 
+Rows = Callable[..., Tensor]
+"""The network body itself: any number of rows (M, ...) to outputs (M, *shape) in float32."""
+
+
 class Backend(Protocol):
     """One way to run a network.
 
     Attributes:
         name: in options and reports.
-        static: whether runners are bound to buffers of one size; otherwise `prepare` costs nothing
-            and takes any number of rows.
+        static: runners are bound to buffers of one size, and `load` returns what prepares them;
+            otherwise it returns what takes any number of rows as they come.
         repacks: whether each size has a copy of the weights of its own.
     """
 
@@ -37,6 +41,6 @@ class Backend(Protocol):
         """Raise UnavailableError where the backend cannot work: cheap, nothing is compiled."""
         ...
 
-    def load(self, body: nn.Module, precision: Precision) -> Prepare:
+    def load(self, body: nn.Module, precision: Precision) -> Prepare | Rows:
         """Take `body(*inputs)`, rows to rows, with float32 weights; it is left unchanged."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from para_policy.inference.backends.base import Prepare
+from para_policy.inference.backends.base import Rows
 from para_policy.inference.config import Precision
 from para_policy.inference.precision import check_precision, in_precision
 
@@ -20,6 +20,5 @@ class Eager:
     def check(self, device: torch.device, precision: Precision) -> None:
         check_precision(device, precision)
 
-    def load(self, body: nn.Module, precision: Precision) -> Prepare:
-        cast = in_precision(body, precision)
-        return lambda buffers, size: lambda: cast(*buffers)
+    def load(self, body: nn.Module, precision: Precision) -> Rows:
+        return in_precision(body, precision)

@@ -1,4 +1,4 @@
-"""What a policy saw, from the messages of a bag: the node's pipeline, run again."""
+"""Observations that a policy saw, from the messages of a bag: the node's pipeline, run again."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from para_policy.errors import ParaPolicyError
 from para_policy.planning.history import ObservationHistory, observation_digest
-from para_policy.ros.bags.bag import Recorded
-from para_policy.ros.bags.chunks import ChunkRecord
+from para_policy.ros.bags.reader import Recorded
+from para_policy.ros.bags.records import ChunkRecord
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.inputs import InputMapping
 
@@ -26,7 +26,7 @@ much earlier or later at most."""
 _STAMPLESS_NS = 50_000_000
 """The same for the time of receipt, which counts for messages without a stamp."""
 _RECENT_NS = 3_000_000_000
-"""How far before the first chunk of an episode its history may begin."""
+"""Time before the first chunk of an episode at which its history may begin."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Found:
 
     Attributes:
         observation: {name: (To, *shape)}; None where the bag has none.
-        equal: whether it is what the policy saw, to the bit.
-        reason: what may have made it different.
+        equal: true where it is what the policy saw, to the bit.
+        reason: for which it may be different.
     """
 
     observation: Observation | None
@@ -56,7 +56,7 @@ class _Sample:
 
 @dataclass
 class Observations:
-    """Finds the observation of each chunk of one robot.
+    """The observation of each chunk of one robot, found among the messages of a bag.
 
     The bag does not say when a chunk was planned, nor when an episode began, at which the node forgets
     what it saw. But each chunk has the digest of its observation: from the first moment on at which
@@ -101,7 +101,7 @@ class Observations:
         return (found is not None and found.equal) or now_ns > chunk.received_ns + _SLACK_NS
 
     def _answer(self, chunk: ChunkRecord) -> Found:
-        """What was found for a chunk that no later message can help."""
+        """The answer for a chunk that no later message can help."""
         found = self._found.pop(chunk, None)
         if found is not None and found.equal:
             return found
@@ -113,7 +113,7 @@ class Observations:
         return found
 
     def _take(self, recorded: Recorded, chunk: ChunkRecord) -> None:
-        """What the node does with a message; `chunk` is the next one."""
+        """Do as the node does with a message; `chunk` is the next one."""
         for name, topic in self.topics.items():
             if topic != recorded.topic:
                 continue

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from para_policy.ros.bags.chunks import ChunkRecord
+from para_policy.extras import extra
+from para_policy.ros.bags.records import ChunkRecord
+
+with extra("plots", "drawing a recorded run"):
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREY = "#2b62bf", "#e2631e", "#9aa1a9"
 _STYLE: dict[Any, Any] = {

@@ -1,4 +1,4 @@
-"""A node that writes what a policy node sees and says into a bag."""
+"""Recorder node: writes what a policy node sees and says into a bag."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 from para_policy.errors import ParaPolicyError
-from para_policy.ros.bags.bag_writer import BagWriter, Storage
-from para_policy.ros.bags.topics import SETTINGS, absolute, of_inputs, of_nodes
-from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.bags.topics import RecordedNodes
+from para_policy.ros.bags.writer import BagWriter, Storage
 from para_policy.ros.messages.settings import read_settings
 from para_policy.ros.messages.types import decode, message_class
 
@@ -31,48 +29,21 @@ _SHOW_S = 0.25
 _QUEUE = 100
 
 
-@dataclass(frozen=True)
-class What:
-    """What to record.
-
-    Attributes:
-        inputs: of the policy, by name; None to learn them from the settings message.
-        namespace: of the nodes.
-        policy_node: name of the policy node.
-        robots: namespaces of the robots that it serves, within `namespace`; none: itself.
-    """
-
-    inputs: Mapping[str, InputMapping] | None = None
-    namespace: str = "/"
-    policy_node: str = "policy_node"
-    robots: tuple[str, ...] = ()
-
-    @property
-    def settings_topic(self) -> str:
-        return absolute(self.namespace, f"{self.policy_node}/{SETTINGS}")
-
-    def topics(self) -> set[str]:
-        known = of_nodes(self.namespace, self.policy_node, self.robots)
-        if self.inputs:
-            known += of_inputs(self.namespace, self.robots, self.inputs)
-        return {*known, "/clock"}
-
-
 class Recorder(Node):
     """Subscribes to the topics as they appear and writes their exact bytes.
 
     Times in the bag are those of receipt on this node's clock.
 
     Attributes:
-        problems: what could not be recorded, and why, by topic.
+        problems: why a topic could not be recorded, by topic.
     """
 
-    def __init__(self, bag: BagWriter, what: What, **options: Any) -> None:
+    def __init__(self, bag: BagWriter, nodes: RecordedNodes, **options: Any) -> None:
         super().__init__("para_policy_recorder", **options)
         self.problems: dict[str, str] = {}
         self._bag = bag
-        self._what = what
-        self._wanted = what.topics()
+        self._nodes = nodes
+        self._wanted = nodes.topics()
         self._joined: dict[str, Any] = {}
         self.create_timer(_LOOK_S, self.join_topics)
         self.create_timer(_FLUSH_S, bag.flush)
@@ -102,25 +73,25 @@ class Recorder(Node):
 
     def _receive(self, topic: str, data: bytes) -> None:
         self._bag.write(topic, self.get_clock().now().nanoseconds, data)
-        if topic == self._what.settings_topic:
+        if topic == self._nodes.settings_topic:
             self._learn(data)
 
     def _learn(self, data: bytes) -> None:
         """Take the topics of the observations from the settings message."""
-        topic = self._what.settings_topic
+        topic = self._nodes.settings_topic
         try:
             settings = read_settings(decode(data, message_class("std_msgs/msg/String"), topic).data)
         except ParaPolicyError as error:
             self.get_logger().warning(f"{topic}: {error}")
             return
         robots = tuple(robot for robot in settings.values.get("robots", ()) if robot)
-        inputs = self._what.inputs or settings.inputs
-        namespace, node = self._what.namespace, self._what.policy_node
-        self._wanted |= What(inputs, namespace, node, robots).topics()
+        inputs = self._nodes.inputs or settings.inputs
+        namespace, node = self._nodes.namespace, self._nodes.policy_node
+        self._wanted |= RecordedNodes(inputs, namespace, node, robots).topics()
 
 
 def compatible(offered: Sequence[QoSProfile]) -> QoSProfile:
-    """What every one of several publishers can serve, and as much of it as they have in common."""
+    """Quality of service that each of several publishers can serve, with all that they have in common."""
     reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
     latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
     return QoSProfile(
@@ -133,7 +104,7 @@ def compatible(offered: Sequence[QoSProfile]) -> QoSProfile:
 def record(
     path: Path,
     storage: Storage,
-    what: What,
+    nodes: RecordedNodes,
     seconds: float | None,
     on_progress: Callable[[Mapping[str, int]], None],
 ) -> tuple[Mapping[str, int], Mapping[str, str]]:
@@ -148,7 +119,7 @@ def record(
     stop = threading.Event()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     handlers = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-    recorder = Recorder(bag, what)
+    recorder = Recorder(bag, nodes)
     recorder.create_timer(_SHOW_S, lambda: on_progress(bag.counts))
     executor = SingleThreadedExecutor()
     executor.add_node(recorder)

@@ -1,4 +1,4 @@
-"""Solve the chunks of a bag again, from what the policy saw and with the noise that it had."""
+"""Replay of a run: its chunks from what the policy saw, with the noise that it had."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import yaml
 
 from para_policy.errors import DataError
 from para_policy.planning.history import ObservationHistory
-from para_policy.planning.plan import PlannerSettings
-from para_policy.policies.sampler_spec import Choice
-from para_policy.ros.bags.bag import Bag
-from para_policy.ros.bags.chain import Chain, Solved
-from para_policy.ros.bags.chunks import ChunkRecord, Run
+from para_policy.planning.settings import PlannerSettings
+from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.ros.bags.observations import Found, Observations
+from para_policy.ros.bags.reader import Bag
+from para_policy.ros.bags.records import ChunkRecord, Run
+from para_policy.ros.bags.rerun import Rerun, Solved
 from para_policy.ros.bags.topics import absolute, namespace_of
 from para_policy.ros.messages.settings import RecordedSettings
 from para_policy.ros.parameters.policy import PARAMETERS
-from para_policy.ros.serving.settings import Loaded, make_settings
+from para_policy.ros.serving.loading import LoadedPolicy
+from para_policy.ros.serving.planner_settings import make_settings
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -53,7 +54,7 @@ class Replay:
     settings: Mapping[str, RecordedSettings]
     policy: DiffusionPolicy
     weights_sha256: str
-    other: Choice | None = None
+    other: SamplerSpec | None = None
     _planner_settings: dict[str, PlannerSettings] = field(default_factory=dict)
 
     def chunks(self, run: Run) -> Iterator[Replayed]:
@@ -65,19 +66,19 @@ class Replay:
         if not run.chunks:
             return
         recorded = self._of(run.chunks[0])
-        chain = Chain(self.policy)
-        others = None if self.other is None else Chain(self.policy, self.other)
+        rerun = Rerun(self.policy)
+        other_rerun = None if self.other is None else Rerun(self.policy, self.other)
         topics = self._topics(run, recorded)
         observations = Observations(recorded.inputs, self._shapes(), topics, self._history)
         messages = self.bag.messages(sorted(set(topics.values())))
         for record, found in observations.find(messages, run.chunks):
             if found.observation is None:
-                chain.skip()
+                rerun.skip()
                 yield Replayed(record, found, Solved(None, reason=found.reason), None)
                 continue
             settings = self.planner_settings(record)
-            again = chain.solve(record, settings, found.observation)
-            other = others.solve(record, settings, found.observation) if others else None
+            again = rerun.solve(record, settings, found.observation)
+            other = other_rerun.solve(record, settings, found.observation) if other_rerun else None
             yield Replayed(record, found, again, other)
 
     def planner_settings(self, record: ChunkRecord) -> PlannerSettings:
@@ -85,7 +86,7 @@ class Replay:
         if record.settings not in self._planner_settings:
             recorded = self._of(record)
             values = {p.name: p.default for p in PARAMETERS} | recorded.values
-            loaded = Loaded(self.policy, self.weights_sha256, recorded.inputs)
+            loaded = LoadedPolicy(self.policy, self.weights_sha256, recorded.inputs)
             made = make_settings(loaded, _resolved(values, recorded))
             self._planner_settings[record.settings] = made
         return self._planner_settings[record.settings]

@@ -1,4 +1,4 @@
-"""Replay a whole bag: all robots, with the policy and threads of the recording."""
+"""Replay of a whole bag: all robots, with the policy and threads of the recording."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
 from para_policy.errors import CheckpointError, DataError, InputError
 from para_policy.inference import AUTO, EngineConfig
 from para_policy.inference.device import check_device, expected_engine
-from para_policy.policies.sampler_spec import Choice
-from para_policy.ros.bags.bag import Bag
-from para_policy.ros.bags.chunks import Run, read_all_settings, read_run
-from para_policy.ros.bags.comparison import Outcome, circumstances, judge, summarise
-from para_policy.ros.bags.plots import save_plots
+from para_policy.policies.sampler_spec import SamplerSpec
+from para_policy.ros.bags.comparison import Outcome, circumstances, judge
+from para_policy.ros.bags.reader import Bag
+from para_policy.ros.bags.records import Run, read_all_settings, read_run
 from para_policy.ros.bags.replay import Replay
+from para_policy.ros.bags.report import summarise
 from para_policy.ros.bags.topics import recorded_policies
 from para_policy.ros.messages.settings import RecordedSettings
 from para_policy.terminal import progress_bars
@@ -31,7 +31,7 @@ def replay_bag(
     path: Path,
     checkpoint: Path | None = None,
     device: str | None = None,
-    other: Choice | None = None,
+    other: SamplerSpec | None = None,
     plots: Path | None = None,
 ) -> dict[str, Any]:
     """Replay every run in a bag and return the report; see docs/recording.md for its keys.
@@ -88,6 +88,8 @@ def _report(
         report["other_name"] = replay.other.label
     report["plots"] = []
     if plots is not None:
+        from para_policy.ros.bags.plots import save_plots
+
         prefix = run.node.strip("/").replace("/", "_") + "_" if several else ""
         names = list(policy.config.action_names)
         names = names or [f"action {i}" for i in range(policy.config.action_dim)]

@@ -1,8 +1,9 @@
-"""Which topics a policy node and its executor use, and where they are in a graph or a bag."""
+"""Topics of a policy node and its executors: those to record, and those that a bag holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from para_policy.ros.messages.inputs import InputMapping
 
@@ -24,20 +25,34 @@ def absolute(namespace: str, topic: str) -> str:
     return "/" + "/".join(parts)
 
 
-def of_inputs(
-    namespace: str, robots: Sequence[str], inputs: Mapping[str, InputMapping]
-) -> list[str]:
-    """Topics of the observations; `robots` are namespaces within `namespace`."""
-    places = [absolute(namespace, robot) for robot in robots] or [namespace]
-    return [absolute(place, mapping.topic) for place in places for mapping in inputs.values()]
+@dataclass(frozen=True)
+class RecordedNodes:
+    """The nodes that are recorded: a policy node and the executors of its robots.
 
+    Attributes:
+        inputs: of the policy, by name; None to learn them from the settings message.
+        namespace: of the nodes.
+        policy_node: name of the policy node.
+        robots: namespaces of the robots that it serves, within `namespace`; none: itself.
+    """
 
-def of_nodes(namespace: str, policy_node: str, robots: Sequence[str]) -> list[str]:
-    """What the policy node and the executors of its robots say, and the diagnostics."""
-    places = [absolute(namespace, robot) for robot in robots] or [namespace]
-    spoken = [f"{policy_node}/{CHUNK}", f"{policy_node}/{INFO}", "chunk_executor/command"]
-    said = [absolute(place, topic) for place in places for topic in spoken]
-    return [*said, absolute(namespace, f"{policy_node}/{SETTINGS}"), "/diagnostics"]
+    inputs: Mapping[str, InputMapping] | None = None
+    namespace: str = "/"
+    policy_node: str = "policy_node"
+    robots: tuple[str, ...] = ()
+
+    @property
+    def settings_topic(self) -> str:
+        return absolute(self.namespace, f"{self.policy_node}/{SETTINGS}")
+
+    def topics(self) -> set[str]:
+        """All topics of the nodes and of the policy's inputs, as far as these are known."""
+        places = [absolute(self.namespace, robot) for robot in self.robots] or [self.namespace]
+        chunks = [f"{self.policy_node}/{CHUNK}", f"{self.policy_node}/{INFO}"]
+        seen = [mapping.topic for mapping in (self.inputs or {}).values()]
+        names = [*chunks, "chunk_executor/command", *seen]
+        of_robots = {absolute(place, name) for place in places for name in names}
+        return {*of_robots, self.settings_topic, "/diagnostics", "/clock"}
 
 
 def recorded_policies(topics: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is examined: what the user said, and what the checks have learnt from it so far."""
+"""Case under examination: the user's request, and what the checks have learnt from it so far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHORTEST_S, _LONGEST_S = 2.0, 600.0
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks to examine; None: as in the parameter file.
+    """Wishes of the user; None: as in the parameter file.
 
     Attributes:
         namespace: of the nodes.

@@ -1,4 +1,4 @@
-"""From policy_node to whoever plays its chunks, and from there to the robot."""
+"""Connections from policy_node to whoever plays its chunks, and from there to the robot."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rclpy.node import Node
 
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
 from para_policy.ros.doctor.streams import same_type
-from para_policy.ros.graph_checks import full_name, qos_conflicts, rivals
-from para_policy.ros.playing.outputs import OUTPUTS
+from para_policy.ros.graph import full_name, qos_conflicts, rivals
+from para_policy.ros.messages.commands import OUTPUTS
 
 _CHUNK = "trajectory_msgs/msg/JointTrajectory"
 

@@ -1,4 +1,4 @@
-"""Whether messages really travel between two processes of this machine."""
+"""Check of DDS: messages that really travel between two processes of this machine."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _judge(case: Case, arrived: int, *, reliable: bool) -> Finding:
 
 
 def _takes_images(case: Case, *, reliable: bool) -> bool:
-    """Whether an input of the policy is a raw image of this quality; unknown counts as yes."""
+    """True where an input of the policy is a raw image of this quality, or may be one."""
     if case.inputs is None:
         return case.config is None or bool(case.config.cameras)
     return any(
@@ -81,7 +81,7 @@ def _takes_images(case: Case, *, reliable: bool) -> bool:
 
 
 def _receive(listener: Listener, kind: str, message: type, qos: Any, count: int = 1) -> _Arrivals:
-    """What arrives of another process until `count` messages have, or it is clear that they do not."""
+    """Messages of another process, until `count` have arrived or it is clear that they do not."""
     topic = sender.topic(token := f"{os.getpid()}_{time.monotonic_ns()}", kind)
     received: list[float] = []
     subscription = listener.node.create_subscription(

@@ -1,4 +1,4 @@
-"""Where the network runs."""
+"""Check of the device, engine, threads and memory with which the network runs."""
 
 from __future__ import annotations
 

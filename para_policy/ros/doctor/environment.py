@@ -1,4 +1,4 @@
-"""Whether ROS 2 is there, and how it is set up. Imports ROS only where that may fail."""
+"""Check of ROS 2: its installation and settings. Imports ROS only where that may fail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(_: Case) -> Iterator[Finding]:
 
 @functools.cache
 def import_problem() -> str:
-    """Why rclpy cannot be imported; empty if it can.
+    """Reason why rclpy cannot be imported; empty if it can.
 
     Found out in another process: with a wrong RMW_IMPLEMENTATION the import ends Python.
     """

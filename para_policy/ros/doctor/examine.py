@@ -1,4 +1,4 @@
-"""All checks, in their order."""
+"""Examination: all checks, in their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nodes that run: whether they are connected, and hear what they need."""
+"""Check of the running graph: nodes, their connections, and what they hear."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _remember(said: dict[str, DiagnosticStatus], message: Any) -> None:
 
 
 def _diagnosis(name: str, said: dict[str, DiagnosticStatus]) -> Iterator[Finding]:
-    """What a node said last about itself."""
+    """Last words of a node about itself."""
     subject = f"{name} says"
     statuses = [s for n, s in said.items() if n.startswith(f"{name.lstrip('/')}: ")]
     if not statuses:

@@ -1,4 +1,4 @@
-"""Which nodes the sections of a parameter file are for, and whether these nodes exist."""
+"""Sections of a parameter file, and the nodes that they are for, if there are any."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _sections(document: Any, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def _matches(section: str, node: str) -> bool:
-    """Whether ROS gives the section to the node: * is one name, ** any number of names."""
+    """True where ROS gives the section to the node: * is one name, ** any number of names."""
     if section == "/**":
         return True
     pattern = re.escape(section).replace(r"/\*\*", "(/[^/]+)*").replace(r"\*", "[^/]+")

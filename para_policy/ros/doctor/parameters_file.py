@@ -1,4 +1,4 @@
-"""The parameter file as the nodes would read it: what is silently ignored, and what refused."""
+"""Check of the parameter file, as the nodes would read it: silently ignored or refused values."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _fine(node_name: str, given: dict[str, Given]) -> Finding:
 
 
 def _given(name: str, namespace: str, path: Path) -> dict[str, Given]:
-    """What the file gives to a node."""
+    """Parameters that the file gives to a node."""
     with offline_node(name, namespace, path, given=True) as node:
         found = _all(node)
     with offline_node(name, namespace, path) as node:

@@ -1,4 +1,4 @@
-"""The checkpoint, its inputs, and whether it is fast enough here."""
+"""Check of the checkpoint, its inputs, and its speed here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import torch
 from para_policy.checkpoints.load import load_policy, read_checkpoint, resolve
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import ParaPolicyError
-from para_policy.planning.plan import PlannerSettings
+from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.worker import check_cpus
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn
 from para_policy.ros.messages.inputs import load_inputs
 from para_policy.ros.parameters.policy import cpu_numbers
-from para_policy.ros.serving.settings import Loaded, chunk_format, load, make_settings
+from para_policy.ros.serving.loading import LoadedPolicy, load
+from para_policy.ros.serving.planner_settings import make_settings
+from para_policy.ros.serving.topics import chunk_format
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -66,7 +68,7 @@ def check(case: Case) -> Iterator[Finding]:
         loaded = _load(case)
     policy = loaded.policy
     yield ok("checkpoint", f"{values['checkpoint']} loads on {policy.device}")
-    yield ok("network", f"engine {policy.engine_in_use.label}")
+    yield ok("network", f"engine {policy.runtime.in_use.label}")
     yield from _refused(lambda: chunk_format(values, policy.config))
     yield from _refused(lambda: check_cpus(cpu_numbers(values)))
     settings = make_settings(loaded, values)
@@ -76,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield from judge(latency_s, settings, policy)
 
 
-def _load(case: Case) -> Loaded:
+def _load(case: Case) -> LoadedPolicy:
     """As the node does, or without topics where these are not known and reported as such."""
     if case.inputs is not None:
         return load(case.values)
@@ -88,7 +90,7 @@ def _load(case: Case) -> Loaded:
         precision=values["precision"],
     )
     policy.warm_up()
-    return Loaded(policy, "", {})
+    return LoadedPolicy(policy, "", {})
 
 
 def _refused(step: Callable[[], object]) -> Iterator[Finding]:
@@ -101,7 +103,7 @@ def _refused(step: Callable[[], object]) -> Iterator[Finding]:
 
 def _calibration(policy: DiffusionPolicy, values: Mapping[str, Any]) -> Finding:
     """A sampler that needs a calibration has been made by now, or refused."""
-    kind, steps = policy.process_key(values["scheduler"] or None, values["steps"] or None)
+    kind, steps = policy.chain(values["scheduler"] or None, values["steps"] or None).key
     process, name = f"{kind} with {steps} steps", values["sampler"]
     if (kind, steps) in policy.calibrations:
         return ok("sampler", f"{name}; the checkpoint is calibrated for {process}")

@@ -1,4 +1,4 @@
-"""What checks found, as a table for people and as JSON for programs."""
+"""Report of the findings, as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names in a running graph, what policy_node runs with, and the inputs that follow from it."""
+"""Running nodes: their names, the parameters of policy_node, and the inputs that follow from them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def make_streams(
 def _known(
     case: Case, values: Mapping[str, Any]
 ) -> tuple[PolicyConfig | None, Mapping[str, InputMapping] | None]:
-    """What the running node reads, which need not be what was examined before."""
+    """Files that the running node reads, which need not be those that were examined before."""
     if not values["checkpoint"] or not values["inputs_file"]:
         return None, None
     config = read_checkpoint(resolve(values["checkpoint"])).config

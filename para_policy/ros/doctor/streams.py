@@ -1,4 +1,4 @@
-"""An input of the policy as it arrives: what policy_node would make of it."""
+"""Stream of an input as it arrives, and what policy_node would make of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rclpy.node import Node
 from para_policy.errors import ParaPolicyError
 from para_policy.planning.history import ObservationHistory
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
-from para_policy.ros.graph_checks import full_name, qos_conflicts, type_conflicts
+from para_policy.ros.graph import full_name, qos_conflicts, type_conflicts
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.inputs import InputMapping
 
@@ -26,7 +26,7 @@ _SYNCHRONISE = "synchronise the clocks (chrony), or set use_sim_time alike on al
 
 @dataclass(frozen=True)
 class Expected:
-    """What policy_node asks of its inputs; a rate of None is not known."""
+    """Demands of policy_node on its inputs; a rate of None is not known."""
 
     control_rate_hz: float | None
     max_age_s: float
@@ -76,7 +76,7 @@ class Stream:
         self._arrivals.append(_Arrival(now_ns, stamp_ns, self._problem(message, now_ns)))
 
     def _problem(self, message: Any, now_ns: int) -> str:
-        """What policy_node would refuse the message for, in its words."""
+        """Reason why policy_node would refuse the message, in its words."""
         try:
             stamp_ns, values = self._mapping.read(message, now_ns, self._shape)
             if values.size == math.prod(self._shape):

@@ -1,4 +1,4 @@
-"""Messages to arrays and back. Nothing here needs a node."""
+"""Conversions of messages to arrays and of chunks to messages and back. Nothing here needs a node."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import (
-    Point,
-    Pose,
-    PoseArray,
-    PoseStamped,
-    Quaternion,
-    Twist,
-    TwistStamped,
-    Vector3,
-)
+from geometry_msgs.msg import Pose, PoseArray, PoseStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float32MultiArray, Float64MultiArray, Header
+from std_msgs.msg import Float32MultiArray, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from para_policy.errors import InputError, NonFiniteError
@@ -76,7 +67,7 @@ def message_to_state(message: JointState, receive_ns: int, joints: Sequence[str]
 
 
 POSE_AXES = {"xy": 2, "xyz": 3, "pose": 7}
-"""How many of x, y, z and the quaternion x, y, z, w are meant by the word."""
+"""Number of coordinates, of x, y, z and the quaternion x, y, z, w, that the word means."""
 
 
 def pose_coordinates(
@@ -118,13 +109,13 @@ def _read_numbers(message: Float32MultiArray | Float64MultiArray, _: Mapping[str
 
 @dataclass(frozen=True)
 class Converter:
-    """How one message type becomes an array: flat and float64, or for images (3, H, W) and uint8.
+    """Conversion of one message type to an array: flat and float64, or for images (3, H, W) and uint8.
 
     Attributes:
         read: takes the message and a mapping with the keys of `options` and with `shape`, the shape
             of the policy's input.
         options: keys of the inputs file that mean something for this type.
-        is_image: whether it feeds inputs of shape (3, H, W).
+        is_image: true where it feeds inputs of shape (3, H, W).
     """
 
     message: type
@@ -200,28 +191,3 @@ def message_to_chunk(
         )
     stamp_ns = stamp_to_ns(message.header.stamp) or receive_ns
     return ActionChunk(stamp_ns=stamp_ns, dt_ns=dt_ns, actions=np.array(rows, dtype=np.float64))
-
-
-def command_to_trajectory(
-    command: Array, joint_names: Sequence[str], period_ns: int
-) -> JointTrajectory:
-    """One point, to be reached one command period after the message has arrived."""
-    chunk = ActionChunk(stamp_ns=0, dt_ns=period_ns, actions=command[None])
-    return chunk_to_message(chunk, joint_names, start_now=True)
-
-
-def command_to_pose(
-    command: Array, header: Header, fixed_orientation: Sequence[float] = ()
-) -> PoseStamped:
-    """A pose from x y z qx qy qz qw, or from x y z and a quaternion that does not change."""
-    x, y, z = command[:3].tolist()
-    qx, qy, qz, qw = command[3:].tolist() or map(float, fixed_orientation)
-    pose = Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
-    return PoseStamped(header=header, pose=pose)
-
-
-def command_to_twist(command: Array, header: Header) -> TwistStamped:
-    """A twist from vx vy vz wx wy wz."""
-    vx, vy, vz, wx, wy, wz = command.tolist()
-    twist = Twist(linear=Vector3(x=vx, y=vy, z=vz), angular=Vector3(x=wx, y=wy, z=wz))
-    return TwistStamped(header=header, twist=twist)

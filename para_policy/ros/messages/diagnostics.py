@@ -1,4 +1,4 @@
-"""Diagnostic messages: what the node does, and why it does not."""
+"""Diagnostic messages: what a node does, or why it does nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from para_policy.planning.plan import Plan
+from para_policy.planning.chunks import PlannedChunk
 
 OK = DiagnosticStatus.OK
 WARN = DiagnosticStatus.WARN
@@ -43,7 +43,7 @@ def status_values(status: DiagnosticStatus) -> dict[str, str]:
     return {pair.key: pair.value for pair in status.values}
 
 
-def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
+def describe_plan(plan: PlannedChunk, now_ns: int) -> dict[str, Any]:
     """The values of `~/chunk_info`; `stamp_ns` tells which chunk message they belong to.
 
     `error_bound` is the largest over the action coordinates, physical units; nan where the sampler is
@@ -70,7 +70,7 @@ def describe_plan(plan: Plan, now_ns: int) -> dict[str, Any]:
         "deadline_misses": plan.deadline_misses,
         "overruns_in_a_row": plan.overruns,
         "executed": "none" if plan.executed is None else plan.executed,
-        "frozen": "none" if plan.frozen is None else plan.frozen,
+        "frozen": "none" if plan.committed is None else plan.committed,
         "batch": plan.batch,
         "seed": plan.seed,
         "observation": plan.observation,

@@ -1,4 +1,4 @@
-"""Camera messages to pixels: uint8, channels first, in the size that the policy was trained with."""
+"""Pixels of camera messages: uint8, channels first, in the size that the policy was trained with."""
 
 from __future__ import annotations
 

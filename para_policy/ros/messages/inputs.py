@@ -1,4 +1,4 @@
-"""Which topic feeds which input of the policy: the YAML file behind `inputs_file`."""
+"""Mapping of topics to inputs of the policy: the YAML file behind `inputs_file`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class InputMapping(BaseModel):
         axes: (PoseStamped, PoseArray) coordinates of each pose: "xy", "xyz", or "pose" with the
             quaternion x, y, z, w after the position.
         crop: (images) the part that is used: top, left, height, width in pixels.
-        resize: (images) whether what is left is scaled to the policy's size; otherwise an image of
+        resize: (images) true where what is left is scaled to the policy's size; otherwise an image of
             another size is refused.
         frame_id: what the header must say; a message in another frame is refused.
         transform: (PoseStamped, PoseArray) moves the poses into the frame of training.
@@ -61,7 +61,7 @@ class InputMapping(BaseModel):
         interpolation: (not images) value at a time: "hold" takes the last one not after it, "linear"
             interpolates between the two around it.
         max_unchanged_s: values that stay exactly the same for longer, by their stamps, count as
-            frozen; None: never.
+            stuck; None: never.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Where a chunk will take the robot, for RViz."""
+"""Markers of the way on which a chunk will take the robot, for RViz."""
 
 from __future__ import annotations
 

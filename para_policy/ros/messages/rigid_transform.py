@@ -1,4 +1,4 @@
-"""A fixed rigid transform of poses, as the observation mapping gives it."""
+"""Fixed rigid transform of poses, as the observation mapping gives it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NORM_TOLERANCE = 1e-3
 
 
 class RigidTransform(BaseModel):
-    """Where the frame of the messages lies in the frame that the policy was trained in.
+    """Place of the frame of the messages in the frame that the policy was trained in.
 
     A position p becomes R p + t and an orientation q becomes r q, which is what tf2 calls the
     transform from the messages' frame to the trained one.

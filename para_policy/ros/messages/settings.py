@@ -1,4 +1,4 @@
-"""The message `~/settings`: all that is needed to solve a recorded chunk again, as JSON."""
+"""Settings message `~/settings`: all that is needed to solve a recorded chunk again, as JSON."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from para_policy.checkpoints.files import summarise
 from para_policy.errors import DataError
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import device_description
-from para_policy.policies.sampler_making import choose
 from para_policy.ros.messages.inputs import InputMapping
-from para_policy.ros.parameters.policy import dt_ns, solve_deadline_s
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -27,7 +25,7 @@ _ID_DIGITS = 12
 
 
 class RecordedSettings(BaseModel):
-    """What a policy node ran with. Keys of newer versions are ignored.
+    """Everything that a policy node ran with. Keys of newer versions are ignored.
 
     Attributes:
         id: names these settings in `~/chunk_info`.
@@ -66,17 +64,22 @@ def settings_text(
     values: Mapping[str, Any],
     inputs: Mapping[str, InputMapping],
     weights_sha256: str,
+    *,
+    dt_ns: int,
+    deadline_s: float | None,
 ) -> str:
     """The content of `~/settings`.
 
     Args:
         values: of all parameters of the node, by name.
         weights_sha256: of the file that the weights came from.
+        dt_ns: time between actions.
+        deadline_s: when solves are cut off; None where they are waited for.
     Raises:
         ParaPolicyError: when a parameter does not go together with the policy.
     """
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    calibration = policy.calibrations.get(policy.process_key(scheduler, steps))
+    calibration = policy.chain(scheduler, steps).calibration
     content = {
         "values": {name: _plain(value) for name, value in values.items()},
         "inputs": {
@@ -86,12 +89,12 @@ def settings_text(
         "checkpoint": str(values["checkpoint"]),
         "weights_sha256": weights_sha256,
         "calibration": "" if calibration is None else calibration_digest(calibration),
-        "auto": _auto(policy, values),
-        "dt_ns": dt_ns(policy.config, values),
+        "auto": _auto(policy, values, deadline_s),
+        "dt_ns": dt_ns,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": device_description(policy.device),
-        "engine": dataclasses.asdict(policy.engine_in_use),
+        "engine": dataclasses.asdict(policy.runtime.in_use),
         "dtype": str(next(policy.network.parameters()).dtype).removeprefix("torch."),
     }
     rest = json.dumps(content, sort_keys=True)
@@ -125,12 +128,14 @@ def calibration_digest(calibration: Calibration) -> str:
     return digest.hexdigest()[:_ID_DIGITS]
 
 
-def _auto(policy: DiffusionPolicy, values: Mapping[str, Any]) -> dict[str, Any]:
+def _auto(
+    policy: DiffusionPolicy, values: Mapping[str, Any], deadline_s: float | None
+) -> dict[str, Any]:
     """The choice of "auto" hangs on measured latencies, which another machine does not have."""
     if values["sampler"] != "auto":
         return {}
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    name, options = choose(policy, "auto", scheduler, steps, solve_deadline_s(values))
+    name, options = policy.chain(scheduler, steps).choose("auto", deadline_s)
     return {"sampler": name, "options": dict(options)}
 
 

@@ -1,4 +1,4 @@
-"""From the name of a message type to its class and back to Python objects."""
+"""Message types by name, and messages of them from bytes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Parameters of the nodes: declared, checked, changed, read from files and written to them."""
+"""Parameters of the nodes: declared, checked, read from files and written to them."""

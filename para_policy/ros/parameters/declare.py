@@ -1,4 +1,4 @@
-"""Declaring parameters with the descriptions that `ros2 param describe` shows."""
+"""Declaration of parameters, with the descriptions that `ros2 param describe` shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Parameter:
 
     Attributes:
         limits: bound numbers, both ends included.
-        live: whether it may change while the node is configured.
+        live: true where it may change while the node is configured.
     """
 
     name: str

@@ -8,8 +8,8 @@ from typing import Any
 
 from para_policy.errors import InputError
 from para_policy.execution.guards import Limits
+from para_policy.ros.messages.commands import OUTPUTS
 from para_policy.ros.parameters.declare import NO_NAMES, Parameter
-from para_policy.ros.playing.outputs import OUTPUTS
 
 _NO_LIMIT = [math.inf]
 _HOUR_S = 3600.0

@@ -1,4 +1,4 @@
-"""Nodes that read a parameter file as ROS itself does, and that nobody else gets to see."""
+"""Parameter files, read as ROS itself does, by nodes that nobody else gets to see."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import yaml
 from ament_index_python.packages import get_package_share_directory
 from rclpy.context import Context
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from para_policy.errors import InputError
+from para_policy.ros.messages.inputs import InputMapping, read_inputs
 
 _QUOTES = "\"'"
 _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -109,3 +111,22 @@ def offline_node(name: str, namespace: str, file: Path, *, given: bool = False) 
     finally:
         node.destroy_node()
         rclpy.try_shutdown(context=context)
+
+
+def inputs_of_parameters(path: Path, namespace: str, policy_node: str) -> dict[str, InputMapping]:
+    """The mapping that a parameter file gives to the policy node.
+
+    Raises:
+        InputError: when it names no inputs file, or one that is not valid.
+    """
+    with (
+        resolved_file(path) as resolved,
+        offline_node(policy_node, namespace, resolved.path, given=True) as node,
+    ):
+        file = node.get_parameter_or("inputs_file", Parameter("inputs_file", value="")).value
+    if not file:
+        raise InputError(
+            f"parameter file '{path}' gives no inputs_file to {namespace.rstrip('/')}/{policy_node}"
+            "; give --inputs-file, or neither to learn the topics from the node's settings message"
+        )
+    return read_inputs(file)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from rclpy.node import Node
 
 from para_policy.errors import InputError
@@ -15,6 +16,8 @@ from para_policy.ros.parameters.declare import NO_NAMES, Parameter, value
 if TYPE_CHECKING:
     from para_policy.policies import PolicyConfig
 
+Values = Mapping[str, Any]
+"""Values of parameters by name."""
 _HOUR_S = 3600.0
 _MAX_SEED = 2**63 - 1
 NO_CPUS = [-1]
@@ -134,13 +137,13 @@ def present_values(node: Node, changes: Mapping[str, Any] | None = None) -> dict
     return {**values, **(changes or {})}
 
 
-def cpu_numbers(values: Mapping[str, Any]) -> list[int]:
+def cpu_numbers(values: Values) -> list[int]:
     """The CPUs of `cpu_affinity`; none for any."""
     numbers = list(values["cpu_affinity"])
     return [] if numbers == NO_CPUS else numbers
 
 
-def robot_names(values: Mapping[str, Any]) -> tuple[str, ...]:
+def robot_names(values: Values) -> tuple[str, ...]:
     """The robots of `robots`; one without a name where none is given.
 
     Raises:
@@ -156,13 +159,29 @@ def robot_names(values: Mapping[str, Any]) -> tuple[str, ...]:
     return names or ALONE
 
 
-def solve_deadline_s(values: Mapping[str, Any]) -> float | None:
-    """When solves are cut off; None where they are waited for."""
+def solve_deadline_s(values: Values) -> float | None:
+    """Time after which solves are cut off; None where they are waited for."""
     enforced = values["deadline_ms"] > 0 and not values["lockstep"]
     return values["deadline_ms"] / 1e3 if enforced else None
 
 
-def dt_ns(config: PolicyConfig, values: Mapping[str, Any]) -> int:
+def sampler_options(values: Values) -> dict[str, Any]:
+    """Options of the sampler: those of `sampler_options`, with `tolerance` where it is given.
+
+    Raises:
+        InputError: when `sampler_options` is no mapping in YAML.
+    """
+    text = values["sampler_options"]
+    try:
+        parsed: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        parsed = None
+    if not isinstance(parsed, dict) or not all(isinstance(name, str) for name in parsed):
+        raise InputError(f"sampler_options is {text!r}; expected YAML like '{{window: 60}}'")
+    return {**parsed, "tolerance": values["tolerance"]} if values["tolerance"] else parsed
+
+
+def dt_ns(config: PolicyConfig, values: Values) -> int:
     """Time between actions in nanoseconds.
 
     Raises:

@@ -166,7 +166,7 @@ def _rate(rate_hz: float, known_hz: float | None) -> str:
 
 
 def _is_pusht(config: PolicyConfig) -> bool:
-    """Whether the simulator publishes all inputs, and the names are unlikely to mean another robot."""
+    """True where the simulator publishes all inputs and the names hardly mean another robot."""
     return (
         config.action_dim == 2
         and config.control_hz in (None, _PUSHT_HZ)

@@ -1,1 +1,1 @@
-"""Parts of chunk_executor: what it plays, what it sends, and what it tells of itself."""
+"""Parts of chunk_executor: what it plays chunks with, and its health."""

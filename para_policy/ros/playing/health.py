@@ -1,4 +1,4 @@
-"""What chunk_executor tells about itself on /diagnostics."""
+"""Health of chunk_executor, as it tells on /diagnostics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from para_policy.ros.messages import diagnostics
 
 
 class Health:
-    """Why the robot holds, and how well it is commanded."""
+    """Reasons for which the robot holds, and numbers of how well it is commanded."""
 
     def __init__(self, commander: Commander, player: ChunkPlayer, timing: CommandTiming) -> None:
         self._commander = commander
@@ -39,7 +39,7 @@ class Health:
         return is_new
 
     def has_new_violation(self) -> bool:
-        """Whether a guard was broken since the last call."""
+        """True where a guard was broken since the last call."""
         is_new = self._commander.violations > self._seen_violations
         self._seen_violations = self._commander.violations
         return is_new

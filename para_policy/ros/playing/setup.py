@@ -1,4 +1,4 @@
-"""From the parameters of chunk_executor to what plays chunks."""
+"""Setup of chunk_executor: what plays chunks, made from its parameters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from para_policy.execution.blending import Blending, CrossFade, NoBlending, Temp
 from para_policy.execution.commander import Commander
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.execution.pose_space import POSE_DIM, PoseSpace
-from para_policy.execution.spaces import ActionSpace, VectorSpace
+from para_policy.execution.spaces import POSE_DIM, ActionSpace, PoseSpace, VectorSpace
+from para_policy.ros.messages.commands import OUTPUTS, Output, OutputOptions
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
     ORIENTATION_FROM_ACTIONS,
@@ -23,7 +23,6 @@ from para_policy.ros.parameters.executor import (
     check_choices,
     check_combinations,
 )
-from para_policy.ros.playing.outputs import OUTPUTS, Output, OutputOptions
 
 
 @dataclass(frozen=True)

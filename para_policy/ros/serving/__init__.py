@@ -1,1 +1,1 @@
-"""Parts of policy_node: the policy, its robots, their topics, and the lifecycle."""
+"""Parts of policy_node: its policy, its robots with their topics, and its lifecycle."""

@@ -1,4 +1,4 @@
-"""What a policy node has from on_configure to on_cleanup."""
+"""Parts of a policy node that live from on_configure to on_cleanup."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from para_policy.planning.fleet import Fleet
 from para_policy.planning.worker import Worker, check_cpus
 from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.parameters.policy import cpu_numbers, present_values, robot_names
-from para_policy.ros.serving.interface import PolicyInterface
+from para_policy.ros.serving.loading import LoadedPolicy, load
+from para_policy.ros.serving.planner_settings import make_settings
 from para_policy.ros.serving.robot import ServedRobot
-from para_policy.ros.serving.settings import Loaded, chunk_format, load, make_settings
+from para_policy.ros.serving.topics import RobotTopics, chunk_format
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Configured:
         robots: by name; one without a name where there is only one.
     """
 
-    loaded: Loaded
+    loaded: LoadedPolicy
     fleet: Fleet
     robots: Mapping[str, ServedRobot]
     worker: Worker
@@ -51,7 +52,7 @@ def configure(
     """Make everything that the parameters of `node` describe.
 
     Args:
-        observe, reset: as for `PolicyInterface`, with the name of the robot first.
+        observe, reset: as for `RobotTopics`, with the name of the robot first.
         plan: the work of the inference thread.
         report: publishes diagnostics.
     Raises:
@@ -70,7 +71,7 @@ def configure(
     robots: dict[str, ServedRobot] = {}
     with ExitStack() as undo:
         for name in names:
-            interface = PolicyInterface(
+            topics = RobotTopics(
                 node,
                 name,
                 loaded.inputs,
@@ -80,11 +81,11 @@ def configure(
                 chunks,
                 lockstep=values["lockstep"],
             )
-            undo.callback(interface.close)
+            undo.callback(topics.close)
             robots[name] = ServedRobot(
                 node,
                 fleet.planners[name],
-                interface,
+                topics,
                 label=name,
                 checkpoint=values["checkpoint"],
                 report=report,

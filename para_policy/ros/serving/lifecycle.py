@@ -13,7 +13,7 @@ from para_policy.errors import ParaPolicyError
 
 
 class FailingNode(Protocol):
-    """What `logged` needs of a node."""
+    """A node, as far as `logged` needs it."""
 
     def get_logger(self) -> Any: ...
 

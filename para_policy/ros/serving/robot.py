@@ -1,4 +1,4 @@
-"""One robot of a policy node: what it has seen, what it is told, and how it is doing."""
+"""Robot of a policy node: its observations, its chunks, and its health."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 
 from para_policy.errors import ParaPolicyError
-from para_policy.planning.plan import Plan
+from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.planner import Planner
 from para_policy.planning.statistics import PlanStatistics
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.inputs import InputMapping
-from para_policy.ros.serving.interface import PolicyInterface
+from para_policy.ros.serving.topics import RobotTopics
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
@@ -31,14 +31,14 @@ class ServedRobot:
         self,
         node: LifecycleNode,
         planner: Planner,
-        interface: PolicyInterface,
+        topics: RobotTopics,
         *,
         label: str,
         checkpoint: str,
         report: Callable[[], None],
     ) -> None:
         self.planner = planner
-        self.interface = interface
+        self.topics = topics
         self._last_plan: dict[str, Any] = {}
         self._node = node
         self._label = label
@@ -51,7 +51,7 @@ class ServedRobot:
 
     def observe(self, name: str, mapping: InputMapping, message: Any) -> bool:
         """Take in a message; whether it was usable."""
-        shape = self.interface.shapes[name]
+        shape = self.topics.shapes[name]
         try:
             self.planner.observe(name, *mapping.read(message, self._now_ns(), shape))
         except ParaPolicyError as error:
@@ -64,20 +64,20 @@ class ServedRobot:
         self._problem = ""
         self.planner.reset(seed)
 
-    def take(self, plan: Plan | ParaPolicyError) -> None:
+    def take(self, plan: PlannedChunk | ParaPolicyError) -> None:
         """Publish a plan, unless it is withheld, or keep the reason why there is none."""
         if isinstance(plan, ParaPolicyError):
             self._problem = f"no chunk: {plan}"
             return
         self._problem = ""
         if not plan.withheld:
-            self.interface.publish_chunk(plan.chunk)  # the robot waits for it, nobody for the rest
+            self.topics.publish_chunk(plan.chunk)  # the robot waits for it, nobody for the rest
         self._statistics.add(plan)
         self._last_plan = diagnostics.describe_plan(plan, self._now_ns())
         if plan.withheld:
             return
         level = diagnostics.OK if plan.stats.converged else diagnostics.WARN
-        self.interface.publish_info(
+        self.topics.publish_info(
             self.status("action chunk", level, str(plan.stats.status), self._last_plan)
         )
 
@@ -88,7 +88,7 @@ class ServedRobot:
 
     def look_around(self) -> None:
         """Ask the graph for publishers that cannot be heard and for rivals: slow, so not always."""
-        self._conflicts = self.interface.conflicts()
+        self._conflicts = self.topics.conflicts()
 
     def health(self) -> tuple[bytes, str]:
         """Level and reason: what keeps the robot from being planned for, if anything does."""
@@ -115,7 +115,7 @@ class ServedRobot:
         self._report()
 
     def numbers(self) -> dict[str, Any]:
-        """What `/diagnostics` shows: the last chunk, the last 200, and the ages of observations."""
+        """Values for `/diagnostics`: the last chunk, the last 200, and the ages of observations."""
         ages = {
             f"observation_age_ms/{name}": 1e3 * age_s
             for name, age_s in self.planner.observation_ages_s(self._now_ns()).items()
@@ -130,7 +130,7 @@ class ServedRobot:
 
     def close(self) -> None:
         """Take the connections down."""
-        self.interface.close()
+        self.topics.close()
 
     def _now_ns(self) -> int:
         return int(self._node.get_clock().now().nanoseconds)

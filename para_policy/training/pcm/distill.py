@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from pydantic import Field, ValidationError
@@ -32,15 +31,19 @@ from para_policy.diffusion.denoiser import Network
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
+from para_policy.extras import extra
 from para_policy.policies.consistency import Change, PicardConsistencyModel
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import Propagate
-from para_policy.samplers.lookahead import evaluated, interpolate
+from para_policy.samplers.window import evaluated, interpolate
 from para_policy.training import trainer
 from para_policy.training.config import RunConfig
 from para_policy.training.pcm import low_rank
 from para_policy.training.pcm.trajectories import Problem, Trajectories
 from para_policy.training.trainer import batch_indices
+
+with extra("train", "distilling"):
+    from accelerate import Accelerator
 
 _HELD_OUT = 64
 _NEARLY_SOLVED = 0.02

@@ -16,26 +16,30 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from torch import Tensor
 
-from para_policy.calibration import CalibratedSampler, Calibration
+from para_policy.calibration import Calibration
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
+from para_policy.extras import extra
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import (
     SPLITTINGS,
-    CleanSample,
-    DefectBelow,
     FixedPoint,
+    Guess,
+    Prior,
+    ResidualBelow,
     RoundInfo,
     Sequential,
     Splitting,
 )
 from para_policy.samplers.checks import check_count
 from para_policy.terminal import check_output_folder, progress_bars
+
+with extra("train", "making trajectories"):
+    import zarr
 
 FORMAT_VERSION = 1
 _FIRST_SEED = 2**41
@@ -90,29 +94,26 @@ class Problem:
     ) -> Problem:
         """Raises InputError if a calibration is needed and missing."""
         preset = {"identity": "paradigms"}.get(splitting, splitting)
-        made = policy.sampler(preset, scheduler=scheduler, steps=steps)
-        bare = made.sampler if isinstance(made, CalibratedSampler) else made
-        assert isinstance(bare, FixedPoint)
-        calibration = policy.calibrations.get(policy.process_key(scheduler, steps))
-        return cls(policy.process(scheduler, steps), bare.splitting, calibration)
+        chain = policy.chain(scheduler, steps)
+        made = chain.sampler(preset)
+        assert isinstance(made, FixedPoint)
+        return cls(chain.process, made.splitting, chain.calibration)
 
-    def start(self, condition: Tensor, noise: Noise) -> CleanSample:
+    def start(self, condition: Tensor) -> Guess:
         """Where the solve begins, as in `pcm`."""
-        if self.calibration is None:
-            return CleanSample()
-        return self.calibration.guess.start(condition, self.process, noise)
+        return Prior() if self.calibration is None else self.calibration.guess.given(condition)
 
     def iterates(self, denoiser: Denoiser, noise: Noise, rounds: int) -> Tensor:
         """(batch, rounds, N + 1, *shape): the start and the first sweeps of the base network."""
         assert denoiser.condition is not None
-        guess = self.start(denoiser.condition, noise)
+        guess = self.start(denoiser.condition)
         found = [guess.start(self.process.to(noise.initial.device, noise.initial.dtype), noise)[0]]
 
         def keep(info: RoundInfo) -> None:
             found.append(info.trajectory.clone())
 
         if rounds > 1:
-            sweeps = FixedPoint(self.splitting, DefectBelow(0.0), guess, max_rounds=rounds - 1)
+            sweeps = FixedPoint(self.splitting, ResidualBelow(0.0), guess, max_rounds=rounds - 1)
             sweeps(denoiser, self.process, noise, callback=keep)
         found += [found[-1]] * (rounds - len(found))  # solved before
         return torch.stack(found, dim=1)
@@ -152,7 +153,7 @@ def generate(
         DataError: if the policy returns NaN or infinity.
     """
     problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
-    kind, N = policy.process_key(settings.scheduler, settings.steps)
+    kind, N = policy.chain(settings.scheduler, settings.steps).key
     if bool((problem.process.H != 0).any()):
         raise InputError(f"PCM is not trained for the multistep scheduler {kind}; use ddpm or ddim")
     if settings.rounds > N + 1:

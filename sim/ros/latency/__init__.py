@@ -1,1 +1,1 @@
-"""The latency experiment: what latency costs a robot, and what helps."""
+"""Latency experiment: what latency costs a robot, and what helps."""

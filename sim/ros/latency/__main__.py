@@ -1,13 +1,12 @@
-"""What latency costs a robot, and what helps: `python -m sim.ros.latency --help`."""
+"""Latency experiment: what latency costs a robot, and what helps: `python -m sim.ros.latency --help`."""
 
 from __future__ import annotations
 
 import json
-import math
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,63 +15,20 @@ import tyro
 from rich.console import Console
 
 from para_policy import load_policy
-from para_policy.cli.common import require_ros
 from para_policy.errors import InputError
+from para_policy.extras import require_ros
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, run, write_text
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.batches import Settings
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.provenance import circumstances, sampling_identity
-from sim.pusht.env import MAX_STEPS
 from sim.pusht.rollout import check_policy, rollout
+from sim.ros.latency.conditions import MODES, Arguments, Condition
 from sim.ros.latency.report import figure, summarize, table
-from sim.ros.latency.runs import Condition, Runs, play_missing
+from sim.ros.latency.runs import Runs, play_missing
 
 IN_PROCESS = "in_process"
-_MODES = ("uncompensated", "compensated", "chunking_hard", "chunking_soft")
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """Play PushT over ROS in real time with added latency, in four modes; compare with no ROS at all.
-
-    uncompensated: a chunk starts when it arrives. compensated: its actions keep their times and
-    late ones are dropped. chunking_hard, chunking_soft: that, and real-time chunking. All
-    conditions play the same start states and are compared with the in-process evaluation of the
-    same sampler. An interrupted run goes on where it stopped, also with more episodes.
-    """
-
-    json: Path
-    """Where the numbers go; table (.md) and plot (.png) are written beside it."""
-    checkpoint: Path = Path("checkpoints/pusht_state")
-    """Checkpoint directory."""
-    sampler: str = "chord"
-    """Of all runs."""
-    scheduler: str | None = None
-    """Noise scheduler: ddpm, ddim, dpmsolver++ (default: the checkpoint's)."""
-    steps: int | None = None
-    """Sampling steps (default: the checkpoint's)."""
-    episodes: int = 10
-    """Episodes per condition."""
-    seed: int = 100000
-    """Start state of the first episode; episode i has seed + i."""
-    added_latency_ms: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
-    """Added to what each chunk takes."""
-    modes: tuple[str, ...] = _MODES
-    """Of the four above."""
-    max_steps: int = MAX_STEPS
-    """Actions in an episode that does not succeed; ten take a second."""
-    jobs: int = 1
-    """Pipelines that run at the same time, three processes each; they disturb each other."""
-    block: int = 4
-    """Episodes of a condition until the next condition has its turn."""
-    domain_id: int = 50
-    """ROS domain of the first pipeline; the others have the next ones."""
-    max_load: float = math.inf
-    """Wait with the next episodes, ten minutes at most, while the load average is above this."""
-    margin: float = 0.05
-    """Equivalence margin of the mean max reward."""
 
 
 def measure(args: Arguments, console: Console) -> dict[str, Any]:
@@ -114,12 +70,13 @@ def partial_path(path: Path) -> Path:
 
 
 def _check(args: Arguments) -> None:
-    unknown = [mode for mode in args.modes if mode not in _MODES]
+    unknown = [mode for mode in args.modes if mode not in MODES]
     if unknown:
-        raise InputError(f"unknown mode '{unknown[0]}'; expected some of {', '.join(_MODES)}")
+        raise InputError(f"unknown mode '{unknown[0]}'; expected some of {', '.join(MODES)}")
     if min(args.episodes, args.jobs, args.block, args.max_steps) < 1:
         raise InputError("--episodes, --jobs, --block and --max-steps must be 1 or more")
     require_ros()
+    plots.pyplot()
     for path in (args.json, args.json.with_suffix(".md"), args.json.with_suffix(".png")):
         check_output_file(path)
 

@@ -1,20 +1,22 @@
-"""The numbers, the table and the plot of `sim.ros.latency`."""
+"""Numbers, table and plot of the latency experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.seams import QUANTITIES, executed_actions, seam_metrics
 from sim.evaluation.statistics import compare_paired, mean_interval, percentiles, success_interval
 from sim.pusht.episode import Episode
-from sim.ros.latency.runs import Condition
+from sim.ros.latency.conditions import Condition
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 VELOCITY, ACCELERATION = QUANTITIES
 
@@ -86,7 +88,7 @@ def table(document: plots.Document) -> str:
 
 def figure(document: plots.Document) -> Figure:
     """Reward, and jumps of velocity and acceleration at seams, against the added latency."""
-    drawing, all_axes = plots.plt.subplots(1, 3, figsize=(12.0, 3.6))
+    drawing, all_axes = plots.pyplot().subplots(1, 3, figsize=(12.0, 3.6))
     panels: tuple[Axes, ...] = tuple(all_axes)
     results = document["conditions"]
     reference = results[document["reference"]]

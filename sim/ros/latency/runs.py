@@ -1,4 +1,4 @@
-"""The episodes of `sim.ros.latency`: what has been played, and playing the rest in parallel."""
+"""Runs of the latency experiment: episodes that have been played, and playing the rest in parallel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 from rich.console import Console
 
@@ -20,41 +17,11 @@ from para_policy.terminal import progress_bars
 from sim.evaluation.batches import Task
 from sim.evaluation.partial import PartialResults
 from sim.pusht.episode import Episode
+from sim.ros.latency.conditions import Arguments, Condition
 
 _POLL_S = 5.0
 _PATIENCE_S = 600.0
 """How long a block of episodes waits for a machine that is busy with something else."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is compared. `mode`: see `ros_latency_loop.MODES`."""
-
-    mode: str
-    added_latency_ms: float
-
-
-class How(Protocol):
-    """How to play; see the arguments of `sim.ros.latency`."""
-
-    @property
-    def checkpoint(self) -> Path: ...
-    @property
-    def sampler(self) -> str: ...
-    @property
-    def scheduler(self) -> str | None: ...
-    @property
-    def steps(self) -> int | None: ...
-    @property
-    def max_steps(self) -> int: ...
-    @property
-    def jobs(self) -> int: ...
-    @property
-    def block(self) -> int: ...
-    @property
-    def domain_id(self) -> int: ...
-    @property
-    def max_load(self) -> float: ...
 
 
 class Runs:
@@ -79,7 +46,7 @@ class Runs:
 
 
 def play_missing(
-    how: How,
+    args: Arguments,
     conditions: Mapping[str, Condition],
     runs: Runs,
     seeds: Sequence[int],
@@ -90,10 +57,10 @@ def play_missing(
     Raises:
         ParaPolicyError: when a pipeline fails; the others are stopped then.
     """
-    blocks = list(_blocks(how, conditions, runs, seeds))
-    players = _Players(how)
+    blocks = list(_blocks(args, conditions, runs, seeds))
+    players = _Players(args)
     load: list[float] = []
-    with ThreadPoolExecutor(how.jobs) as pool, progress_bars(console) as progress:
+    with ThreadPoolExecutor(args.jobs) as pool, progress_bars(console) as progress:
         bar = progress.add_task("playing episodes", total=sum(len(block) for _, block in blocks))
         pending: dict[Future[list[Episode]], str] = {
             pool.submit(players.play, conditions[name], block): name for name, block in blocks
@@ -117,41 +84,31 @@ def play_missing(
 class _Players:
     """Pipelines that run at the same time, each in a ROS domain of its own."""
 
-    def __init__(self, how: How) -> None:
-        self._how = how
+    def __init__(self, args: Arguments) -> None:
+        self._args = args
         self._stopped = threading.Event()
         self._domains: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in range(how.jobs):
-            self._domains.put(how.domain_id + number)
+        for number in range(args.jobs):
+            self._domains.put(args.domain_id + number)
 
     def stop(self) -> None:
         self._stopped.set()
 
     def play(self, condition: Condition, seeds: Sequence[int]) -> list[Episode]:
         # ROS is imported when a run begins, so that the rest works without it.
-        from sim.ros.latency.loop import Pipeline, play_in_real_time
+        from sim.ros.latency.real_time import play_in_real_time
 
         self._wait_for_the_machine()
-        how, domain_id = self._how, self._domains.get()
+        domain_id = self._domains.get()
         try:
-            pipeline = Pipeline(
-                how.checkpoint,
-                condition.mode,
-                condition.added_latency_ms,
-                how.sampler,
-                how.scheduler,
-                how.steps,
-                how.max_steps,
-                domain_id,
-            )
-            return play_in_real_time(pipeline, seeds, self._check)
+            return play_in_real_time(self._args, condition, domain_id, seeds, self._check)
         finally:
             self._domains.put(domain_id)
 
     def _wait_for_the_machine(self) -> None:
         end = time.monotonic() + _PATIENCE_S
         self._check()
-        while os.getloadavg()[0] > self._how.max_load and time.monotonic() < end:
+        while os.getloadavg()[0] > self._args.max_load and time.monotonic() < end:
             self._stopped.wait(_POLL_S)
             self._check()
 
@@ -161,16 +118,16 @@ class _Players:
 
 
 def _blocks(
-    how: How, conditions: Mapping[str, Condition], runs: Runs, seeds: Sequence[int]
+    args: Arguments, conditions: Mapping[str, Condition], runs: Runs, seeds: Sequence[int]
 ) -> Iterator[tuple[str, list[int]]]:
     """What is missing; the conditions take turns, so that a stopped run is paired, too.
 
     Their order differs from block to block: a machine that gets busier must not harm the last most.
     """
-    for first in range(0, len(seeds), how.block):
+    for first in range(0, len(seeds), args.block):
         order = random.Random(seeds[first]).sample(list(conditions), len(conditions))
         for name in order:
-            if missing := runs.missing(name, seeds[first : first + how.block]):
+            if missing := runs.missing(name, seeds[first : first + args.block]):
                 yield name, missing
 
 

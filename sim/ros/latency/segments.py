@@ -1,4 +1,4 @@
-"""Which of the actions that a robot has played came from which chunk."""
+"""Segments of played actions by the chunk that they came from."""
 
 from __future__ import annotations
 

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.ros import soak as ros_soak
-from benchmarks.ros.soak import _jitter_ms
-from benchmarks.ros.soak_limits import broken_limits
+from benchmarks.ros.soak import _jitter_ms, broken_limits, main
 
 GOOD: dict[str, Any] = {
     "memory": {"policy_node": {"growth_percent": 0.2}, "chunk_executor": {"growth_percent": -0.1}},
@@ -26,7 +24,7 @@ def test_a_short_soak_at_50_hz(domain_id: int, tmp_path: Path) -> None:
     arguments = ["--seconds", "15", "--rate-hz", "50", "--domain-id", str(domain_id)]
     arguments += ["--json", str(tmp_path / "soak.json"), "--plots", str(tmp_path)]
     # Memory that settles takes longer than this; only a torrent would be found.
-    assert ros_soak.main([*arguments, "--max-growth-percent", "5"]) == 0
+    assert main([*arguments, "--max-growth-percent", "5"]) == 0
     document = json.loads((tmp_path / "soak.json").read_text())
     assert document["broken_limits"] == []
     assert set(document["memory"]) == {"policy_node", "chunk_executor"}
@@ -67,5 +65,5 @@ def test_a_hold_is_no_jitter() -> None:
 
 
 def test_bad_settings_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ros_soak.main(["--seconds", "1"]) == 2
+    assert main(["--seconds", "1"]) == 2
     assert "expected at least 10 s" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from rclpy.qos import QoSProfile
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from para_policy.ros.bags.bag_writer import BagWriter, Storage
+from para_policy.ros.bags.writer import BagWriter, Storage
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 Change = Callable[[str, int, Any], Any]

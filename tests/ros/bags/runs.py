@@ -8,8 +8,9 @@ from typing import Any
 
 from std_srvs.srv import Trigger
 
-from para_policy.ros.bags.bag_writer import BagWriter, Storage
-from para_policy.ros.bags.recorder import Recorder, What
+from para_policy.ros.bags.recorder import Recorder
+from para_policy.ros.bags.topics import RecordedNodes
+from para_policy.ros.bags.writer import BagWriter, Storage
 from para_policy.ros.messages.conversions import stamp_to_ns
 from tests.ros.graph import Graph
 from tests.ros.policy_rig import Rig
@@ -29,7 +30,7 @@ class RecordedRun:
     ) -> None:
         self.graph, self.path = graph, bag
         self.writer = BagWriter(bag, storage)
-        self.recorder: Recorder = graph.add(lambda **o: Recorder(self.writer, What(), **o))
+        self.recorder: Recorder = graph.add(lambda **o: Recorder(self.writer, RecordedNodes(), **o))
         parameters = {
             "sampler": "x0",
             "lockstep": False,

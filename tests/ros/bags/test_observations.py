@@ -8,9 +8,9 @@ import numpy as np
 from std_msgs.msg import Float64MultiArray
 
 from para_policy.planning.history import ObservationHistory, observation_digest
-from para_policy.ros.bags.bag import Recorded
-from para_policy.ros.bags.chunks import ChunkRecord
 from para_policy.ros.bags.observations import Found, Observations
+from para_policy.ros.bags.reader import Recorded
+from para_policy.ros.bags.records import ChunkRecord
 from para_policy.ros.messages.inputs import InputMapping
 from tests.ros.bags.test_recorder import joints
 
@@ -37,7 +37,7 @@ def record(index: int, stamp_ns: int, values: Sequence[Sequence[float]]) -> Chun
         settings="",
         observation=digest,
         executed=None,
-        frozen=0,
+        committed=0,
         batch=1,
         rounds=1,
         converged=True,

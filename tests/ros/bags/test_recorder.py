@@ -17,20 +17,21 @@ from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 
-from para_policy.cli.recording import Record
-from para_policy.ros.bags.bag import Bag
-from para_policy.ros.bags.bag_writer import BagWriter
-from para_policy.ros.bags.recorder import Recorder, What
-from para_policy.ros.bags.what import inputs_of_parameters
+from para_policy.cli.record import Record
+from para_policy.ros.bags.reader import Bag
+from para_policy.ros.bags.recorder import Recorder
+from para_policy.ros.bags.topics import RecordedNodes
+from para_policy.ros.bags.writer import BagWriter
+from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.messages.inputs import read_inputs
-from para_policy.ros.qos import LATCHED
+from para_policy.ros.parameters.offline import inputs_of_parameters
 from para_policy.terminal import run as run_command
 from tests.ros.graph import CONFIG, Graph
 
 INPUTS = CONFIG / "pusht_inputs.yaml"
 RUN = "import sys; from para_policy.terminal import run; import tyro; "
-RUN += "from para_policy.cli.recording import Record; "
+RUN += "from para_policy.cli.record import Record; "
 RUN += "sys.exit(run(tyro.cli(Record, args=sys.argv[1:])))"
 
 
@@ -64,8 +65,8 @@ def joints(number: int) -> JointState:
 
 def test_bytes_times_and_quality_of_service_are_kept(graph: Graph, tmp_path: Path) -> None:
     writer = BagWriter(tmp_path / "bag", "mcap")
-    what = What(read_inputs(INPUTS))
-    recorder = graph.add(lambda **options: Recorder(writer, what, **options))
+    nodes = RecordedNodes(read_inputs(INPUTS))
+    recorder = graph.add(lambda **options: Recorder(writer, nodes, **options))
     settings = graph.probe.create_publisher(String, "policy_node/settings", LATCHED)
     settings.publish(String(data="{}"))  # before anybody listens, and no settings message
     speaker = graph.talk(JointState, "joint_states")
@@ -93,7 +94,7 @@ def test_bytes_times_and_quality_of_service_are_kept(graph: Graph, tmp_path: Pat
 
 def test_a_topic_that_appears_later_is_joined(graph: Graph, tmp_path: Path) -> None:
     writer = BagWriter(tmp_path / "bag", "sqlite3")
-    recorder = graph.add(lambda **options: Recorder(writer, What(), **options))
+    recorder = graph.add(lambda **options: Recorder(writer, RecordedNodes(), **options))
     graph.spin_for(0.3)
     assert not writer.counts
     speaker = graph.talk(Float64MultiArray, "chunk_executor/command")

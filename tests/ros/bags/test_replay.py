@@ -14,14 +14,15 @@ from geometry_msgs.msg import Pose, PoseArray
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
-from para_policy.cli.recording import Replay
+from para_policy.cli.replay import Replay
 from para_policy.errors import CheckpointError, DataError
-from para_policy.policies.sampler_spec import Choice
-from para_policy.ros.bags.bag import Bag
-from para_policy.ros.bags.bag_writer import BagWriter, Storage
-from para_policy.ros.bags.chunks import read_run
-from para_policy.ros.bags.recorder import Recorder, What
+from para_policy.policies.sampler_spec import SamplerSpec
+from para_policy.ros.bags.reader import Bag
+from para_policy.ros.bags.recorder import Recorder
+from para_policy.ros.bags.records import read_run
 from para_policy.ros.bags.replay_bag import replay_bag
+from para_policy.ros.bags.topics import RecordedNodes
+from para_policy.ros.bags.writer import BagWriter, Storage
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.policy_node import PolicyNode
@@ -123,7 +124,7 @@ def test_a_live_change_of_the_sampler_is_replayed_to_the_bit(
 
 def test_chunks_solved_in_a_batch_are_close(graph: Graph, checkpoint: Path, tmp_path: Path) -> None:
     writer = BagWriter(tmp_path / "bag", "mcap")
-    graph.add(lambda **options: Recorder(writer, What(), **options))
+    graph.add(lambda **options: Recorder(writer, RecordedNodes(), **options))
     node = graph.add(
         PolicyNode,
         checkpoint=str(checkpoint),
@@ -277,7 +278,7 @@ def test_what_a_killed_recorder_has_flushed_is_replayed(
 
 
 def test_another_sampler_is_compared(recorded: Path) -> None:
-    report = replay_bag(recorded, other=Choice.parse("sequential"))
+    report = replay_bag(recorded, other=SamplerSpec.parse("sequential"))
     other = the_run(report)["other"]
     assert report["equal"]
     assert other["chunks"] == 7

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from para_policy.cli.common import require_ros
 from para_policy.cli.doctor import Doctor
 from para_policy.errors import InputError
+from para_policy.extras import require_ros
 from para_policy.ros.doctor import device, environment, examine, parameters_file, policy
 from para_policy.ros.doctor.case import Case, Request
 from para_policy.ros.doctor.report import Finding, Level, Report, fail, ok

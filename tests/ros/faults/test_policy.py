@@ -20,14 +20,14 @@ from tests.ros.faults.loop import Loop, save_policy
 def break_network(loop: Loop, monkeypatch: pytest.MonkeyPatch, fault: Callable[[], Any]) -> None:
     """Let `fault` happen in every call of the network; what it returns takes part in the output."""
     policy = loop.network_policy()
-    network = policy._inference
+    network = policy.runtime.network
 
     def broken(*arguments: Any) -> Any:
         extra = fault()
         output = network(*arguments)
         return output if extra is None else output * extra
 
-    monkeypatch.setattr(policy, "_inference", broken)
+    monkeypatch.setattr(policy.runtime, "network", broken)
 
 
 def divide() -> None:

@@ -18,13 +18,14 @@ from para_policy.ros.parameters.policy import PARAMETERS
 from tests.ros.graph import CONFIG
 
 VALUES = {parameter.name: parameter.default for parameter in PARAMETERS}
+TIMES = {"dt_ns": 100_000_000, "deadline_s": None}
 
 
 @pytest.fixture
 def text(checkpoint: Path) -> str:
     inputs = read_inputs(CONFIG / "pusht_inputs.yaml")
     values = {**VALUES, "checkpoint": str(checkpoint), "control_rate_hz": 10.0}
-    return settings_text(load_policy(checkpoint), values, inputs, "ab" * 32)
+    return settings_text(load_policy(checkpoint), values, inputs, "ab" * 32, **TIMES)
 
 
 def test_settings_come_back(text: str, checkpoint: Path) -> None:
@@ -40,8 +41,8 @@ def test_settings_come_back(text: str, checkpoint: Path) -> None:
 def test_the_id_changes_with_any_value(checkpoint: Path, text: str) -> None:
     policy, inputs = load_policy(checkpoint), read_settings(text).inputs
     values = {**VALUES, "checkpoint": str(checkpoint), "control_rate_hz": 10.0}
-    assert settings_text(policy, values, inputs, "ab" * 32) == text
-    other = settings_text(policy, {**values, "tolerance": 0.1}, inputs, "ab" * 32)
+    assert settings_text(policy, values, inputs, "ab" * 32, **TIMES) == text
+    other = settings_text(policy, {**values, "tolerance": 0.1}, inputs, "ab" * 32, **TIMES)
     assert read_settings(other).id != read_settings(text).id
 
 
@@ -50,12 +51,12 @@ def test_the_engine_is_told_and_a_difference_is_a_reason(text: str, checkpoint: 
     assert recorded.engine == EngineConfig()
     policy = load_policy(checkpoint)
     assert circumstances(policy, "ab" * 32, recorded) == []
-    policy.use_engine(EngineConfig("eager", "bfloat16"))
+    policy.runtime = policy.runtime.on(EngineConfig("eager", "bfloat16"))
     (reason,) = circumstances(policy, "ab" * 32, recorded)
     assert reason == "engine eager, bfloat16, recorded eager"
     sizes = dataclasses.replace(recorded.engine, sizes=(Size(3),))
     other = recorded.model_copy(update={"engine": sizes})
-    policy.use_engine(EngineConfig())
+    policy.runtime = policy.runtime.on(EngineConfig())
     assert "other batch sizes" in circumstances(policy, "ab" * 32, other)[0]
 
 

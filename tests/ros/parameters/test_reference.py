@@ -9,7 +9,7 @@ import pytest
 
 from para_policy.execution.chunk import ActionChunk
 from para_policy.execution.timing import CommandTiming
-from para_policy.planning.plan import Plan
+from para_policy.planning.chunks import PlannedChunk
 from para_policy.ros.messages.diagnostics import describe_plan
 from para_policy.ros.messages.inputs import InputMapping
 from scripts.ros_reference import PAGE, TABLES, with_tables
@@ -42,7 +42,7 @@ def test_every_number_and_key_is_explained() -> None:
         status="",
     )
     chunk = ActionChunk(0, 100, np.zeros((2, 1)))
-    plan = Plan(chunk, stats, LOCKSTEP, 0, 0.1, 0, 0, None, None, 1, 0, "", withheld=False)
+    plan = PlannedChunk(chunk, stats, LOCKSTEP, 0, 0.1, 0, 0, None, None, 1, 0, "", withheld=False)
     keys = [*describe_plan(plan, 0), *CommandTiming(0.1).values(), *InputMapping.model_fields]
     page = PAGE.read_text()
     assert [key for key in keys if f"`{key}`" not in page] == []

@@ -17,10 +17,10 @@ from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from para_policy.planning.seeding import chunk_seed
+from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.policy_node import PolicyNode
-from para_policy.ros.qos import LATCHED
 from tests.ros.graph import CONFIG, Graph
 from tests.ros.policy_rig import DT_NS, KEYPOINTS, T0, Rig
 

@@ -17,10 +17,9 @@ from para_policy.policies import DiffusionPolicy
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training.behaviour_cloning import IMAGES, ObservedNetwork
-from sim.evaluation.variants import STARTS, Start
 from sim.pusht.env import PushT, legacy_start_state
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import rollout
+from sim.pusht.rollout import STARTS, Start, rollout
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
 
 SEEDS = (100000, 100001, 100002)
@@ -148,12 +147,12 @@ def test_success_ends_an_episode_and_the_others_go_on(
 ) -> None:
     at_goal = np.array([60.0, 60.0, 256.0, 256.0, np.pi / 4])
 
-    class SolvedBoard(rollout.__globals__["PushT"]):  # type: ignore[misc, name-defined]
+    class SolvedBoard(PushT):
         def reset(self, state: np.ndarray) -> dict[str, np.ndarray]:
             observation = super().reset(state)
             return self.place(at_goal) if state[0] == 365 else observation
 
-    monkeypatch.setattr("sim.pusht.rollout.PushT", SolvedBoard)
+    monkeypatch.setattr("sim.pusht.live.PushT", SolvedBoard)
     counted: list[int] = []
     episodes = rollout(policy, SEEDS, start=start, max_steps=20, on_progress=counted.append)
     assert [episode.success for episode in episodes] == [False, True, False]

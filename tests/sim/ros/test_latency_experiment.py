@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.ros.latency import __main__ as ros_latency
-from sim.ros.latency import loop as ros_latency_loop
+from sim.ros.latency.__main__ import main
 
 
 @pytest.mark.slow
@@ -19,7 +18,7 @@ def test_a_run_writes_numbers_table_and_plot_and_goes_on(
     arguments = ["--json", str(output), "--checkpoint", str(checkpoint), "--sampler", "x0"]
     arguments += ["--modes", "uncompensated", "chunking_hard", "--added-latency-ms", "150"]
     arguments += ["--episodes", "1", "--max-steps", "25", "--domain-id", str(domain_id)]
-    assert ros_latency.main(arguments) == 0
+    assert main(arguments) == 0
     document = json.loads(output.read_text())
     conditions = document["conditions"]
     assert set(conditions) == {"in_process", "uncompensated, 150 ms", "chunking_hard, 150 ms"}
@@ -36,8 +35,8 @@ def test_a_run_writes_numbers_table_and_plot_and_goes_on(
     def refuse(*_: object) -> None:
         raise AssertionError("all episodes have been played")
 
-    monkeypatch.setattr(ros_latency_loop, "play_in_real_time", refuse)
-    assert ros_latency.main(arguments) == 0
+    monkeypatch.setattr("sim.ros.latency.real_time.play_in_real_time", refuse)
+    assert main(arguments) == 0
     assert json.loads(output.read_text())["conditions"] == conditions
 
 
@@ -51,5 +50,5 @@ def test_a_pipeline_that_fails_ends_the_run(
     arguments += ["--episodes", "1", "--max-steps", "5", "--domain-id", str(domain_id)]
     # One that only the node refuses.
     arguments += ["--sampler", "x0", "--added-latency-ms", "20000", "--modes", "compensated"]
-    assert ros_latency.main(arguments) == 2
+    assert main(arguments) == 2
     assert "added_latency_ms" in capsys.readouterr().err

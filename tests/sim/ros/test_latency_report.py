@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from para_policy.errors import ParaPolicyError
-from sim.evaluation import plots
+from sim import plots
 from sim.evaluation.partial import PartialResults
 from sim.pusht.episode import Chunk, Episode
 from sim.ros.latency.__main__ import main
+from sim.ros.latency.conditions import Arguments, Condition
 from sim.ros.latency.report import figure, holds, summarize, table
-from sim.ros.latency.runs import Condition, Runs, _blocks
+from sim.ros.latency.runs import Runs, _blocks
 from sim.ros.latency.segments import segments
 
 CONDITIONS = {
@@ -44,21 +44,6 @@ def episode(seed: int, coverage: float, chunks: list[np.ndarray], latency_s: flo
         ),
         first_sample=np.empty((0, 2)),
     )
-
-
-@dataclass
-class How:
-    """Arguments of a run that is not played."""
-
-    checkpoint: Path = Path()
-    sampler: str = "chord"
-    scheduler: str | None = None
-    steps: int | None = None
-    max_steps: int = 10
-    jobs: int = 1
-    block: int = 2
-    domain_id: int = 0
-    max_load: float = np.inf
 
 
 def test_actions_find_their_chunk() -> None:
@@ -122,7 +107,7 @@ def test_finished_episodes_are_not_played_again(tmp_path: Path) -> None:
         runs.keep(done, episode(seed, 0.5, [line(0, 8)], 0.1))
     again = Runs(partial, NAMES)
     assert again.missing(done, SEEDS) == [9, 11]
-    blocks = list(_blocks(How(), CONDITIONS, again, SEEDS))
+    blocks = list(_blocks(Arguments(Path("unused"), block=2), CONDITIONS, again, SEEDS))
     of_done = [seeds for name, seeds in blocks if name == done]
     assert of_done == [[9], [11]]
     # The conditions take turns, and not always in the same order.

@@ -11,8 +11,8 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import stamp_to_ns
-from para_policy.ros.qos import for_mode
 from sim.pusht.env import PushT, legacy_start_state
 from sim.ros.pusht_sim import DT_NS, PushTSim
 from tests.ros.graph import Graph
@@ -53,7 +53,7 @@ def test_lockstep_steps_once_per_command_and_time_never_steps_back(
     clock = graph.listen(Clock, "/clock")
     joints = graph.listen(JointState, "joint_states")
     results = graph.listen(String, "pusht_sim/episode", LATCHED)
-    command = graph.talk(Float64MultiArray, "command", for_mode(lockstep=True))
+    command = graph.talk(Float64MultiArray, "command", qos_for(lockstep=True))
 
     def seen() -> list[int]:
         return sorted({stamp_to_ns(message.header.stamp) for message in joints})

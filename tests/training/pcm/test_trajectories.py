@@ -22,7 +22,7 @@ from para_policy.cli.main import main
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
 from para_policy.policies.consistency import PicardConsistencyModel
-from para_policy.samplers import CleanSample, Sequential
+from para_policy.samplers import Prior, Sequential
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.trajectories import Settings, Trajectories
 from tests.checkpoint import (
@@ -166,7 +166,7 @@ def test_without_a_calibration_the_start_is_the_prior(
         noise, _, iterates, _ = Trajectories(path).batch(torch.arange(COUNT))
         starts.append(iterates[:, 0])
     process = bare.process(None, STEPS).to("cpu", torch.float32)
-    assert torch.equal(starts[0], CleanSample().start(process, noise)[0])
+    assert torch.equal(starts[0], Prior().start(process, noise)[0])
     assert not torch.allclose(starts[0], starts[1], atol=1e-2)
 
 

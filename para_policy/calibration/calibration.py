@@ -1,0 +1,120 @@
+"""Calibration: all measurements for one process of one checkpoint, and samplers that use them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from para_policy import samplers
+from para_policy.calibration.profile import Variant
+from para_policy.diffusion.process import Process
+from para_policy.samplers import Certificate, LinearGuess, Sampler
+from para_policy.samplers.deadline import LatencyTable
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Measurements for one process of one checkpoint.
+
+    Attributes:
+        scheduler, steps: which process, as in `DiffusionPolicy.sample`.
+        tolerance: of the samplers of our family in `variants`.
+        cases: samples that `variants` were measured on.
+        matrices: (N, d, d) mean Jacobian dS_s/dx, or the factors (N, d, r), (N, r, d) of
+            `LowRankChord` where d is large.
+        guess: clean sample from the condition.
+        variants: every sampler that was measured, `sequential` first.
+        fingerprint: of the process, see `Process`; empty for files of earlier releases.
+    """
+
+    scheduler: str
+    steps: int
+    tolerance: float
+    cases: int
+    matrices: Tensor | tuple[Tensor, Tensor]
+    guess: LinearGuess
+    variants: tuple[Variant, ...]
+    fingerprint: tuple[float, ...] = ()
+
+    def fits(self, process: Process) -> bool:
+        """Whether it was measured on these steps, as far as it says so."""
+        return not self.fingerprint or process.agrees_with(self.fingerprint)
+
+    def to(self, device: torch.device | str) -> Calibration:
+        """A copy with its tensors on `device`."""
+        guess = LinearGuess(self.guess.weight.to(device), self.guess.bias.to(device))
+        matrices = (
+            (self.matrices[0].to(device), self.matrices[1].to(device))
+            if isinstance(self.matrices, tuple)
+            else self.matrices.to(device)
+        )
+        return dataclasses.replace(self, matrices=matrices, guess=guess)
+
+    def amplification(self, sampler: str, options: Mapping[str, Any]) -> float:
+        """The largest one measured for `sampler`; NaN if it was not measured with such options.
+
+        Samplers of our family were measured with several windows, and a smaller tolerance than the
+        measured one only helps.
+        """
+        covered = {"window", "lookahead"} if self._is_ours(sampler) else set()
+        if covered and options.get("tolerance", 0.0) <= self.tolerance:
+            covered.add("tolerance")
+        measured = [v.amplification for v in self.variants if v.sampler == sampler]
+        if not measured or set(options) - covered:
+            return float("nan")
+        return max(measured)
+
+    def _is_ours(self, sampler: str) -> bool:
+        return any("tolerance" in v.options for v in self.variants if v.sampler == sampler)
+
+    def sampler(self, name: str, options: Mapping[str, Any]) -> Sampler:
+        """Make a sampler that starts from the linear guess and bounds its error.
+
+        Samplers of our family run at the tolerance that was measured, unless `options` says more.
+
+        Raises:
+            InputError: for unknown names and options.
+        """
+        given = dict(options)
+        if self._is_ours(name) or (name == "pcm" and given.get("splitting") != "identity"):
+            given.setdefault("tolerance", self.tolerance)
+        if "matrices" in samplers.options(name):
+            given.setdefault("matrices", self.matrices)
+        certificate = Certificate(self.amplification(name, options))
+        made = samplers.get(name, **given).starting_at(self.guess)
+        return dataclasses.replace(made, certificate=certificate)
+
+    def fastest(
+        self, latency: LatencyTable, advantage: float = 1.25, *, deadline_s: float | None = None
+    ) -> Variant:
+        """The variant with the least expected time on a device, among those that were accurate.
+
+        Args:
+            latency: of the network on that device.
+            advantage: how much faster than `sequential` it must be expected to be. The margin pays
+                for the work between network calls, which the table does not know.
+            deadline_s: it must be able to stop then, which `sequential` cannot. Of those that are
+                expected to be cut off, the one with the least error is preferred.
+        """
+        reference = next(v for v in self.variants if v.sampler == "sequential")
+        accurate = [
+            v for v in self.variants if v is not reference and not v.error_p95 > self.tolerance
+        ]
+        if not accurate:
+            return reference
+        if deadline_s is not None:
+            within = deadline_s / advantage
+            return min(accurate, key=lambda v: (self._left(v, within, latency), v.seconds(latency)))
+        best = min(accurate, key=lambda variant: variant.seconds(latency))
+        slower = best.seconds(latency) * advantage > reference.seconds(latency)
+        return reference if slower else best
+
+    def _left(self, variant: Variant, seconds: float, latency: LatencyTable) -> float:
+        """Expected error after so many seconds; below the tolerance all are as good."""
+        error = variant.error_within(seconds, latency)
+        return error if error > self.tolerance else self.tolerance  # unknown (NaN) passes, as above

@@ -1,0 +1,65 @@
+"""`para-policy bench`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from para_policy.cli.common import Precision
+from para_policy.terminal import check_output_file, write_text
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Compare samplers on the same observations and noise."""
+
+    checkpoint: Path
+    """Checkpoint directory."""
+    json: Path
+    """Where the report goes."""
+    samplers: str = "sequential,paradigms,x0"
+    """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
+    "auto" is the fastest here; MODULE:FUNCTION or MODULE:FUNCTION:OPTION=VALUE makes a sampler of your
+    own, as "benchmarks.peers:paradigms" makes diffusers' (see docs/extending.md)."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    observations: int = 24
+    """How many of the observations that ship with the checkpoint."""
+    device: str = "cpu"
+    """Where the network runs."""
+    engine: str = "eager"
+    """How the network runs: eager, compile, cuda-graph, openvino, onnxruntime; auto: the fastest one
+    that works here."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+    def __call__(self) -> None:
+        from para_policy import comparison
+        from para_policy.checkpoints.load import load_policy
+        from para_policy.checkpoints.native import checkpoint_hash
+        from para_policy.checkpoints.observations import read_observations
+        from para_policy.inference.device import set_threads
+        from para_policy.policies.sampler_spec import split_samplers
+
+        names = split_samplers(self.samplers)
+        benchmark = comparison.Benchmark(names, self.scheduler, self.steps, self.observations)
+        check_output_file(self.json)
+        set_threads(self.threads)
+        policy = load_policy(
+            self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
+        )
+        recorded = read_observations(self.checkpoint, policy.config)
+        report = {
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_sha256": checkpoint_hash(self.checkpoint),
+            **comparison.make_report(benchmark, policy, recorded),
+        }
+        write_text(self.json, json.dumps(report, indent=2) + "\n")
+        Console().print(comparison.table(report))

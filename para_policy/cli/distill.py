@@ -1,0 +1,62 @@
+"""`para-policy distill`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Fine-tune a Picard Consistency Model: the network that begins the solve of `pcm`."""
+
+    checkpoint: Path
+    """Checkpoint directory of the base model."""
+    data: Path
+    """Trajectories from `para-policy trajectories`."""
+    output: Path = Path("outputs/distill")
+    """Receives checkpoint/ (the PCM weights), state/ (to resume), metrics.jsonl and curves.png."""
+    objective: Literal["picard", "own"] = "own"
+    """Iterates to train on: those of the base model (the paper's), or the network's own."""
+    rank: int = 16
+    """Of the low-rank update of each layer (LoRA); 0 fine-tunes all weights."""
+    stride: int = 1
+    """The rounds of the fine-tuned network evaluate every so-many-th row."""
+    steps: int = 2000
+    """Optimiser steps."""
+    batch_size: int = 8
+    """Trajectories of each step."""
+    learning_rate: float = 1e-3
+    """Of Adam; 1e-4 is the paper's for a full fine-tune."""
+    seed: int = 42
+    """Of the order of trajectories and the first weights of the update."""
+    device: str | None = None
+    """Device "cpu" forces the CPU; by default every device that accelerate finds is used."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+    resume: bool = False
+    """Continue the run in --output."""
+
+    def __call__(self) -> None:
+        from para_policy.checkpoints import consistency
+        from para_policy.checkpoints.load import load_policy
+        from para_policy.checkpoints.native import checkpoint_hash
+        from para_policy.inference.device import set_threads
+        from para_policy.training.pcm import distill
+
+        set_threads(self.threads)
+        policy = load_policy(self.checkpoint)
+        keys = ("data", "objective", "rank", "stride", "steps", "batch_size", "learning_rate")
+        config = distill.make_config(
+            {**{key: getattr(self, key) for key in keys}, "seed": self.seed}
+        )
+        checkpoint = distill.distill(
+            policy,
+            checkpoint_hash(self.checkpoint),
+            config,
+            self.output,
+            resume=self.resume,
+            device=self.device,
+        )
+        print(f"PCM weights: {checkpoint}; copy them to {consistency.folder(self.checkpoint)}")

@@ -1,0 +1,46 @@
+"""`para-policy train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from para_policy.cli.common import training_config
+from para_policy.errors import InputError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a diffusion policy by behaviour cloning."""
+
+    config: Path
+    """Training configuration, such as config/training/pusht_state.yaml."""
+    output: Path = Path("outputs/train")
+    """Receives checkpoint/, state/ (to resume), metrics.jsonl and curves.png."""
+    data: Path | None = None
+    """Demonstrations, instead of data.path of the configuration."""
+    steps: int | None = None
+    """Optimiser steps, instead of training.steps of the configuration."""
+    device: str | None = None
+    """Device "cpu" forces the CPU; by default every device that accelerate finds is used."""
+    resume: bool = False
+    """Continue the run in --output."""
+
+    def __call__(self) -> None:
+        from para_policy.training import behaviour_cloning
+        from para_policy.training.config import TrainConfig
+
+        config = TrainConfig.from_yaml(training_config(self.config))
+        if self.data is not None:
+            config = config.model_copy(
+                update={"data": config.data.model_copy(update={"path": self.data})}
+            )
+        if self.steps is not None:
+            if self.steps < 1:
+                raise InputError(f"--steps is {self.steps}; expected at least 1")
+            training = config.training.model_copy(update={"steps": self.steps})
+            config = config.model_copy(update={"training": training})
+        checkpoint = behaviour_cloning.train(
+            config, self.output, resume=self.resume, device=self.device
+        )
+        print(f"checkpoint: {checkpoint}")

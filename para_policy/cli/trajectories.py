@@ -1,0 +1,52 @@
+"""`para-policy trajectories`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from para_policy.cli.common import demonstrated
+
+
+@dataclass(frozen=True)
+class MakeTrajectories:
+    """Solve chunks in parallel and store the iterates: the data of `distill`. Resumes by itself."""
+
+    checkpoint: Path
+    """Checkpoint directory."""
+    data: Path
+    """Demonstrations to take observations from."""
+    output: Path
+    """Zarr group that receives the trajectories."""
+    config: Path = Path("config/training/pusht_state.yaml")
+    """Training configuration that says how observations are read from --data."""
+    scheduler: str | None = None
+    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default all training steps."""
+    splitting: str = "chord"
+    """Linear part of the sweeps: identity (the paper's), x0 or chord (needs a calibration)."""
+    rounds: int = 2
+    """Iterates to store for each trajectory, the start included."""
+    count: int = 2048
+    """Trajectories."""
+    device: str = "cpu"
+    """Where the network runs."""
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+    def __call__(self) -> None:
+        from para_policy.checkpoints.load import load_policy
+        from para_policy.checkpoints.native import checkpoint_hash
+        from para_policy.inference.device import set_threads
+        from para_policy.training.pcm import trajectories
+
+        settings = trajectories.Settings(
+            self.scheduler, self.steps, self.splitting, self.rounds, self.count
+        )
+        set_threads(self.threads)
+        policy = load_policy(self.checkpoint, device=self.device)
+        recorded = demonstrated(policy.config, self.config, self.data, self.count)
+        sha256 = checkpoint_hash(self.checkpoint)
+        path = trajectories.generate(policy, recorded, settings, self.output, sha256)
+        print(f"trajectories: {path}")

@@ -1,0 +1,246 @@
+"""Runtime: one noise predictor on an engine, how fast it is there, and how exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from para_policy.diffusion.denoiser import BoundNetwork, Denoiser
+from para_policy.diffusion.inpainting import Inpainting
+from para_policy.diffusion.process import Process
+from para_policy.inference.config import EngineConfig, Size
+from para_policy.inference.device import PLAIN_ENGINE, device_description
+from para_policy.inference.engine import Engine
+from para_policy.inference.graphs import CudaGraphs, Recorded
+from para_policy.inference.sizes import measure_sizes
+from para_policy.networks.split import split
+from para_policy.samplers.deadline import LatencyTable
+from para_policy.samplers.sampler import Sampler
+
+_NOISE_ROWS = 8
+_PAD = 8
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of a network's inputs: states (horizon, action_dim), and conditions."""
+
+    horizon: int
+    action_dim: int
+    condition_dim: int
+    num_train_timesteps: int
+
+
+class EngineNetwork:
+    """A `Network` whose rows are computed by an engine; see `networks.split`.
+
+    Args:
+        network: its weights must not change any more.
+        config: how it runs; None for PyTorch as it is.
+    """
+
+    def __init__(
+        self, network: nn.Module, num_train_timesteps: int, config: EngineConfig | None = None
+    ) -> None:
+        self._split = split(network, num_train_timesteps)
+        self.engine = Engine(self._split.rows, config or EngineConfig())
+
+    def bind(self, condition: Tensor) -> BoundNetwork:
+        """Fix the conditions (B, C); the network then takes `x`, `t` and the sample of each row."""
+        return self._split.bind(condition, self.engine)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """As the network itself; `condition` has a row for each row of `x`."""
+        return self.bind(condition)(x, t, torch.arange(len(x), device=x.device))
+
+    def inputs(self, x: Tensor, t: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+        """What the engine is given for these rows."""
+        seen: list[tuple[Tensor, ...]] = []
+
+        def keep(*inputs: Tensor) -> Tensor:
+            seen.append(inputs)
+            return x
+
+        self._split.bind(condition, keep)(x, t, torch.arange(len(x), device=x.device))
+        return seen[0]
+
+
+class Runtime:
+    """One set of weights on one engine.
+
+    Args:
+        module: the noise predictor, on `device`, in evaluation mode; its weights must not change any
+            more.
+        shapes: of its inputs.
+        device: where it lives.
+        engine: how it is to run.
+        latencies: of the network, by `device_key`; shared with other runtimes of the same weights.
+
+    Attributes:
+        module, shapes, device, latencies: as given.
+        network: what denoisers call.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        shapes: Shapes,
+        device: torch.device,
+        engine: EngineConfig,
+        latencies: dict[str, LatencyTable] | None = None,
+    ) -> None:
+        self.module, self.shapes, self.device = module, shapes, device
+        self.latencies = {} if latencies is None else latencies
+        self.network = EngineNetwork(module, shapes.num_train_timesteps, engine)
+
+    def on(self, engine: EngineConfig) -> Runtime:
+        """The same weights on another engine."""
+        return Runtime(self.module, self.shapes, self.device, engine, self.latencies)
+
+    def with_module(self, module: nn.Module) -> Runtime:
+        """Another noise predictor on the same engine, a compiled one for example."""
+        engine = self.engine.config
+        return Runtime(module, self.shapes, self.device, engine, self.latencies)
+
+    @property
+    def engine(self) -> Engine:
+        """That of `network`; its first call chooses the backend."""
+        return self.network.engine
+
+    @property
+    def in_use(self) -> EngineConfig:
+        """What runs, where "auto" and sizes beyond the memory were asked for.
+
+        Raises:
+            InputError: if the backend that was asked for cannot be used.
+        """
+        backend, engine = self.backend, self.engine
+        return replace(
+            engine.config, backend=backend, precision=engine.precision, sizes=engine.sizes
+        )
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs; the first call chooses what "auto" stands for.
+
+        Raises:
+            InputError: if the backend that was asked for cannot be used.
+        """
+        asked = self.engine.config.backend
+        if asked != PLAIN_ENGINE and self.engine.backend is None:
+            self.engine(*self._rows(1))
+        return self.engine.backend or asked
+
+    @property
+    def fills_up(self) -> bool:
+        """The engine itself fills calls up to sizes that are prepared."""
+        return self.backend != PLAIN_ENGINE
+
+    @property
+    def device_key(self) -> str:
+        """What latencies depend on: device, and the engine unless it is PyTorch in float32."""
+        return device_description(self.device, self.in_use.label)
+
+    def denoiser(self, condition: Tensor, known: Inpainting | None = None) -> Denoiser:
+        """The network bound to conditions (B, C), for one solve."""
+        # Kernels are prepared for each batch size anew; a few sizes are prepared once.
+        pad_to = 1 if self.fills_up else _PAD
+        return Denoiser(self.network, condition, pad_to=pad_to, pad_from=_PAD + 1, known=known)
+
+    def recorded(self, sampler: Sampler) -> Sampler:
+        """The sampler with whole rounds in CUDA graphs, on an engine that has them."""
+        if self.backend != "cuda-graph" or not sampler.recordable:
+            return sampler
+        return replace(sampler, recordings=Recorded(CudaGraphs(self.device)))
+
+    def warm_up(self) -> None:
+        """Prepare all sizes of the engine, so that no later call has to wait.
+
+        Raises:
+            InputError: if the backend that was asked for cannot be used.
+        """
+        if self.fills_up:
+            self.engine.warm_up(*self._rows(1))
+
+    def measure_sizes(self) -> tuple[Size, ...]:
+        """The batch sizes, with threads, that are worth preparing here (a minute); none for eager
+        engines."""
+        if not self.fills_up:
+            return ()
+        most = torch.get_num_threads()
+        cpu = self.device.type == "cpu"
+        threads = sorted({most, *(2**k for k in range(most.bit_length()))}) if cpu else [most]
+        return measure_sizes(self.engine.body, self._rows(1), self.in_use, threads)[0]
+
+    def latency(self, most_rows: int) -> LatencyTable:
+        """Seconds of a network call here; measured now (a second) if not calibrated."""
+        key = self.device_key
+        if key not in self.latencies:
+            self.latencies[key] = self.measure_latency(most_rows)
+        return self.latencies[key]
+
+    def known_latency(self) -> LatencyTable | None:
+        """Seconds of a network call here, where they were measured."""
+        return self.latencies.get(self.device_key)
+
+    def measure_latency(self, most_rows: int) -> LatencyTable:
+        """Time network calls: of 1 to at least `most_rows` rows, or of the sizes of the engine."""
+        if self.fills_up:
+            return _filled_up(self._measure([size.rows for size in self.engine.sizes]))
+        return self._measure([2**k for k in range(max(most_rows - 1, 1).bit_length() + 1)])
+
+    @torch.no_grad()
+    def noise_floor(self, process: Process) -> float:
+        """Residuals below this cannot be told from rounding: no tolerance should be smaller.
+
+        The largest change over all steps of `process`, from states such as trajectories have, that the
+        noise of the network's output makes; normalised action units.
+        """
+        N = process.num_steps
+        process = process.to(self.device, torch.float32)
+        s = torch.arange(N, device=self.device)
+        x, *_ = self._rows(N)
+        share = process.alpha_bar[:-1, None, None]
+        x = share.sqrt() * x.flip(0).clamp(-1, 1) + (1 - share).sqrt() * x
+        condition = x.new_zeros(1, self.shapes.condition_dim)
+        output = Denoiser(self.network, condition)(x, process.timesteps, torch.zeros_like(s))
+        clean, moved = (
+            process.predict_clean(x, y, s) for y in (output, output + self._output_noise)
+        )
+        nothing = torch.zeros_like(x)
+        step, other = (process.mean(x, x0, nothing, s) for x0 in (clean, moved))
+        return float((other - step).abs().max())
+
+    @cached_property
+    def _output_noise(self) -> float:
+        return self.engine.output_noise(*self._rows(_NOISE_ROWS))
+
+    def _measure(self, sizes: list[int]) -> LatencyTable:
+        shape = (sizes[-1], self.shapes.horizon, self.shapes.action_dim)
+        x = torch.zeros(shape, device=self.device)
+        t = torch.zeros(sizes[-1], dtype=torch.int64, device=self.device)
+        denoiser = Denoiser(self.network, x.new_zeros(1, self.shapes.condition_dim))
+        return LatencyTable.measure(lambda n: denoiser(x[:n], t[:n], t[:n]).cpu(), tuple(sizes))
+
+    @torch.no_grad()
+    def _rows(self, count: int) -> tuple[Tensor, ...]:
+        """Inputs of the engine such as solves have: states of noise, all times, any observation."""
+        generator = torch.Generator().manual_seed(0)
+        shapes = self.shapes
+        x = torch.randn(count, shapes.horizon, shapes.action_dim, generator=generator)
+        t = torch.linspace(0, shapes.num_train_timesteps - 1, count).long()
+        condition = 2 * torch.rand(count, shapes.condition_dim, generator=generator) - 1
+        x, t, condition = (v.to(self.device) for v in (x, t, condition))
+        return self.network.inputs(x, t, condition)
+
+
+def _filled_up(table: LatencyTable) -> LatencyTable:
+    """The same for all numbers of rows: each costs as much as the size that it is filled up to."""
+    starts = [1, *(rows + 1 for rows in table.rows[:-1])]
+    rows, places = np.unique(np.column_stack([starts, table.rows]), return_index=True)
+    seconds = np.repeat(table.seconds, 2)[places]
+    return LatencyTable(tuple(rows.tolist()), tuple(seconds.tolist()))

@@ -1,0 +1,82 @@
+"""Inputs of one robot: what they have delivered, and whether it may be planned from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from para_policy.planning.history import ObservationHistory
+from para_policy.planning.settings import PlannerSettings
+from para_policy.planning.stuck import StuckWatch
+
+if TYPE_CHECKING:
+    from para_policy.policies import PolicyConfig
+
+
+class RobotInputs:
+    """The history of all inputs, and what is wrong with them: faulty, missing, stuck or stale.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, config: PolicyConfig, settings: PlannerSettings) -> None:
+        self._shapes = {name: tuple(shape) for name, shape in config.inputs.items()}
+        self.history = ObservationHistory(
+            self._shapes,
+            config.n_obs_steps,
+            settings.dt_ns,
+            max_gap_ns=settings.max_age_ns,
+            max_gaps_ns=settings.max_ages_ns,
+            linear=settings.linear,
+        )
+        self._watches = {n: StuckWatch(most_s) for n, most_s in settings.max_unchanged_s.items()}
+        self._faults: dict[str, str] = {}
+
+    def clear(self) -> None:
+        """Forget everything, as at the start of an episode."""
+        self.history.clear()
+        self._faults.clear()
+        for watch in self._watches.values():
+            watch.clear()
+
+    def observe(self, name: str, stamp_ns: int, values: NDArray[Any]) -> None:
+        """Add one observation of input `name`, which ends its fault; see `Planner.observe`."""
+        shape = self._shapes[name]
+        fits = values.size == int(np.prod(shape))
+        self.history.append(name, stamp_ns, values.reshape(shape) if fits else values)
+        if name in self._watches:
+            self._watches[name].seen(stamp_ns, values)
+        self._faults.pop(name, None)
+
+    def reject(self, name: str, reason: str) -> None:
+        """Count input `name` as faulty until its next good observation."""
+        self._faults[name] = reason
+
+    def fault(self, now_ns: int, settings: PlannerSettings) -> str | None:
+        """Reason why nothing can be planned from these inputs now; None when all is well."""
+        if self._faults:
+            return "; ".join(f"{name}: {reason}" for name, reason in sorted(self._faults.items()))
+        if missing := self.history.missing():
+            return f"no observation yet of {', '.join(missing)}"
+        for name, watch in self._watches.items():
+            if still_s := watch.stuck_for_s():
+                return (
+                    f"{name} has not changed for {still_s:.3f} s, the limit is "
+                    f"{settings.max_unchanged_s[name]:g} s: the sensor may be frozen"
+                )
+        return None if settings.lockstep else self._clock_fault(now_ns, settings)
+
+    def _clock_fault(self, now_ns: int, settings: PlannerSettings) -> str | None:
+        """Input whose newest observation is too old, or too far ahead of the clock."""
+        for name, stamp_ns in self.history.newest_ns().items():
+            limit_ns = settings.max_age_of(name)
+            age, limit = (now_ns - stamp_ns) / 1e9, limit_ns / 1e9
+            if now_ns - stamp_ns > limit_ns:
+                return f"the newest observation of {name} is {age:.3f} s old, the limit is {limit:.3f} s"
+            if stamp_ns - now_ns > limit_ns:
+                return (
+                    f"the newest observation of {name} is stamped {-age:.3f} s ahead of the clock"
+                )
+        return None

@@ -1,0 +1,147 @@
+"""Topics and the service of one robot of a policy node: its publishers are made here."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleNode
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from para_policy.errors import InputError
+from para_policy.execution.chunk import ActionChunk
+from para_policy.ros.graph import qos_conflicts, qos_for, rivals, type_conflicts
+from para_policy.ros.messages.conversions import chunk_to_message
+from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.markers import check_axes, chunk_markers
+from para_policy.ros.parameters.policy import Values
+
+if TYPE_CHECKING:
+    from para_policy.policies import PolicyConfig
+
+
+@dataclass(frozen=True)
+class ChunkFormat:
+    """Form in which chunks are published.
+
+    Attributes:
+        joint_names: of the actions.
+        start_now: stamp chunks with zero, so that they start on arrival.
+        marker_frame: frame in which they are drawn for RViz; empty: not at all.
+        marker_axes: action coordinates that are x and y, or x, y and z.
+        marker_scale: metres per action unit.
+    """
+
+    joint_names: Sequence[str]
+    start_now: bool
+    marker_frame: str
+    marker_axes: Sequence[int]
+    marker_scale: float
+
+
+def chunk_format(values: Values, config: PolicyConfig) -> ChunkFormat:
+    """Form of chunks that the parameters ask for.
+
+    Raises:
+        InputError: when there are not as many joint names as actions, or no such axes.
+    """
+    joints = [name for name in values["joint_names"] if name] or list(config.action_names)
+    if len(joints) != config.action_dim:
+        raise InputError(f"joint_names are {joints}; the policy has {config.action_dim} actions")
+    axes = list(values["marker_axes"])
+    if values["marker_frame"]:
+        check_axes(axes, config.action_dim)
+    frame, scale = values["marker_frame"], values["marker_scale"]
+    return ChunkFormat(joints, values["stamp_mode"] == "zero", frame, axes, scale)
+
+
+class RobotTopics:
+    """Publishers, subscriptions and the service of one robot, from on_configure until `close`.
+
+    What was made before an error is removed, too.
+
+    Args:
+        robot: name before all topics, see `topic_of`; empty where there is only one.
+        inputs: of the policy, by name.
+        shapes: of these inputs.
+        observe: called with the name of an input, its mapping and a message of its topic.
+        reset: answers the reset service.
+        lockstep: parameter of the node.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        robot: str,
+        inputs: Mapping[str, InputMapping],
+        shapes: Mapping[str, tuple[int, ...]],
+        observe: Callable[[str, InputMapping, Any], None],
+        reset: Callable[[Trigger.Request, Trigger.Response], Trigger.Response],
+        chunks: ChunkFormat,
+        *,
+        lockstep: bool,
+    ) -> None:
+        self.shapes = shapes
+        self._node = node
+        self._format = chunks
+        self._types: dict[str, str] = {}
+        self._qos: dict[str, Any] = {}
+        own = f"{robot}/{node.get_name()}" if robot else "~"
+        with ExitStack() as undo:
+
+            def publisher(kind: type, topic: str, qos: Any) -> Any:
+                made = node.create_lifecycle_publisher(kind, f"{own}/{topic}", qos)
+                undo.callback(node.destroy_lifecycle_publisher, made)
+                return made
+
+            self._chunks = publisher(JointTrajectory, "action_chunk", qos_for(lockstep))
+            self._infos = publisher(DiagnosticStatus, "chunk_info", 10)
+            self._markers = publisher(MarkerArray, "markers", 1) if chunks.marker_frame else None
+            service = node.create_service(Trigger, f"{own}/reset", reset)
+            undo.callback(node.destroy_service, service)
+            for name, mapping in inputs.items():
+                qos = mapping.qos(lockstep=lockstep)
+                subscription = node.create_subscription(
+                    mapping.converter.message,
+                    topic_of(mapping.topic, robot),
+                    functools.partial(observe, name, mapping),
+                    qos,
+                )
+                undo.callback(node.destroy_subscription, subscription)
+                self._types[subscription.topic_name] = mapping.type
+                self._qos[subscription.topic_name] = qos
+            self._undo = undo.pop_all()
+
+    def publish_chunk(self, chunk: ActionChunk) -> None:
+        how = self._format
+        message = chunk_to_message(chunk, list(how.joint_names), start_now=how.start_now)
+        self._chunks.publish(message)
+        if self._markers is not None:
+            axes, scale = how.marker_axes, how.marker_scale
+            markers = chunk_markers(chunk, axes, scale, how.marker_frame, self._chunks.topic_name)
+            self._markers.publish(markers)
+
+    def publish_info(self, status: DiagnosticStatus) -> None:
+        self._infos.publish(status)
+
+    def conflicts(self) -> list[str]:
+        """Publishers that this node cannot hear, and other nodes that publish chunks as it does."""
+        return [
+            *type_conflicts(self._node, self._types),
+            *qos_conflicts(self._node, self._qos),
+            *rivals(self._node, self._chunks.topic_name),
+        ]
+
+    def close(self) -> None:
+        self._undo.close()
+
+
+def topic_of(topic: str, robot: str) -> str:
+    """A robot's own topic; one that begins with a slash is the same for all robots."""
+    return f"{robot}/{topic}" if robot and not topic.startswith("/") else topic

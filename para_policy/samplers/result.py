@@ -1,0 +1,90 @@
+"""The result of a solve, its status, and the news of each round."""
+
+from __future__ import annotations
+
+import enum
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Status(enum.Enum):
+    """How a solve ended, in words that say what to do."""
+
+    CONVERGED = "converged"
+    ROUND_BUDGET = (
+        "stopped at max_rounds before the acceptance test passed; raise max_rounds or the tolerance"
+    )
+    DEADLINE = (
+        "stopped at the deadline before the acceptance test passed; allow more time, or a larger "
+        "tolerance"
+    )
+    NON_FINITE = "the network returned NaN or infinity; the sample must not be executed"
+
+
+@dataclass(frozen=True)
+class RoundInfo:
+    """What a callback sees after each round.
+
+    Attributes:
+        round: rounds done so far, from 1.
+        trajectory: (batch, N + 1, *shape) present states; read it, do not write.
+        accepted: (batch,) number of leading states that are final.
+        residual: (batch,) largest residual of this round, NaN for finished samples.
+        evals: (batch,) int64, network rows spent on each sample so far.
+    """
+
+    round: int
+    trajectory: Tensor
+    accepted: Tensor
+    residual: Tensor
+    evals: Tensor
+
+    @property
+    def frozen(self) -> Tensor:
+        """The former name of `accepted`."""
+        warnings.warn("RoundInfo.frozen is now called accepted", DeprecationWarning, stacklevel=2)
+        return self.accepted
+
+
+Callback = Callable[[RoundInfo], None]
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """A batch of samples with their statistics.
+
+    Attributes:
+        sample: (batch, *shape), X_N.
+        trajectory: (batch, N + 1, *shape), X_0 .. X_N.
+        rounds: (batch,) int64, batched network calls in which each sample took part.
+        evals: (batch,) int64, network rows spent on each sample.
+        residual: (batch,) largest residual |S_s(X_s) + c_s xi_s - X_{s+1}| over the rows
+            that the acceptance test let pass, before their last update; 0 for `sequential`. Of a
+            sample that did not converge, the largest of its last round.
+        correction: (batch,) largest last update of the rows that passed: their estimated error
+            before it.
+        residuals: (rounds, batch) largest residual in each round's window, NaN once a sample is done.
+        status: one `Status` for each sample.
+        error_bound: (batch,) what no coordinate of `sample` is off by, with the confidence of the
+            calibration, normalised action units; NaN for samples that did not converge, None where
+            the sampler is not calibrated.
+    """
+
+    sample: Tensor
+    trajectory: Tensor
+    rounds: Tensor
+    evals: Tensor
+    residual: Tensor
+    correction: Tensor
+    residuals: Tensor
+    status: tuple[Status, ...]
+    error_bound: Tensor | None = None
+
+    @property
+    def converged(self) -> Tensor:
+        """(batch,) bool: the acceptance test passed for the whole trajectory."""
+        return torch.tensor([status is Status.CONVERGED for status in self.status])

@@ -1,0 +1,137 @@
+"""Window: the rows that a round works on, and those of them that the network sees.
+
+Beyond the window every so-many-th row may be evaluated, the look-ahead, and the others are
+interpolated. The clean end of a trajectory changes until the noisy end has settled, so to evaluate
+all of it in every round is waste; a few rows tell enough to move it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Places of a window, and those that the network sees.
+
+    Attributes:
+        span: places, from the first row that is not final.
+        window: so many places are all seen.
+        stride: beyond them every so-many-th place is seen, and the last row; None if nothing is
+            beyond them.
+    """
+
+    span: int
+    window: int
+    stride: int | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one round.
+
+    Attributes:
+        live: (n,) samples of the batch.
+        offset: (span,) place of each row in the window.
+        steps: (n, span) their steps, those past the end clamped to the last one.
+        valid: (n, span) rows of samples in flight that are not past the end.
+        seen: (n, span) those that the network evaluates; the others are interpolated.
+        at: (M,) what is evaluated, as places in the flattened (n, span): all that are seen. Others
+            among them, or a place that is there twice, are ignored.
+        sparse: some valid rows are not seen, perhaps.
+    """
+
+    live: Tensor
+    offset: Tensor
+    steps: Tensor
+    valid: Tensor
+    seen: Tensor
+    at: Tensor
+    sparse: bool
+
+    @classmethod
+    def compact(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
+        """Exactly the rows that are needed, of the samples that are in flight.
+
+        How many these are must be known here, so a GPU is waited for.
+
+        Args:
+            accepted: (batch,) first step of each sample that is not final.
+            alive: (batch,) samples in flight.
+            N: number of steps.
+        """
+        live = alive.nonzero()[:, 0]
+        offset, steps, valid, seen = _places(pattern, accepted[live], alive[live], N)
+        at = seen.flatten().nonzero()[:, 0]
+        sparse = pattern.stride is not None and len(at) < int(valid.sum())
+        return cls(live, offset, steps, valid, seen, at, sparse)
+
+    @classmethod
+    def static(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
+        """As many rows in every round, so that nothing is read back: rows past the end and samples
+        that are done are evaluated in vain. Arguments as for `compact`."""
+        live = torch.arange(len(accepted), device=accepted.device)
+        offset, steps, valid, seen = _places(pattern, accepted, alive, N)
+        columns = offset[: pattern.window].expand(len(accepted), -1)
+        if pattern.stride is not None:
+            beyond = offset[pattern.window :: pattern.stride].expand(len(accepted), -1)
+            last = (N - 1 - accepted).clamp(min=0, max=pattern.span - 1)
+            columns = torch.cat([columns, beyond, last[:, None]], dim=1)
+        at = (columns + pattern.span * live[:, None]).flatten()
+        return cls(live, offset, steps, valid, seen, at, pattern.stride is not None)
+
+
+Choose = Callable[[Pattern, Tensor, Tensor, int], Rows]
+"""`Rows.compact` or `Rows.static`."""
+
+
+def _places(
+    pattern: Pattern, accepted: Tensor, alive: Tensor, N: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`offset`, `steps`, `valid` and `seen` of `Rows`."""
+    offset = torch.arange(pattern.span, device=accepted.device)
+    steps = accepted[:, None] + offset
+    valid = (steps < N) & alive[:, None]
+    steps = steps.clamp(max=N - 1)
+    seen = valid
+    if pattern.stride is not None:
+        seen = evaluated(steps, valid, pattern.window, pattern.stride, N)
+    return offset, steps, valid, seen
+
+
+def evaluated(rows: Tensor, valid: Tensor, window: int, stride: int, N: int) -> Tensor:
+    """Rows (n, span) that the network sees: the window, every `stride`-th row after it, the last."""
+    offset = torch.arange(rows.shape[1], device=rows.device)
+    chosen = (offset < window) | ((offset - window) % stride == 0)
+    return valid & (chosen | (rows == N - 1))
+
+
+def interpolate(residual: Tensor, seen: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
+    """Fill the residuals of rows that were not evaluated.
+
+    A residual is `weight` times the error of the clean-sample prediction, and it is this error that
+    varies smoothly along the steps.
+
+    Args:
+        residual: (n, span, *shape), meaningful where `seen`.
+        seen: (n, span) bool; the first row, and the last valid one, always are.
+        rows: (n, span) steps.
+        weight: (N,) clean-sample weight of each step.
+    """
+    position = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
+    span = rows.shape[1]
+    before = torch.where(seen, position, 0).cummax(dim=1).values
+    after = torch.where(seen, position, span - 1).flip(1).cummin(dim=1).values.flip(1)
+    shape = rows.shape + (1,) * (residual.ndim - 2)
+    weight = weight[rows].reshape(shape)
+    error = torch.where(weight != 0, residual / weight, 0.0)  # no weight: nothing to learn from
+    share = (position - before) / (after - before).clamp(min=1)
+    sample = torch.arange(len(rows), device=rows.device)[:, None]
+    between = torch.lerp(
+        error[sample, before], error[sample, after], share.reshape(shape).to(error)
+    )
+    return torch.where(seen.reshape(shape), residual, between * weight)

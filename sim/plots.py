@@ -1,0 +1,81 @@
+"""Look of all plots, and ways to save them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from para_policy.extras import extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Document = Mapping[str, Any]
+COLORS = (
+    *("#2b62bf", "#e2631e", "#2f8f5b", "#8c56bd", "#b88a00"),
+    *("#5a6673", "#c2407e", "#2aa1b3", "#7a4b2a", "#9bb02f"),
+)
+LONG_LABEL = 30
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.edgecolor": "#9aa1a9",
+    "axes.labelcolor": "#26292e",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e9ebee",
+    "xtick.color": "#5a6068",
+    "ytick.color": "#5a6068",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+def pyplot() -> Any:
+    """matplotlib, which draws into files, without a display."""
+    with extra("plots", "drawing"):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot
+    return matplotlib.pyplot
+
+
+def render(plot: Callable[[Document], Figure], document: Document) -> str:
+    """Draw a figure as an SVG data URI, which an HTML file can hold."""
+    buffer, plt = io.BytesIO(), pyplot()
+    with plt.rc_context(STYLE):
+        figure = plot(document)
+        figure.savefig(buffer, format="svg")
+        plt.close(figure)
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def save(plot: Callable[[Document], Figure], document: Document, path: Path) -> None:
+    """Draw a figure into a file."""
+    plt = pyplot()
+    with plt.rc_context(STYLE):
+        figure = plot(document)
+        figure.savefig(path, dpi=130, bbox_inches="tight")
+        plt.close(figure)
+
+
+def new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
+    figure, axes = pyplot().subplots(figsize=(width, height))
+    return figure, axes
+
+
+def legend_above(axes: Axes) -> None:
+    # Above the plot, where no data can hide behind it; more lines make the figure higher.
+    figure, labels = axes.get_figure(root=True), axes.get_legend_handles_labels()[1]
+    # Two long labels side by side are wider than the plot, which would shrink.
+    columns = 1 if any(len(label) > LONG_LABEL for label in labels) else 2
+    lines = -(-len(labels) // columns)
+    if figure is not None:
+        figure.set_figheight(figure.get_figheight() + 0.2 * (lines - 1))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns)

@@ -1,0 +1,68 @@
+"""Conditions of the latency experiment, and its arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sim.pusht.env import MAX_STEPS
+
+MODES: Mapping[str, Mapping[str, object]] = {
+    "uncompensated": {"stamp_mode": "zero"},
+    "compensated": {},
+    "chunking_hard": {"real_time_chunking": "hard"},
+    "chunking_soft": {"real_time_chunking": "soft"},
+}
+"""Modes, and what each changes of the parameters of policy_node."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One of MODES, with latency added to every chunk."""
+
+    mode: str
+    added_latency_ms: float
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play PushT over ROS in real time with added latency, in four modes; compare with no ROS at all.
+
+    uncompensated: a chunk starts when it arrives. compensated: its actions keep their times and
+    late ones are dropped. chunking_hard, chunking_soft: that, and real-time chunking. All
+    conditions play the same start states and are compared with the in-process evaluation of the
+    same sampler. An interrupted run goes on where it stopped, also with more episodes.
+    """
+
+    json: Path
+    """Where the numbers go; table (.md) and plot (.png) are written beside it."""
+    checkpoint: Path = Path("checkpoints/pusht_state")
+    """Checkpoint directory."""
+    sampler: str = "chord"
+    """Of all runs."""
+    scheduler: str | None = None
+    """Noise scheduler: ddpm, ddim, dpmsolver++ (default: the checkpoint's)."""
+    steps: int | None = None
+    """Sampling steps (default: the checkpoint's)."""
+    episodes: int = 10
+    """Episodes per condition."""
+    seed: int = 100000
+    """Start state of the first episode; episode i has seed + i."""
+    added_latency_ms: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
+    """Added to what each chunk takes."""
+    modes: tuple[str, ...] = tuple(MODES)
+    """Of the four above."""
+    max_steps: int = MAX_STEPS
+    """Actions in an episode that does not succeed; ten take a second."""
+    jobs: int = 1
+    """Pipelines that run at the same time, three processes each; they disturb each other."""
+    block: int = 4
+    """Episodes of a condition until the next condition has its turn."""
+    domain_id: int = 50
+    """ROS domain of the first pipeline; the others have the next ones."""
+    max_load: float = math.inf
+    """Wait with the next episodes, ten minutes at most, while the load average is above this."""
+    margin: float = 0.05
+    """Equivalence margin of the mean max reward."""
