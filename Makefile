@@ -6,8 +6,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Two busy processes with two threads each are slower than two with one.
+# Two busy processes with two threads each are slower than two with one. Each worker begins with
+# tests that follow one another, so that what a file sets up is set up once, and helps in the end.
 WORKERS ?= 2
+# Further options of pytest for make test.
+PYTEST ?=
 
 .PHONY: demo test lint results setup
 .DEFAULT_GOAL := demo
@@ -19,7 +22,7 @@ demo: setup
 	@$(BIN)/python -m sim.demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +48,12 @@ class Gaussian:
         return self.mean + gain * (x - abar.sqrt() * self.mean)
 
 
+@cache
+def _centres(modes: int, seed: int, shape: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 1.6 * torch.rand(modes, *shape, generator=generator, dtype=torch.float64) - 0.8
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Equal Gaussians of std `std` centred at `modes` random points in [-0.8, 0.8]^d.
@@ -59,9 +66,7 @@ class Mixture:
     seed: int = 0
 
     def clean(self, x: Tensor, abar: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        centres = torch.rand(self.modes, *x.shape[1:], generator=generator, dtype=torch.float64)
-        centres = (1.6 * centres - 0.8).to(x.dtype)
+        centres = _centres(self.modes, self.seed, x.shape[1:]).to(x.dtype)
         variance = abar * self.std**2 + 1 - abar
         offset = x[:, None] - abar.sqrt()[:, None] * centres  # (M, modes, *shape)
         log_weight = -(offset**2 / (2 * variance[:, None])).flatten(2).sum(dim=2)

@@ -35,11 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def domain_id() -> int:
-    """PARA_POLICY_TEST_DOMAIN moves a second run of these tests away from the first."""
-    if chosen := os.environ.get("PARA_POLICY_TEST_DOMAIN"):
-        return int(chosen)
+    """PARA_POLICY_TEST_DOMAIN, for the first worker, moves a second run away from the first."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    return 70 + int(worker.removeprefix("gw"))
+    return int(os.environ.get("PARA_POLICY_TEST_DOMAIN", 70)) + int(worker.removeprefix("gw"))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ class Cell:
         self.statuses = graph.listen(DiagnosticArray, "/diagnostics")
         self.chunks = graph.listen(JointTrajectory, "policy_node/action_chunk")
         policy = {**shipped_parameters("policy_node"), "checkpoint": str(checkpoint)}
+        policy["engine"] = "eager"
         self.controller: ArmController = graph.add(ArmController)
         graph.add(PolicyNode, **policy, autostart=True)
         graph.add(self._executor, **shipped_parameters("chunk_executor"))

@@ -29,6 +29,7 @@ def test_the_policy_moves_the_simulator_in_real_time(
         "checkpoint": str(checkpoint),
         "inputs_file": str(CONFIG / "pusht_inputs.yaml"),
         "torch_threads": 1,
+        "engine": "eager",
         "autostart": True,
     }
     remap = ("-r", "action_chunk:=policy_node/action_chunk")

@@ -32,8 +32,10 @@ def _alone_and_quick(domain_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def case_of(**values: Any) -> Case:
+    """Eager: to compile a network takes seconds, and few findings depend on its engine."""
     defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
-    return Case(Request(), {**defaults, "inputs_file": str(INPUTS), **values})
+    quick = {"inputs_file": str(INPUTS), "engine": "eager"}
+    return Case(Request(), {**defaults, **quick, **values})
 
 
 def judged(seconds: float, checkpoint: Path, **values: Any) -> list[Level]:
@@ -79,7 +81,8 @@ def test_latency_against_the_deadline(checkpoint: Path) -> None:
 
 
 def test_policy_that_works(checkpoint: Path) -> None:
-    case = case_of(checkpoint=str(checkpoint), control_rate_hz=0.5, sampler="chord")
+    values = {"control_rate_hz": 0.5, "sampler": "chord", "engine": "auto"}
+    case = case_of(checkpoint=str(checkpoint), **values)
     findings = [*policy.check_inputs(case), *policy.check(case)]
     assert {finding.level for finding in findings} == {Level.OK}
     assert "calibrated for ddpm with 10 steps" in " ".join(finding.found for finding in findings)

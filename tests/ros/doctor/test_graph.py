@@ -57,6 +57,7 @@ def start_nodes(graph: Graph, namespace: str, **policy: Any) -> None:
     """Each test has its own namespace: what rclpy keeps of earlier nodes stays visible for a while."""
     remap = ["--ros-args", "-r", "action_chunk:=policy_node/action_chunk"]
     values = {"inputs_file": str(INPUTS), "autostart": True, "control_rate_hz": 10.0}
+    values["engine"] = "eager"
     graph.add(lambda **o: PolicyNode(namespace=namespace, **o), **{**values, **policy})
     graph.add(lambda **o: ChunkExecutor(namespace=namespace, cli_args=remap, **o), auto_enable=True)
 

@@ -41,6 +41,7 @@ POLICY = {
     "control_rate_hz": RATE_HZ,
     "max_observation_age_s": MAX_AGE_S,
     "sampler": "sequential",
+    "engine": "eager",
     "torch_threads": 1,
 }
 
@@ -111,7 +112,7 @@ class Loop:
         now_ns: Callable[[], int] | None = None,
     ) -> None:
         self.graph = graph
-        parameters = {**POLICY, "engine": "eager", "checkpoint": str(checkpoint), **(policy or {})}
+        parameters = {**POLICY, "checkpoint": str(checkpoint), **(policy or {})}
         self.policy: PolicyNode = graph.add(PolicyNode, **parameters)
         self.executor: ChunkExecutor = graph.add(
             remapped(ChunkExecutor), **{**EXECUTOR, **(executor or {})}

@@ -45,7 +45,7 @@ def test_unknown_rate_must_be_given(graph: Graph, tmp_path: Path) -> None:
     checkpoint = save_robot_policy(tmp_path / "policy", control_hz=None)
     parameters, _ = write_ros_files(checkpoint, tmp_path / "ros", read_config(checkpoint))
     written = yaml.safe_load(parameters.read_text())["/**/policy_node"]["ros__parameters"]
-    node = graph.add(PolicyNode, **written)
+    node = graph.add(PolicyNode, **{**written, "engine": "eager"})
     said = graph.listen(DiagnosticArray, "/diagnostics")
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     wait_for_status(graph, said, DiagnosticStatus.ERROR, "set control_rate_hz to the rate, in Hz")

@@ -117,6 +117,7 @@ def test_names_that_cannot_be_topics_are_refused(
         PolicyNode,
         checkpoint=str(checkpoint),
         inputs_file=str(CONFIG / "pusht_inputs.yaml"),
+        engine="eager",
         robots=names,
     )
     assert node.trigger_configure() != TransitionCallbackReturn.SUCCESS
@@ -153,6 +154,7 @@ def test_markers_are_published_where_a_frame_is_given(graph: Graph, checkpoint: 
         PolicyNode,
         checkpoint=str(checkpoint),
         inputs_file=str(CONFIG / "pusht_inputs.yaml"),
+        engine="eager",
         marker_frame="world",
         marker_axes=[0, 2],
     )
