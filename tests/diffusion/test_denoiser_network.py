@@ -17,8 +17,8 @@ CONDITION = torch.tensor([[10.0], [20.0], [30.0]])
 
 def test_another_network_replaces_the_bound_one_for_that_call_only() -> None:
     denoiser = Denoiser(lambda x, t: 2 * x)
-    assert torch.equal(denoiser(X, T, SAMPLE, lambda x, t: 5 * x), 5 * X)
-    assert torch.equal(denoiser(X, T, SAMPLE, None), 2 * X)
+    assert torch.equal(denoiser.with_network(lambda x, t: 5 * x)(X, T, SAMPLE), 5 * X)
+    assert torch.equal(denoiser(X, T, SAMPLE), 2 * X)
     assert torch.equal(denoiser(X, T, SAMPLE), 2 * X)
     assert (denoiser.rounds, denoiser.evals) == (3, 12)
 
@@ -32,7 +32,7 @@ def test_another_network_sees_the_same_call(pad_to: int, pad_from: int, rows: in
         return x + condition[:, :, None]
 
     denoiser = Denoiser(network, CONDITION, pad_to=pad_to, pad_from=pad_from)
-    outputs = [denoiser(X[:3], T[:3], SAMPLE[:3], other) for other in (None, network)]
+    outputs = [one(X[:3], T[:3], SAMPLE[:3]) for one in (denoiser, denoiser.with_network(network))]
     assert torch.equal(*outputs)
     assert len(calls[0][0]) == rows
     assert all(torch.equal(a, b) for a, b in zip(*calls, strict=True))
@@ -43,9 +43,9 @@ def test_another_network_sees_the_same_call(pad_to: int, pad_from: int, rows: in
 def test_another_network_records_no_gradient_and_keeps_the_shape() -> None:
     layer = nn.Linear(2, 2)
     denoiser = Denoiser(lambda x, t: x)
-    assert not denoiser(X, T, SAMPLE, lambda x, t: layer(x)).requires_grad
+    assert not denoiser.with_network(lambda x, t: layer(x))(X, T, SAMPLE).requires_grad
     with pytest.raises(InputError, match=r"\(4, 3, 2\).*shape must not change"):
-        denoiser(X, T, SAMPLE, lambda x, t: x[:2])
+        denoiser.with_network(lambda x, t: x[:2])(X, T, SAMPLE)
 
 
 class Empty(nn.Sequential):
@@ -56,4 +56,4 @@ class Empty(nn.Sequential):
 
 
 def test_another_network_is_called_even_if_it_counts_as_false() -> None:
-    assert torch.equal(Denoiser(lambda x, t: 2 * x)(X, T, SAMPLE, Empty()), 5 * X)
+    assert torch.equal(Denoiser(lambda x, t: 2 * x).with_network(Empty())(X, T, SAMPLE), 5 * X)

@@ -109,7 +109,7 @@ def test_a_budget_counts_network_calls_and_claims_nothing(splitting: str, blend:
     options = {"blend": blend, "horizon": 3, "tolerance": 1e-3}
     ends: list[int] = []
     sampler = pcm(log.consistency, splitting, **options)
-    free, _ = log.solve(sampler, noise, callback=lambda info: ends.append(info.round))
+    free, _ = log.solve(sampler, noise, callback=lambda info: ends.append(len(log.calls)))
     for limit in range(1, int(free.rounds.max()) + 2):
         limited = dataclasses.replace(sampler, max_rounds=limit)
         result, denoiser = log.solve(limited, noise)

@@ -115,7 +115,8 @@ def test_a_clean_sample_runs_the_recurrence_by_hand(
         step = torch.full((BATCH,), s)
         x = process.mean(x, clean, clean, step) + process.noise(noise.steps[:, s], step)
         by_hand.append(x)
-    states, first = FromCleanSample(sample).start(process, noise)
+    guess = Prior() if sample is None else FromCleanSample(sample)
+    states, first = guess.start(process, noise)
     assert first == 0
     torch.testing.assert_close(states, torch.stack(by_hand, dim=1), rtol=0, atol=1e-12)
 
