@@ -12,8 +12,9 @@ from para_policy import load_policy
 from para_policy.calibration.measure import Settings, calibrate
 from para_policy.checkpoints.calibration import save_calibration
 from para_policy.checkpoints.native import checkpoint_hash, save_checkpoint
-from para_policy.networks.build import build_network
-from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.networks.config import UnetConfig
+from para_policy.policies.build import build_network
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 
 

@@ -24,7 +24,7 @@ from para_policy.inference import EngineConfig
 from para_policy.inference.config import Precision
 from para_policy.inference.precision import tensor_cores
 from para_policy.inference.runtime import EngineNetwork
-from para_policy.networks.build import build_network
+from para_policy.policies.build import build_network
 from para_policy.policies.config import PolicyConfig
 from sim import plots
 

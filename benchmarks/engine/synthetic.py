@@ -20,8 +20,9 @@ from benchmarks.engine.network import in_order, latency_table, measure_calls
 from benchmarks.engine.policies import with_memory
 from para_policy.diffusion.noise import Noise
 from para_policy.inference import EngineConfig
-from para_policy.networks.build import VISION, build_network, build_vision
-from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.networks.config import UnetConfig
+from para_policy.policies.build import VISION, build_network, build_vision
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers.deadline import LatencyTable

@@ -9,7 +9,8 @@ from para_policy.checkpoints.load import Weights, make_policy, read_checkpoint, 
 from para_policy.checkpoints.observations import count_observations
 from para_policy.inference.config import Precision
 from para_policy.inference.device import PLAIN_ENGINE, device_description, expected_engine
-from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.networks.config import UnetConfig
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers.deadline import LatencyTable
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from para_policy.checkpoints.checkpoint import Checkpoint, match
 from para_policy.checkpoints.files import read_json, read_tensors, replace, sha256, summarise
 from para_policy.errors import CheckpointError
-from para_policy.networks.build import state_shapes
+from para_policy.policies.build import state_shapes
 from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 

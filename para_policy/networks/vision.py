@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from para_policy.errors import InputError
-from para_policy.policies.config import Size, VisionConfig
+from para_policy.networks.config import Size, VisionConfig
 
 _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 _BOTTLENECK_EXPANSION = 4

@@ -17,76 +17,10 @@ from pydantic import (
 )
 
 from para_policy.diffusion.schedulers import build_scheduler
+from para_policy.networks.config import Count, TransformerConfig, UnetConfig, VisionConfig
 
 FORMAT_VERSION: Final = 2
 _MOST_TIMESTEPS = 100_000
-_CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
-
-Count = Annotated[int, Field(ge=1, le=100_000)]
-"""Larger numbers are mistakes, and what they describe could not be built."""
-
-Size = tuple[Count, Count]
-"""Height and width in pixels."""
-
-
-class UnetConfig(BaseModel):
-    """Size of the `ConditionalUnet1D`.
-
-    Attributes:
-        film_scale: the condition scales the channels of a block, and not only shifts them.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["unet1d"] = "unet1d"
-    down_dims: tuple[Count, ...] = Field((256, 512, 1024), min_length=2, max_length=16)
-    step_embed_dim: int = Field(256, ge=4, le=100_000)
-    kernel_size: Count = 5
-    n_groups: Count = 8
-    film_scale: bool = True
-
-    @model_validator(mode="after")
-    def _buildable(self) -> UnetConfig:
-        if any(channels % self.n_groups for channels in self.down_dims):
-            raise ValueError(
-                f"down_dims {self.down_dims} must be multiples of n_groups {self.n_groups}"
-            )
-        if self.down_dims[0] % 8:
-            raise ValueError(
-                f"down_dims {self.down_dims} must begin with a multiple of 8, the groups of the last block"
-            )
-        if self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size is {self.kernel_size}; it must be odd to keep the horizon"
-            )
-        if self.step_embed_dim % 2:
-            raise ValueError(
-                f"step_embed_dim is {self.step_embed_dim}; half are sines: it must be even"
-            )
-        return self
-
-
-class TransformerConfig(BaseModel):
-    """Size of the `TransformerForDiffusion`, with the original project's names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["transformer"] = "transformer"
-    n_layer: int = Field(12, ge=1, le=1000)
-    n_head: Count = 12
-    n_emb: int = Field(768, ge=4, le=100_000)
-    n_cond_layers: int = Field(0, ge=0, le=1000)
-    causal_attn: bool = False
-    p_drop_emb: float = Field(0.1, ge=0, lt=1)
-    p_drop_attn: float = Field(0.1, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _buildable(self) -> TransformerConfig:
-        if self.n_emb % self.n_head or self.n_emb % 2:
-            raise ValueError(
-                f"n_emb is {self.n_emb}; it must be even and a multiple of n_head {self.n_head}"
-            )
-        return self
 
 
 def _kind(network: Any) -> str:
@@ -99,44 +33,6 @@ NetworkConfig = Annotated[
     Annotated[UnetConfig, Tag("unet1d")] | Annotated[TransformerConfig, Tag("transformer")],
     Discriminator(_kind),
 ]
-
-
-class VisionConfig(BaseModel):
-    """How camera images become features.
-
-    Attributes:
-        cameras: inputs that are images, in the order of their encoders.
-        shared: one encoder for all cameras, or one for each.
-        norm: layers of the backbone; "group" has channels / 16 groups.
-        resize: images are first scaled to this size.
-        antialias: of that scaling; torchvision does so since release 0.17.
-        crop: then the centre of this size is cut out.
-        pooling: "spatial_softmax" locates keypoints and maps them to `feature_dim` features;
-            "average" takes the mean of each channel.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cameras: tuple[str, ...] = Field(min_length=1)
-    shared: bool = False
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
-    norm: Literal["batch", "group"] = "group"
-    resize: Size | None = None
-    antialias: bool = True
-    crop: Size | None = None
-    pooling: Literal["spatial_softmax", "average"] = "spatial_softmax"
-    num_keypoints: Count = 32
-    feature_dim: Count = 64
-
-    @property
-    def channels(self) -> int:
-        """Of the backbone's last layer."""
-        return _CHANNELS[self.backbone]
-
-    @property
-    def width(self) -> int:
-        """Features of one image."""
-        return self.feature_dim if self.pooling == "spatial_softmax" else self.channels
 
 
 class PolicyConfig(BaseModel):

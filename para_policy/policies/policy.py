@@ -15,7 +15,7 @@ from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import check_device
 from para_policy.inference.runtime import Runtime, Shapes
-from para_policy.networks.build import VISION, build_network, build_vision
+from para_policy.policies.build import VISION, build_network, build_vision
 from para_policy.policies.chain import Chain
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.consistency import PicardConsistencyModel

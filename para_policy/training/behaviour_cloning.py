@@ -17,7 +17,7 @@ from para_policy.checkpoints.native import save_checkpoint
 from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.errors import DataError
 from para_policy.extras import extra
-from para_policy.networks.build import VISION, build_network, build_vision
+from para_policy.policies.build import VISION, build_network, build_vision
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training import trainer

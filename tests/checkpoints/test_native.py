@@ -17,7 +17,7 @@ from para_policy.checkpoints import observations as recorded
 from para_policy.checkpoints.native import CONFIG_FILE, MODEL_FILE, NORMALIZER_FILE
 from para_policy.checkpoints.observations import OBSERVATIONS_FILE
 from para_policy.errors import CheckpointError, InputError, ParaPolicyError
-from para_policy.networks.build import build_network
+from para_policy.policies.build import build_network
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
 from tests.checkpoints.damage import Damage, edit_tensors
 

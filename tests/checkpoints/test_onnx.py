@@ -22,7 +22,7 @@ from para_policy.checkpoints.onnx.check import TOLERANCE, Agreement
 from para_policy.checkpoints.onnx.export import export_onnx
 from para_policy.checkpoints.onnx.metadata import KEY, metadata
 from para_policy.errors import CheckpointError, InputError
-from para_policy.policies.config import TransformerConfig
+from para_policy.networks.config import TransformerConfig
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoint import tiny_config
 from tests.checkpoints.random_weights import random_normalizers, random_weights

@@ -10,7 +10,7 @@ import pytest
 
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.cli.main import main
-from para_policy.policies.config import VisionConfig
+from para_policy.networks.config import VisionConfig
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
 from tests.checkpoints.random_weights import random_normalizers, random_weights
 

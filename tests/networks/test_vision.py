@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from para_policy.errors import InputError
 from para_policy.networks import vision
+from para_policy.networks.config import VisionConfig
 from para_policy.networks.vision import VisionEncoder
-from para_policy.policies.config import VisionConfig
 from tests.networks.goldens.recipe import fill, images
 
 GOLDENS = Path(__file__).parent / "goldens" / "vision.safetensors"

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from para_policy.errors import InputError
-from para_policy.networks.build import VISION, build_network, build_vision
-from para_policy.policies.config import PolicyConfig, UnetConfig, VisionConfig
+from para_policy.networks.config import UnetConfig, VisionConfig
+from para_policy.policies.build import VISION, build_network, build_vision
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoint import tiny_config

@@ -13,7 +13,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.checkpoints.native import save_checkpoint
-from para_policy.networks.build import build_network
+from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from tests.checkpoint import tiny_config
 from tests.ros.graph import CONFIG

@@ -13,8 +13,9 @@ from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 
 from para_policy.checkpoints.native import save_checkpoint
-from para_policy.networks.build import state_shapes
-from para_policy.policies.config import PolicyConfig, VisionConfig
+from para_policy.networks.config import VisionConfig
+from para_policy.policies.build import state_shapes
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from tests.checkpoint import tiny_config
 from tests.ros.graph import Graph

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from para_policy.errors import DataError
-from para_policy.policies.config import PolicyConfig, UnetConfig, VisionConfig
+from para_policy.networks.config import UnetConfig, VisionConfig
+from para_policy.policies.config import PolicyConfig
 from para_policy.training.dataset import (
     ChunkDataset,
     Columns,

@@ -20,7 +20,8 @@ from para_policy.checkpoints.lerobot.options import (
     Options2025,
 )
 from para_policy.errors import CheckpointError
-from para_policy.policies.config import PolicyConfig, VisionConfig
+from para_policy.networks.config import VisionConfig
+from para_policy.policies.config import PolicyConfig
 
 _UNDERSTOOD = "LeRobot from May 2024 to 0.6.2"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from para_policy.policies.config import UnetConfig
+from para_policy.networks.config import UnetConfig
 
 ACTION = "action"
 STATE = "observation.state"

@@ -18,7 +18,7 @@ from para_policy.checkpoints.files import read_json, read_tensors
 from para_policy.checkpoints.lerobot.config import LeRobotPolicy, read_policy
 from para_policy.checkpoints.lerobot.statistics import BUFFERS, read_normalizers
 from para_policy.errors import CheckpointError, InputError
-from para_policy.networks.build import VISION, state_shapes
+from para_policy.policies.build import VISION, state_shapes
 
 CONFIG_FILE, MODEL_FILE, TRAIN_FILE = "config.json", "model.safetensors", "train_config.json"
 

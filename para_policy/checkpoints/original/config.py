@@ -26,7 +26,8 @@ from para_policy.checkpoints.original.vision import (
     Observations,
 )
 from para_policy.errors import CheckpointError
-from para_policy.policies.config import PolicyConfig, TransformerConfig, UnetConfig
+from para_policy.networks.config import TransformerConfig, UnetConfig
+from para_policy.policies.config import PolicyConfig
 
 _SHOWN = 80
 

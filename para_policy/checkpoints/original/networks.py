@@ -8,7 +8,7 @@ from pydantic import Field
 
 from para_policy.checkpoints.original.options import Options, only
 from para_policy.diffusion.schedulers import build_scheduler
-from para_policy.policies.config import TransformerConfig, UnetConfig
+from para_policy.networks.config import TransformerConfig, UnetConfig
 
 _SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 

@@ -23,7 +23,7 @@ from para_policy.checkpoints.original.unpickle import plain, read_pickle
 from para_policy.checkpoints.original.vision import Observations
 from para_policy.errors import CheckpointError
 from para_policy.extras import extra
-from para_policy.networks.build import state_shapes
+from para_policy.policies.build import state_shapes
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from para_policy.checkpoints.original.options import Options
-from para_policy.policies.config import Size, VisionConfig
+from para_policy.networks.config import Size, VisionConfig
 
 _RESNET_CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 

@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 
 from para_policy import DiffusionPolicy
 from para_policy.checkpoints.native import save_checkpoint
-from para_policy.networks.build import build_network
+from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.messages.conversions import ns_to_stamp

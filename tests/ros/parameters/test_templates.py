@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from para_policy.errors import InputError
-from para_policy.policies.config import PolicyConfig, VisionConfig
+from para_policy.networks.config import VisionConfig
+from para_policy.policies.config import PolicyConfig
 from para_policy.ros.parameters.templates import inputs_text, parameters_text, write_ros_files
 from tests.checkpoint import tiny_config
 

@@ -21,8 +21,9 @@ from para_policy.checkpoints.consistency import folder, read_consistencies
 from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.cli.main import main
 from para_policy.errors import CheckpointError, DataError, InputError
-from para_policy.networks.build import build_network
-from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.networks.config import UnetConfig
+from para_policy.policies.build import build_network
+from para_policy.policies.config import PolicyConfig
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.samplers import Chord, Scalar, Sequential

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from para_policy.networks.build import build_network
+from para_policy.policies.build import build_network
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.training.pcm import low_rank
 from tests.checkpoint import tiny_config

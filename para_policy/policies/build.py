@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from para_policy.networks.config import UnetConfig
 from para_policy.networks.transformer import TransformerForDiffusion
 from para_policy.networks.unet1d import ConditionalUnet1D
 from para_policy.networks.vision import VisionEncoder
-from para_policy.policies.config import PolicyConfig, UnetConfig
+from para_policy.policies.config import PolicyConfig
 
 VISION = "vision."
 """Prefix of the vision encoder's weights in a policy's state."""
