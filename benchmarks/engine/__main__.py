@@ -52,7 +52,7 @@ class Options(Common):
     networks: tuple[str, ...] = tuple(PUBLISHED)
     """Published networks that are timed with random weights."""
     image: str | None = "config/training/pusht_image.yaml"
-    """Configuration of an image policy, timed with random weights; none for nothing."""
+    """Configuration of an image policy, timed with random weights; None for nothing."""
     budget_s: float = 540.0
     """Seconds for everything but starting up; a part may take longer to have its least numbers."""
 
