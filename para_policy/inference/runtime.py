@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from para_policy.diffusion.denoiser import BoundNetwork, Denoiser
+from para_policy.diffusion.denoiser import BoundNetwork, Denoiser, Network
 from para_policy.diffusion.inpainting import Inpainting
 from para_policy.diffusion.process import Process
 from para_policy.inference.config import EngineConfig, Size
@@ -83,6 +83,7 @@ class Runtime:
     Attributes:
         module, shapes, device, latencies: as given.
         network: what denoisers call.
+        engine: that of `network`; its first call chooses the backend.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Runtime:
     ) -> None:
         self.module, self.shapes, self.device = module, shapes, device
         self.latencies = {} if latencies is None else latencies
-        self.network = EngineNetwork(module, shapes.num_train_timesteps, engine)
+        self._on_engine = EngineNetwork(module, shapes.num_train_timesteps, engine)
+        self.network: Network = self._on_engine
+        self.engine = self._on_engine.engine
 
     def on(self, engine: EngineConfig) -> Runtime:
         """The same weights on another engine."""
@@ -105,11 +108,6 @@ class Runtime:
         """Another noise predictor on the same engine, a compiled one for example."""
         engine = self.engine.config
         return Runtime(module, self.shapes, self.device, engine, self.latencies)
-
-    @property
-    def engine(self) -> Engine:
-        """That of `network`; its first call chooses the backend."""
-        return self.network.engine
 
     @property
     def in_use(self) -> EngineConfig:
@@ -235,7 +233,7 @@ class Runtime:
         t = torch.linspace(0, shapes.num_train_timesteps - 1, count).long()
         condition = 2 * torch.rand(count, shapes.condition_dim, generator=generator) - 1
         x, t, condition = (v.to(self.device) for v in (x, t, condition))
-        return self.network.inputs(x, t, condition)
+        return self._on_engine.inputs(x, t, condition)
 
 
 def _filled_up(table: LatencyTable) -> LatencyTable:

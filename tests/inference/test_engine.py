@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from para_policy.errors import InputError
 from para_policy.inference import Engine, EngineConfig, Size
+from para_policy.inference.device import expected_engine
 from para_policy.inference.precision import TOLERANCE
 from para_policy.networks.transformer import TransformerForDiffusion
 from tests.inference.bodies import Plain, Unet, make
@@ -46,6 +47,11 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     backend, precision, kind, *sizes = request.param
     for package in PACKAGES.get(backend, []):
         pytest.importorskip(package)
+    try:
+        expected_engine(EngineConfig(backend, precision), torch.device("cpu"))
+    except InputError as error:
+        if "no bfloat16 arithmetic" in str(error):
+            pytest.skip(str(error))
     return Engine(make(kind), EngineConfig(backend, precision, *(sizes or [SIZES])))
 
 

@@ -158,7 +158,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("deadline", "samplers.pace", "policies.diffusion_policy"):
+    for module in ("samplers.deadline", "policies.chain"):
         monkeypatch.setattr(f"para_policy.{module}.time", clock)
     return clock
 

@@ -140,7 +140,7 @@ def test_auto_looks_at_the_latencies_of_the_engine_in_use(
     plain = device_description(policy.device)
     tables = {plain: table(1e-3, 1e-3), f"{plain}, openvino": table(1e-3, 1.0)}
     for chosen in (policy, fast):
-        monkeypatch.setattr(chosen, "latencies", tables)
+        monkeypatch.setattr(chosen.runtime, "latencies", tables)
     assert policy.sampler("auto").name != "sequential"  # type: ignore[attr-defined]
     assert fast.sampler("auto").name == "sequential"  # type: ignore[attr-defined]
 
@@ -157,7 +157,7 @@ def test_deadlines_look_at_the_latencies_of_the_engine_in_use(
     plain = device_description(policy.device)
     slow, quick = table(1.0, 1.0), table(1e-3, 1e-3)
     for chosen in (policy, fast):
-        monkeypatch.setattr(chosen, "latencies", {plain: slow, f"{plain}, openvino": quick})
+        monkeypatch.setattr(chosen.runtime, "latencies", {plain: slow, f"{plain}, openvino": quick})
         chosen.sample(one(), sampler=spy, deadline_s=60.0)
     assert seen == [slow, quick]
 

@@ -30,11 +30,16 @@ class OpenVino:
             raise UnavailableError(f"it runs on the CPU, not on {device.type}")
         check_precision(device, precision)
         try:
-            _openvino()
+            openvino = _openvino()
         except ImportError as error:
             raise UnavailableError(
                 f"it needs the package openvino ({error}); pip install 'para_policy[openvino]'"
             ) from error
+
+        # The hint is accepted everywhere; a processor without such arithmetic computes in float32.
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bfloat16" and "BF16" not in able:
+            raise UnavailableError("this processor has no bfloat16 arithmetic")
 
     def load(self, body: nn.Module, precision: Precision) -> Prepare:
         return _Compiler(body, _HINT[precision])
