@@ -63,7 +63,7 @@ def test_pareto_shows_every_tolerance(checkpoint: Path, tmp_path: Path) -> None:
     ]
     assert set(document["curves"]) == {"paradigms", "parataa: order=10, window=20", "x0"}
     drawn = [label for labels in document["curves"].values() for label in labels]
-    assert {*drawn, "sequential", "diffusers-ddim10"} <= set(document["samplers"])
+    assert {*drawn, "sequential", "benchmarks.peers:ddim:num_steps=10"} <= set(document["samplers"])
 
 
 def test_residual_curves_are_those_of_the_bench_report(checkpoint: Path, tmp_path: Path) -> None:
