@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,8 +49,10 @@ class Chain:
         kind: "ddpm", "ddim" or "dpmsolver++".
         process: the step table.
         config, encoder, runtime, normalizer: of the policy; the normalizer is that of actions.
-        calibration: what `para-policy calibrate` has measured for this process; None for nothing.
-        consistency_models: PCM weights by splitting, from `para-policy distill`.
+        calibrations: of the policy by kind and steps, from `para-policy calibrate`; that of this
+            process is `calibration`.
+        consistency_models: PCM weights of the policy by kind, steps and splitting, from
+            `para-policy distill`.
 
     Raises:
         InputError: if the calibration was measured on another process.
@@ -62,8 +64,8 @@ class Chain:
     encoder: Encoder
     runtime: Runtime
     normalizer: LinearNormalizer
-    calibration: Calibration | None
-    consistency_models: Mapping[str, PicardConsistencyModel]
+    calibrations: Mapping[tuple[str, int], Calibration]
+    consistency_models: Mapping[tuple[str, int, str], PicardConsistencyModel]
     _named: dict[tuple[object, ...], Sampler] = field(default_factory=dict, repr=False)
     _recorded: dict[Sampler, Sampler] = field(default_factory=dict, repr=False)
 
@@ -82,6 +84,11 @@ class Chain:
     def key(self) -> tuple[str, int]:
         """Kind and number of steps, by which calibrations are kept."""
         return self.kind, self.process.num_steps
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What was measured for this process; None for nothing."""
+        return self.calibrations.get(self.key)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,9 +136,9 @@ class Chain:
             options = {**self._trained(options), **options}
         if self.calibration is None and (name == "auto" or _lacks_matrices(name, options)):
             raise InputError(
-                f"sampler {name!r} needs a calibration for {self}, which this checkpoint does not "
-                f"have; run para-policy calibrate --checkpoint DIR --scheduler {self.kind} "
-                f"--steps {self.process.num_steps}"
+                f"sampler {name!r} needs a calibration for {self} "
+                f"(there: {_listed(self.calibrations)}); run para-policy calibrate --checkpoint DIR "
+                f"--scheduler {self.kind} --steps {self.process.num_steps}"
             )
         made = self._make(name, options)
         least = self._least_tolerance(made.tolerance)
@@ -166,13 +173,12 @@ class Chain:
     def _trained(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What `pcm` takes from training: the network, and how it was trained to be used."""
         splitting = options.get("splitting", "chord")
-        if splitting not in self.consistency_models:
-            available = ", ".join(self.consistency_models) or "none"
+        model, runtime = self.consistency_models.get((*self.key, splitting)), self.runtime
+        if model is None:
             raise InputError(
                 f"sampler 'pcm' was not trained for {self} and splitting {splitting!r} "
-                f"(there: {available}); run para-policy distill"
+                f"(there: {_listed(self.consistency_models)}); run para-policy distill"
             )
-        model, runtime = self.consistency_models[splitting], self.runtime
         count = runtime.shapes.num_train_timesteps
         consistency = model.on(runtime.module, count, runtime.in_use)
         return {"consistency": consistency, "stride": model.stride}
@@ -258,6 +264,10 @@ class Chain:
                 self._recorded.pop(next(iter(self._recorded)))
             self._recorded[sampler] = self.runtime.recorded(sampler)
         return self._recorded[sampler]
+
+
+def _listed(keys: Iterable[tuple[object, ...]]) -> str:
+    return ", ".join(" ".join(map(str, key)) for key in keys) or "none"
 
 
 def _lacks_matrices(name: str, options: Mapping[str, Any]) -> bool:

@@ -130,18 +130,23 @@ class DiffusionPolicy:
         kind = scheduler or self._trained_kind
         process = self.process(scheduler, steps)
         key = (kind, process.num_steps)
-        calibration = self.calibrations.get(key)
-        models = {name: m for (*of, name), m in self.consistency_models.items() if (*of,) == key}
         held = self._chains.get(key)
+        # What was measured and trained may come later, or anew.
         if (
             held is None
             or held.runtime is not self.runtime
-            or held.calibration is not calibration
-            or held.consistency_models != models
+            or held.calibrations != self.calibrations
+            or held.consistency_models != self.consistency_models
         ):
-            action = self.normalizers["action"]
             held = self._chains[key] = Chain(
-                kind, process, self.config, self.encoder, self.runtime, action, calibration, models
+                kind,
+                process,
+                self.config,
+                self.encoder,
+                self.runtime,
+                self.normalizers["action"],
+                dict(self.calibrations),
+                dict(self.consistency_models),
             )
         return held
 
