@@ -32,7 +32,7 @@ class DiffusersParadigms:
     After `StableDiffusionParadigmsPipeline` of diffusers 0.42, with two changes: the noise is given
     instead of drawn, and the yardstick is computed once for all solves, which is in its favour. As
     there, one window moves for the whole batch, at the pace of its slowest sample. It measures
-    changes, not defects, so `residual` and `correction` are NaN.
+    corrections, not residuals, so `residual` and `correction` are NaN.
 
     Attributes:
         scheduler: with its timesteps set.

@@ -120,9 +120,9 @@ def _pareto(results: Results) -> list[str]:
 
 
 def _residuals(results: Results) -> list[str]:
-    defects = results.read("residuals")
-    picture = results.picture(residuals.figure, defects, "residual_per_round")
-    return [picture, "\n".join(_facts(defects))]
+    curves = results.read("residuals")
+    picture = results.picture(residuals.figure, curves, "residual_per_round")
+    return [picture, "\n".join(_facts(curves))]
 
 
 def _steps(results: Results) -> list[str]:

@@ -81,7 +81,7 @@ FIGURES: tuple[tuple[str, Callable[[Document], Figure], str], ...] = (
     (
         "Residual per round",
         figures.residuals,
-        "Largest first-order defect in the window after each round, over the chunks still in "
+        "Largest first-order residual in the window after each round, over the chunks still in "
         "flight. A sequential sampler has none.",
     ),
     (

@@ -27,11 +27,11 @@ class Options(Common):
     paradigms: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01)
     """Tolerances: change of a state, in noise stds."""
     parataa: tuple[float, ...] = (1e-2, 1e-3, 1e-4)
-    """Tolerances: RMS defect of a state, normalised action units."""
+    """Tolerances: RMS residual of a state, normalised action units."""
     parataa_options: str = ""
     """More options of ParaTAA, such as "order=10,window=20" from benchmarks.samplers.parataa_options."""
     x0: tuple[float, ...] = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
-    """Tolerances: largest defect of a state, normalised action units."""
+    """Tolerances: largest residual of a state, normalised action units."""
     chord: tuple[float, ...] = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
     """The same for chord; needs a calibrated checkpoint. Give none to leave a sampler out."""
     others: str = "benchmarks.peers:ddim:num_steps=10,benchmarks.peers:ddim:num_steps=16"

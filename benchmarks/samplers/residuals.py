@@ -17,10 +17,10 @@ from sim import plots
 
 @dataclass(frozen=True)
 class Options(Common):
-    """Largest defect in the window after each round; about a minute on two cores.
+    """Largest residual in the window after each round; about a minute on two cores.
 
     Only chunks that ran a round count for it. A sampler with a short window sees few states at
-    once, so its early defects say little about the end of the trajectory.
+    once, so its early residuals say little about the end of the trajectory.
     """
 
     samplers: str = "paradigms,parataa,x0,chord"
@@ -42,7 +42,7 @@ def measure(options: Options) -> dict[str, Any]:
         options.observations,
     )
     subject = load(options)
-    print(f"defects after each round, {options.observations} observations, same noise for all")
+    print(f"residuals after each round, {options.observations} observations, same noise for all")
     report = comparison.make_report(benchmark, subject.policy, subject.observations)
     return {**circumstances(options, subject.policy), **report}
 
@@ -61,7 +61,7 @@ def figure(document: Document) -> Figure:
         axes.plot(rounds, median, style, color=color, label=label, markersize=3)
         axes.fill_between(rounds, median, high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="round (batched network call)", yscale="log")
-    axes.set_ylabel("largest defect in the window,\nnormalised units")
+    axes.set_ylabel("largest residual in the window,\nnormalised units")
     plots.legend_above(axes)
     return drawing
 

@@ -34,7 +34,7 @@ class Calibrate:
     steps: int | None = None
     """Denoising steps; by default all training steps."""
     tolerance: float = 1e-2
-    """Largest defect that x0 and chord let pass, normalised action units."""
+    """Largest residual that x0 and chord let pass, normalised action units."""
     cases: int = 256
     """Samples to measure errors on."""
     device: str = "cpu"

@@ -105,7 +105,7 @@ def _median_interval(values: NDArray[np.float64]) -> list[float] | None:
 def _residual_per_round(chunks: Sequence[ActionResult]) -> dict[str, list[float]]:
     """Median and 95th percentile after each round, over the `in_flight` chunks that ran it.
 
-    Empty for samplers without defects: sequential ones, and those that do not measure them.
+    Empty for samplers without residuals: sequential ones, and those that do not measure them.
     """
     curves = [np.asarray(chunk.stats.residuals, dtype=float) for chunk in chunks]
     if not any((curve > 0).any() for curve in curves):

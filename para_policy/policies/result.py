@@ -21,8 +21,8 @@ class SampleStats:
 
     Attributes:
         rounds, evals: batched network calls, and network rows.
-        residual: largest defect let pass, normalised action units.
-        residuals: largest defect of each round, (R, B) or (R,).
+        residual: largest residual let pass, normalised action units.
+        residuals: largest residual of each round, (R, B) or (R,).
         correction: largest last update of an accepted state, normalised action units.
         error_bound: (A,) or (B, A), physical units, what no coordinate of the chunk differs by from
             the sequential answer, with the confidence of the calibration; NaN where there is none.

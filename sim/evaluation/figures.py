@@ -96,7 +96,7 @@ def residuals(document: Document) -> Figure:
         median, high = (np.maximum(curve[key], 1e-7) for key in ("p50", "p95"))
         axes.plot(at, median, color=color, linewidth=1.8, label=f"{name}, median")
         axes.plot(at, high, color=color, linewidth=1, linestyle="--", label=f"{name}, p95")
-    axes.set(xlabel="round", ylabel="largest defect, normalised units", yscale="log")
+    axes.set(xlabel="round", ylabel="largest residual, normalised units", yscale="log")
     plots.legend_above(axes)
     return figure
 

@@ -49,8 +49,8 @@ def test_only_what_was_measured_changes(tmp_path: Path) -> None:
         "observations": 4,
     }
     curve = {"residual_per_round": {"p50": [1.0, 0.1], "p95": [2.0, 0.2]}}
-    defects = {**facts, "samplers": {"x0": curve}}
-    (tmp_path / "residuals.json").write_text(json.dumps(defects))
+    residuals = {**facts, "samplers": {"x0": curve}}
+    (tmp_path / "residuals.json").write_text(json.dumps(residuals))
     filled, kept = results_page.fill(PAGE, results_page.Results(tmp_path, tmp_path))
     assert "- Device: a device, 3 cores, 1 thread(s), float32\n- Observations: 4" in filled
     assert (tmp_path / "residual_per_round.png").exists()

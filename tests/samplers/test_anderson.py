@@ -105,10 +105,10 @@ def test_the_first_round_of_a_row_is_plain(history: int) -> None:
     clean = base.process.predict_clean(seen, base.network(seen, base.process.timesteps[s]), s)
     target = base.process.mean(seen, clean, torch.zeros_like(clean), s).reshape(x.shape)
     target = target + base.process.c[rows, None, None] * noise.steps[:, rows]
-    defect = target - first_mixed[:, rows + 1]
-    correction = torch.zeros_like(defect[:, 0])
+    residual = target - first_mixed[:, rows + 1]
+    correction = torch.zeros_like(residual[:, 0])
     for w, phi in enumerate(base.process.B[rows]):
-        correction = phi * correction + defect[:, w]
+        correction = phi * correction + residual[:, w]
     entered = first_mixed[:, 7] + correction
     second = iterates(base, mixed, noise)[1]
     torch.testing.assert_close(second[:, 7], entered, rtol=0, atol=1e-10)

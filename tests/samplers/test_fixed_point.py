@@ -132,8 +132,8 @@ def test_residuals_are_recorded_until_a_sample_leaves() -> None:
         assert result.residuals[rounds:, i].isnan().all()
 
 
-def test_the_residual_is_the_largest_defect_that_was_let_pass() -> None:
-    """It vanishes with the tolerance, and no accepted defect is larger."""
+def test_the_residual_is_the_largest_residual_that_was_let_pass() -> None:
+    """It vanishes with the tolerance, and no accepted residual is larger."""
     solved = problem("ddpm", 50)
     noise = solved.noise(batch=6)
     largest = []

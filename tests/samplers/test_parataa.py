@@ -187,8 +187,8 @@ def dense_rounds(
         rows = np.arange(first, end)
         drive = form.b[rows].reshape(column) * form.epsilon(X[rows], rows)
         drive = drive + form.c[rows].reshape(column) * xi[rows]
-        defect = X[rows + 1] - form.a[rows].reshape(column) * X[rows] - drive
-        rms = np.sqrt(np.mean(defect.reshape(len(rows), -1) ** 2, axis=1))
+        residual = X[rows + 1] - form.a[rows].reshape(column) * X[rows] - drive
+        rms = np.sqrt(np.mean(residual.reshape(len(rows), -1) ** 2, axis=1))
         unfinished = (rms > options.tolerance) & (
             rms > options.relative_tolerance * form.sigma[rows]
         )
@@ -473,7 +473,7 @@ def test_an_early_stop_says_so_and_keeps_the_exact_prefix(limit: int, window: in
 def test_an_early_stop_returns_an_iterate_as_good_as_the_last(
     name: str, limit: int, window: int | None
 ) -> None:
-    """The defects of different windows, or of a constant start, do not tell which one is better."""
+    """The residuals of different windows, or of a constant start, do not tell which one is better."""
     base = variant(name)
     noise = base.noise(batch=20)
     exact = base.solve(SEQUENTIAL, noise).sample
@@ -634,25 +634,25 @@ def test_a_row_is_finished_below_either_bound() -> None:
     rows = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])
     rms = torch.tensor([[0.04, 0.021, 0.0099, 0.002], [0.0009, 0.02, 0.0101, 0.06]])
     # One coordinate carries it all: the mean square counts, not the largest entry.
-    defect = torch.zeros(2, 4, 3, 2, dtype=torch.float64)
-    defect[:, :, 1, 0] = rms * 6**0.5
-    change = torch.full_like(defect, 1e9)
-    passed = ResidualBelowEither(absolute=1e-3, relative=0.1).passed(change, defect, sigma, rows)
+    residual = torch.zeros(2, 4, 3, 2, dtype=torch.float64)
+    residual[:, :, 1, 0] = rms * 6**0.5
+    change = torch.full_like(residual, 1e9)
+    passed = ResidualBelowEither(absolute=1e-3, relative=0.1).passed(change, residual, sigma, rows)
     assert passed.tolist() == [[True, False, True, False], [True, False, True, False]]
-    absolute = ResidualBelowEither(absolute=0.03, relative=0.0).passed(change, defect, sigma, rows)
+    absolute = ResidualBelowEither(absolute=0.03, relative=0.0).passed(change, residual, sigma, rows)
     assert absolute.tolist() == [[False, True, True, True], [True, True, True, False]]
-    relative = ResidualBelowEither(absolute=0.0, relative=0.1).passed(change, defect, sigma, rows)
+    relative = ResidualBelowEither(absolute=0.0, relative=0.1).passed(change, residual, sigma, rows)
     assert relative.tolist() == [[True, False, True, False], [True, False, True, False]]
-    nothing = ResidualBelowEither(0.0, 0.0).passed(change, 0 * defect, sigma, rows)
+    nothing = ResidualBelowEither(0.0, 0.0).passed(change, 0 * residual, sigma, rows)
     assert nothing.all()
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_broken_defect_never_passes(bad: float) -> None:
-    defect = torch.zeros(1, 2, 3)
-    defect[0, 1, 2] = bad
+def test_a_broken_residual_never_passes(bad: float) -> None:
+    residual = torch.zeros(1, 2, 3)
+    residual[0, 1, 2] = bad
     rule = ResidualBelowEither(1e6, 1e6)
-    passed = rule.passed(defect, defect, torch.ones(3), torch.tensor([[0, 1]]))
+    passed = rule.passed(residual, residual, torch.ones(3), torch.tensor([[0, 1]]))
     assert passed.tolist() == [[True, False]]
 
 

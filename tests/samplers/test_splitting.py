@@ -96,36 +96,36 @@ def coefficients(drift: str, kind: str) -> Tensor:
 @pytest.mark.parametrize("order", [1, 2, 5, N, 3 * N, None])
 @pytest.mark.parametrize("drift", ["identity", "epsilon", "clean"])
 @pytest.mark.parametrize("kind", ["ddpm", "ddim"])
-def test_a_scalar_splitting_adds_up_the_defects_of_its_order(
+def test_a_scalar_splitting_adds_up_the_residuals_of_its_order(
     kind: str, drift: Any, order: int | None
 ) -> None:
     """Phi_s E_s = sum_j (prod_{i=j+1..s} phi_i) r_j, j from first and from s - k + 1, below s."""
     process = problem(kind, N).process
     phi = coefficients(drift, kind)
-    defect = torch.randn(2, 6, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+    residual = torch.randn(2, 6, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
     rows = torch.stack([torch.arange(6), torch.arange(6) + 13])
-    got = Scalar(drift, order).bind(process, torch.Size(SHAPE))(defect, rows)
+    got = Scalar(drift, order).bind(process, torch.Size(SHAPE))(residual, rows)
     for i, first in enumerate((0, 13)):
         for w in range(6):
             s = first + w
             expected = torch.zeros(SHAPE, dtype=torch.float64)
             for j in range(max(first, s - (order or N) + 1), s):
-                expected += phi[j + 1 : s + 1].prod() * defect[i, j - first]
+                expected += phi[j + 1 : s + 1].prod() * residual[i, j - first]
             torch.testing.assert_close(got[i, w], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_chord_multiplies_from_the_left() -> None:
     process = problem("ddpm", N).process
     matrices = random_matrices(1.0)
-    defect = torch.randn(2, 5, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+    residual = torch.randn(2, 5, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
     rows = torch.stack([torch.arange(5), torch.arange(5) + 9])
-    got = Chord(matrices).bind(process, torch.Size(SHAPE))(defect, rows)
+    got = Chord(matrices).bind(process, torch.Size(SHAPE))(residual, rows)
     for i in range(2):
         error = torch.zeros(D, dtype=torch.float64)
         for w, s in enumerate(rows[i].tolist()):
             carry = matrices[s] @ error
             torch.testing.assert_close(got[i, w].flatten(), carry, rtol=1e-12, atol=1e-12)
-            error = carry + defect[i, w].flatten()
+            error = carry + residual[i, w].flatten()
 
 
 @pytest.mark.parametrize("splitting", SPLITTINGS.values(), ids=SPLITTINGS)
@@ -133,21 +133,21 @@ def test_nothing_reaches_a_row_from_itself_or_from_cleaner_ones(splitting: Split
     process = problem("ddpm", N).process
     propagate = splitting.bind(process, torch.Size(SHAPE))
     rows = torch.arange(N)[None]
-    defect = torch.randn(1, N, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
-    changed = defect.clone()
+    residual = torch.randn(1, N, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+    changed = residual.clone()
     changed[:, 7:] += 1e3
-    one, other = propagate(defect, rows), propagate(changed, rows)
+    one, other = propagate(residual, rows), propagate(changed, rows)
     torch.testing.assert_close(one[:, :8], other[:, :8], rtol=0, atol=1e-10, equal_nan=True)
     assert (one[:, 0] == 0).all()
 
 
 @pytest.mark.parametrize("splitting", SPLITTINGS.values(), ids=SPLITTINGS)
-def test_no_defect_is_no_correction_to_the_bit(splitting: Splitting) -> None:
+def test_no_residual_is_no_correction_to_the_bit(splitting: Splitting) -> None:
     """Otherwise a solution would not stay one."""
     process = problem("ddpm", N).process
-    defect = torch.zeros(1, N, *SHAPE, dtype=torch.float64)
-    defect[:, 12:] = 1e3
-    carry = splitting.bind(process, torch.Size(SHAPE))(defect, torch.arange(N)[None])
+    residual = torch.zeros(1, N, *SHAPE, dtype=torch.float64)
+    residual[:, 12:] = 1e3
+    carry = splitting.bind(process, torch.Size(SHAPE))(residual, torch.arange(N)[None])
     assert (carry[:, :13] == 0).all()
 
 
@@ -165,11 +165,11 @@ def test_a_sample_is_propagated_alike_in_every_batch(kind: str, d: int, dtype: t
     }[kind]
     propagate = splitting.bind(process, torch.Size((d,)))
     for batch in (2, 4, 7):
-        defect = torch.randn(batch, 12, d, generator=generator).to(dtype)
+        residual = torch.randn(batch, 12, d, generator=generator).to(dtype)
         rows = torch.arange(12) + torch.arange(batch)[:, None]
-        together = propagate(defect, rows)
+        together = propagate(residual, rows)
         for i in range(batch):
-            alone = propagate(defect[i : i + 1], rows[i : i + 1])
+            alone = propagate(residual[i : i + 1], rows[i : i + 1])
             assert torch.equal(alone[0], together[i])
 
 
@@ -245,7 +245,7 @@ def test_the_exact_jacobian_of_a_linear_problem_needs_one_sweep(
     torch.testing.assert_close(states[0][:, :end], expected[:, :end], rtol=0, atol=1e-12)
     torch.testing.assert_close(result.trajectory, expected, rtol=0, atol=1e-12)
     if window is None:
-        assert result.rounds.tolist() == [2] * 3  # the second one finds no defect
+        assert result.rounds.tolist() == [2] * 3  # the second one finds no residual
     wrong = FixedPoint(Chord(matrices.mT.contiguous()), ResidualBelow(1e-10), Copy(), window=window)
     assert (solved.solve(wrong, noise).rounds > result.rounds).all()
 

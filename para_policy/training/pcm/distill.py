@@ -57,7 +57,7 @@ class DistillConfig(RunConfig):
         data: the trajectories.
         objective: "picard" (base iterates) or "own"; see above.
         rank: of the low-rank update of each layer (PCM-LoRA); 0 fine-tunes all weights.
-        stride: the sweep evaluates every so-many-th row and interpolates the defects between.
+        stride: the sweep evaluates every so-many-th row and interpolates the residuals between.
         facts: what the trajectories say about themselves; filled in by `distill`.
     """
 
@@ -129,10 +129,10 @@ def sweep(
     mean = process.mean(x, x0, x0, steps)
     target = mean + process.noise(noise.steps[:, s].flatten(0, 1), steps)
     found = target.reshape(batch, len(s), *X.shape[2:]) - X[:, s + 1]
-    defect = torch.zeros_like(X[:, 1:]).index_copy(1, s, found)
+    residual = torch.zeros_like(X[:, 1:]).index_copy(1, s, found)
     if stride > 1:
-        defect = interpolate(defect, seen, rows, process.clean_weight)
-    change = defect + propagate(defect, rows)
+        residual = interpolate(residual, seen, rows, process.clean_weight)
+    change = residual + propagate(residual, rows)
     return torch.cat([X[:, :1], X[:, 1:] + change], dim=1)
 
 
