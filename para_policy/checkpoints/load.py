@@ -1,4 +1,4 @@
-"""From a checkpoint of any format to a policy that runs."""
+"""Policies from checkpoints of any format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which diffusers schedulers we can represent, and how they are made from configurations."""
+"""Diffusers schedulers that a step table can represent, made from their configurations."""
 
 from __future__ import annotations
 

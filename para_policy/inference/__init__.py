@@ -1,4 +1,4 @@
-"""How a network runs: static batch sizes behind interchangeable backends."""
+"""Inference: a network on an engine, static batch sizes behind interchangeable backends."""
 
 from para_policy.inference.config import AUTO, BACKENDS, PRECISIONS, SIZES, EngineConfig, Size
 from para_policy.inference.engine import Engine

@@ -1,4 +1,4 @@
-"""What an engine is asked to be."""
+"""Configuration of an engine: backend, precision, batch sizes."""
 
 from __future__ import annotations
 

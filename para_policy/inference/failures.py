@@ -1,4 +1,4 @@
-"""What may go wrong in a backend, sorted into what can be helped."""
+"""Failures of backends, sorted into those that can be helped and those that cannot."""
 
 from __future__ import annotations
 

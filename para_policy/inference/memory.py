@@ -1,4 +1,4 @@
-"""How many copies of a network fit."""
+"""Memory of an engine: the copies of a network that fit."""
 
 from __future__ import annotations
 

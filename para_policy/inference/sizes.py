@@ -1,4 +1,4 @@
-"""Which batch sizes pay: measured, not guessed."""
+"""Batch sizes that pay: measured, not guessed."""
 
 from __future__ import annotations
 

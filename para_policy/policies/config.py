@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: shapes, schedule, networks. Validated by pydantic."""
+"""Configuration of a policy: what a checkpoint says about itself, validated by pydantic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy returns."""
+"""Results of a policy: chunks of actions with their cost and trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backend does: prepare a network body for one batch size."""
+"""Backend: prepares a network body for one batch size."""
 
 from __future__ import annotations
 
