@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -85,3 +86,11 @@ class EngineConfig:
 def label(backend: str, precision: Precision) -> str:
     """Name of a backend; float32 goes without saying."""
     return backend if precision == "float32" else f"{backend}, {precision}"
+
+
+def affordable(sizes: Sequence[Size], count: int) -> tuple[Size, ...]:
+    """At most `count` of the sizes, but at least the smallest one, evenly spread over all."""
+    if count >= len(sizes):
+        return tuple(sizes)
+    last = len(sizes) - 1
+    return tuple(sizes[round(i * last / max(count - 1, 1))] for i in range(max(count, 1)))

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from para_policy.errors import InputError
 from para_policy.inference.backends import Backend, Prepare, Rows, attempts
-from para_policy.inference.config import AUTO, EngineConfig, Precision, Size, label
+from para_policy.inference.config import AUTO, EngineConfig, Precision, Size, affordable, label
 from para_policy.inference.failures import UnavailableError, attempt, is_out_of_memory
-from para_policy.inference.memory import affordable, weight_bytes
 from para_policy.inference.precision import HALF, ROUNDING, check_output, tensor_cores
 from para_policy.inference.static_batch import StaticBatch
 
@@ -232,6 +231,11 @@ class Engine:
             warnings.warn(
                 f"engine {self.label!r} is used, without: {'; '.join(news)}", stacklevel=3
             )
+
+
+def weight_bytes(body: nn.Module) -> int:
+    """Size of the parameters and buffers of `body`."""
+    return sum(v.nbytes for v in (*body.parameters(), *body.buffers()))
 
 
 def _kind(inputs: Sequence[Tensor]) -> _Kind:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from para_policy.inference.backends.threads import cpu_threads
 
 from para_policy.inference import Engine, EngineConfig, Size
-from para_policy.inference.backends.threads import cpu_threads
-from para_policy.inference.memory import affordable, weight_bytes
+from para_policy.inference.config import affordable
+from para_policy.inference.engine import weight_bytes
 from para_policy.inference.sizes import choose_sizes, measure_sizes
 from tests.inference.bodies import Plain, make
 from tests.inference.fakes import Fake, use

@@ -639,7 +639,9 @@ def test_a_row_is_finished_below_either_bound() -> None:
     change = torch.full_like(residual, 1e9)
     passed = ResidualBelowEither(absolute=1e-3, relative=0.1).passed(change, residual, sigma, rows)
     assert passed.tolist() == [[True, False, True, False], [True, False, True, False]]
-    absolute = ResidualBelowEither(absolute=0.03, relative=0.0).passed(change, residual, sigma, rows)
+    absolute = ResidualBelowEither(absolute=0.03, relative=0.0).passed(
+        change, residual, sigma, rows
+    )
     assert absolute.tolist() == [[False, True, True, True], [True, True, True, False]]
     relative = ResidualBelowEither(absolute=0.0, relative=0.1).passed(change, residual, sigma, rows)
     assert relative.tolist() == [[True, False, True, False], [True, False, True, False]]

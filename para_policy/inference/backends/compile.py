@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from para_policy.inference.backends.base import Prepare, Runner
-from para_policy.inference.backends.threads import cpu_threads
 from para_policy.inference.config import Precision, Size
 from para_policy.inference.precision import check_precision, in_precision
 
@@ -45,3 +45,17 @@ def compiled(body: nn.Module, buffers: Sequence[Tensor], size: Size) -> Runner:
     ):
         run()
     return run
+
+
+@contextmanager
+def cpu_threads(count: int | None, device: torch.device) -> Iterator[None]:
+    """Let PyTorch use so many; None, and on a GPU any number, leaves it as it is."""
+    before = torch.get_num_threads()
+    if count is None or count == before or device.type != "cpu":
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
