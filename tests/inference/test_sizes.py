@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from para_policy.inference.backends.threads import cpu_threads
 
 from para_policy.inference import Engine, EngineConfig, Size
+from para_policy.inference.backends.compile import cpu_threads
 from para_policy.inference.config import affordable
 from para_policy.inference.engine import weight_bytes
 from para_policy.inference.sizes import choose_sizes, measure_sizes
