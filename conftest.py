@@ -15,7 +15,7 @@ settings.register_profile(
 settings.load_profile("any_machine")
 
 # Checks shared by several test files show values when they fail, as those in the files do.
-pytest.register_assert_rewrite("tests.samplers.switching")
+pytest.register_assert_rewrite("tests.samplers.drafts")
 
 # Modules that import rclpy cannot even be collected on a machine without ROS 2.
 collect_ignore_glob: list[str] = []
