@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from para_policy.inference import Engine, EngineConfig, Size
 from para_policy.inference.failures import UnavailableError
-from para_policy.inference.precision import check_output, in_precision, output_noise, tensor_cores
+from para_policy.inference.precision import check_output, in_precision, tensor_cores
 from tests.inference.bodies import Plain, Unet, make
 from tests.inference.fakes import Fake, use
 
@@ -63,7 +63,7 @@ def test_the_check_is_as_strict_as_the_precision(error: float, precision: str) -
 def test_noise_grows_with_the_roughness_of_the_arithmetic() -> None:
     body = make(Unet)
     inputs = body.inputs(8)
-    fine, coarse = (output_noise(engine(body, p), *inputs) for p in ("float32", "bfloat16"))
+    fine, coarse = (engine(body, p).output_noise(*inputs) for p in ("float32", "bfloat16"))
     scale = float(body(*inputs).abs().max())
     assert 1e-9 * scale < fine < 1e-5 * scale
     assert 1e-4 * scale < coarse < 1e-1 * scale
@@ -73,8 +73,8 @@ def test_noise_covers_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels for five rows that differ by a millionth from those for two."""
     use(monkeypatch, Fake(output=lambda value: value + 1e-5 * (len(value) == 5)))
     body = make(Plain)
-    assert output_noise(engine(body, backend="openvino"), *body.inputs(2)) >= 0.9e-5
-    assert output_noise(engine(body), *body.inputs(2)) < 5e-6
+    assert engine(body, backend="openvino").output_noise(*body.inputs(2)) >= 0.9e-5
+    assert engine(body).output_noise(*body.inputs(2)) < 5e-6
 
 
 def test_noise_covers_states_that_hardly_differ() -> None:
@@ -82,5 +82,5 @@ def test_noise_covers_states_that_hardly_differ() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 1000 * x
 
-    noise = output_noise(engine(Steep()), torch.ones(3, 2, 2))
+    noise = engine(Steep()).output_noise(torch.ones(3, 2, 2))
     assert 1e-5 < noise < 1e-3
