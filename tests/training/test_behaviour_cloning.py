@@ -186,7 +186,7 @@ def test_demonstrations_with_holes_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_shipped_configuration_is_valid() -> None:
-    shipped = TrainConfig.from_yaml(REPOSITORY / "configs" / "pusht_state.yaml")
+    shipped = TrainConfig.from_yaml(REPOSITORY / "config" / "training" / "pusht_state.yaml")
     assert shipped.policy.inputs == {"environment_state": (16,), "agent_pos": (2,)}
     assert shipped.policy.noise_scheduler["beta_schedule"] == "squaredcos_cap_v2"
 
@@ -389,7 +389,7 @@ def test_an_action_is_no_image(image_path: Path) -> None:
 
 
 def test_the_shipped_image_configuration_fits_what_is_rendered() -> None:
-    shipped = TrainConfig.from_yaml(REPOSITORY / "configs" / "pusht_image.yaml")
+    shipped = TrainConfig.from_yaml(REPOSITORY / "config" / "training" / "pusht_image.yaml")
     assert shipped.policy.inputs == {"image": (3, 96, 96), "agent_pos": (2,)}
     assert shipped.policy.cameras == ("image",)
     assert shipped.data.observations["image"] == Images(image="img")

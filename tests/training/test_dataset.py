@@ -197,7 +197,7 @@ def test_columns_that_do_not_exist_are_refused(zarr_path: Path, columns: tuple[i
 
 
 def shipped_points() -> RigidPoints:
-    content = yaml.safe_load((REPOSITORY / "configs" / "pusht_state.yaml").read_text())
+    content = yaml.safe_load((REPOSITORY / "config" / "training" / "pusht_state.yaml").read_text())
     return RigidPoints.model_validate(content["data"]["observations"]["environment_state"])
 
 
