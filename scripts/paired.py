@@ -79,7 +79,7 @@ class Checkout:
         for line in self.process.stdout:
             if line.startswith("solved"):
                 return float(line.split()[1])
-        sys.exit(f"{self.process.args} ended; see its error above")
+        sys.exit(f"{self.process.args!r} ended; see its error above")
 
 
 def median_interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
