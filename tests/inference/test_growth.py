@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,22 @@ def test_ten_thousand_calls_take_no_memory(backend: str) -> None:
     # 16 KiB of inputs and outputs at each call would be 100 MiB in the end.
     inputs = [engine.body.inputs(rows) for rows in (1, 5, 16, 20)]
 
-    def run(calls: int) -> int:
+    def run(calls: int) -> None:
         for i in range(calls):
             engine(*inputs[i % len(inputs)])
-        return resident_bytes()
 
-    before = run(CALLS // 10)
-    assert run(CALLS) - before < 8 * MIB
+    run(CALLS // 10)
+    assert any(growth(run, CALLS) < 8 * MIB for _ in range(4))
+
+
+def growth(run: Callable[[int], None], times: int) -> int:
+    """Bytes that a run adds.
+
+    A leak adds them in every run; the heap of a process in which many tests ran grows once in a while.
+    """
+    before = resident_bytes()
+    run(times)
+    return resident_bytes() - before
 
 
 def resident_bytes() -> int:
