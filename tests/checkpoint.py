@@ -23,7 +23,7 @@ def tiny_config(train_timesteps: int = 100) -> PolicyConfig:
     return PolicyConfig(
         inputs={"environment_state": (16,), "agent_pos": (2,)},
         action_names=("agent_x", "agent_y"),
-        network=UnetConfig(down_dims=(8, 16), step_embed_dim=8, kernel_size=3, n_groups=4),
+        network=UnetConfig(down_dims=(8, 16, 16), step_embed_dim=8, kernel_size=3, n_groups=4),
         noise_scheduler={
             "_class_name": "DDPMScheduler",
             "num_train_timesteps": train_timesteps,

@@ -109,7 +109,7 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "other network": (
         edit_config(network__down_dims=[8, 16, 32]),
         MODEL_FILE,
-        "lacks .*down_modules",
+        "lacks .*residual_conv",
     ),
     "other inputs": (edit_config(inputs={"agent_pos": [2]}), MODEL_FILE, "has shape .* needs"),
     "more inputs": (
