@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+
+from para_policy.comparison.summary import median_interval
 
 CASES = {
     ("ddpm", 100): ("sequential", "paradigms", "parataa", "x0", "chord", "pcm", "asd"),
@@ -82,13 +83,6 @@ class Checkout:
         sys.exit(f"{self.process.args!r} ended; see its error above")
 
 
-def median_interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the median."""
-    draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
 def main() -> None:
     """Print, for each sampler, how the time of NEW relates to that of OLD."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,11 +104,11 @@ def main() -> None:
                 for which in (0, 1) if chunk % 2 else (1, 0):
                     times[chunk, which] = checkouts[which].solve(scheduler, steps, sampler, chunk)
             ratios = times[:, 1] / times[:, 0]
-            low, high = median_interval(ratios)
+            interval = [round(end, 3) for end in median_interval(ratios) or ()]
             old, new = np.median(times, axis=0) * 1e3
             print(
                 f"{scheduler} {steps:3d} {sampler:10s} old {old:7.1f} ms, new {new:7.1f} ms,"
-                f" new/old {np.median(ratios):.3f} [{low:.3f}, {high:.3f}]",
+                f" new/old {np.median(ratios):.3f} {interval}",
                 flush=True,
             )
 

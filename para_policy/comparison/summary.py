@@ -45,7 +45,7 @@ def summarise(
         "max_abs_error": _errors(chunks, reference) if solves else None,
         "error_bound": coverage(chunks, reference) if solves and chunks is not reference else None,
         "speedup_vs_sequential": float(np.median(ratio)),
-        "speedup_ci95": _median_interval(ratio),
+        "speedup_ci95": median_interval(ratio),
         "converged": all(converged),
         "converged_rate": float(np.mean(converged)),
         "residual_per_round": _residual_per_round(chunks),
@@ -87,7 +87,7 @@ def coverage(
     }
 
 
-def _median_interval(values: NDArray[np.float64]) -> list[float] | None:
+def median_interval(values: NDArray[np.float64]) -> list[float] | None:
     """Bootstrap 95 % interval of the median, the observations drawn anew; None for one value."""
     if len(values) < 2:
         return None

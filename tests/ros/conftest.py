@@ -55,3 +55,13 @@ def graph(domain_id: int) -> Iterator[Graph]:
     graph = Graph(domain_id)
     yield graph
     graph.close()
+
+
+@pytest.fixture
+def others(domain_id: int) -> Iterator[Graph]:
+    """Another participant in the same domain: in one, a topic can have one type only."""
+    from tests.ros.graph import Graph
+
+    graph = Graph(domain_id)
+    yield graph
+    graph.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,14 +24,6 @@ def publish(graph: Graph, name: str, qos: QoSProfile = RELIABLE) -> Any:
     publisher = node.create_publisher(Float64, TOPIC, qos)
     graph.wait(lambda: graph.probe.count_publishers(TOPIC) == before + 1)
     return publisher
-
-
-@pytest.fixture
-def others(domain_id: int) -> Iterator[Graph]:
-    """Another participant: in one, a topic can have one type only."""
-    graph = Graph(domain_id)
-    yield graph
-    graph.close()
 
 
 def test_another_type_is_named_with_its_publisher(graph: Graph, others: Graph) -> None:

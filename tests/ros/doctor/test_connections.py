@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Float64MultiArray
@@ -16,14 +14,6 @@ from para_policy.ros.doctor.report import Level
 from tests.ros.graph import Graph
 
 CHUNKS, COMMANDS = "/policy_node/action_chunk", "/chunk_executor/command"
-
-
-@pytest.fixture
-def others(domain_id: int) -> Iterator[Graph]:
-    """Another participant: in one, a topic can have one type only."""
-    graph = Graph(domain_id)
-    yield graph
-    graph.close()
 
 
 def add(graph: Graph, name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -56,14 +55,6 @@ class Sensor(Node):
 
 def listen(graph: Graph, mapping: InputMapping = MAPPING, expected: Expected = EXPECTED) -> Stream:
     return Stream(graph.probe, "agent_pos", TOPIC, mapping, (2,), expected)
-
-
-@pytest.fixture
-def others(domain_id: int) -> Iterator[Graph]:
-    """Another participant: in one, a topic can have one type only."""
-    graph = Graph(domain_id)
-    yield graph
-    graph.close()
 
 
 def the_finding(stream: Stream) -> Finding:

@@ -20,19 +20,11 @@ from tests.ros.graph import Graph
 CHUNKS = "policy_node/action_chunk"
 
 
-@pytest.fixture
-def stranger(domain_id: int) -> Iterator[Graph]:
-    """Somebody else in the same domain."""
-    graph = Graph(domain_id)
-    yield graph
-    graph.close()
-
-
 @pytest.mark.parametrize("name", ["policy_node", "other_policy"])
 def test_two_policies_hold_the_robot_until_one_is_gone(
-    loop: Loop, stranger: Graph, name: str
+    loop: Loop, others: Graph, name: str
 ) -> None:
-    rival = stranger.add(lambda **options: Node(name, **options))
+    rival = others.add(lambda **options: Node(name, **options))
     publisher = rival.create_publisher(JointTrajectory, CHUNKS, 10)
     message = deepcopy(loop.judge.chunks[-1])
 
