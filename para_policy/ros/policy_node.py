@@ -23,7 +23,11 @@ from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.policy import PARAMETERS
 from para_policy.ros.run import run_node
 from para_policy.ros.serving.configured import Configured, configure
-from para_policy.ros.serving.lifecycle import logged, survive_invalid_requests
+from para_policy.ros.serving.lifecycle import (
+    leave_the_graph,
+    logged,
+    survive_invalid_requests,
+)
 from para_policy.ros.serving.planner_settings import change_parameters
 
 
@@ -106,6 +110,7 @@ class PolicyNode(LifecycleNode):
     def destroy_node(self) -> None:
         self._release()
         super().destroy_node()
+        leave_the_graph(self)
 
     def _release(self) -> None:
         """Undo on_configure, however far it came."""

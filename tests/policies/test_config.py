@@ -30,7 +30,7 @@ def test_a_configuration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (changed(horizon=15), "horizon is 15.*divisible by 2"),
+        (changed(horizon=15), "horizon is 15.*divisible by 4"),
         (changed(n_action_steps=16), "n_action_steps is 16.*15"),
         (changed(n_obs_steps=0), "n_obs_steps"),
         (changed(control_hz=0.0), "control_hz"),

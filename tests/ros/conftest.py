@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+from para_policy.checkpoints.calibration import save_sizes
+from para_policy.inference import Size
+from para_policy.inference.device import device_description
 from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 
 if TYPE_CHECKING:
@@ -42,9 +46,10 @@ def domain_id() -> int:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that samples in ten steps, calibrated for them."""
+    """A policy that samples in ten steps, calibrated for them; OpenVINO compiles two sizes, not 17."""
     directory = save_tiny_checkpoint(tmp_path_factory.mktemp("policy"), train_timesteps=10)
     calibrate_tiny_checkpoint(directory, "ddpm", 10)
+    save_sizes(directory, device_description(torch.device("cpu"), "openvino"), (Size(1), Size(20)))
     return directory
 
 

@@ -64,3 +64,12 @@ def survive_invalid_requests(node: LifecycleNode) -> None:
             return response
 
     service.callback = answer
+
+
+def leave_the_graph(node: LifecycleNode) -> None:
+    """To be called after `destroy_node`: let go of what rclpy 7.1 forgets, the state machine.
+
+    It holds on to the node's handle and with it to the DDS participant, until Python's garbage
+    collector comes by: others would see a node that nobody answers for.
+    """
+    node._state_machine.destroy_when_not_in_use()

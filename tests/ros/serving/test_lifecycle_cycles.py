@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from para_policy.ros.policy_node import PolicyNode
 from tests.ros.graph import Graph
 from tests.ros.policy_rig import DT_NS, T0, Rig
 
@@ -74,3 +75,19 @@ def test_hundred_cycles_leave_nothing_behind(graph: Graph, checkpoint: Path) -> 
             settled, threads = resident_mib(), count_threads()
     assert count_threads() <= threads
     assert resident_mib() - settled < GROWTH_MIB
+
+
+def test_a_destroyed_node_leaves_the_graph_without_the_garbage_collector(
+    graph: Graph, domain_id: int
+) -> None:
+    """What stays is a participant with its threads; Fast DDS connects only the first 32 on LOCALHOST."""
+    names = graph.probe.get_node_names
+    gc.disable()
+    try:
+        other = Graph(domain_id)
+        other.add(PolicyNode)
+        graph.wait(lambda: "policy_node" in names())
+        other.close()
+        graph.wait(lambda: "policy_node" not in names(), limit_s=10.0)
+    finally:
+        gc.enable()
