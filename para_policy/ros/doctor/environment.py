@@ -117,7 +117,9 @@ def _discovery() -> Iterator[Finding]:
         found = f"ROS_AUTOMATIC_DISCOVERY_RANGE is {reach!r}, which ROS takes for LOCALHOST"
         yield warn(subject, found, f"set it to one of {', '.join(_RANGES)}")
     elif reach == "LOCALHOST":
-        yield ok(subject, "LOCALHOST: only nodes of this machine are seen, by Fast DDS of 32 processes")
+        yield ok(
+            subject, "LOCALHOST: only nodes of this machine are seen, by Fast DDS of 32 processes"
+        )
     else:
         yield ok(subject, f"{reach or 'SUBNET (default)'}: nodes of other machines are seen, too")
 
