@@ -17,13 +17,16 @@ from para_policy.policies.build import build_network
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 
+THREE_LEVELS = (8, 16, 16)
+"""For tests of the network itself; two levels take two thirds of the time."""
 
-def tiny_config(train_timesteps: int = 100) -> PolicyConfig:
+
+def tiny_config(train_timesteps: int = 100, down_dims: tuple[int, ...] = (8, 16)) -> PolicyConfig:
     """PushT's shapes with a network of a few thousand weights."""
     return PolicyConfig(
         inputs={"environment_state": (16,), "agent_pos": (2,)},
         action_names=("agent_x", "agent_y"),
-        network=UnetConfig(down_dims=(8, 16, 16), step_embed_dim=8, kernel_size=3, n_groups=4),
+        network=UnetConfig(down_dims=down_dims, step_embed_dim=8, kernel_size=3, n_groups=4),
         noise_scheduler={
             "_class_name": "DDPMScheduler",
             "num_train_timesteps": train_timesteps,
@@ -35,9 +38,14 @@ def tiny_config(train_timesteps: int = 100) -> PolicyConfig:
     )
 
 
-def save_tiny_checkpoint(directory: str | Path, train_timesteps: int = 100, seed: int = 0) -> Path:
+def save_tiny_checkpoint(
+    directory: str | Path,
+    train_timesteps: int = 100,
+    seed: int = 0,
+    down_dims: tuple[int, ...] = (8, 16),
+) -> Path:
     """Write a native checkpoint and return its directory."""
-    config = tiny_config(train_timesteps)
+    config = tiny_config(train_timesteps, down_dims)
     torch.manual_seed(seed)
     network = build_network(config)
     board = np.array([[0.0] * 16, [512.0] * 16], dtype=np.float32)

@@ -24,6 +24,7 @@ from para_policy.inference import EngineConfig
 from para_policy.samplers.deadline import LatencyTable
 from sim import plots
 from tests.checkpoint import (
+    THREE_LEVELS,
     calibrate_tiny_checkpoint,
     random_observations,
     save_tiny_checkpoint,
@@ -33,7 +34,9 @@ from tests.checkpoint import (
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = save_tiny_checkpoint(tmp_path_factory.mktemp("policy") / "tiny")
+    directory = save_tiny_checkpoint(
+        tmp_path_factory.mktemp("policy") / "tiny", down_dims=THREE_LEVELS
+    )
     save_observations(directory, random_observations(8))
     calibrate_tiny_checkpoint(directory, "ddim", 16)
     return directory

@@ -18,13 +18,13 @@ from para_policy.checkpoints.native import CONFIG_FILE, MODEL_FILE, NORMALIZER_F
 from para_policy.checkpoints.observations import OBSERVATIONS_FILE
 from para_policy.errors import CheckpointError, InputError, ParaPolicyError
 from para_policy.policies.build import build_network
-from tests.checkpoint import save_tiny_checkpoint, tiny_config
+from tests.checkpoint import THREE_LEVELS, save_tiny_checkpoint, tiny_config
 from tests.checkpoints.damage import Damage, edit_tensors
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    return save_tiny_checkpoint(tmp_path / "policy")
+    return save_tiny_checkpoint(tmp_path / "policy", down_dims=THREE_LEVELS)
 
 
 def edit_config(**changes: Any) -> Damage:
@@ -55,9 +55,9 @@ def remove(file: str) -> Damage:
 
 def test_a_policy_comes_back_as_it_was_saved(checkpoint: Path) -> None:
     policy = load_policy(checkpoint)
-    assert policy.config == tiny_config()
+    assert policy.config == tiny_config(down_dims=THREE_LEVELS)
     torch.manual_seed(0)
-    expected = build_network(tiny_config()).state_dict()
+    expected = build_network(tiny_config(down_dims=THREE_LEVELS)).state_dict()
     assert {name: value.tolist() for name, value in policy.network.state_dict().items()} == {
         name: value.tolist() for name, value in expected.items()
     }
@@ -67,8 +67,13 @@ def test_a_policy_comes_back_as_it_was_saved(checkpoint: Path) -> None:
 
 def test_saving_again_replaces_the_files_and_leaves_nothing_else(checkpoint: Path) -> None:
     before = native.checkpoint_hash(checkpoint)
-    assert native.checkpoint_hash(save_tiny_checkpoint(checkpoint)) == before
-    assert native.checkpoint_hash(save_tiny_checkpoint(checkpoint, seed=1)) != before
+    assert (
+        native.checkpoint_hash(save_tiny_checkpoint(checkpoint, down_dims=THREE_LEVELS)) == before
+    )
+    assert (
+        native.checkpoint_hash(save_tiny_checkpoint(checkpoint, seed=1, down_dims=THREE_LEVELS))
+        != before
+    )
     files = {path.name for path in checkpoint.iterdir()}
     assert files == {CONFIG_FILE, MODEL_FILE, NORMALIZER_FILE}
 

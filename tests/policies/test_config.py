@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from para_policy.policies.config import PolicyConfig
-from tests.checkpoint import tiny_config
+from tests.checkpoint import THREE_LEVELS, tiny_config
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def test_a_configuration_survives_json() -> None:
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (changed(horizon=15), "horizon is 15.*divisible by 4"),
+        (with_network(down_dims=THREE_LEVELS) | {"horizon": 15}, "horizon is 15.*divisible by 4"),
         (changed(n_action_steps=16), "n_action_steps is 16.*15"),
         (changed(n_obs_steps=0), "n_obs_steps"),
         (changed(control_hz=0.0), "control_hz"),
