@@ -30,8 +30,8 @@ def node(name: str) -> Node:
 
 
 crowd = [node(f"other_{k}") for k in range(int(sys.argv[1]))]
-publisher = node("talker").create_publisher(String, "topic", 10)
-listener = node("listener")
+talker, listener = node("talker"), node("listener")
+publisher = talker.create_publisher(String, "topic", 10)
 subscription = listener.create_subscription(String, "topic", print, 10)
 end = time.monotonic() + 12
 while time.monotonic() < end and not publisher.get_subscription_count():
@@ -39,8 +39,8 @@ while time.monotonic() < end and not publisher.get_subscription_count():
 print("connected" if publisher.get_subscription_count() else "apart", flush=True)
 os._exit(0)
 PY
-seen() { ROS_AUTOMATIC_DISCOVERY_RANGE=$1 "$folder/venv/bin/python" "$folder/crowd.py" "$2" 2>/dev/null | tail -1; }
-near=$(seen LOCALHOST 31)
-far=$(seen LOCALHOST 32)
+export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
+near=$("$folder/venv/bin/python" "$folder/crowd.py" 31)
+far=$("$folder/venv/bin/python" "$folder/crowd.py" 32)
 echo "LOCALHOST: after 31 others $near, after 32 others $far"
 [ "$near" = connected ] && [ "$far" = apart ]

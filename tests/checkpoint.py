@@ -17,11 +17,13 @@ from para_policy.policies.build import build_network
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 
-THREE_LEVELS = (8, 16, 16)
-"""For tests of the network itself; two levels take two thirds of the time."""
+TWO_LEVELS, THREE_LEVELS = (8, 16), (8, 16, 16)
+"""U-Net levels: three for tests of the network itself; two take two thirds of the time."""
 
 
-def tiny_config(train_timesteps: int = 100, down_dims: tuple[int, ...] = (8, 16)) -> PolicyConfig:
+def tiny_config(
+    train_timesteps: int = 100, down_dims: tuple[int, ...] = TWO_LEVELS
+) -> PolicyConfig:
     """PushT's shapes with a network of a few thousand weights."""
     return PolicyConfig(
         inputs={"environment_state": (16,), "agent_pos": (2,)},
@@ -42,7 +44,7 @@ def save_tiny_checkpoint(
     directory: str | Path,
     train_timesteps: int = 100,
     seed: int = 0,
-    down_dims: tuple[int, ...] = (8, 16),
+    down_dims: tuple[int, ...] = TWO_LEVELS,
 ) -> Path:
     """Write a native checkpoint and return its directory."""
     config = tiny_config(train_timesteps, down_dims)

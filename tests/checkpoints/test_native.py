@@ -21,10 +21,16 @@ from para_policy.policies.build import build_network
 from tests.checkpoint import THREE_LEVELS, save_tiny_checkpoint, tiny_config
 from tests.checkpoints.damage import Damage, edit_tensors
 
+CONFIG = tiny_config(down_dims=THREE_LEVELS)
+
+
+def save(directory: Path, seed: int = 0) -> Path:
+    return save_tiny_checkpoint(directory, seed=seed, down_dims=THREE_LEVELS)
+
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    return save_tiny_checkpoint(tmp_path / "policy", down_dims=THREE_LEVELS)
+    return save(tmp_path / "policy")
 
 
 def edit_config(**changes: Any) -> Damage:
@@ -55,9 +61,9 @@ def remove(file: str) -> Damage:
 
 def test_a_policy_comes_back_as_it_was_saved(checkpoint: Path) -> None:
     policy = load_policy(checkpoint)
-    assert policy.config == tiny_config(down_dims=THREE_LEVELS)
+    assert policy.config == CONFIG
     torch.manual_seed(0)
-    expected = build_network(tiny_config(down_dims=THREE_LEVELS)).state_dict()
+    expected = build_network(CONFIG).state_dict()
     assert {name: value.tolist() for name, value in policy.network.state_dict().items()} == {
         name: value.tolist() for name, value in expected.items()
     }
@@ -67,13 +73,8 @@ def test_a_policy_comes_back_as_it_was_saved(checkpoint: Path) -> None:
 
 def test_saving_again_replaces_the_files_and_leaves_nothing_else(checkpoint: Path) -> None:
     before = native.checkpoint_hash(checkpoint)
-    assert (
-        native.checkpoint_hash(save_tiny_checkpoint(checkpoint, down_dims=THREE_LEVELS)) == before
-    )
-    assert (
-        native.checkpoint_hash(save_tiny_checkpoint(checkpoint, seed=1, down_dims=THREE_LEVELS))
-        != before
-    )
+    assert native.checkpoint_hash(save(checkpoint)) == before
+    assert native.checkpoint_hash(save(checkpoint, seed=1)) != before
     files = {path.name for path in checkpoint.iterdir()}
     assert files == {CONFIG_FILE, MODEL_FILE, NORMALIZER_FILE}
 
@@ -214,10 +215,10 @@ def shipped_observations(n: int = 3) -> dict[str, np.ndarray]:
 
 
 def test_observations_are_shipped_beside_the_weights(checkpoint: Path) -> None:
-    assert recorded.count_observations(checkpoint, tiny_config()) == 0
+    assert recorded.count_observations(checkpoint, CONFIG) == 0
     recorded.save_observations(checkpoint, shipped_observations())
-    assert recorded.count_observations(checkpoint, tiny_config()) == 3
-    read = recorded.read_observations(checkpoint, tiny_config())
+    assert recorded.count_observations(checkpoint, CONFIG) == 3
+    read = recorded.read_observations(checkpoint, CONFIG)
     assert read.keys() == shipped_observations().keys()
     for name, values in shipped_observations().items():
         np.testing.assert_array_equal(read[name], values)
@@ -241,4 +242,4 @@ def test_observations_that_do_not_fit_are_refused(
 ) -> None:
     recorded.save_observations(checkpoint, wrong)
     with pytest.raises(CheckpointError, match=OBSERVATIONS_FILE):
-        recorded.read_observations(checkpoint, tiny_config())
+        recorded.read_observations(checkpoint, CONFIG)

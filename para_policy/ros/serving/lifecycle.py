@@ -1,4 +1,4 @@
-"""Lifecycle transitions that fail aloud: rclpy swallows some errors and dies of others."""
+"""Mends of rclpy's lifecycle nodes: transitions that fail aloud, and an end that is one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class FailingNode(Protocol):
 def logged(transition: Callable[..., TransitionCallbackReturn]) -> Any:
     """Turn an error in a transition into a log entry, a diagnostic and the right outcome.
 
-    Bad input is the user's to mend: one line, FAILURE, and back to the state before. Anything
-    else is a defect: traceback, ERROR, and on to `on_error`.
+    rclpy swallows some errors and dies of others. Bad input is the user's to mend: one line, FAILURE,
+    and back to the state before. Anything else is a defect: traceback, ERROR, and on to `on_error`.
     """
 
     @functools.wraps(transition)

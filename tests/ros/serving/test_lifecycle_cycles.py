@@ -10,13 +10,14 @@ from pathlib import Path
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from para_policy.ros.policy_node import PolicyNode
+from tests.inference.test_growth import resident_bytes
 from tests.ros.graph import Graph
 from tests.ros.policy_rig import DT_NS, T0, Rig
 
 CYCLES = 100
 SETTLED = 20
 """Cycles after which caches and the allocator have what they want."""
-GROWTH_MIB = 8.0
+GROWTH_BYTES = 8 * 2**20
 
 
 def entities(rig: Rig) -> dict[str, int]:
@@ -36,12 +37,6 @@ def count_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def resident_mib() -> float:
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def go(rig: Rig, *transitions: str) -> None:
     for transition in transitions:
         outcome = getattr(rig.node, f"trigger_{transition}")()
@@ -53,7 +48,7 @@ def test_hundred_cycles_leave_nothing_behind(graph: Graph, checkpoint: Path) -> 
     unconfigured = entities(rig)
     rig.start()
     configured = entities(rig)
-    settled, threads = 0.0, 0
+    settled, threads = 0, 0
     for cycle in range(CYCLES):
         if cycle % 10 == 0:  # discovery takes too long to plan in all of them
             rig.graph.wait(lambda: rig.joints.get_subscription_count() == 1)
@@ -72,9 +67,9 @@ def test_hundred_cycles_leave_nothing_behind(graph: Graph, checkpoint: Path) -> 
         go(rig, "configure", "activate")
         assert entities(rig) == configured
         if cycle == SETTLED:
-            settled, threads = resident_mib(), count_threads()
+            settled, threads = resident_bytes(), count_threads()
     assert count_threads() <= threads
-    assert resident_mib() - settled < GROWTH_MIB
+    assert resident_bytes() - settled < GROWTH_BYTES
 
 
 def test_a_destroyed_node_leaves_the_graph_without_the_garbage_collector(
