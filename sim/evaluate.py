@@ -26,7 +26,7 @@ from sim.evaluation.summary import Runs, summarize
 from sim.evaluation.variants import Variant
 from sim.pusht.env import MAX_STEPS, legacy_start_state, simulator
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import check_policy
+from sim.pusht.rollout import Control, check_policy
 from sim.report import write_html
 from sim.video import encoder, write_videos
 
@@ -48,8 +48,10 @@ class Arguments:
     """Names, separated by commas, with options after a colon ("sequential,paradigms:window=10"), each
     as NAME, NAME+guess (starts from the last chunk: the same
     answer) or NAME+guess+noise (also shifts the last chunk's noise along the horizon: chunks that
-    agree better); sequential and asd take no guess, so only +noise. A run is compared with the
-    sequential run of the same noise, if there is one, or with sequential, or the first."""
+    agree better); sequential and asd take no guess, so only +noise. At the end +redrawn (noise of another
+    episode) or +perturbed1e-2 (so much is added to each chunk) make control arms: what a harmless change
+    does. A run is compared with the sequential run of the same noise, if there is one, or with
+    sequential, or the first."""
     episodes: int = 200
     """Episodes per sampler."""
     seed: int = 100000
@@ -139,6 +141,8 @@ def _identities(
         sampler = variant.make(policy, args.scheduler, args.steps)
         # A sampler is a frozen dataclass: its repr lists all its options.
         identities[name] = {**identity, "sampler": repr(sampler), "start": variant.start}
+        if variant.control != Control():
+            identities[name]["control"] = repr(variant.control)
     return identities
 
 

@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from para_policy import Denoiser, Noise, Process, samplers
-from para_policy.samplers import Sampler, SampleResult
+from para_policy.samplers import Nodes, Sampler, SampleResult
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -94,20 +94,28 @@ SOLVERS = tuple(name for name in samplers.names() if name != "asd")
 
 
 def solver(name: str, process: Process, size: int = 8, **options: Any) -> Sampler:
-    """The named sampler; `chord` and `pcm` get the Jacobian of a network that ignores the state, and
-    `pcm` a fine-tuned network that is of no use.
+    """The named sampler; `chord`, `collocation` and `pcm` get the Jacobian of a network that ignores the
+    state, `collocation` all steps as nodes, and `pcm` a fine-tuned network that is of no use.
 
     Options that the sampler does not have are left out. Where a sampler has several tolerances,
     `tolerance` sets all of them.
     """
     if name == "pcm":
         options["consistency"] = lambda share: lambda x, *_: share * x
-    if name in ("chord", "pcm"):
+    if name in ("chord", "collocation", "pcm"):
         options["matrices"] = process.B[:, None, None] * torch.eye(size, dtype=torch.float64)
+    options["nodes"] = all_nodes(process.num_steps)
     if name == "parataa" and "tolerance" in options:
         options["relative_tolerance"] = options["tolerance"]
     known = inspect.signature(samplers.registry._PRESETS[name]).parameters
     return samplers.get(name, **{key: value for key, value in options.items() if key in known})
+
+
+def all_nodes(N: int) -> Nodes:
+    """No set of nodes but that of all steps is good enough."""
+    error = torch.full((N,), 1e9)
+    error[-1] = 0.0
+    return Nodes(torch.arange(N), error, torch.ones(N))
 
 
 def row_by_row(inner: Network) -> Network:

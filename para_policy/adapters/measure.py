@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from para_policy.adapters.call import Call
+from para_policy.adapters.plan import MEASURED
 from para_policy.adapters.solve import Mixed
-from para_policy.calibration import Calibration, assess, chord_matrices, fit_linear_guess
+from para_policy.calibration import Calibration, assess, chord_matrices, fit_linear_guess, fit_nodes
 from para_policy.checkpoints.calibration import FOLDER, read_calibrations
 from para_policy.checkpoints.files import read_tensors
 from para_policy.diffusion.denoiser import Denoiser
@@ -41,13 +42,13 @@ def measure(
     scheduler: str,
     tolerance: float,
 ) -> Calibration:
-    """Measure `chord` for one process.
+    """Measure `chord` and `collocation` for one process.
 
     Args:
         network: `network(x, t, condition)`.
         calls: at least one; their conditions are used with several noises each.
         scheduler: kind of the process, as in `Calibration`.
-        tolerance: of `chord`, normalised action units.
+        tolerance: of these, normalised action units.
 
     Raises:
         InputError: if there is nothing that the network is conditioned on.
@@ -65,22 +66,27 @@ def measure(
     )
     denoiser = Denoiser(mixed, condition)
     reference = Sequential()(denoiser, process, noise)
+    guess = fit_linear_guess(condition, reference.sample)
+    matrices, spread = chord_matrices(
+        denoiser, process, noise.select(range(JACOBIANS)), reference.trajectory[:JACOBIANS]
+    )
     measured = Calibration(
         scheduler=scheduler,
         steps=process.num_steps,
         tolerance=tolerance,
         cases=_CASES,
-        matrices=chord_matrices(
-            denoiser, process, noise.select(range(JACOBIANS)), reference.trajectory[:JACOBIANS]
+        matrices=matrices,
+        guess=guess,
+        nodes=fit_nodes(
+            process, [noise], [reference.trajectory], guess(condition), matrices, spread
         ),
-        guess=fit_linear_guess(condition, reference.sample),
         variants=(assess("sequential", {}, [reference], [reference]),),
         fingerprint=process.fingerprint,
     )
     options = {"tolerance": tolerance}
-    trial = measured.sampler("chord", options)(denoiser, process, noise)
-    variants = (*measured.variants, assess("chord", options, [trial], [reference]))
-    return dataclasses.replace(measured, variants=variants)
+    trials = {name: measured.sampler(name, options)(denoiser, process, noise) for name in MEASURED}
+    variants = [assess(name, options, [trial], [reference]) for name, trial in trials.items()]
+    return dataclasses.replace(measured, variants=(*measured.variants, *variants))
 
 
 def _conditions(calls: Sequence[Call]) -> Tensor:

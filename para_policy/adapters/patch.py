@@ -57,9 +57,9 @@ def accelerate(
         policy: LeRobot's `DiffusionPolicy`, or a U-Net or transformer policy of the original
             diffusion_policy project with global conditioning. Neither project is imported.
         sampler: a name from `samplers.names()`, or a sampler. "x0" needs nothing. "chord" takes
-            fewer rounds and is calibrated once, with `observations`, with the file in
-            `calibration`, or with what the policy has seen since it was accelerated; until it is,
-            "x0" stands in for it, with a warning.
+            fewer rounds, "collocation" fewer rows, and both are calibrated once, with
+            `observations`, with the file in `calibration`, or with what the policy has seen since it
+            was accelerated; until then "x0" stands in for them, with a warning.
         steps: denoising steps; None for the policy's own `num_inference_steps`.
         scheduler: "ddpm", "ddim" or "dpmsolver++" on the policy's noise schedule; None for its own.
         observations: to calibrate with, now: recorded observations one after the other, each as the

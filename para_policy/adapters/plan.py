@@ -17,6 +17,9 @@ from para_policy.diffusion.schedulers import Scheduler, build_scheduler, schedul
 from para_policy.errors import InputError
 from para_policy.samplers import Sampler, as_sampler
 
+MEASURED = ("chord", "collocation")
+"""Samplers that a calibration is made for, of what the policy sees."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -48,7 +51,7 @@ class Settings:
 
     @property
     def needs_calibration(self) -> bool:
-        return self.sampler == "chord" and "matrices" not in self.options
+        return self.sampler in MEASURED and "matrices" not in self.options
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +120,7 @@ def make_sampler(
     """The sampler that was asked for, with what is known from calibration.
 
     Raises:
-        InputError: for options out of range, and for "chord" if the policy now samples otherwise
+        InputError: for options out of range, and for one of `MEASURED` if the policy now samples otherwise
             than it was calibrated for.
     """
     if not isinstance(settings.sampler, str):
@@ -127,7 +130,7 @@ def make_sampler(
         return replace(made, made_for=plan.process)
     if settings.needs_calibration and measured is not None:
         raise InputError(
-            f"chord is calibrated for {measured.calibration.scheduler} with "
+            f"{settings.sampler} is calibrated for {measured.calibration.scheduler} with "
             f"{measured.calibration.steps} steps, but the policy now samples with {plan.kind} and "
             f"{plan.process.num_steps} steps: set them back, or call accelerate again"
         )

@@ -13,7 +13,8 @@ from torch import Tensor
 from para_policy import samplers
 from para_policy.calibration.profile import Variant
 from para_policy.diffusion.process import Process
-from para_policy.samplers import Certificate, LinearGuess, Sampler
+from para_policy.errors import InputError
+from para_policy.samplers import Certificate, LinearGuess, Nodes, Sampler
 from para_policy.samplers.deadline import LatencyTable
 
 
@@ -29,6 +30,7 @@ class Calibration:
             `LowRankChord` where d is large.
         guess: clean sample from the condition.
         variants: every sampler that was measured, `sequential` first.
+        nodes: of `collocation`; None for files of earlier releases.
         fingerprint: of the process, see `Process`; empty for files of earlier releases.
     """
 
@@ -39,6 +41,7 @@ class Calibration:
     matrices: Tensor | tuple[Tensor, Tensor]
     guess: LinearGuess
     variants: tuple[Variant, ...]
+    nodes: Nodes | None = None
     fingerprint: tuple[float, ...] = ()
 
     def fits(self, process: Process) -> bool:
@@ -53,7 +56,8 @@ class Calibration:
             if isinstance(self.matrices, tuple)
             else self.matrices.to(device)
         )
-        return dataclasses.replace(self, matrices=matrices, guess=guess)
+        nodes = None if self.nodes is None else self.nodes.to(device)
+        return dataclasses.replace(self, matrices=matrices, guess=guess, nodes=nodes)
 
     def amplification(self, sampler: str, options: Mapping[str, Any]) -> float:
         """The largest one measured for `sampler`; NaN if it was not measured with such options.
@@ -85,6 +89,13 @@ class Calibration:
             given.setdefault("tolerance", self.tolerance)
         if "matrices" in samplers.options(name):
             given.setdefault("matrices", self.matrices)
+        if "nodes" in samplers.options(name):
+            if self.nodes is None:
+                raise InputError(
+                    f"sampler {name!r} needs nodes, and the calibration for {self.scheduler} with "
+                    f"{self.steps} steps has none; run para-policy calibrate again"
+                )
+            given.setdefault("nodes", self.nodes)
         certificate = Certificate(self.amplification(name, options))
         made = samplers.get(name, **given).starting_at(self.guess)
         return dataclasses.replace(made, certificate=certificate)

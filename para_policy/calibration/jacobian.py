@@ -26,13 +26,14 @@ def chord_matrices(
     noise: Noise,
     trajectory: Tensor,
     on_progress: Callable[[int], None] | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The linear part of `chord`: `mean_jacobian`, in factors if the actions have many coordinates."""
-    dense = mean_jacobian(denoiser, process, noise, trajectory, on_progress)
+) -> tuple[Tensor | tuple[Tensor, Tensor], Tensor]:
+    """The linear part of `chord`, the mean of `jacobians`, in factors if the actions have many
+    coordinates; and their spread."""
+    dense, spread = jacobians(denoiser, process, noise, trajectory, on_progress)
     if dense.shape[1] <= _DENSE:
-        return dense
+        return dense, spread
     factors = LowRankChord.compress(dense, process, _RANK)
-    return factors.left, factors.right
+    return (factors.left, factors.right), spread
 
 
 def mean_jacobian(
@@ -42,7 +43,18 @@ def mean_jacobian(
     trajectory: Tensor,
     on_progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Mean over samples of dS_s/dx along their trajectories, by finite differences.
+    """The mean of `jacobians`."""
+    return jacobians(denoiser, process, noise, trajectory, on_progress)[0]
+
+
+def jacobians(
+    denoiser: Denoiser,
+    process: Process,
+    noise: Noise,
+    trajectory: Tensor,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean and spread over samples of dS_s/dx along their trajectories, by finite differences.
 
     One batched network call for every coordinate: 1 + d calls of batch * N rows.
 
@@ -51,7 +63,8 @@ def mean_jacobian(
         on_progress: called with the number of finished calls.
 
     Returns:
-        (N, d, d), row i, column j: derivative of coordinate i with respect to coordinate j.
+        the mean (N, d, d), row i, column j: derivative of coordinate i with respect to coordinate j;
+        and (N,) the root mean square over samples of the Frobenius norm of their deviations from it.
     """
     N, d = process.num_steps, noise.initial[0].numel()
     process = process.to(trajectory.device, trajectory.dtype)
@@ -63,13 +76,16 @@ def mean_jacobian(
     before = clean.reshape(noise.batch, N, *shape).roll(1, dims=1).flatten(0, 1)
     base = process.mean(X, clean, before, s)
     columns = []
+    variance = torch.zeros(N, dtype=base.dtype, device=base.device)
     for j in range(d):
         moved = X.flatten(1).clone()
         moved[:, j] += _DIFFERENCE
         moved = moved.reshape(X.shape)
         x0 = denoiser.predict_clean(process, moved, s, sample)
         slope = (process.mean(moved, x0, before, s) - base) / _DIFFERENCE
-        columns.append(slope.reshape(noise.batch, N, d).mean(dim=0))
+        slope = slope.reshape(noise.batch, N, d)
+        columns.append(slope.mean(dim=0))
+        variance += (slope - columns[-1]).square().mean(dim=0).sum(dim=1)
         if on_progress is not None:
             on_progress(1)
-    return torch.stack(columns, dim=2)
+    return torch.stack(columns, dim=2), variance.sqrt()

@@ -16,6 +16,7 @@ from para_policy import samplers
 from para_policy.calibration.calibration import Calibration
 from para_policy.calibration.jacobian import chord_matrices
 from para_policy.calibration.linear_guess import fit_linear_guess
+from para_policy.calibration.nodes import fit_nodes
 from para_policy.calibration.profile import Variant, Watch, assess
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
@@ -34,7 +35,7 @@ class Settings:
     """Sizes of a calibration.
 
     Attributes:
-        tolerance: of `x0` and `chord`, normalised action units.
+        tolerance: of `x0`, `chord` and `collocation`, normalised action units.
         jacobians: observations that the mean Jacobian is taken over; more than a dozen gain nothing.
         cases: samples that errors are measured on; a bound holds with probability
             cases / (cases + 1) for each new sample.
@@ -142,14 +143,21 @@ class _Measurement:
 
     def run(self) -> Calibration:
         references = self._solve(Sequential(), "sequential")
-        matrices = self._jacobian(references)
-        guess = fit_linear_guess(
-            torch.cat([_condition(denoiser) for denoiser, _ in self.batches]),
-            torch.cat([result.sample for result in references]),
+        matrices, spread = self._jacobian(references)
+        condition = torch.cat([_condition(denoiser) for denoiser, _ in self.batches])
+        guess = fit_linear_guess(condition, torch.cat([result.sample for result in references]))
+        nodes = fit_nodes(
+            self.process,
+            [noise for _, noise in self.batches],
+            [result.trajectory for result in references],
+            guess(condition),
+            matrices,
+            spread,
         )
         measured = [assess("sequential", {}, references, references)]
         for name, options in candidates(self.process.num_steps, self.settings.tolerance):
-            measured.append(self._variant(name, options, matrices, guess, references))
+            parts = {"matrices": matrices, "nodes": nodes}
+            measured.append(self._variant(name, options, parts, guess, references))
         measurements = Calibration(
             scheduler=self.process.kind,
             steps=self.process.num_steps,
@@ -158,11 +166,14 @@ class _Measurement:
             matrices=matrices,
             guess=guess,
             variants=tuple(measured),
+            nodes=nodes,
             fingerprint=self.process.fingerprint,
         )
         return measurements.to("cpu")
 
-    def _jacobian(self, references: list[SampleResult]) -> Tensor | tuple[Tensor, Tensor]:
+    def _jacobian(
+        self, references: list[SampleResult]
+    ) -> tuple[Tensor | tuple[Tensor, Tensor], Tensor]:
         (denoiser, noise), trajectory = self.batches[0], references[0].trajectory
         n, d = min(self.settings.jacobians, noise.batch), noise.initial[0].numel()
         bar = self.progress.add_task("Jacobians", total=d)
@@ -178,11 +189,11 @@ class _Measurement:
         self,
         name: str,
         options: dict[str, Any],
-        matrices: Tensor | tuple[Tensor, Tensor],
+        parts: Mapping[str, Any],
         guess: LinearGuess,
         references: list[SampleResult],
     ) -> Variant:
-        given = {"matrices": matrices} if "matrices" in samplers.options(name) else {}
+        given = {part: parts[part] for part in parts if part in samplers.options(name)}
         sampler = samplers.get(name, **options, **given).starting_at(guess)
         label = f"{name} {options}" if options else name
         watched = [Watch(exact.sample) for exact in references]
@@ -216,6 +227,7 @@ def candidates(num_steps: int, tolerance: float) -> list[tuple[str, dict[str, An
             for name in ("x0", "chord")
             for options in ours
         ),
+        ("collocation", {"tolerance": tolerance}),
     ]
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from para_policy.calibration import Calibration, LinearGuess, Variant
 from para_policy.checkpoints.files import read_tensors, replace, summarise
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, InputError
 from para_policy.inference import Size
+from para_policy.samplers import Nodes
 from para_policy.samplers.deadline import LatencyTable
 
 FOLDER = "calibration"
@@ -27,6 +28,7 @@ LATENCY_FILE = "latency.json"
 ENGINE_FILE = "engine.json"
 
 _FACTORS = ("left", "right")
+_NODES = ("order", "error", "sensitivity")
 _VARIANTS = TypeAdapter(tuple[Variant, ...])
 _FINGERPRINT = TypeAdapter(tuple[float, ...])
 _TABLES = TypeAdapter(dict[str, LatencyTable])
@@ -62,6 +64,8 @@ def save_calibration(
         "guess.bias": calibration.guess.bias,
     }
     tensors = {name: value.float().contiguous() for name, value in tensors.items()}
+    if calibration.nodes is not None:
+        tensors |= {f"nodes.{part}": getattr(calibration.nodes, part) for part in _NODES}
     replace(path, lambda file: save_file(tensors, file, {"calibration": json.dumps(facts)}))
     return path
 
@@ -97,6 +101,8 @@ def read_calibrations(
             "guess.weight": (calibration.guess.weight, (condition_dim, sample_dim)),
             "guess.bias": (calibration.guess.bias, (sample_dim,)),
         }
+        if calibration.nodes is not None:
+            shapes["nodes.order"] = (calibration.nodes.order, (calibration.steps,))
         for name, (tensor, expected_shape) in shapes.items():
             if tensor.shape != expected_shape:
                 raise CheckpointError(
@@ -119,6 +125,12 @@ def _linear_part(calibration: Calibration, d: int) -> dict[str, tuple[Tensor, tu
     }
 
 
+def _nodes(tensors: Mapping[str, Tensor]) -> Nodes | None:
+    """None for files of earlier releases."""
+    parts = {part: tensors.get(f"nodes.{part}") for part in _NODES}
+    return None if parts["order"] is None else Nodes(**parts)  # type: ignore[arg-type]
+
+
 def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
     tensors = read_tensors(path)
     try:
@@ -136,13 +148,14 @@ def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
             matrices=matrices,
             guess=LinearGuess(tensors["guess.weight"], tensors["guess.bias"]),
             variants=_VARIANTS.validate_python(facts["variants"]),
+            nodes=_nodes(tensors),
             # Files of earlier releases have none: the noise schedule alone tells what they are for.
             fingerprint=_FINGERPRINT.validate_python(facts.get("fingerprint", ())),
         )
         bound_to = {key: facts[key] for key in ("weights_sha256", "noise_scheduler")}
     except ValidationError as error:
         raise CheckpointError(f"'{path}': {summarise(error)}") from error
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, InputError, SafetensorError) as error:
         raise CheckpointError(
             f"'{path}' is no calibration ({type(error).__name__}: {error}); "
             "run para-policy calibrate again"

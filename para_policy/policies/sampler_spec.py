@@ -21,15 +21,19 @@ import torch
 from para_policy import samplers
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.samplers import Sampler, as_sampler
+from para_policy.samplers import Nodes, Sampler, as_sampler
 
 AUTO = "auto"
 ANOTHER_SAMPLE = "another sample: not the one that sequential makes of the same noise"
 """Why the difference to `sequential` is no error of a sampler that has `same_sample = False`."""
 
-# Options that a command line cannot spell: tensors, networks, and what belongs to them. The first two
+# Options that a command line cannot spell: tensors, networks, and what belongs to them. The first three
 # come from calibration and training; the other options do not depend on them.
-_MEASURED = {"matrices": torch.zeros(1, 1, 1), "consistency": lambda share: None}
+_MEASURED = {
+    "matrices": torch.zeros(1, 1, 1),
+    "nodes": Nodes(torch.zeros(1, dtype=torch.int64), torch.zeros(1), torch.zeros(1)),
+    "consistency": lambda share: None,
+}
 _NOT_TEXT = (*_MEASURED, "trajectory", "solve_last")
 
 _GIVEN = 3  # arguments of a function besides its options: policy, scheduler, steps

@@ -13,6 +13,7 @@ from para_policy.samplers.anderson import TriangularAnderson as TriangularAnders
 from para_policy.samplers.asd import Asd as Asd
 from para_policy.samplers.certificate import ERROR_FLOOR as ERROR_FLOOR
 from para_policy.samplers.certificate import Certificate as Certificate
+from para_policy.samplers.collocation import Collocation as Collocation
 from para_policy.samplers.deadline import Deadline as Deadline
 from para_policy.samplers.deadline import LatencyTable as LatencyTable
 from para_policy.samplers.draft import Consistency as Consistency
@@ -24,6 +25,7 @@ from para_policy.samplers.guess import Guess as Guess
 from para_policy.samplers.guess import LinearGuess as LinearGuess
 from para_policy.samplers.guess import Prior as Prior
 from para_policy.samplers.guess import Trajectory as Trajectory
+from para_policy.samplers.nodes import Nodes as Nodes
 from para_policy.samplers.registry import SPLITTINGS as SPLITTINGS
 from para_policy.samplers.registry import SplittingName as SplittingName
 from para_policy.samplers.registry import get as get

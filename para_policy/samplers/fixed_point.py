@@ -143,8 +143,12 @@ class FixedPointSolve:
         self.passed_correction = torch.zeros_like(self.residual)
         self.opening = parts.guess.rounds
         # One row for each sweep, and one for sweeps in vain.
-        self._residuals = torch.zeros(N + self.opening + 1, batch, dtype=dtype, device=device)
+        self._residuals = torch.zeros(self.most_rounds() + 1, batch, dtype=dtype, device=device)
         self._sweeps = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def most_rounds(self) -> int:
+        """Rounds after which every sample is done."""
+        return self.N + self.opening
 
     def _pattern(self) -> Pattern:
         window, lookahead = self.parts.window or self.N, self.parts.lookahead
@@ -194,7 +198,16 @@ class FixedPointSolve:
         rows = choose(self.pattern, self.accepted, self.alive(), self.N)
         if len(rows.live) == 0:
             return None
+        rows = self.select(rows, choose == Rows.compact)
         return Launch(len(rows.at), 1, partial(self.sweep, denoiser, rows))
+
+    def select(self, rows: Rows, compact: bool) -> Rows:
+        """Of the rows of a round, those that it works on.
+
+        Args:
+            compact: exactly those are evaluated; otherwise as many in every round.
+        """
+        return rows
 
     def sweep(self, denoiser: Denoiser, rows: Rows) -> None:
         """One round: a batched network call, the linear recurrence, acceptance, new rows."""
@@ -208,19 +221,38 @@ class FixedPointSolve:
 
         correction, carry = change.carry + change.residual, change.carry
         known = rows.seen & change.size.isfinite()
-        judged = where(rows.valid & ~known, torch.inf, correction)
-        sigma = self.process.sigma
-        passed = self.parts.acceptance.passed(judged, change.residual, sigma, rows.steps)
-        leading = (passed & known).long().cumprod(dim=1).sum(dim=1)
-        if self.memory is not None:
-            mixed = self.memory.mix(rows.live, rows.steps, rows.valid, self.X, correction)
+        leading = self.leading(rows, change, known)
+        if self.memory is not None and rows.mixed is not None:
+            mixed = self.memory.mix(rows.live, rows.steps, rows.mixed, self.X, correction)
             # The rows that become final take the plain update: that is why N rounds suffice.
             carry = carry - where(rows.offset <= leading[:, None], 0.0, mixed)
         # target + carry rather than X + E: a row whose parents did not change gets the very floats
         # of the step formula.
-        self.write(rows, where(rows.seen, target, change.arrived + change.residual) + carry)
-        self._accept(rows, leading, change.size, _largest(correction))
+        self.write(rows, where(rows.fresh, target, change.arrived + change.residual) + carry)
+        self._accept(rows, leading, change.size, self.error_estimate(rows, largest(correction)))
         self.count(rows, change.size)
+
+    def leading(self, rows: Rows, change: Change, known: Tensor) -> Tensor:
+        """(n,) rows at the front of the window that pass the test.
+
+        Args:
+            known: (n, span) rows with a finite residual.
+        """
+        judged = where(rows.valid & ~known, torch.inf, change.carry + change.residual)
+        sigma = self.process.sigma
+        passed = self.parts.acceptance.passed(judged, change.residual, sigma, rows.steps)
+        return (passed & known).long().cumprod(dim=1).sum(dim=1)
+
+    def final(self, rows: Rows, leading: Tensor) -> Tensor:
+        """(n,) rows that become final: the leading ones and the one after them, whose parents are
+        final then."""
+        last = rows.steps.shape[1] - 1
+        following = rows.seen.gather(1, leading.clamp(max=last)[:, None])[:, 0]
+        return (leading + following).minimum(rows.valid.sum(dim=1))
+
+    def error_estimate(self, rows: Rows, correction: Tensor) -> Tensor:
+        """(n, span) what states that pass were off by; here their last corrections (n, span)."""
+        return correction
 
     def places(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """(M,) sample and step of what the network evaluates."""
@@ -236,13 +268,13 @@ class FixedPointSolve:
     def correct(self, rows: Rows, target: Tensor) -> Change:
         """Solve the linear recurrence for what the step formula writes (n, span, *shape)."""
         arrived = self.X[rows.live[:, None], rows.steps + 1]
-        residual = where(rows.seen, target - arrived, 0.0)
-        size = _largest(residual)
+        residual = where(rows.fresh, target - arrived, 0.0)
+        size = largest(residual)
         # A guess may overflow or become NaN further down; it must not reach other rows.
         residual = where(size.isfinite(), residual, 0.0)
         if rows.sparse:
             residual = interpolate(residual, rows.seen, rows.steps, self.process.clean_weight)
-            residual = where(rows.valid & _largest(residual).isfinite(), residual, 0.0)
+            residual = where(rows.valid & largest(residual).isfinite(), residual, 0.0)
         return Change(arrived, residual, size, self.propagate(residual, rows.steps))
 
     def write(self, rows: Rows, states: Tensor) -> None:
@@ -251,12 +283,10 @@ class FixedPointSolve:
         self._X[rows.live[:, None], place] = states
 
     def _accept(self, rows: Rows, leading: Tensor, size: Tensor, correction: Tensor) -> None:
-        """Keep the leading rows that passed and the row after them, whose parents are final."""
+        """Keep the rows that are final."""
         live, height = rows.live, rows.valid.sum(dim=1)
         first = self.accepted[live]
-        last = rows.steps.shape[1] - 1
-        following = rows.seen.gather(1, leading.clamp(max=last)[:, None])[:, 0]
-        self.accepted[live] = first + (leading + following).minimum(height)
+        self.accepted[live] = first + self.final(rows, leading)
         if self._enters:
             self.X[live] = self.guess.enter(self.X[live], first + height)
         # The first row follows from a final state: its new value has no residual at all.
@@ -272,7 +302,7 @@ class FixedPointSolve:
         """Note what a round has cost, its largest residuals, and the last iterate without NaN."""
         live, alive = rows.live, rows.valid.any(dim=1)
         self.rounds[live] += calls * alive
-        self.evals[live] += calls * rows.seen.sum(dim=1)
+        self.evals[live] += calls * rows.fresh.sum(dim=1)
         whole = self.X[live].flatten(1).isfinite().all(dim=1)
         self._finite_X[live] = where(whole, self.X[live], self._finite_X[live])
         self.residual.fill_(torch.nan)
@@ -307,7 +337,7 @@ class FixedPointSolve:
         )
 
 
-def _largest(value: Tensor) -> Tensor:
+def largest(value: Tensor) -> Tensor:
     """(n, W) largest coordinate of (n, W, *shape)."""
     return value.flatten(2).abs().amax(dim=2)
 

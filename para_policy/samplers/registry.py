@@ -18,9 +18,11 @@ from para_policy.samplers.acceptance import (
 from para_policy.samplers.anderson import TriangularAnderson
 from para_policy.samplers.asd import Asd
 from para_policy.samplers.checks import check_count
+from para_policy.samplers.collocation import Collocation
 from para_policy.samplers.draft import Blend, Consistency, Draft
 from para_policy.samplers.fixed_point import FixedPoint
 from para_policy.samplers.guess import Copy, Prior, Trajectory
+from para_policy.samplers.nodes import Nodes
 from para_policy.samplers.sampler import Sampler
 from para_policy.samplers.sequential import Sequential
 from para_policy.samplers.splitting import Chord, LowRankChord, Scalar, Splitting
@@ -133,6 +135,29 @@ def chord(
     return _ours(splitting, tolerance, window, lookahead, history, max_rounds)
 
 
+def collocation(
+    matrices: Tensor | tuple[Tensor, Tensor],
+    nodes: Nodes,
+    tolerance: float = 1e-2,
+    window: int | None = 60,
+    history: int = 3,
+    max_rounds: int | None = None,
+) -> Collocation:
+    """Chord at a few nodes, interpolated between them: fewer network rows than steps.
+
+    Args:
+        matrices: as for `chord`.
+        nodes: from `para-policy calibrate`.
+        tolerance: of the estimated error of a finished sample, twice, normalised action units.
+        window, history: of the rounds over all steps, for samples that the nodes do not suffice for;
+            beyond the window every fourth row is evaluated.
+        max_rounds: stop early with `Status.ROUND_BUDGET`.
+    """
+    solver = chord(matrices, tolerance, window, 4, history, max_rounds)
+    parts = {item.name: getattr(solver, item.name) for item in dataclasses.fields(solver)}
+    return Collocation(**parts, nodes=nodes)
+
+
 def pcm(
     consistency: Consistency,
     splitting: str = "chord",
@@ -218,6 +243,7 @@ _PRESETS: dict[str, Callable[..., Sampler]] = {
     "parataa": parataa,
     "x0": x0,
     "chord": chord,
+    "collocation": collocation,
     "pcm": pcm,
     "asd": asd,
 }

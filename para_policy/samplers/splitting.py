@@ -41,6 +41,10 @@ class Splitting(Protocol):
         """
         ...
 
+    def times(self, process: Process, s: int, x: Tensor) -> Tensor:
+        """Phi_s x (n, *shape)."""
+        ...
+
 
 @dataclass(frozen=True)
 class Scalar:
@@ -64,14 +68,19 @@ class Scalar:
             raise InputError(f"drift is {self.drift!r}; expected identity, epsilon or clean")
         check_optional_count("order", self.order)
 
-    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+    def _phi(self, process: Process) -> Tensor:
+        """(N,) Phi_s."""
         if self.drift == "identity":
-            phi = torch.ones_like(process.B)
-        elif self.drift == "epsilon":
-            phi = (process.alpha_bar[1:] / process.alpha_bar[:-1]).sqrt()
-        else:
-            phi = process.B
-        transfer = transfer_matrix(phi)
+            return torch.ones_like(process.B)
+        if self.drift == "epsilon":
+            return (process.alpha_bar[1:] / process.alpha_bar[:-1]).sqrt()
+        return process.B
+
+    def times(self, process: Process, s: int, x: Tensor) -> Tensor:
+        return self._phi(process)[s] * x
+
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+        transfer = transfer_matrix(self._phi(process))
         if self.order is not None:
             transfer = transfer.triu(1 - self.order)
         strict = transfer.tril(-1)
@@ -115,6 +124,9 @@ class Chord:
             products.append(products[-1] @ phi[k])
         # An absurd calibration may overflow; times an error of 0 that must still be 0.
         return phi, torch.stack(products).nan_to_num()
+
+    def times(self, process: Process, s: int, x: Tensor) -> Tensor:
+        return _each_row(lambda row: self.matrices[s].to(row) @ row, x)
 
     def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
         d = torch.Size(shape).numel()
@@ -178,6 +190,10 @@ class LowRankChord:
         left, scale, right = torch.linalg.svd(matrices - B, full_matrices=False)
         return cls(left[:, :, :rank] * scale[:, None, :rank], right[:, :rank])
 
+    def times(self, process: Process, s: int, x: Tensor) -> Tensor:
+        left, right = self.left[s].to(x), self.right[s].to(x)
+        return process.B[s] * x + _each_row(lambda row: left @ (right @ row), x)
+
     def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
         d = torch.Size(shape).numel()
         if self.left.shape[:2] != (process.num_steps, d):
@@ -212,6 +228,11 @@ def each(work: Callable[[Tensor, Tensor], Tensor], residual: Tensor, rows: Tenso
     return torch.stack([work(r, at) for r, at in zip(flat, rows, strict=True)]).reshape(
         residual.shape
     )
+
+
+def _each_row(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply `work` (d,) -> (d,) to samples (n, *shape) one by one, as `each` does."""
+    return torch.stack([work(row) for row in x.flatten(1)]).reshape(x.shape)
 
 
 def transfer_matrix(phi: Tensor) -> Tensor:

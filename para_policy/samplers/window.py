@@ -39,8 +39,11 @@ class Rows:
         offset: (span,) place of each row in the window.
         steps: (n, span) their steps, those past the end clamped to the last one.
         valid: (n, span) rows of samples in flight that are not past the end.
-        seen: (n, span) those that the network evaluates; the others are interpolated.
-        at: (M,) what is evaluated, as places in the flattened (n, span): all that are seen. Others
+        seen: (n, span) those whose residual the network tells; the others are interpolated.
+        fresh: (n, span) those of the seen rows that it tells in this round; nothing has moved the
+            others since it did, and their residual is 0.
+        mixed: (n, span) those that acceleration works on; None for none.
+        at: (M,) what is evaluated, as places in the flattened (n, span): all fresh rows. Others
             among them, or a place that is there twice, are ignored.
         sparse: some valid rows are not seen, perhaps.
     """
@@ -50,6 +53,8 @@ class Rows:
     steps: Tensor
     valid: Tensor
     seen: Tensor
+    fresh: Tensor
+    mixed: Tensor | None
     at: Tensor
     sparse: bool
 
@@ -68,7 +73,7 @@ class Rows:
         offset, steps, valid, seen = _places(pattern, accepted[live], alive[live], N)
         at = seen.flatten().nonzero()[:, 0]
         sparse = pattern.stride is not None and len(at) < int(valid.sum())
-        return cls(live, offset, steps, valid, seen, at, sparse)
+        return cls(live, offset, steps, valid, seen, seen, valid, at, sparse)
 
     @classmethod
     def static(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
@@ -82,7 +87,7 @@ class Rows:
             last = (N - 1 - accepted).clamp(min=0, max=pattern.span - 1)
             columns = torch.cat([columns, beyond, last[:, None]], dim=1)
         at = (columns + pattern.span * live[:, None]).flatten()
-        return cls(live, offset, steps, valid, seen, at, pattern.stride is not None)
+        return cls(live, offset, steps, valid, seen, seen, valid, at, pattern.stride is not None)
 
 
 Choose = Callable[[Pattern, Tensor, Tensor, int], Rows]

@@ -13,13 +13,15 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import SamplerSpec, Value
 from para_policy.samplers import Sampler
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import SEQUENTIAL, Start, rollout
+from sim.pusht.rollout import SEQUENTIAL, Control, Start, rollout
 
 OWN_SAMPLE = ("asd",)
 """Samplers that draw from the law of `sequential`, but another sample from the same noise."""
 WITHOUT_GUESS = (SEQUENTIAL, *OWN_SAMPLE)
 _STARTS: dict[str, Start] = {"": "cold", "+guess": "guess", "+guess+noise": "guess+noise"}
 _STARTS_WITHOUT_GUESS: dict[str, Start] = {"": "cold", "+noise": "guess+noise"}
+_REDRAWN = "+redrawn"
+_PERTURBED = re.compile(r"\+perturbed([^+]*)$")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class Variant:
     sampler: str
     start: Start
     options: Mapping[str, Value] = field(default_factory=dict)
+    control: Control = field(default_factory=Control)
+    """What is changed on purpose, to see how much a harmless change changes."""
 
     @classmethod
     def parse(cls, name: str) -> Variant:
         """Read SPEC, SPEC+guess, SPEC+guess+noise, or SPEC+noise for samplers that take no guess.
 
-        SPEC is a registered sampler with or without options, as for `SamplerSpec.parse`.
+        SPEC is a registered sampler with or without options, as for `SamplerSpec.parse`. At the end
+        +redrawn and +perturbedSIZE make a control arm, see `Control`.
 
         Raises:
             InputError: for anything else; lists what is possible.
@@ -51,10 +56,14 @@ class Variant:
             )
         spec = SamplerSpec.parse(text)
         starts = _STARTS_WITHOUT_GUESS if spec.name in WITHOUT_GUESS else _STARTS
-        if suffix not in starts:
+        start, control = _control(suffix, name)
+        if start not in starts:
             possible = ", ".join(spec.label + known for known in starts)
-            raise InputError(f"unknown start {suffix!r} in {name!r}; expected {possible}")
-        return cls(spec.label + suffix, spec.name, starts[suffix], spec.options)
+            raise InputError(
+                f"unknown start {start!r} in {name!r}; expected {possible}, "
+                f"with {_REDRAWN} or +perturbedSIZE for a control arm"
+            )
+        return cls(spec.label + suffix, spec.name, starts[start], spec.options, control)
 
     def make(self, policy: DiffusionPolicy, scheduler: str | None, steps: int | None) -> Sampler:
         """Make the sampler; raises InputError as `DiffusionPolicy.sampler`."""
@@ -74,6 +83,7 @@ class Variant:
             seeds,
             sampler=self.make(policy, scheduler, steps),
             start=self.start,
+            control=self.control,
             scheduler=scheduler,
             steps=steps,
             **options,
@@ -108,3 +118,22 @@ def paired_with(names: Sequence[str]) -> dict[str, str]:
         if name != reference:
             pairs[name] = exact if exact in names and exact != name else reference
     return pairs
+
+
+def _control(suffix: str, name: str) -> tuple[str, Control]:
+    """A suffix without its control arm, and that."""
+    size = 0.0
+    found = _PERTURBED.search(suffix)
+    if found is not None:
+        suffix = suffix[: found.start()]
+        try:
+            size = float(found[1])
+        except ValueError:
+            size = float("nan")
+        if not 0 < size < float("inf"):
+            raise InputError(
+                f"{found[1]!r} in {name!r} must be a size above 0 in normalised action units, "
+                "for example +perturbed1e-2"
+            )
+    redrawn = suffix.endswith(_REDRAWN)
+    return suffix.removesuffix(_REDRAWN), Control(redrawn, size)

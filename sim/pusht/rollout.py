@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from para_policy.errors import InputError
@@ -25,6 +26,32 @@ Start = Literal["cold", "guess", "guess+noise"]
 STARTS: tuple[Start, ...] = get_args(Start)
 SEQUENTIAL = "sequential"
 Progress = Callable[[int], None]
+_OTHER_SEEDS = 2**32
+"""Episodes count from 0, and legacy start states end at 2**32 - 1."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A harmless change of all chunks of an episode: what a sampler's error is compared with.
+
+    Attributes:
+        redraw: the noise is that of another episode; the start state stays.
+        perturb: to each chunk a random vector is added, whose largest coordinate is so large;
+            normalised action units. It depends on the episode and the chunk alone.
+    """
+
+    redraw: bool = False
+    perturb: float = 0.0
+
+    def noise_seed(self, seed: int, index: int) -> int:
+        """Noise seed of chunk `index` in the episode of `seed`."""
+        return chunk_seed(seed + _OTHER_SEEDS * self.redraw, index)
+
+    def offset(self, seed: int, index: int, like: NDArray[Any]) -> NDArray[np.float64]:
+        """What is added to the chunk (horizon, action_dim), normalised action units."""
+        generator = np.random.default_rng([seed, index])
+        direction = generator.standard_normal(like.shape)
+        return self.perturb * direction / np.abs(direction).max()
 
 
 def rollout(
@@ -33,6 +60,7 @@ def rollout(
     *,
     sampler: str | Sampler = SEQUENTIAL,
     start: Start = "cold",
+    control: Control = Control(),
     scheduler: str | None = None,
     steps: int | None = None,
     max_steps: int = MAX_STEPS,
@@ -52,6 +80,7 @@ def rollout(
             "cold", and so is the answer, within the sampler's tolerance.
             "guess+noise": its noise too is shifted along the horizon. The chunks of an episode
             then have another joint law, each chunk by itself the same.
+        control: a change on purpose, for control arms.
         check_errors: solve every chunk again with `sequential`, which costs its N network calls,
             and record the error.
         on_progress: called with increments that add up to `max_steps` per episode.
@@ -77,13 +106,13 @@ def rollout(
         sample = partial(
             policy.sample,
             _stack([robot.history for robot in live]),
-            seed=[chunk_seed(robot.seed, index) for robot in live],
+            seed=[control.noise_seed(robot.seed, index) for robot in live],
             scheduler=scheduler,
             steps=steps,
             previous=previous,
             shift_noise=start == "guess+noise" and previous is not None,
         )
-        result = sample(sampler=solver)
+        result = _changed(sample(sampler=solver), control, policy, [r.seed for r in live], index)
         wall_s = time.perf_counter() - started
         exact = sample(sampler=SEQUENTIAL) if check_errors else None
         for row, robot in enumerate(live):
@@ -103,6 +132,28 @@ def rollout(
         if start != "cold":
             previous = result.select(rows)
     return [robot.episode() for robot in robots]
+
+
+def _changed(
+    result: ActionResult,
+    control: Control,
+    policy: DiffusionPolicy,
+    seeds: Sequence[int],
+    index: int,
+) -> ActionResult:
+    """The chunks of a batch with what a control arm adds to them."""
+    if not control.perturb:
+        return result
+    offset = np.stack(
+        [control.offset(seed, index, result.sample[row]) for row, seed in enumerate(seeds)]
+    )
+    sample = (result.sample + offset).astype(result.sample.dtype)
+    normalizer = policy.normalizers["action"]
+    physical = normalizer.unnormalize(torch.from_numpy(sample).to(policy.device))
+    prediction = physical.cpu().numpy()
+    first = policy.config.first_action
+    actions = prediction[:, first : first + policy.config.n_action_steps]
+    return replace(result, actions=actions, prediction=prediction, sample=sample)
 
 
 def check_policy(policy: DiffusionPolicy) -> None:

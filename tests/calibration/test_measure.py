@@ -24,6 +24,7 @@ from para_policy.errors import InputError
 from para_policy.inference import EngineConfig, Size
 from para_policy.inference.device import device_description
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
+from tests.problems import all_nodes
 from tests.training.demonstrations import circles, write_group
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -273,8 +274,9 @@ def test_every_candidate_can_be_made(steps: int) -> None:
     made = candidates(steps, 5e-3)
     assert {name for name, _ in made} == set(samplers.names()) - {"sequential", "asd", "pcm"}
     for name, options in made:
-        matrices = {"matrices": torch.zeros(steps, 2, 2)} if name == "chord" else {}
-        samplers.get(name, **options, **matrices)
+        parts = {"matrices": torch.zeros(steps, 2, 2), "nodes": all_nodes(steps)}
+        known = {part: parts[part] for part in parts if part in samplers.options(name)}
+        samplers.get(name, **options, **known)
         assert options.get("tolerance", 5e-3) == 5e-3
         assert options.get("window") is None or options["window"] < steps
 

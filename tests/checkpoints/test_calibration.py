@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from para_policy import DiffusionPolicy, load_policy
@@ -26,6 +28,7 @@ from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.errors import CheckpointError, InputError
 from para_policy.inference import EngineConfig, Size
 from para_policy.inference.device import device_description
+from para_policy.samplers import Nodes
 from para_policy.samplers.deadline import LatencyTable
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.checkpoints.damage import edit
@@ -80,6 +83,49 @@ def test_a_calibration_comes_back_as_it_was_saved(checkpoint: Path) -> None:
     assert read.variants[0] == made.variants[0]
     assert read.variants[2] == made.variants[2]
     assert math.isnan(read.variants[1].amplification)
+
+
+def some_nodes() -> Nodes:
+    return Nodes(torch.arange(STEPS).flip(0), torch.linspace(1, 0, STEPS), torch.rand(STEPS))
+
+
+def test_nodes_come_back_and_files_of_earlier_releases_have_none(checkpoint: Path) -> None:
+    save(checkpoint, calibration())
+    old = load_policy(checkpoint)
+    assert old.calibrations["ddim", 8].nodes is None
+    with pytest.raises(InputError, match=r"needs nodes.*ddim with 8 steps.*calibrate again"):
+        old.sampler("collocation", scheduler="ddim", steps=8)
+    made = dataclasses.replace(calibration(), nodes=some_nodes())
+    save(checkpoint, made)
+    read = load_policy(checkpoint).calibrations["ddim", 8].nodes
+    assert read is not None
+    assert made.nodes is not None
+    for part in ("order", "error", "sensitivity"):
+        assert torch.equal(getattr(read, part), getattr(made.nodes, part))
+
+
+def test_nodes_of_other_steps_are_refused(checkpoint: Path) -> None:
+    few = Nodes(torch.arange(3), torch.zeros(3), torch.zeros(3))
+    save(checkpoint, dataclasses.replace(calibration(), nodes=few))
+    with pytest.raises(CheckpointError, match=r"nodes.order is \(3,\); this policy needs \(8,\)"):
+        load_policy(checkpoint)
+
+
+@pytest.mark.parametrize("part", ["order", "error", "sensitivity"])
+def test_damaged_nodes_are_refused(checkpoint: Path, part: str) -> None:
+    path = save(checkpoint, dataclasses.replace(calibration(), nodes=some_nodes()))
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    for change in (None, torch.full((STEPS,), -1.0)):
+        tensors = load_file(path)
+        tensors.pop(f"nodes.{part}", None)
+        if change is not None:
+            tensors[f"nodes.{part}"] = change
+        if part == "order" and change is None:
+            continue  # a file without nodes
+        save_file(tensors, path, facts)
+        with pytest.raises(CheckpointError, match="calibrate again"):
+            load_policy(checkpoint)
 
 
 def test_there_may_be_one_for_each_scheduler_and_step_count(checkpoint: Path) -> None:

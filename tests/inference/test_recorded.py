@@ -17,7 +17,7 @@ from para_policy.diffusion.inpainting import Inpainting
 from para_policy.errors import InputError
 from para_policy.inference.graphs import CudaGraphs, Recorded, Recorder, Repeat
 from para_policy.inference.graphs.recording import Work
-from para_policy.samplers import FixedPoint, FromCleanSample, RoundInfo, Sampler, Status
+from para_policy.samplers import FixedPoint, FromCleanSample, Nodes, RoundInfo, Sampler, Status
 from para_policy.samplers.deadline import Deadline
 from para_policy.samplers.window import Rows
 
@@ -88,6 +88,14 @@ def factors(steps: int = STEPS) -> tuple[Tensor, Tensor]:
     return left, left.mT.contiguous()
 
 
+def nodes(steps: int = STEPS) -> Nodes:
+    """Every third step, then all; the ends first."""
+    thirds = [0, steps - 1, *range(3, steps - 1, 3)]
+    order = torch.tensor([*thirds, *sorted(set(range(steps)) - set(thirds))])
+    error = torch.where(torch.arange(steps) < len(thirds) - 1, 1.0, 1e-3)
+    return Nodes(order, error, torch.full((steps,), 0.1))
+
+
 def consistency(share: float) -> Network:
     return Network() if share == 0.0 else Network(seed=5)
 
@@ -104,6 +112,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "x0": ("x0", {"window": 6, "lookahead": 3}),
     "chord": ("chord", {"matrices": matrices(), "window": 9, "lookahead": 4}),
     "chord in factors": ("chord", {"matrices": factors(), "window": None}),
+    "collocation": ("collocation", {"matrices": matrices(), "nodes": nodes(), "window": 9}),
     "pcm": ("pcm", {"consistency": consistency, "matrices": matrices(), "horizon": 2, "stride": 3}),
     "pcm of features": (
         "pcm",

@@ -123,6 +123,9 @@ def calibration_digest(calibration: Calibration) -> str:
     digest = hashlib.sha256(repr((calibration.tolerance, calibration.variants)).encode())
     matrices = calibration.matrices
     tensors = [matrices] if isinstance(matrices, torch.Tensor) else list(matrices)
+    nodes = calibration.nodes
+    if nodes is not None:
+        tensors += [nodes.order, nodes.error, nodes.sensitivity]
     for tensor in (*tensors, calibration.guess.weight, calibration.guess.bias):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:_ID_DIGITS]

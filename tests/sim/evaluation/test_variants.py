@@ -9,6 +9,7 @@ import pytest
 from para_policy import samplers
 from para_policy.errors import InputError
 from sim.evaluation.variants import Variant, paired_with, reference_of
+from sim.pusht.rollout import Control
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,27 @@ def test_options(text: str, name: str | None, options: dict[str, object], start:
     variant = Variant.parse(text)
     assert variant.name == (name or text)
     assert (variant.options, variant.start) == (options, start)
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "control"),
+    [
+        ("sequential+redrawn", "cold", Control(redraw=True)),
+        ("sequential+perturbed1e-2", "cold", Control(perturb=1e-2)),
+        ("x0:tolerance=1e-3+guess+perturbed0.5", "guess", Control(perturb=0.5)),
+        ("chord+guess+noise+redrawn", "guess+noise", Control(redraw=True)),
+        ("sequential+noise+redrawn+perturbed1e-6", "guess+noise", Control(True, 1e-6)),
+    ],
+)
+def test_control_arms(text: str, start: str, control: Control) -> None:
+    variant = Variant.parse(text)
+    assert (variant.name, variant.start, variant.control) == (text, start, control)
+
+
+@pytest.mark.parametrize("size", ["", "0", "-1", "nan", "inf", "much"])
+def test_a_perturbation_has_a_size(size: str) -> None:
+    with pytest.raises(InputError, match=r"above 0 in normalised action units.*perturbed1e-2"):
+        Variant.parse(f"sequential+perturbed{size}")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training.behaviour_cloning import IMAGES, ObservedNetwork
 from sim.pusht.env import PushT, legacy_start_state
 from sim.pusht.episode import Episode
-from sim.pusht.rollout import STARTS, Start, rollout
+from sim.pusht.rollout import STARTS, Control, Start, rollout
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
 
 SEEDS = (100000, 100001, 100002)
@@ -107,7 +107,7 @@ def test_errors_are_those_to_the_sequential_sample_of_the_same_noise(
         for solver in (samplers.get("x0", max_rounds=2), samplers.get("x0"), "sequential")
     )
     assert min(_errors(loose)) > 1e-2  # two of eight rounds are too few
-    assert 0 < max(_errors(tight)) < 2e-2
+    assert max(_errors(tight)) < 2e-2
     assert max(_errors(exact)) == 0
     (unchecked,) = rollout(policy, SEEDS[:1], sampler="x0", start=start, max_steps=8)
     assert unchecked.chunks[0].error is None
@@ -120,6 +120,28 @@ def _errors(episodes: list[Episode]) -> list[float]:
     found = [chunk.error for episode in episodes for chunk in episode.chunks]
     assert len(found) == 3 * len(episodes)
     return [error for error in found if error is not None]
+
+
+def test_control_arms_change_the_chunks_and_not_the_start(policy: DiffusionPolicy) -> None:
+    plain, redrawn, moved, again = (
+        rollout(policy, [3, 4], max_steps=16, control=control)
+        for control in (
+            Control(),
+            Control(redraw=True),
+            Control(perturb=1e-2),
+            Control(perturb=1e-2),
+        )
+    )
+    for a, b, c, d in zip(plain, redrawn, moved, again, strict=True):
+        assert np.array_equal(a.states[0], b.states[0])
+        assert np.array_equal(a.states[0], c.states[0])
+        assert np.abs(a.first_sample - b.first_sample).max() > 1e-2
+        assert np.abs(a.first_sample - c.first_sample).max() == pytest.approx(1e-2, rel=1e-4)
+        assert not np.array_equal(a.states[1], c.states[1])
+        assert np.array_equal(c.states, d.states)
+    assert not np.array_equal(
+        moved[0].first_sample - plain[0].first_sample, moved[1].first_sample - plain[1].first_sample
+    )
 
 
 def test_unknown_start(policy: DiffusionPolicy) -> None:

@@ -1,0 +1,243 @@
+"""Collocation: rounds at a few nodes, as many as the sample needs, before rounds over all steps.
+
+With the mean Jacobian Phi_s a step is X_{s+1} = Phi_s X_s + w_s (r - G_s sqrt(abar_s) r + e_s) + c_s xi_s,
+G_s = (Phi_s - B_s) / w_s, where r is a clean sample, w_s its weight and e_s the remainder. A sweep asks
+the network for e_s at the nodes, interpolates it between them, and solves the linear recurrence over all
+steps with the true noise. At a node its fixed point is the step formula; between nodes it is off by what
+interpolation leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from para_policy.errors import InputError
+from para_policy.samplers.fixed_point import Change, FixedPoint, FixedPointSolve, largest, where
+from para_policy.samplers.guess import Guess
+from para_policy.samplers.nodes import Levels, Nodes
+from para_policy.samplers.sampler import Launch
+from para_policy.samplers.window import Choose, Pattern, Rows
+
+if TYPE_CHECKING:
+    from para_policy.diffusion.denoiser import Denoiser
+    from para_policy.diffusion.noise import Noise
+    from para_policy.diffusion.process import Process
+
+_NEAR = 3.0
+"""Shares of the tolerance: a correction below it ends the first level early."""
+_ROUNDS = (3, 4, 6, 8)
+"""Rounds on a level, at most."""
+_SLOW = (9.0, 0.45, 0.7, 9.0)
+"""A correction that is left to so much of the one before: this sample is more sensitive than the mean
+one, and interpolation may cost it more than calibration has found."""
+_TRUST = 0.5
+"""Share of the tolerance that the estimated error may have."""
+_CONTRACTION = 0.2, 0.9
+"""What is assumed of the contraction at least and at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collocation(FixedPoint):
+    """`FixedPoint` with rounds at nodes before it.
+
+    A sample climbs from level to level of nodes, each at its own pace. It is done when its estimated
+    error is small,
+
+        (rho |E| + floor) / (1 - rho) <= tolerance / 2,
+
+    with the last correction E of any state, the ratio rho of successive corrections, both measured on
+    this very sample, and the calibrated interpolation error `floor` of its level, which grows like any
+    other error with the sample's sensitivity. A sample that no level suffices for goes on as in
+    `FixedPoint`, from where it is. So does every sample with a tolerance of 0, and with multistep
+    schedulers, whose rows need both neighbours.
+
+    Attributes:
+        nodes: from calibration.
+    """
+
+    nodes: Nodes
+
+    @cached_property
+    def levels(self) -> Levels:
+        """Sets of nodes for the tolerance."""
+        return self.nodes.levels(self.tolerance or 0.0)
+
+    def begin(
+        self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None
+    ) -> CollocationSolve:
+        """See `Sampler`."""
+        if len(self.nodes.order) != process.num_steps:
+            raise InputError(
+                f"the nodes are for {len(self.nodes.order)} steps, and this process has "
+                f"{process.num_steps}: calibrate for this process"
+            )
+        solve = CollocationSolve(self, process, noise)
+        solve.start(guess, denoiser.condition)
+        return solve
+
+
+class CollocationSolve(FixedPointSolve):
+    """A `FixedPointSolve` whose samples may be at nodes.
+
+    Attributes:
+        level: (batch,) of the nodes; those past the last one are solved as in `FixedPoint`.
+        asked: (batch, N, *shape) states at which the network was asked last.
+    """
+
+    parts: Collocation
+
+    def __init__(self, parts: Collocation, process: Process, noise: Noise) -> None:
+        levels = parts.levels.like(noise.initial)
+        multistep = bool((process.H != 0).any())
+        self.levels = replace(levels, nodes=levels.nodes[:0]) if multistep else levels
+        super().__init__(parts, process, noise)
+        L, batch, like = len(self.levels), noise.batch, noise.initial
+        limits = [_ROUNDS[min(level, len(_ROUNDS) - 1)] for level in range(L)]
+        self._most = torch.tensor([*limits, 0], device=like.device)
+        slow = [_SLOW[min(level, len(_SLOW) - 1)] for level in range(L)]
+        slow[-1:] = [_SLOW[-1]] * bool(L)
+        self._slow = torch.tensor([*slow, 0.0]).to(like)
+        self.level = torch.zeros(batch, dtype=torch.int64, device=like.device)
+        self._rounds_on_level = torch.zeros_like(self.level)
+        self._last, self._rho = like.new_zeros(batch), like.new_zeros(batch)
+        self._estimate = like.new_zeros(batch)
+        self.asked = torch.zeros_like(self.X[:, :-1])
+        self._known = torch.zeros(batch, self.N, dtype=torch.bool, device=like.device)
+
+    def most_rounds(self) -> int:
+        """See `FixedPointSolve`."""
+        return super().most_rounds() + sum(_ROUNDS) * bool(len(self.levels))
+
+    def _pattern(self) -> Pattern:
+        pattern = super()._pattern()
+        return replace(pattern, span=self.N) if len(self.levels) else pattern
+
+    def start(self, guess: Guess | None, condition: Tensor | None) -> None:
+        """See `FixedPointSolve`."""
+        super().start(guess, condition)
+        L = len(self.levels)
+        # Where the first states are given and not solved, the nodes do not fit.
+        self.level.copy_(torch.where(self.accepted == 0, 0, L))
+        for kept in (self._rounds_on_level, self._rho, self._known):
+            kept.zero_()
+        self._last.fill_(torch.inf)
+        if L:
+            X = self._model(self.X[:, -1])
+            self.X.copy_(where(self.level < L, X, self.X))
+            self._finite_X.copy_(self.X)
+
+    def _model(self, r: Tensor) -> Tensor:
+        """(batch, N + 1, *shape) states of the linear model with the clean sample `r` and no remainder.
+
+        Z_s = X_s - sqrt(abar_s) r obeys Z_{s+1} = Phi_s Z_s + q_s.
+        """
+        process, noise, N = self.process, self.noise, self.N
+        ones = (1,) * (r.ndim - 1)
+        scale = process.alpha_bar.sqrt()
+        left = process.clean_weight + process.B * scale[:-1] - scale[1:]
+        q = left.reshape(N, *ones) * r[:, None] + process.c.reshape(N, *ones) * noise.steps
+        first = noise.initial - scale[0] * r
+        q[:, 0] += self.parts.splitting.times(process, 0, first)
+        steps = torch.arange(N, device=r.device).expand(len(r), N)
+        Z = self.propagate(q, steps) + q
+        return torch.cat(
+            [noise.initial[:, None], Z + scale[1:].reshape(N, *ones) * r[:, None]], dim=1
+        )
+
+    def launch(self, k: int, denoiser: Denoiser, choose: Choose) -> Launch | None:
+        """See `FixedPointSolve`: round `k`, of the nodes of each sample."""
+        if len(self.levels):
+            self._find_fresh()
+        return super().launch(k, denoiser, choose)
+
+    def _find_fresh(self) -> None:
+        """The nodes that the network is to be asked for: not yet asked, or their states moved.
+
+        Where there are none on a sample's level, a further round there would find the same, and the
+        sample climbs to the next level that has some.
+        """
+        L = len(self.levels)
+        moved = largest(self.X[:, :-1] - self.asked)
+        fresh = moved[:, None] > self.levels.slack
+        fresh = self.levels.nodes & (fresh | ~self._known[:, None])  # (batch, L, N)
+        level = torch.arange(L, device=fresh.device)
+        useful = fresh.any(dim=2) & (level >= self.level[:, None])
+        target = torch.where(useful, level, L).amin(dim=1)
+        self._climb_to(torch.where(self.alive(), target, self.level))
+        own = self.level.clamp(max=L - 1)[:, None, None].expand(-1, 1, self.N)
+        self._fresh = fresh.gather(1, own)[:, 0]
+
+    def select(self, rows: Rows, compact: bool) -> Rows:
+        """See `FixedPointSolve`."""
+        L = len(self.levels)
+        if not L:
+            return rows
+        level = self.level[rows.live]
+        at_nodes = (level < L)[:, None]
+        nodes = self.levels.nodes[level.clamp(max=L - 1)] & rows.valid
+        seen = torch.where(at_nodes, nodes, rows.seen)
+        fresh = torch.where(at_nodes, self._fresh[rows.live] & rows.valid, rows.seen)
+        mixed = rows.valid & ~at_nodes
+        if compact:
+            at = fresh.flatten().nonzero()[:, 0]
+            some = mixed if bool(mixed.any()) else None
+        else:  # which rows are needed is not known on the host
+            at, some = torch.arange(fresh.numel(), device=fresh.device), mixed
+        return replace(rows, seen=seen, fresh=fresh, mixed=some, at=at, sparse=True)
+
+    def _climb_to(self, level: Tensor) -> None:
+        """Put the samples on `level` (batch,), which is none below their own."""
+        up = level > self.level
+        self.level.copy_(level)
+        self._rounds_on_level.masked_fill_(up, 0)
+        self._last.masked_fill_(up, torch.inf)
+
+    def leading(self, rows: Rows, change: Change, known: Tensor) -> Tensor:
+        """See `FixedPointSolve`: at nodes all rows pass, or none."""
+        leading, L = super().leading(rows, change, known), len(self.levels)
+        if not L:
+            return leading
+        live, tolerance = rows.live, self.parts.tolerance or 0.0
+        level = self.level[live]
+        at_nodes = (level < L) & rows.valid.any(dim=1)
+        asked = at_nodes[:, None] & rows.fresh
+        self.asked[live] = where(asked, self.X[live, :-1], self.asked[live])
+        self._known[live] |= asked
+        self._rounds_on_level[live] += at_nodes
+
+        size = largest(change.carry + change.residual).amax(dim=1)
+        ratio = torch.where(self._last[live].isfinite(), size / self._last[live], 0.0)
+        rho = torch.maximum(0.5 * self._rho[live], ratio)
+        self._rho[live], self._last[live] = rho, size
+        assumed = rho.clamp(*_CONTRACTION)
+        floor = self.levels.floor[level.clamp(max=L - 1)]
+        estimate = (assumed * size + floor) / (1 - assumed)
+        self._estimate[live] = estimate
+        broken = (rows.seen & ~known).any(dim=1) | ~size.isfinite()
+        done = (estimate <= _TRUST * tolerance) & (size <= tolerance / 2) & ~broken
+
+        on_level = self._rounds_on_level[live]
+        up = (on_level >= self._most[level]) | (ratio > self._slow[level])
+        up |= (level == 0) & (L > 1) & (size <= _NEAR * tolerance)
+        target = torch.where(broken, L, level + (up & ~done))
+        climbed = self.level.clone()
+        climbed[live] = torch.where(at_nodes, target, level)
+        self._climb_to(climbed)
+        self._judged = at_nodes
+        return torch.where(at_nodes, torch.where(done, rows.valid.sum(dim=1), 0), leading)
+
+    def final(self, rows: Rows, leading: Tensor) -> Tensor:
+        """See `FixedPointSolve`."""
+        final = super().final(rows, leading)
+        return torch.where(self._judged, leading, final) if len(self.levels) else final
+
+    def error_estimate(self, rows: Rows, correction: Tensor) -> Tensor:
+        """See `FixedPointSolve`."""
+        if not len(self.levels):
+            return correction
+        return torch.where(self._judged[:, None], self._estimate[rows.live][:, None], correction)

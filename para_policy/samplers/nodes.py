@@ -1,0 +1,128 @@
+"""Nodes: the steps whose prediction the network is asked for; between them it is interpolated.
+
+With a linear model of the step, S_s(X) = Phi_s X + ..., the prediction splits into what the model says
+of X_s and a remainder. The prediction jumps with every xi_s; the remainder hardly does, so a few steps
+tell it for all (collocation).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from para_policy.errors import InputError
+
+_INTERPOLATION = (0.6, 0.15, 0.03)
+"""Errors of the interpolation that the levels may have, as shares of the tolerance. The first is only
+to come near; the second is what most samples end on; the third is for those that it is not enough for."""
+_ALMOST_ALL = 0.75
+"""Share of the steps from which on a level is no cheaper than all of them."""
+_FEWEST = 8
+"""With fewer steps a level saves nothing."""
+_SHARE = 0.03
+"""Of the tolerance: what not asking the network again at one node may cost."""
+_STILL = (0.15, 0.15, 0.1)
+_MOVED = (3.0, 3.0, 0.2)
+"""Shares of the tolerance, by level: a state that moved less is still, one that moved more is not,
+whatever it costs. Calibration knows what a move costs the mean sample; the third level is for those
+that are more sensitive."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Nested sets of nodes, from calibration.
+
+    Attributes:
+        order: (N,) int64, all steps; the first n of them are the set of n nodes.
+        error: (N,) error[n - 1] is what X_N is off by, 95 % of samples, when the remainder is
+            interpolated between the first n; largest coordinate, normalised action units.
+        sensitivity: (N,) by how much X_N changes, at most and to first order, when the network is
+            not asked again at step s alone after X_s moved by 1.
+
+    Raises:
+        InputError: if they do not fit each other.
+    """
+
+    order: Tensor
+    error: Tensor
+    sensitivity: Tensor
+
+    def __post_init__(self) -> None:
+        N = len(self.order)
+        if sorted(self.order.tolist()) != list(range(N)):
+            raise InputError(f"order of {N} nodes must hold each of the steps 0 to {N - 1} once")
+        for name in ("error", "sensitivity"):
+            value = getattr(self, name)
+            if value.shape != (N,) or not bool((value >= 0).all()):
+                raise InputError(
+                    f"{name} of the nodes is {tuple(value.shape)}; expected ({N},) numbers, none negative"
+                )
+
+    def levels(self, tolerance: float) -> Levels:
+        """Sets that get finer and finer for this tolerance, the last one all steps; none for a
+        tolerance of 0, or where there are few steps."""
+        N = len(self.order)
+        sizes: list[int] = []
+        for share in _INTERPOLATION:
+            enough = (self.error <= share * tolerance).nonzero()
+            size = int(enough[0]) + 1 if len(enough) else N
+            if 2 <= size < _ALMOST_ALL * N and size not in sizes:
+                sizes.append(size)
+        sizes = [*sizes, N] if tolerance > 0 and N >= _FEWEST else []
+        nodes = torch.zeros(len(sizes), N, dtype=torch.bool)
+        slack = torch.zeros(len(sizes), N)
+        for level, size in enumerate(sizes):
+            nodes[level, self.order[:size].cpu()] = True
+            kind = min(level, len(_STILL) - 1) if size < N else len(_STILL) - 1
+            cost = _gathered(self.sensitivity.double().cpu(), nodes[level])
+            still = _SHARE * tolerance / cost.clamp(min=1e-12)
+            slack[level] = still.clamp(_STILL[kind] * tolerance, _MOVED[kind] * tolerance)
+        floor = [float(self.error[size - 1]) for size in sizes]
+        return Levels(nodes, slack, torch.tensor(floor))
+
+    def to(self, device: torch.device | str) -> Nodes:
+        """A copy with its tensors on `device`."""
+        return Nodes(self.order.to(device), self.error.to(device), self.sensitivity.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Sets of nodes for one tolerance, from the coarsest to all steps.
+
+    Attributes:
+        nodes: (L, N) bool.
+        slack: (L, N) how far a state may move until the network is asked again at its step.
+        floor: (L,) what interpolation leaves; see `Nodes.error`.
+    """
+
+    nodes: Tensor
+    slack: Tensor
+    floor: Tensor
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def like(self, X: Tensor) -> Levels:
+        """With the device and dtype of `X`."""
+        return Levels(self.nodes.to(X.device), self.slack.to(X), self.floor.to(X))
+
+
+def _gathered(value: Tensor, nodes: Tensor) -> Tensor:
+    """(N,) sums of `value` (N,) over the steps that each node (N,) speaks for, with the weights of
+    linear interpolation; 0 for other steps.
+
+    >>> _gathered(torch.ones(5), torch.tensor([True, False, False, False, True]))
+    tensor([2.5000, 0.0000, 0.0000, 0.0000, 2.5000])
+    """
+    at: Sequence[int] = nodes.nonzero()[:, 0].tolist()
+    total = torch.where(nodes, value, 0.0)
+    for a, b in itertools.pairwise(at):
+        between = torch.arange(a + 1, b)
+        share = ((between - a) / (b - a)).to(value)
+        total[a] += ((1 - share) * value[a + 1 : b]).sum()
+        total[b] += (share * value[a + 1 : b]).sum()
+    return total

@@ -1,0 +1,237 @@
+"""Collocation gives the sequential sample from fewer rows, and refines where a sample needs it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from para_policy import Denoiser, Noise, Process, samplers
+from para_policy.calibration import fit_nodes, jacobians
+from para_policy.errors import InputError
+from para_policy.samplers import FromCleanSample, Nodes, Sampler, SampleResult, Status, Trajectory
+from tests.problems import (
+    Hashed,
+    Linear,
+    Mixture,
+    Network,
+    Problem,
+    Rational,
+    Threshold,
+    problem,
+    row_by_row,
+    scheduler,
+)
+
+SHAPE, D, N = (4, 2), 8, 60
+SEQUENTIAL = samplers.get("sequential")
+
+
+def of(network: Network, kind: str = "ddpm", steps: int = N, train_steps: int = 100) -> Problem:
+    """A network that predicts the clean sample."""
+    clip = {} if kind == "dpmsolver++" else {"clip_sample": False}
+    made = scheduler(kind, train_steps, prediction_type="sample", **clip)
+    return Problem(network, Process.from_scheduler(made, steps))
+
+
+def measured(task: Problem, batch: int = 24) -> dict[str, Any]:
+    """Matrices and nodes for a task, from solutions of other noise."""
+    noise = task.noise(batch, first_seed=1000)
+    exact = task.solve(SEQUENTIAL, noise).trajectory
+    denoiser = Denoiser(task.network)
+    few = range(min(8, batch))
+    matrices, spread = jacobians(denoiser, task.process, noise.select(few), exact[: len(few)])
+    clean = exact[:, -1].flatten(1).mean(dim=0).expand(batch, D)
+    nodes = fit_nodes(task.process, [noise], [exact], clean, matrices, spread)
+    return {"matrices": matrices, "nodes": nodes}
+
+
+def error(result: SampleResult, exact: SampleResult) -> Tensor:
+    return (result.sample - exact.sample).flatten(1).abs().amax(dim=1)
+
+
+SMOOTH = problem("ddpm", N, Mixture(std=0.5))
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Any]:
+    return measured(SMOOTH)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
+def test_it_is_as_near_as_it_says(parts: dict[str, Any], tolerance: float) -> None:
+    noise = SMOOTH.noise(32)
+    exact = SMOOTH.solve(SEQUENTIAL, noise)
+    result = SMOOTH.solve(samplers.get("collocation", **parts, tolerance=tolerance), noise)
+    assert result.converged.all()
+    assert error(result, exact).quantile(0.9) <= tolerance
+
+
+def test_nodes_live_in_noise_level_and_not_in_step_number() -> None:
+    """Ten times the steps take hardly more rows, and far fewer than there are steps."""
+    rows = []
+    for steps in (40, 400):
+        task = of(Rational(gain=0.5), steps=steps, train_steps=400)
+        noise = task.noise(8)
+        result = task.solve(samplers.get("collocation", **measured(task)), noise)
+        assert result.converged.all()
+        assert error(result, task.solve(SEQUENTIAL, noise)).max() <= 1e-2
+        rows.append(float(result.evals.double().mean()))
+    assert rows[1] < 1.5 * rows[0]
+    assert rows[1] < 400 / 5
+
+
+def test_a_tighter_tolerance_takes_finer_nodes(parts: dict[str, Any]) -> None:
+    nodes: Nodes = parts["nodes"]
+    coarse, fine = nodes.levels(1e-2), nodes.levels(1e-3)
+    assert coarse.nodes[0].sum() < fine.nodes[0].sum()
+    for levels in (coarse, fine):
+        sizes = levels.nodes.sum(dim=1)
+        assert (sizes.diff() > 0).all()
+        assert sizes[-1] == N
+        for coarser, finer in zip(levels.nodes, levels.nodes[1:], strict=False):
+            assert finer[coarser].all()  # nested
+        assert levels.nodes[:, [0, N - 1]].all()  # both ends
+
+
+def test_where_the_model_is_exact_the_first_sweeps_are() -> None:
+    task = of(Linear(size=D))
+    parts = measured(task, batch=4)
+    noise = task.noise(5)
+    result = task.solve(samplers.get("collocation", **parts), noise)
+    assert error(result, task.solve(SEQUENTIAL, noise)).max() < 1e-9
+    assert result.evals.max() < N / 2
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmsolver++"])
+@pytest.mark.parametrize("network", [Hashed(), Threshold(), Rational()])
+def test_tolerance_0_is_sequential_to_the_bit(kind: str, network: Network) -> None:
+    task = of(row_by_row(network), kind, 20)
+    matrices = 0.1 * torch.eye(D, dtype=torch.float64).expand(20, D, D)
+    nodes = Nodes(torch.arange(20), torch.zeros(20), torch.ones(20))
+    noise = task.noise()
+    result = task.solve(
+        samplers.get("collocation", matrices=matrices, nodes=nodes, tolerance=0.0), noise
+    )
+    assert torch.equal(result.trajectory, task.solve(SEQUENTIAL, noise).trajectory)
+    assert result.converged.all()
+
+
+@pytest.mark.parametrize("network", [Hashed(), Threshold()])
+def test_a_sample_that_no_level_suffices_for_is_solved_over_all_steps(network: Network) -> None:
+    """Nodes that promise too much, and a network that no interpolation fits."""
+    task = of(row_by_row(network))
+    matrices = task.process.B[:, None, None] * torch.eye(D, dtype=torch.float64)
+    promise = torch.full((N,), 1e-12)
+    nodes = Nodes(torch.arange(N).flip(0), promise, torch.ones(N))
+    noise = task.noise()
+    result = task.solve(
+        samplers.get("collocation", matrices=matrices, nodes=nodes, tolerance=1e-6), noise
+    )
+    assert result.converged.all()
+    assert error(result, task.solve(SEQUENTIAL, noise)).max() < 1e-4
+    assert result.evals.min() > N
+
+
+def test_multistep_schedulers_are_solved_as_by_chord() -> None:
+    task = problem("dpmsolver++", 20, Mixture())
+    parts = measured(task)
+    noise = task.noise(4)
+    result = task.solve(samplers.get("collocation", **parts), noise)
+    chord = samplers.get("chord", matrices=parts["matrices"], window=None, lookahead=None)
+    assert torch.equal(result.trajectory, task.solve(chord, noise).trajectory)
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+def test_a_sample_does_not_depend_on_its_batch(kind: str) -> None:
+    task = problem(kind, N, Mixture())
+    parts = measured(task)
+    task = dataclasses.replace(task, network=row_by_row(task.network))
+    sampler = samplers.get("collocation", **parts)
+    noise = task.noise(6)
+    together = task.solve(sampler, noise)
+    for sample in range(6):
+        alone = task.solve(sampler, noise.select([sample]))
+        for name in ("trajectory", "rounds", "evals", "residual", "correction"):
+            assert torch.equal(getattr(together, name)[[sample]], getattr(alone, name)), name
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_a_guess_moves_the_start_and_not_the_solution(parts: dict[str, Any], shift: float) -> None:
+    noise = SMOOTH.noise(16)
+    exact = SMOOTH.solve(SEQUENTIAL, noise)
+    sampler = samplers.get("collocation", **parts)
+    result = SMOOTH.solve(sampler, noise, guess=FromCleanSample(exact.sample + shift))
+    assert result.converged.all()
+    assert error(result, exact).quantile(0.9) <= 1e-2
+
+
+def test_where_states_are_given_all_other_steps_are_solved(parts: dict[str, Any]) -> None:
+    noise = SMOOTH.noise(3)
+    exact = SMOOTH.solve(SEQUENTIAL, noise)
+    sampler = samplers.get("collocation", **parts)
+    old = Trajectory(exact.trajectory, solve_last=20)
+    result = SMOOTH.solve(sampler.starting_at(old), noise, guess=old)
+    assert torch.equal(result.trajectory[:, : N - 19], exact.trajectory[:, : N - 19])
+    assert error(result, exact).max() <= 1e-2
+
+
+def test_a_network_that_answers_nan_is_told(parts: dict[str, Any]) -> None:
+    def broken(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(t.reshape(-1, 1, 1) < 40, torch.nan, x)
+
+    task = Problem(broken, SMOOTH.process)
+    result = task.solve(samplers.get("collocation", **parts), task.noise(2))
+    assert result.status == (Status.NON_FINITE,) * 2
+
+
+def test_a_round_budget_ends_it_early(parts: dict[str, Any]) -> None:
+    noise = SMOOTH.noise(4)
+    result = SMOOTH.solve(samplers.get("collocation", **parts, max_rounds=2), noise)
+    assert (result.rounds == 2).all()
+    assert result.status == (Status.ROUND_BUDGET,) * 4
+    assert result.trajectory.isfinite().all()
+
+
+def test_rounds_are_bounded_whatever_the_network() -> None:
+    task = of(Hashed(gain=5.0))
+    matrices = task.process.B[:, None, None] * torch.eye(D, dtype=torch.float64)
+    nodes = Nodes(torch.arange(N).flip(0), torch.full((N,), 1e-12), torch.zeros(N))
+    result = task.solve(samplers.get("collocation", matrices=matrices, nodes=nodes), task.noise(3))
+    assert result.converged.all()
+    assert result.rounds.max() <= N + 21
+    assert result.evals.min() > N
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"order": torch.tensor([0, 1, 1, 3])}, "each of the steps 0 to 3 once"),
+        ({"error": torch.ones(3)}, r"error of the nodes is \(3,\)"),
+        ({"sensitivity": -torch.ones(4)}, "sensitivity of the nodes"),
+        ({"error": torch.full((4,), torch.nan)}, "error of the nodes"),
+    ],
+)
+def test_nodes_that_do_not_fit_are_refused(change: dict[str, Tensor], message: str) -> None:
+    good = {"order": torch.arange(4), "error": torch.zeros(4), "sensitivity": torch.zeros(4)}
+    with pytest.raises(InputError, match=message):
+        Nodes(**{**good, **change})
+
+
+def test_nodes_of_another_process_are_refused(parts: dict[str, Any]) -> None:
+    other = problem("ddpm", 20, Mixture())
+    matrices = torch.zeros(20, D, D, dtype=torch.float64)
+    sampler: Sampler = samplers.get("collocation", matrices=matrices, nodes=parts["nodes"])
+    with pytest.raises(InputError, match=f"nodes are for {N} steps, and this process has 20"):
+        other.solve(sampler, other.noise())
+
+
+def test_float32_and_a_batch_of_one(parts: dict[str, Any]) -> None:
+    noise: Noise = SMOOTH.noise(1, dtype=torch.float32)
+    result = SMOOTH.solve(samplers.get("collocation", **parts), noise)
+    assert result.sample.dtype == torch.float32
+    assert result.converged.all()
+    assert error(result, SMOOTH.solve(SEQUENTIAL, noise)).max() <= 1e-2
