@@ -24,7 +24,17 @@ from sim import plots
 from sim.plots import Document
 
 # One colour per method through all plots.
-_METHODS = ("sequential", "paradigms", "parataa", "x0", "chord", "benchmarks.peers", "auto", "pcm")
+_METHODS = (
+    "sequential",
+    "paradigms",
+    "parataa",
+    "x0",
+    "chord",
+    "benchmarks.peers",
+    "auto",
+    "pcm",
+    "collocation",
+)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,17 @@ import numpy as np
 from para_policy.comparison.summary import median_interval
 
 CASES = {
-    ("ddpm", 100): ("sequential", "paradigms", "parataa", "x0", "chord", "pcm", "asd"),
-    ("ddim", 16): ("sequential", "paradigms", "parataa", "x0", "chord", "pcm"),
+    ("ddpm", 100): (
+        "sequential",
+        "paradigms",
+        "parataa",
+        "x0",
+        "chord",
+        "collocation",
+        "pcm",
+        "asd",
+    ),
+    ("ddim", 16): ("sequential", "paradigms", "parataa", "x0", "chord", "collocation", "pcm"),
 }
 
 SOLVE_ON_REQUEST = """

@@ -21,7 +21,7 @@ EPISODES=${EPISODES:-500}
 EPISODES_GUESS=${EPISODES_GUESS:-50}
 EPISODES_PCM=${EPISODES_PCM:-500}
 EPISODES_CUT=${EPISODES_CUT:-20}
-EVALUATED=${EVALUATED:-sequential,paradigms,parataa:order=10,history=3,window=20,chord,chord:tolerance=1e-3}
+EVALUATED=${EVALUATED:-sequential,paradigms,parataa:order=10,history=3,window=20,chord,chord:tolerance=1e-3,collocation}
 ENGINE=${ENGINE:-auto} # of closed loops; the other parts compare samplers on the eager network
 MODELS=${MODELS:-outputs/pcm}
 PCM_OPTIONS=${PCM_OPTIONS:-horizon=2;horizon=2,blend=weights;horizon=2,blend=features}
@@ -73,9 +73,9 @@ PARTS="${*:-all}"
 if wanted bench; then
     measure samplers.parataa_options --threads "$THREADS"
     # A name that occurs twice is measured once.
-    bench bench_ddpm100 "sequential,paradigms,benchmarks.peers:paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,chord:window=none,chord:tolerance=1e-3,asd,auto,benchmarks.peers:ddpm,benchmarks.peers:ddim:num_steps=10,benchmarks.peers:ddim:num_steps=16"
-    bench bench_ddim16 "sequential,paradigms,parataa,x0,chord,auto" --scheduler ddim --steps 16
-    THREADS=1 OBSERVATIONS=24 bench bench_one_thread "sequential,x0,chord,auto"
+    bench bench_ddpm100 "sequential,paradigms,benchmarks.peers:paradigms,parataa,$(found best),$(found fewest_rounds),x0,chord,chord:window=none,chord:tolerance=1e-3,collocation,collocation:tolerance=1e-3,asd,auto,benchmarks.peers:ddpm,benchmarks.peers:ddim:num_steps=10,benchmarks.peers:ddim:num_steps=16"
+    bench bench_ddim16 "sequential,paradigms,parataa,x0,chord,collocation,auto" --scheduler ddim --steps 16
+    THREADS=1 OBSERVATIONS=24 bench bench_one_thread "sequential,x0,chord,collocation,auto"
 fi
 
 if wanted benchmarks; then
@@ -85,11 +85,11 @@ if wanted benchmarks; then
     measure samplers.residuals --threads "$THREADS" --observations 8
     measure samplers.rounds_vs_steps --threads "$THREADS" --observations 8
     measure engine.latency_vs_batch
-    for process in ddpm:100:${CASES_DDPM:-1000} ddim:16:${CASES:-10000}; do
-        IFS=: read -r kind steps cases <<<"$process"
+    for run in {chord,collocation}:{ddpm:100:${CASES_DDPM:-2000},ddim:16:${CASES:-10000}}; do
+        IFS=: read -r sampler kind steps cases <<<"$run"
         "$BIN/python" -m benchmarks.samplers.error_bounds --checkpoint "$CHECKPOINT" --device "$DEVICE" \
-            --scheduler "$kind" --steps "$steps" --cases "$cases" --threads "$THREADS" \
-            --json "$OUT/error_bounds_$kind$steps.json"
+            --sampler "$sampler" --scheduler "$kind" --steps "$steps" --cases "$cases" --threads "$THREADS" \
+            --json "$OUT/error_bounds_${sampler}_$kind$steps.json"
     done
 fi
 

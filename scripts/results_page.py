@@ -128,7 +128,7 @@ def _residuals(results: Results) -> list[str]:
 def _steps(results: Results) -> list[str]:
     steps = results.read("rounds_vs_steps")
     settings = [
-        f"- Tolerance of `x0` and `chord`: {steps['tolerance']:g}",
+        f"- Tolerance of `x0`, `chord` and `collocation`: {steps['tolerance']:g}",
         f"- Chord matrices: mean Jacobian of {steps['jacobian_observations']} observations",
     ]
     return [
@@ -139,11 +139,15 @@ def _steps(results: Results) -> list[str]:
 
 
 def _bounds(results: Results) -> list[str]:
-    bounds = [results.read(name) for name in ("error_bounds_ddpm100", "error_bounds_ddim16")]
+    bounds = [
+        results.read(f"error_bounds_{sampler}_{process}")
+        for sampler in ("chord", "collocation")
+        for process in ("ddpm100", "ddim16")
+    ]
     return [
         tables.markdown(error_bounds.COLUMNS, [error_bounds.row(document) for document in bounds]),
         results.picture(error_bounds.figure, bounds[0], "error_bounds"),
-        "\n".join([f"- Sampler: `{bounds[0]['sampler']}`", *_facts(bounds[0])]),
+        "\n".join([f"- Plot: `{bounds[0]['sampler']}`", *_facts(bounds[0])]),
     ]
 
 

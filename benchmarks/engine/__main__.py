@@ -41,6 +41,7 @@ class Options(Common):
         "parataa:order=10,history=3,window=20",
         "pcm",
         "chord",
+        "collocation",
     )
     """What takes turns, on the eager engine and on the best one."""
     chunks: int = 200

@@ -79,6 +79,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 COLUMNS = (
+    "sampler",
     "process",
     "samples",
     "bound holds",
@@ -92,6 +93,7 @@ def row(document: Document) -> list[str]:
     low, high = document["holds_ci95"]
     error, bound = document["error"], document["bound"]
     return [
+        document["sampler"],
         f"{document['scheduler']}, {document['steps']} steps",
         str(document["cases"]),
         f"{100 * document['holds']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.common import Common, Document, Subject, circumstances, color_of, load, main
 from para_policy import Noise, Process, samplers
-from para_policy.calibration import mean_jacobian
+from para_policy.calibration import fit_linear_guess, fit_nodes, jacobians
 from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
 from para_policy.errors import InputError
 from para_policy.samplers import Sampler
@@ -35,7 +35,8 @@ class Options(Common):
 
     All samplers keep all steps in flight, besides `paradigms` with its published window of 20.
     Chord matrices come from one measurement of the network's mean Jacobian at 109 noise levels,
-    combined with the coefficients of each schedule, levels between interpolated.
+    combined with the coefficients of each schedule, levels between interpolated. Nodes of collocation
+    are fitted on sequential solutions with that many steps, of other observations.
     """
 
     steps: tuple[int, ...] = (25, 50, 100, 250, 500, 1000)
@@ -45,10 +46,13 @@ class Options(Common):
     few: int = 2
     """Observations of the samplers that take the most rows: parataa, and paradigms with window N."""
     tolerance: float = 1e-3
-    """Of x0 and chord. Not their default 1e-2: with 1e-3 their errors are about those of paradigms
-    and parataa with their defaults, so that rounds compare like with like."""
+    """Of x0, chord and collocation. Not their default 1e-2: with 1e-3 their errors are about those of
+    paradigms and parataa with their defaults, so that rounds compare like with like."""
     jacobians: int = 4
     """Observations that the mean Jacobian is taken over."""
+    fitted: int = 64
+    """Observations that nodes are fitted on for up to 100 steps; above, as many as keep the same number
+    of rows, at least 8."""
 
 
 SAMPLERS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
@@ -57,6 +61,7 @@ SAMPLERS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
     ("parataa, window N", "parataa", {}, True),
     ("x0, window N", "x0", {"window": None, "lookahead": None}, False),
     ("chord, window N", "chord", {"window": None, "lookahead": None}, False),
+    ("collocation", "collocation", {"window": None}, False),
 )
 """Label, name, options, and whether only a few observations are affordable."""
 
@@ -82,11 +87,15 @@ def measure(options: Options) -> dict[str, Any]:
             progress.update(bar, description=f"{N} steps, sequential")
             exact = samplers.get("sequential")(denoiser, process, noise)
             progress.advance(bar)
+            progress.update(bar, description=f"{N} steps, nodes")
+            parts = jacobian.parts(
+                subject, schedule, process, max(8, options.fitted * 100 // max(N, 100))
+            )
             for label, name, chosen, expensive in SAMPLERS:
                 progress.update(bar, description=f"{N} steps, {label}")
                 n = min(count, options.few) if expensive else count
                 denoiser = subject.policy.denoiser(subject.some(0, n))
-                sampler = _make(name, chosen, options.tolerance, jacobian, schedule, process)
+                sampler = _make(name, chosen, options.tolerance, parts)
                 result = sampler(denoiser, process, noise.select(range(n)))
                 error = (result.sample - exact.sample[:n]).flatten(1).abs().amax(dim=1)
                 points.append(
@@ -146,9 +155,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class MeanJacobian:
-    """Mean d x0hat / dx at some noise levels: (L, d, d), and their fine timesteps (L,) ascending."""
+    """Mean d x0hat / dx at some noise levels: (L, d, d), the spread around it (L,), and their fine
+    timesteps (L,) ascending."""
 
     values: Tensor
+    spread: Tensor
     levels: Tensor
 
     @classmethod
@@ -164,20 +175,39 @@ class MeanJacobian:
         kept = ((t < FINE) | ((t + 1) % FINE == 0)).nonzero()[:, 0]
         states = torch.cat([kept, torch.tensor([N])])
         some = _rows(process, kept, states)
-        phi = mean_jacobian(denoiser, some, noise, exact.trajectory[:, states]).double().cpu()
+        phi, spread = jacobians(denoiser, some, noise, exact.trajectory[:, states])
+        phi, spread = phi.double().cpu(), spread.double().cpu() / some.A
         identity = torch.eye(phi.shape[1], dtype=torch.float64)
         values = (phi - some.B[:, None, None] * identity) / some.A[:, None, None]
-        return cls(values.flip(0), t[kept].flip(0))
+        return cls(values.flip(0), spread.flip(0), t[kept].flip(0))
 
-    def matrices(self, schedule: Schedule, process: Process) -> Tensor:
-        """(N, d, d) mean dS_s/dx of a process, interpolated between the measured levels."""
+    def at(self, schedule: Schedule, process: Process) -> tuple[Tensor, Tensor]:
+        """(N, d, d) mean dS_s/dx of a process and (N,) its spread, between the measured levels
+        interpolated."""
         t = schedule.fine_timesteps(process).clamp(int(self.levels[0]), int(self.levels[-1]))
         above = torch.searchsorted(self.levels, t).clamp(min=1)
         low, high = self.levels[above - 1], self.levels[above]
-        share = ((t - low).double() / (high - low))[:, None, None]
-        J = torch.lerp(self.values[above - 1], self.values[above], share)
+        share = (t - low).double() / (high - low)
+        J = torch.lerp(self.values[above - 1], self.values[above], share[:, None, None])
+        spread = torch.lerp(self.spread[above - 1], self.spread[above], share)
         identity = torch.eye(J.shape[1], dtype=torch.float64)
-        return process.B[:, None, None] * identity + process.A[:, None, None] * J
+        phi = process.B[:, None, None] * identity + process.A[:, None, None] * J
+        return phi, process.A * spread
+
+    def parts(
+        self, subject: Subject, schedule: Schedule, process: Process, fitted: int
+    ) -> dict[str, Any]:
+        """Matrices and nodes for a process, the nodes from `fitted` sequential solutions."""
+        matrices, spread = self.at(schedule, process)
+        denoiser = subject.policy.denoiser(subject.some(subject.available // 2, fitted))
+        first = _JACOBIAN_SEED + process.num_steps
+        noise = _noise(subject, range(first, first + fitted), process.num_steps)
+        exact = samplers.get("sequential")(denoiser, process, noise)
+        condition = denoiser.condition
+        assert condition is not None
+        clean = fit_linear_guess(condition, exact.sample)(condition)
+        nodes = fit_nodes(process, [noise], [exact.trajectory], clean, matrices, spread)
+        return {"matrices": matrices, "nodes": nodes}
 
 
 def figure(document: Document) -> Figure:
@@ -227,19 +257,11 @@ def rows(document: Document) -> list[list[str]]:
     ]
 
 
-def _make(
-    name: str,
-    options: dict[str, Any],
-    tolerance: float,
-    jacobian: MeanJacobian,
-    schedule: Schedule,
-    process: Process,
-) -> Sampler:
-    extra: dict[str, Any] = {}
-    if name in ("x0", "chord"):
+def _make(name: str, options: dict[str, Any], tolerance: float, parts: dict[str, Any]) -> Sampler:
+    known = samplers.options(name)
+    extra = {part: value for part, value in parts.items() if part in known}
+    if name in ("x0", "chord", "collocation"):
         extra["tolerance"] = tolerance
-    if name == "chord":
-        extra["matrices"] = jacobian.matrices(schedule, process)
     return samplers.get(name, **options, **extra)
 
 

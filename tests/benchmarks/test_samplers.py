@@ -161,7 +161,8 @@ def test_jacobians_at_measured_levels_are_those_of_the_process(checkpoint: Path)
     exact = samplers.get("sequential")(denoiser, process, noise)
     full = mean_jacobian(denoiser, process, noise, exact.trajectory).double()
     rows = 999 - jacobian.levels
-    found = jacobian.matrices(trained, process)
+    found, spread = jacobian.at(trained, process)
+    assert float(spread.abs().max()) == 0  # of one observation
     torch.testing.assert_close(found[rows], full[rows], rtol=0, atol=1e-3)
 
 
@@ -169,14 +170,16 @@ def test_jacobians_between_levels_are_interpolated(checkpoint: Path) -> None:
     _, trained = schedule(checkpoint)
     eye = torch.eye(3, dtype=torch.float64)
     jacobian = rounds_vs_steps.MeanJacobian(
-        torch.stack([0 * eye, 10 * eye]), torch.tensor([100, 200])
+        torch.stack([0 * eye, 10 * eye]),
+        torch.tensor([0.0, 10.0], dtype=torch.float64),
+        torch.tensor([100, 200]),
     )
     process = trained.process(500)  # every second fine timestep
     t = trained.fine_timesteps(process).double()
     expected = process.B + process.A * ((t - 100) / 10).clamp(0, 10)
-    torch.testing.assert_close(
-        jacobian.matrices(trained, process), expected[:, None, None] * eye, rtol=0, atol=1e-12
-    )
+    matrices, spread = jacobian.at(trained, process)
+    torch.testing.assert_close(matrices, expected[:, None, None] * eye, rtol=0, atol=1e-12)
+    torch.testing.assert_close(spread, expected - process.B, rtol=0, atol=1e-12)
 
 
 def test_command_lines_end_bad_input_with_one_line(
