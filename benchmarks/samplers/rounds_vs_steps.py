@@ -21,6 +21,7 @@ from sim import plots
 
 FINE = 10
 """How many times finer than the training schedule the schedule for N > training steps is."""
+_FEWEST_FITTED = 8
 _JACOBIAN_SEED = 2**41  # far from the seeds of the observations, which count from 0
 
 
@@ -68,7 +69,7 @@ SAMPLERS: tuple[tuple[str, str, dict[str, Any], bool], ...] = (
 
 def measure(options: Options) -> dict[str, Any]:
     """Solve batches with every sampler and number of steps, and compare with `sequential`."""
-    for name in ("observations", "few", "jacobians"):
+    for name in ("observations", "few", "jacobians", "fitted"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}; expected at least 1")
     subject = load(options)
@@ -88,9 +89,8 @@ def measure(options: Options) -> dict[str, Any]:
             exact = samplers.get("sequential")(denoiser, process, noise)
             progress.advance(bar)
             progress.update(bar, description=f"{N} steps, nodes")
-            parts = jacobian.parts(
-                subject, schedule, process, max(8, options.fitted * 100 // max(N, 100))
-            )
+            fitted = min(options.fitted, max(_FEWEST_FITTED, options.fitted * 100 // N))
+            parts = jacobian.parts(subject, schedule, process, fitted)
             for label, name, chosen, expensive in SAMPLERS:
                 progress.update(bar, description=f"{N} steps, {label}")
                 n = min(count, options.few) if expensive else count

@@ -121,6 +121,7 @@ def test_rounds_are_counted_for_every_number_of_steps(checkpoint: Path, tmp_path
         observations=3,
         few=1,
         jacobians=2,
+        fitted=3,
     )
     points = document["points"]
     assert len(points) == 2 * len(rounds_vs_steps.SAMPLERS) == len(rounds_vs_steps.rows(document))
