@@ -24,6 +24,7 @@ TIGHT = {
     "parataa": {"tolerance": 1e-9, "relative_tolerance": 0.0},
     "x0": {"tolerance": 1e-8},
     "chord": {"tolerance": 1e-8},
+    "collocation": {"tolerance": 1e-8},
 }
 
 
