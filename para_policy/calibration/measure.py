@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,6 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from torch import Tensor
 
-from para_policy import samplers
 from para_policy.calibration.calibration import Calibration
 from para_policy.calibration.jacobian import chord_matrices
 from para_policy.calibration.linear_guess import fit_linear_guess
@@ -22,7 +21,7 @@ from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
-from para_policy.samplers import LinearGuess, Sampler, SampleResult, Sequential
+from para_policy.samplers import Sampler, SampleResult, Sequential
 from para_policy.samplers.checks import check_count, check_number
 from para_policy.samplers.deadline import LatencyTable
 from para_policy.terminal import progress_bars
@@ -154,22 +153,22 @@ class _Measurement:
             matrices,
             spread,
         )
-        measured = [assess("sequential", {}, references, references)]
-        for name, options in candidates(self.process.num_steps, self.settings.tolerance):
-            parts = {"matrices": matrices, "nodes": nodes}
-            measured.append(self._variant(name, options, parts, guess, references))
-        measurements = Calibration(
+        measured = Calibration(
             scheduler=self.process.kind,
             steps=self.process.num_steps,
             tolerance=self.settings.tolerance,
             cases=self.settings.cases,
             matrices=matrices,
             guess=guess,
-            variants=tuple(measured),
+            variants=(assess("sequential", {}, references, references),),
             nodes=nodes,
             fingerprint=self.process.fingerprint,
         )
-        return measurements.to("cpu")
+        found = [
+            self._variant(measured, name, options, references)
+            for name, options in candidates(self.process.num_steps, self.settings.tolerance)
+        ]
+        return replace(measured, variants=(*measured.variants, *found)).to("cpu")
 
     def _jacobian(
         self, references: list[SampleResult]
@@ -187,17 +186,15 @@ class _Measurement:
 
     def _variant(
         self,
+        measured: Calibration,
         name: str,
         options: dict[str, Any],
-        parts: Mapping[str, Any],
-        guess: LinearGuess,
         references: list[SampleResult],
     ) -> Variant:
-        given = {part: parts[part] for part in parts if part in samplers.options(name)}
-        sampler = samplers.get(name, **options, **given).starting_at(guess)
         label = f"{name} {options}" if options else name
         watched = [Watch(exact.sample) for exact in references]
-        return assess(name, options, self._solve(sampler, label, watched), references, watched)
+        results = self._solve(measured.sampler(name, options), label, watched)
+        return assess(name, options, results, references, watched)
 
     def _solve(
         self, sampler: Sampler, label: str, watched: Sequence[Watch | None] | None = None

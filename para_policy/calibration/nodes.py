@@ -88,7 +88,9 @@ def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         e: (n, N, d) remainders.
         reach: (N, d, d) how a remainder reaches X_N.
     """
-    n, N, d = e.shape
+    N = e.shape[1]
+    if N < 3:
+        return torch.arange(N), torch.tensor([_NEVER, 0.0][:N])
     place = torch.arange(N).to(e)[:, None, None]
     whole, moment = _prefix(reach), _prefix(place * reach)
     exact = _prefix(torch.einsum("sij,nsj->sni", reach, e))
@@ -108,10 +110,9 @@ def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         tried = torch.linspace(a + 1, b - 1, min(_TRIED, b - a - 1)).round().int().tolist()
         return min(tried, key=lambda c: score(a, c) + score(c, b))
 
-    order = [0, N - 1] if N > 1 else [0]
-    intervals = {(0, N - 1): score(0, N - 1)} if N > 2 else {}
-    total = cost(0, N - 1) if N > 2 else e.new_zeros(n, d)
-    error = [_NEVER, *[float(total.abs().amax(dim=1).quantile(_HIGH))] * (N > 1)]
+    order, intervals = [0, N - 1], {(0, N - 1): score(0, N - 1)}
+    total = cost(0, N - 1)
+    error = [_NEVER, float(total.abs().amax(dim=1).quantile(_HIGH))]
     while intervals:
         a, b = max(intervals, key=lambda ends: intervals[ends])
         del intervals[a, b]
@@ -123,8 +124,8 @@ def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
                 intervals[left, right] = score(left, right)
         order.append(c)
         error.append(float(total.abs().amax(dim=1).quantile(_HIGH)))
+    error[-1] = 0.0
     # A total that is small by luck is not believed.
-    error[-1] = 0.0 if N > 1 else error[-1]
     return torch.tensor(order), torch.tensor(error).flip(0).cummax(dim=0).values.flip(0)
 
 

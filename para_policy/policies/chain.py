@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from para_policy import samplers
 from para_policy.calibration import Calibration
@@ -233,19 +234,27 @@ class Chain:
         result = solver(
             denoiser, self.process, noise, guess=guess, deadline=deadline, callback=callback
         )
-        prediction = self.normalizer.unnormalize(result.sample).cpu().numpy()
+        prediction, actions = self.physical(result.sample)
         if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():
             raise NonFiniteError(
                 f"the sampled actions hold NaN or infinity: {Status.NON_FINITE.value}"
             )
-        first = self.config.first_action
-        actions = prediction[:, first : first + self.config.n_action_steps]
         sample = result.sample.cpu().numpy()
         unit = 1 / self.normalizer.scale.cpu().abs()
         stats = statistics(result, unit, encode_s, time.perf_counter() - start, batched)
         if batched:
             return ActionResult(actions, prediction, sample, noise, stats)
         return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
+
+    def physical(self, sample: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The whole prediction (B, Tp, A) and its actions (B, Ta, A) in physical units.
+
+        Args:
+            sample: (B, Tp, A), normalised.
+        """
+        prediction = self.normalizer.unnormalize(sample).cpu().numpy()
+        first = self.config.first_action
+        return prediction, prediction[:, first : first + self.config.n_action_steps]
 
     def _by_name(self, name: str, deadline_s: float | None) -> Sampler:
         """A sampler by name; chord matrices are prepared once, not for every chunk."""

@@ -94,8 +94,8 @@ class ResidualBelow(Acceptance):
         check_number("tolerance", self.tolerance)
 
     def passed(self, correction: Tensor, residual: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
-        size = _largest(correction)
-        small = _largest(residual) <= self.tolerance
+        size = largest(correction)
+        small = largest(residual) <= self.tolerance
         to_the_end = rows[:, -1:] == len(sigma) - 2
         together = (small & (size <= self.tolerance)).all(dim=1, keepdim=True) & to_the_end
         return (small & (size <= self.tolerance / 2)) | together
@@ -110,5 +110,6 @@ def _rms(value: Tensor) -> Tensor:
     return value.flatten(2).square().mean(dim=2).sqrt()
 
 
-def _largest(value: Tensor) -> Tensor:
+def largest(value: Tensor) -> Tensor:
+    """(n, W) largest coordinate of (n, W, *shape)."""
     return value.flatten(2).abs().amax(dim=2)

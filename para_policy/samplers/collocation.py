@@ -17,11 +17,17 @@ import torch
 from torch import Tensor
 
 from para_policy.errors import InputError
-from para_policy.samplers.fixed_point import Change, FixedPoint, FixedPointSolve, largest, where
+from para_policy.samplers.acceptance import largest
+from para_policy.samplers.fixed_point import (
+    Change,
+    FixedPoint,
+    FixedPointSolve,
+    Verdict,
+    where,
+)
 from para_policy.samplers.guess import Guess
 from para_policy.samplers.nodes import Levels, Nodes
-from para_policy.samplers.sampler import Launch
-from para_policy.samplers.window import Choose, Pattern, Rows
+from para_policy.samplers.window import Pattern, Rows
 
 if TYPE_CHECKING:
     from para_policy.diffusion.denoiser import Denoiser
@@ -32,9 +38,11 @@ _NEAR = 3.0
 """Shares of the tolerance: a correction below it ends the first level early."""
 _ROUNDS = (3, 4, 6, 8)
 """Rounds on a level, at most."""
-_SLOW = (9.0, 0.45, 0.7, 9.0)
+_DIVERGES = 9.0
+_SLOW = (_DIVERGES, 0.45, 0.7)
 """A correction that is left to so much of the one before: this sample is more sensitive than the mean
-one, and interpolation may cost it more than calibration has found."""
+one, and interpolation may cost it more than calibration has found. With all steps as nodes only
+divergence is a reason to leave."""
 _TRUST = 0.5
 """Share of the tolerance that the estimated error may have."""
 _CONTRACTION = 0.2, 0.9
@@ -92,26 +100,26 @@ class CollocationSolve(FixedPointSolve):
     parts: Collocation
 
     def __init__(self, parts: Collocation, process: Process, noise: Noise) -> None:
-        levels = parts.levels.like(noise.initial)
-        multistep = bool((process.H != 0).any())
-        self.levels = replace(levels, nodes=levels.nodes[:0]) if multistep else levels
         super().__init__(parts, process, noise)
         L, batch, like = len(self.levels), noise.batch, noise.initial
-        limits = [_ROUNDS[min(level, len(_ROUNDS) - 1)] for level in range(L)]
-        self._most = torch.tensor([*limits, 0], device=like.device)
-        slow = [_SLOW[min(level, len(_SLOW) - 1)] for level in range(L)]
-        slow[-1:] = [_SLOW[-1]] * bool(L)
-        self._slow = torch.tensor([*slow, 0.0]).to(like)
+        # One entry more, for samples that are past all levels; it is not looked at.
+        self._most = torch.tensor([*_ROUNDS[:L], 0], device=like.device)
+        self._slow = torch.tensor([*_SLOW[: L - 1], _DIVERGES, _DIVERGES]).to(like)
         self.level = torch.zeros(batch, dtype=torch.int64, device=like.device)
         self._rounds_on_level = torch.zeros_like(self.level)
         self._last, self._rho = like.new_zeros(batch), like.new_zeros(batch)
-        self._estimate = like.new_zeros(batch)
         self.asked = torch.zeros_like(self.X[:, :-1])
         self._known = torch.zeros(batch, self.N, dtype=torch.bool, device=like.device)
 
+    @cached_property
+    def levels(self) -> Levels:
+        """Sets of nodes; none for multistep schedulers."""
+        levels = self.parts.nodes.levels(0.0) if self.multistep else self.parts.levels
+        return levels.like(self.noise.initial)
+
     def most_rounds(self) -> int:
         """See `FixedPointSolve`."""
-        return super().most_rounds() + sum(_ROUNDS) * bool(len(self.levels))
+        return super().most_rounds() + sum(_ROUNDS[: len(self.levels)])
 
     def _pattern(self) -> Pattern:
         pattern = super()._pattern()
@@ -149,39 +157,17 @@ class CollocationSolve(FixedPointSolve):
             [noise.initial[:, None], Z + scale[1:].reshape(N, *ones) * r[:, None]], dim=1
         )
 
-    def launch(self, k: int, denoiser: Denoiser, choose: Choose) -> Launch | None:
-        """See `FixedPointSolve`: round `k`, of the nodes of each sample."""
-        if len(self.levels):
-            self._find_fresh()
-        return super().launch(k, denoiser, choose)
-
-    def _find_fresh(self) -> None:
-        """The nodes that the network is to be asked for: not yet asked, or their states moved.
-
-        Where there are none on a sample's level, a further round there would find the same, and the
-        sample climbs to the next level that has some.
-        """
-        L = len(self.levels)
-        moved = largest(self.X[:, :-1] - self.asked)
-        fresh = moved[:, None] > self.levels.slack
-        fresh = self.levels.nodes & (fresh | ~self._known[:, None])  # (batch, L, N)
-        level = torch.arange(L, device=fresh.device)
-        useful = fresh.any(dim=2) & (level >= self.level[:, None])
-        target = torch.where(useful, level, L).amin(dim=1)
-        self._climb_to(torch.where(self.alive(), target, self.level))
-        own = self.level.clamp(max=L - 1)[:, None, None].expand(-1, 1, self.N)
-        self._fresh = fresh.gather(1, own)[:, 0]
-
     def select(self, rows: Rows, compact: bool) -> Rows:
         """See `FixedPointSolve`."""
         L = len(self.levels)
         if not L:
             return rows
+        asked = self._to_be_asked()[rows.live]
         level = self.level[rows.live]
         at_nodes = (level < L)[:, None]
         nodes = self.levels.nodes[level.clamp(max=L - 1)] & rows.valid
         seen = torch.where(at_nodes, nodes, rows.seen)
-        fresh = torch.where(at_nodes, self._fresh[rows.live] & rows.valid, rows.seen)
+        fresh = torch.where(at_nodes, asked & rows.valid, rows.seen)
         mixed = rows.valid & ~at_nodes
         if compact:
             at = fresh.flatten().nonzero()[:, 0]
@@ -190,6 +176,22 @@ class CollocationSolve(FixedPointSolve):
             at, some = torch.arange(fresh.numel(), device=fresh.device), mixed
         return replace(rows, seen=seen, fresh=fresh, mixed=some, at=at, sparse=True)
 
+    def _to_be_asked(self) -> Tensor:
+        """(batch, N) nodes that the network was not asked for yet, or whose states moved since.
+
+        Where there are none on a sample's level, a further round there would find the same, and the
+        sample climbs to the next level that has some.
+        """
+        L = len(self.levels)
+        moved = largest(self.X[:, :-1] - self.asked)[:, None] > self.levels.slack
+        fresh = self.levels.nodes & (moved | ~self._known[:, None])  # (batch, L, N)
+        level = torch.arange(L, device=fresh.device)
+        useful = fresh.any(dim=2) & (level >= self.level[:, None])
+        target = torch.where(useful, level, L).amin(dim=1)
+        self._climb_to(torch.where(self.alive(), target, self.level))
+        own = self.level.clamp(max=L - 1)[:, None, None].expand(-1, 1, self.N)
+        return fresh.gather(1, own)[:, 0]
+
     def _climb_to(self, level: Tensor) -> None:
         """Put the samples on `level` (batch,), which is none below their own."""
         up = level > self.level
@@ -197,11 +199,11 @@ class CollocationSolve(FixedPointSolve):
         self._rounds_on_level.masked_fill_(up, 0)
         self._last.masked_fill_(up, torch.inf)
 
-    def leading(self, rows: Rows, change: Change, known: Tensor) -> Tensor:
+    def judge(self, rows: Rows, change: Change, correction: Tensor, known: Tensor) -> Verdict:
         """See `FixedPointSolve`: at nodes all rows pass, or none."""
-        leading, L = super().leading(rows, change, known), len(self.levels)
+        verdict, L = super().judge(rows, change, correction, known), len(self.levels)
         if not L:
-            return leading
+            return verdict
         live, tolerance = rows.live, self.parts.tolerance or 0.0
         level = self.level[live]
         at_nodes = (level < L) & rows.valid.any(dim=1)
@@ -210,14 +212,13 @@ class CollocationSolve(FixedPointSolve):
         self._known[live] |= asked
         self._rounds_on_level[live] += at_nodes
 
-        size = largest(change.carry + change.residual).amax(dim=1)
+        size = verdict.error.amax(dim=1)
         ratio = torch.where(self._last[live].isfinite(), size / self._last[live], 0.0)
         rho = torch.maximum(0.5 * self._rho[live], ratio)
         self._rho[live], self._last[live] = rho, size
         assumed = rho.clamp(*_CONTRACTION)
         floor = self.levels.floor[level.clamp(max=L - 1)]
         estimate = (assumed * size + floor) / (1 - assumed)
-        self._estimate[live] = estimate
         broken = (rows.seen & ~known).any(dim=1) | ~size.isfinite()
         done = (estimate <= _TRUST * tolerance) & (size <= tolerance / 2) & ~broken
 
@@ -228,16 +229,9 @@ class CollocationSolve(FixedPointSolve):
         climbed = self.level.clone()
         climbed[live] = torch.where(at_nodes, target, level)
         self._climb_to(climbed)
-        self._judged = at_nodes
-        return torch.where(at_nodes, torch.where(done, rows.valid.sum(dim=1), 0), leading)
-
-    def final(self, rows: Rows, leading: Tensor) -> Tensor:
-        """See `FixedPointSolve`."""
-        final = super().final(rows, leading)
-        return torch.where(self._judged, leading, final) if len(self.levels) else final
-
-    def error_estimate(self, rows: Rows, correction: Tensor) -> Tensor:
-        """See `FixedPointSolve`."""
-        if not len(self.levels):
-            return correction
-        return torch.where(self._judged[:, None], self._estimate[rows.live][:, None], correction)
+        passed = torch.where(done, rows.valid.sum(dim=1), 0)
+        return Verdict(
+            torch.where(at_nodes, passed, verdict.leading),
+            torch.where(at_nodes, passed, verdict.final),
+            torch.where(at_nodes[:, None], estimate[:, None], verdict.error),
+        )

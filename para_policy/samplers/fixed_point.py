@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from para_policy.samplers.acceptance import Acceptance
+from para_policy.samplers.acceptance import Acceptance, largest
 from para_policy.samplers.anderson import TriangularAnderson
 from para_policy.samplers.checks import check_optional_count
 from para_policy.samplers.guess import Guess
@@ -106,6 +106,20 @@ class Change(NamedTuple):
     residual: Tensor
     size: Tensor
     carry: Tensor
+
+
+class Verdict(NamedTuple):
+    """What is thought of the rows of a sweep.
+
+    Attributes:
+        leading: (n,) rows at the front of the window that pass the test.
+        final: (n,) rows that become final.
+        error: (n, span) estimated error of their states, largest coordinate.
+    """
+
+    leading: Tensor
+    final: Tensor
+    error: Tensor
 
 
 class FixedPointSolve:
@@ -221,38 +235,34 @@ class FixedPointSolve:
 
         correction, carry = change.carry + change.residual, change.carry
         known = rows.seen & change.size.isfinite()
-        leading = self.leading(rows, change, known)
+        verdict = self.judge(rows, change, correction, known)
         if self.memory is not None and rows.mixed is not None:
             mixed = self.memory.mix(rows.live, rows.steps, rows.mixed, self.X, correction)
             # The rows that become final take the plain update: that is why N rounds suffice.
-            carry = carry - where(rows.offset <= leading[:, None], 0.0, mixed)
+            carry = carry - where(rows.offset <= verdict.leading[:, None], 0.0, mixed)
         # target + carry rather than X + E: a row whose parents did not change gets the very floats
         # of the step formula.
         self.write(rows, where(rows.fresh, target, change.arrived + change.residual) + carry)
-        self._accept(rows, leading, change.size, self.error_estimate(rows, largest(correction)))
+        self._accept(rows, verdict, change.size)
         self.count(rows, change.size)
 
-    def leading(self, rows: Rows, change: Change, known: Tensor) -> Tensor:
-        """(n,) rows at the front of the window that pass the test.
+    def judge(self, rows: Rows, change: Change, correction: Tensor, known: Tensor) -> Verdict:
+        """Test the rows before they are written.
+
+        The row after the leading ones becomes final with them, for its parents are final then.
 
         Args:
+            correction: (n, span, *shape) of the states that the rows make.
             known: (n, span) rows with a finite residual.
         """
-        judged = where(rows.valid & ~known, torch.inf, change.carry + change.residual)
+        judged = where(rows.valid & ~known, torch.inf, correction)
         sigma = self.process.sigma
         passed = self.parts.acceptance.passed(judged, change.residual, sigma, rows.steps)
-        return (passed & known).long().cumprod(dim=1).sum(dim=1)
-
-    def final(self, rows: Rows, leading: Tensor) -> Tensor:
-        """(n,) rows that become final: the leading ones and the one after them, whose parents are
-        final then."""
+        leading = (passed & known).long().cumprod(dim=1).sum(dim=1)
         last = rows.steps.shape[1] - 1
         following = rows.seen.gather(1, leading.clamp(max=last)[:, None])[:, 0]
-        return (leading + following).minimum(rows.valid.sum(dim=1))
-
-    def error_estimate(self, rows: Rows, correction: Tensor) -> Tensor:
-        """(n, span) what states that pass were off by; here their last corrections (n, span)."""
-        return correction
+        final = (leading + following).minimum(rows.valid.sum(dim=1))
+        return Verdict(leading, final, largest(correction))
 
     def places(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """(M,) sample and step of what the network evaluates."""
@@ -282,16 +292,16 @@ class FixedPointSolve:
         place = torch.where(rows.valid, rows.steps, self.N) + 1
         self._X[rows.live[:, None], place] = states
 
-    def _accept(self, rows: Rows, leading: Tensor, size: Tensor, correction: Tensor) -> None:
+    def _accept(self, rows: Rows, verdict: Verdict, size: Tensor) -> None:
         """Keep the rows that are final."""
         live, height = rows.live, rows.valid.sum(dim=1)
         first = self.accepted[live]
-        self.accepted[live] = first + self.final(rows, leading)
+        self.accepted[live] = first + verdict.final
         if self._enters:
             self.X[live] = self.guess.enter(self.X[live], first + height)
         # The first row follows from a final state: its new value has no residual at all.
-        let_pass = (rows.offset > 0) & (rows.offset < leading[:, None])
-        for score, value in ((self.passed_residual, size), (self.passed_correction, correction)):
+        let_pass = (rows.offset > 0) & (rows.offset < verdict.leading[:, None])
+        for score, value in ((self.passed_residual, size), (self.passed_correction, verdict.error)):
             score[live] = score[live].maximum(torch.where(let_pass, value, 0).amax(dim=1))
         # Only final states belong to the solution; a guess further down may overflow on its own.
         states = (first[:, None] + 1 + rows.offset).clamp(max=self.N)
@@ -335,11 +345,6 @@ class FixedPointSolve:
             residuals=self._residuals[: int(self._sweeps)].cpu(),
             status=tuple(status),
         )
-
-
-def largest(value: Tensor) -> Tensor:
-    """(n, W) largest coordinate of (n, W, *shape)."""
-    return value.flatten(2).abs().amax(dim=2)
 
 
 def where(mask: Tensor, value: Tensor | float, otherwise: Tensor | float) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from para_policy.errors import InputError
 from para_policy.planning.seeding import chunk_seed
+from para_policy.policies.chain import Chain
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
@@ -97,6 +98,7 @@ def rollout(
         if isinstance(sampler, str)
         else sampler
     )
+    chain = policy.chain(scheduler, steps)
     robots = [_Robot(seed, policy.config, max_steps) for seed in seeds]
     live = robots
     previous: ActionResult | None = None
@@ -112,7 +114,7 @@ def rollout(
             previous=previous,
             shift_noise=start == "guess+noise" and previous is not None,
         )
-        result = _changed(sample(sampler=solver), control, policy, [r.seed for r in live], index)
+        result = _changed(sample(sampler=solver), control, chain, [r.seed for r in live], index)
         wall_s = time.perf_counter() - started
         exact = sample(sampler=SEQUENTIAL) if check_errors else None
         for row, robot in enumerate(live):
@@ -137,7 +139,7 @@ def rollout(
 def _changed(
     result: ActionResult,
     control: Control,
-    policy: DiffusionPolicy,
+    chain: Chain,
     seeds: Sequence[int],
     index: int,
 ) -> ActionResult:
@@ -148,11 +150,7 @@ def _changed(
         [control.offset(seed, index, result.sample[row]) for row, seed in enumerate(seeds)]
     )
     sample = (result.sample + offset).astype(result.sample.dtype)
-    normalizer = policy.normalizers["action"]
-    physical = normalizer.unnormalize(torch.from_numpy(sample).to(policy.device))
-    prediction = physical.cpu().numpy()
-    first = policy.config.first_action
-    actions = prediction[:, first : first + policy.config.n_action_steps]
+    prediction, actions = chain.physical(torch.from_numpy(sample).to(chain.device))
     return replace(result, actions=actions, prediction=prediction, sample=sample)
 
 

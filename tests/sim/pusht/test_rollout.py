@@ -104,10 +104,14 @@ def test_errors_are_those_to_the_sequential_sample_of_the_same_noise(
 ) -> None:
     loose, tight, exact = (
         rollout(policy, SEEDS[:2], sampler=solver, start=start, max_steps=24, check_errors=True)
-        for solver in (samplers.get("x0", max_rounds=2), samplers.get("x0"), "sequential")
+        for solver in (
+            samplers.get("x0", max_rounds=2),
+            samplers.get("x0", tolerance=3e-2),  # loose enough to stop before the error is 0
+            "sequential",
+        )
     )
     assert min(_errors(loose)) > 1e-2  # two of eight rounds are too few
-    assert max(_errors(tight)) < 2e-2
+    assert 0 < max(_errors(tight)) < 2e-2
     assert max(_errors(exact)) == 0
     (unchecked,) = rollout(policy, SEEDS[:1], sampler="x0", start=start, max_steps=8)
     assert unchecked.chunks[0].error is None
