@@ -6,8 +6,10 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from geometry_msgs.msg import Pose, PoseArray
@@ -20,12 +22,14 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+from para_policy.errors import InputError
 from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.parameters.declare import Parameter, declare, value
 from para_policy.ros.run import run_node
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, Observation
 from sim.pusht.live import LiveEpisode
+from sim.ros.disturbance import Disturbance, DisturbedPublisher
 
 Command = NDArray[np.float64]
 DT_NS = round(1e9 * CONTROL_DT)
@@ -50,6 +54,17 @@ PARAMETERS = (
     Parameter("publish_clock", False, "Publish /clock in real time too; in lockstep it always is."),
     Parameter("publish_image", False, "Publish the board as an image."),
     Parameter("image_size", 96, "Side of the image, pixels.", (16, 2048)),
+    Parameter(
+        "observations_per_step",
+        1,
+        "Observations published for each action; those between two steps are interpolated.",
+        (1, 100),
+    ),
+    Parameter("stamp_jitter_ms", 0.0, "Stamps are off by up to this, either way.", (0.0, 1e3)),
+    Parameter("stamp_skew_ms", 0.0, "Stamps are ahead by this; negative: behind.", (-1e5, 1e5)),
+    Parameter("drop", 0.0, "Part of the observations that are lost.", (0.0, 1.0)),
+    Parameter("duplicate", 0.0, "Part of the observations that are sent twice.", (0.0, 1.0)),
+    Parameter("reorder", 0.0, "Part of the observations sent after the next one.", (0.0, 1.0)),
     Parameter("pause_s", 2.0, "Time between episodes. It never steps back.", (0.0, 3600.0)),
     Parameter(
         "record_dir", "", "Write each episode to this folder as episode_SEED.npz; empty: do not."
@@ -66,6 +81,9 @@ class PushTSim(Node):
 
     Each result appears on `~/episode` as JSON. `~/reset` begins again with the parameter `seed`;
     in lockstep call it between episodes only, as a command on its way has no time stamp.
+
+    Raises:
+        InputError: when observations are to be disturbed in lockstep.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -80,15 +98,16 @@ class PushTSim(Node):
         self._time_ns = DT_NS if self._lockstep else self._now_ns()
         self._command: Command | None = None
         self._stalled = False
+        self._disturbance = self._disturbed()
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._results = self.create_publisher(String, "~/episode", latched)
-        self._joints = self.create_publisher(JointState, "joint_states", 10)
-        self._keypoints = self.create_publisher(PoseArray, "keypoints", 10)
+        self._joints = self._publisher(JointState, "joint_states")
+        self._keypoints = self._publisher(PoseArray, "keypoints")
         self._clock_publisher = self._images = None
         if self._lockstep or value(self, "publish_clock"):
             self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10)
         if value(self, "publish_image"):
-            self._images = self.create_publisher(Image, "image", 10)
+            self._images = self._publisher(Image, "image")
         self.create_subscription(
             Float64MultiArray, "command", self._receive, qos_for(self._lockstep)
         )
@@ -102,9 +121,28 @@ class PushTSim(Node):
         if value(self, "autostart"):
             self._begin()
 
+    def _disturbed(self) -> Disturbance:
+        names = [field.name for field in fields(Disturbance)]
+        given = {name: value(self, name) for name in names}
+        wrong = [name for name in names if given[name]]
+        if value(self, "observations_per_step") > 1:
+            wrong.append("observations_per_step")
+        if self._lockstep and wrong:
+            raise InputError(
+                f"{wrong[0]} is {value(self, wrong[0]):g} in lockstep, where each step waits for its "
+                f"observations; leave {', '.join(wrong)} out, or set lockstep to false"
+            )
+        return Disturbance(**given)
+
+    def _publisher(self, kind: type, topic: str) -> DisturbedPublisher:
+        """One of observations; each topic has its own chance."""
+        publisher = self.create_publisher(kind, topic, 10)
+        return DisturbedPublisher(publisher, self._disturbance, crc32(topic.encode()))
+
     def _begin(self) -> None:
         observation = self._episode.begin((value(self, "seed") + self._played) % (_MAX_SEED + 1))
         self._command = None
+        self._before = observation
         self._running = True
         self._publish(observation)
 
@@ -140,8 +178,7 @@ class PushTSim(Node):
 
     def _tick(self) -> None:
         """One control period in real time."""
-        # Stamps lie on a regular grid: with the timer's jitter in them, "0.1 s ago" would often
-        # be answered by the observation of 0.2 s ago.
+        # Stamps lie on a regular grid, as the physics does; `stamp_jitter_ms` moves them off it.
         periods = math.floor((self._now_ns() - self._time_ns) / DT_NS + _JITTER)
         if periods < 1:
             return
@@ -189,26 +226,31 @@ class PushTSim(Node):
 
     def _publish(self, observation: Observation) -> None:
         self._stalled = False
-        stamp = ns_to_stamp(self._time_ns)
         if self._clock_publisher is not None:
-            self._clock_publisher.publish(ClockMessage(clock=stamp))
+            self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(self._time_ns)))
+        count = value(self, "observations_per_step")
+        for part in np.arange(1, count) / count:  # known only now, and so they come late
+            between = {n: (1 - part) * self._before[n] + part * observation[n] for n in observation}
+            self._publish_at(self._time_ns - round((1 - part) * DT_NS), between)
+        self._before = observation
+        self._publish_at(self._time_ns, observation)
+        if self._images is not None:
+            self._images.publish(self._image(), self._time_ns)
+
+    def _publish_at(self, time_ns: int, observation: Observation) -> None:
         joints = JointState(name=["agent_x", "agent_y"], position=observation["agent_pos"].tolist())
         keypoints = PoseArray()
         for x, y in observation["environment_state"].reshape(-1, 2).tolist():
             pose = Pose()
             pose.position.x, pose.position.y = x, y
             keypoints.poses.append(pose)
-        joints.header.stamp = keypoints.header.stamp = stamp
-        self._joints.publish(joints)
-        self._keypoints.publish(keypoints)
-        if self._images is not None:
-            self._images.publish(self._image(stamp))
+        self._joints.publish(joints, time_ns)
+        self._keypoints.publish(keypoints, time_ns)
 
-    def _image(self, stamp: Any) -> Image:
+    def _image(self) -> Image:
         pixels = self._episode.image(value(self, "image_size"))
         height, width, _ = pixels.shape
         image = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-        image.header.stamp = stamp
         image.data = pixels.tobytes()
         return image
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from geometry_msgs.msg import PoseArray
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -11,6 +12,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+from para_policy.errors import InputError
 from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import stamp_to_ns
 from sim.pusht.env import PushT, legacy_start_state
@@ -77,6 +79,39 @@ def test_lockstep_steps_once_per_command_and_time_never_steps_back(
         assert record["states"].shape == (4, 5)
         assert record["actions"].tolist() == [[100, 100]] * 3
         np.testing.assert_array_equal(record["states"][0], first_state(4))
+
+
+def test_disturbed_observations_are_those_of_the_board_and_their_number_is_as_asked(
+    graph: Graph,
+) -> None:
+    graph.add(
+        PushTSim,
+        seed=3,
+        observations_per_step=3,
+        stamp_jitter_ms=2.0,
+        stamp_skew_ms=40.0,
+        drop=0.2,
+        duplicate=0.2,
+        reorder=0.2,
+    )
+    joints = graph.listen(JointState, "joint_states")
+    graph.wait(lambda: len(joints) > 150)
+    stamps = [stamp_to_ns(message.header.stamp) for message in joints]
+    distinct = np.unique(stamps)
+    first_ns = stamps[0]
+    # Thirds of a step, off by up to 2 ms from each other; relative to the first, by up to 4 ms.
+    steps = (distinct - first_ns) * 3 / DT_NS
+    off = np.abs(steps - np.round(steps)) * DT_NS / 3
+    assert 1e5 < off.max() <= 4.1e6
+    sent = np.ptp(np.round(steps)) + 1
+    assert 0.65 < len(distinct) / sent < 0.92
+    assert 0.05 < 1 - len(distinct) / len(stamps) < 0.3
+    assert 0.05 < np.mean(np.diff(stamps) < 0) < 0.3
+
+
+def test_in_lockstep_nothing_is_disturbed(graph: Graph) -> None:
+    with pytest.raises(InputError, match=r"drop is 0\.1 in lockstep.* leave drop"):
+        graph.add(PushTSim, lockstep=True, drop=0.1)
 
 
 def first_state(seed: int) -> np.ndarray:
