@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class ChunkRequest:
         previous: the chunk before; None: there is none.
         committed: actions, from `stamp_ns` on, that will have been executed when the chunk is ready.
         episode: of the planner, to which the chunk belongs.
+        spacing_ns: time between observations of an input, see `ObservationHistory.spacing_ns`.
     """
 
     observation: dict[str, NDArray[Any]]
@@ -69,6 +70,7 @@ class ChunkRequest:
     started_ns: int = 0
     committed: int = 0
     episode: int = 0
+    spacing_ns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ class PlannedChunk:
         batch: chunks that were solved in the same call.
         seed: of its noise.
         seen: {name: (To, *shape)}, what the policy saw.
-        withheld: not to be published: too many chunks in a row were late, and this one is, too.
+        withheld: not to be published: too many chunks in a row were late, and this one is, too, or
+            it is not accurate enough.
+        spacing_ns: time between observations of an input, see `ObservationHistory.spacing_ns`.
+        unconverged: chunks in a row that have not converged, this one included.
     """
 
     chunk: ActionChunk
@@ -115,6 +120,24 @@ class PlannedChunk:
     seed: int
     seen: Mapping[str, NDArray[Any]]
     withheld: bool
+    spacing_ns: Mapping[str, int] = field(default_factory=dict)
+    unconverged: int = 0
+
+    @property
+    def spacing_warning(self) -> str | None:
+        """What is to be said of observations that are not a step apart; None where all are."""
+        step_ms, tolerance = self.settings.dt_ns / 1e6, self.settings.spacing_tolerance
+        uneven = [
+            f"observations of {name} are {spacing / 1e6:.1f} ms apart"
+            for name, spacing in self.spacing_ns.items()
+            if abs(spacing / 1e6 - step_ms) > tolerance * step_ms
+        ]
+        if not uneven:
+            return None
+        return (
+            f"{', '.join(uneven)}, expected {step_ms:g} within {tolerance * step_ms:g}: the "
+            "publisher is too slow, or messages are lost"
+        )
 
     @property
     def observation(self) -> str:

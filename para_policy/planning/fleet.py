@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from para_policy.errors import ParaPolicyError
 from para_policy.planning.chunks import ChunkRequest, ChunkSolution, PlannedChunk
 from para_policy.planning.planner import Planner
 from para_policy.planning.settings import PlannerSettings
@@ -73,10 +72,10 @@ class Fleet:
         for planner in self.planners.values():
             planner.reset(seed)
 
-    def plan(self, now_ns: int) -> dict[str, PlannedChunk | ParaPolicyError]:
-        """The chunks that are wanted now, by robot; an error where the policy refuses or fails.
+    def plan(self, now_ns: int) -> dict[str, PlannedChunk | Exception]:
+        """The chunks that are wanted now, by robot; an error where there can be none.
 
-        A failure uses up no noise.
+        An error of one robot is its own, and uses up no noise.
 
         Raises:
             Cancelled: after `cancel`.
@@ -84,16 +83,19 @@ class Fleet:
         started_s = time.perf_counter()
         settings = self._settings
         requests: dict[str, ChunkRequest] = {}
+        plans: dict[str, PlannedChunk | Exception] = {}
         for robot, planner in self.planners.items():
-            if request := planner.request(now_ns, started_s):
-                requests[robot] = request
+            try:
+                if request := planner.request(now_ns, started_s):
+                    requests[robot] = request
+            except Exception as error:
+                plans[robot] = error
         solutions = self._solve(settings, requests)
         if requests and settings.added_latency_s:
             time.sleep(settings.added_latency_s)
         latency_s = time.perf_counter() - started_s
-        plans: dict[str, PlannedChunk | ParaPolicyError] = {}
         for robot, solution in solutions.items():
-            if isinstance(solution, ParaPolicyError):
+            if isinstance(solution, Exception):
                 plans[robot] = solution
                 continue
             planned = self.planners[robot].finish(settings, requests[robot], solution, latency_s)
@@ -107,13 +109,13 @@ class Fleet:
 
     def _solve(
         self, settings: PlannerSettings, requests: Mapping[str, ChunkRequest]
-    ) -> dict[str, ChunkSolution | ParaPolicyError]:
+    ) -> dict[str, ChunkSolution | Exception]:
         """One robot's bad luck must not stop the others: a batch that fails is tried one by one."""
         try:
             solved = self._solver.solve(settings, list(requests.values())) if requests else []
         except Cancelled:
             raise
-        except ParaPolicyError as error:
+        except Exception as error:
             if len(requests) == 1:
                 return dict.fromkeys(requests, error)
             return {

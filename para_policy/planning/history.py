@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,24 @@ class _Stream:
         mixture: NDArray[Any] = (1 - part) * value + part * self.values[index + 1]
         return mixture
 
+    def times(self, wanted_ns: Sequence[int]) -> list[int]:
+        """The times at which to look, for observations that are wanted at these, oldest first.
+
+        Linear: the same, within the samples that there are. Else stamps: of the sample nearest to
+        the newest time, and of those nearest to the others as seen from that sample. So neither
+        jitter nor the phase between two sensors decides whether one period or two are between them.
+        """
+        if self.linear:
+            return [min(max(time, self.stamps[0]), self.stamps[-1]) for time in wanted_ns]
+        shift_ns = self._nearest(wanted_ns[-1]) - wanted_ns[-1]
+        return [self._nearest(time + shift_ns) for time in wanted_ns]
+
+    def _nearest(self, time_ns: int) -> int:
+        """Stamp of the sample nearest to a time, of two the older."""
+        index = bisect_left(self.stamps, time_ns)
+        around = self.stamps[max(index - 1, 0) : index + 1]
+        return min(around, key=lambda stamp_ns: abs(stamp_ns - time_ns))
+
     def forget_before(self, time_ns: int) -> None:
         """Drop what no later question can need: all but the last sample not after `time_ns`."""
         keep_from = max(bisect_right(self.stamps, time_ns) - 1, 0)
@@ -71,7 +90,7 @@ class ObservationHistory:
             long, but not for more than ten seconds, beyond the times that the policy sees.
         max_gaps_ns: the same for single inputs, by name.
         linear: inputs whose values at a time are interpolated between the samples around it; of the
-            others the last sample not after it counts. Not for images.
+            others the nearest sample counts. Not for images.
     """
 
     def __init__(
@@ -140,29 +159,63 @@ class ObservationHistory:
         """The newest stamp of each input that has a sample."""
         return {name: s.stamps[-1] for name, s in self._streams.items() if s.stamps}
 
+    def fault(self, time_ns: int) -> str | None:
+        """Reason why there are no observations of `time_ns`; None where there are."""
+        if self.missing():
+            return f"no observation yet of {', '.join(self.missing())}"
+        newest = self.newest_ns()
+        slowest = min(newest, key=lambda name: newest[name])
+        oldest_ns = self._times(time_ns)[0]
+        for name, stream in self._streams.items():
+            if stream.forgot and stream.stamps[0] > oldest_ns:
+                ahead_s, kept_s = (newest[name] - newest[slowest]) / 1e9, self._memory_ns / 1e9
+                return (
+                    f"{name} is stamped {ahead_s:.3f} s after {slowest}, and samples are kept for "
+                    f"{kept_s:g} s: check the stamps of both"
+                )
+        return None
+
     def sample(self, time_ns: int) -> dict[str, NDArray[Any]]:
         """Observations (To, *shape) at `time_ns - k dt`, oldest first.
 
-        Each is the last sample not after that time or, where asked for, interpolated linearly.
-        Before the first sample the first one is repeated, as at the start of an episode.
+        The newest of an input is its sample nearest to `time_ns`, and the others are those nearest
+        to k dt before that sample; or, where asked for, all are interpolated linearly. Before the
+        first sample the first one is repeated, as at the start of an episode.
 
         Raises:
             InputError: when an input has no sample at all, or its samples of that time are
                 forgotten.
         """
-        if self.missing():
-            raise InputError(f"no observation yet of {', '.join(self.missing())}")
-        times = [time_ns - k * self._dt_ns for k in reversed(range(self._n_obs_steps))]
-        ahead = [n for n, s in self._streams.items() if s.forgot and s.stamps[0] > times[0]]
-        if ahead:
-            raise InputError(
-                f"{', '.join(ahead)} ran ahead of the other inputs by more than "
-                f"{self._memory_ns / 1e9:g} s; check the stamps of all publishers"
-            )
+        if fault := self.fault(time_ns):
+            raise InputError(fault)
+        times = self._times(time_ns)
         return {
-            name: np.stack([stream.at(time) for time in times])
+            name: np.stack([stream.at(time) for time in stream.times(times)])
             for name, stream in self._streams.items()
         }
+
+    def spacing_ns(self, time_ns: int) -> dict[str, int]:
+        """Time between two of the observations of `sample`, for each input the one farthest from dt.
+
+        It is 0 where one sample is seen twice. Before the first sample, which is repeated there, it
+        does not count: an input of which there is nothing else yet is left out.
+        """
+        wanted = self._times(time_ns)
+        found: dict[str, int] = {}
+        for name, stream in self._streams.items():
+            gaps = [
+                after - before
+                for (before, after), time in zip(
+                    pairwise(stream.times(wanted)), wanted, strict=False
+                )
+                if stream.forgot or time >= stream.stamps[0]
+            ]
+            if gaps:
+                found[name] = max(gaps, key=lambda gap: abs(gap - self._dt_ns))
+        return found
+
+    def _times(self, time_ns: int) -> list[int]:
+        return [time_ns - k * self._dt_ns for k in reversed(range(self._n_obs_steps))]
 
 
 def observation_digest(observation: Mapping[str, NDArray[Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from para_policy.planning.stuck import StuckWatch
 
 if TYPE_CHECKING:
     from para_policy.policies import PolicyConfig
+
+_LEADS = 10
+"""Observations of an input of which the one farthest ahead of the clock on arrival is told."""
 
 
 class RobotInputs:
@@ -33,21 +37,28 @@ class RobotInputs:
         )
         self._watches = {n: StuckWatch(most_s) for n, most_s in settings.max_unchanged_s.items()}
         self._faults: dict[str, str] = {}
+        self._leads_ns: dict[str, deque[int]] = {n: deque(maxlen=_LEADS) for n in self._shapes}
 
     def clear(self) -> None:
         """Forget everything, as at the start of an episode."""
         self.history.clear()
         self._faults.clear()
+        for leads_ns in self._leads_ns.values():
+            leads_ns.clear()
         for watch in self._watches.values():
             watch.clear()
 
-    def observe(self, name: str, stamp_ns: int, values: NDArray[Any]) -> None:
+    def observe(
+        self, name: str, stamp_ns: int, values: NDArray[Any], received_ns: int | None = None
+    ) -> None:
         """Add one observation of input `name`, which ends its fault; see `Planner.observe`."""
         shape = self._shapes[name]
         fits = values.size == int(np.prod(shape))
         self.history.append(name, stamp_ns, values.reshape(shape) if fits else values)
         if name in self._watches:
             self._watches[name].seen(stamp_ns, values)
+        if received_ns is not None:
+            self._leads_ns[name].append(stamp_ns - received_ns)
         self._faults.pop(name, None)
 
     def reject(self, name: str, reason: str) -> None:
@@ -66,7 +77,21 @@ class RobotInputs:
                     f"{name} has not changed for {still_s:.3f} s, the limit is "
                     f"{settings.max_unchanged_s[name]:g} s: the sensor may be frozen"
                 )
-        return None if settings.lockstep else self._clock_fault(now_ns, settings)
+        if not settings.lockstep and (clock := self._clock_fault(now_ns, settings)):
+            return clock
+        return self.history.fault(min(self.history.newest_ns().values()))
+
+    def warnings(self, settings: PlannerSettings) -> list[str]:
+        """Inputs whose stamps were ahead of the clock on arrival, which no true time can be."""
+        if settings.lockstep:
+            return []
+        leads_ns = {name: max(leads, default=0) for name, leads in self._leads_ns.items()}
+        return [
+            f"{name} is stamped {lead / 1e9:.3f} s ahead of the clock, max_future_s is "
+            f"{settings.max_future_ns / 1e9:g}: synchronise the clocks (chrony)"
+            for name, lead in leads_ns.items()
+            if lead > settings.max_future_ns
+        ]
 
     def _clock_fault(self, now_ns: int, settings: PlannerSettings) -> str | None:
         """Input whose newest observation is too old, or too far ahead of the clock."""

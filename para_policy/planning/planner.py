@@ -19,6 +19,7 @@ from para_policy.planning.chunks import (
 from para_policy.planning.inputs import RobotInputs
 from para_policy.planning.seeding import chunk_seed
 from para_policy.planning.settings import PlannerSettings
+from para_policy.planning.trust import Accuracy, Overruns
 
 if TYPE_CHECKING:
     from para_policy.policies import PolicyConfig
@@ -27,31 +28,8 @@ _LATENCIES = 10
 """The slowest of so many last chunks is how long the next one is expected to take."""
 
 
-class Overruns:
-    """Counts late chunks, and those in a row. Not thread-safe.
-
-    Attributes:
-        total: late chunks so far.
-        in_a_row: since the last one in time.
-    """
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.in_a_row = 0
-
-    def count(self, latency_s: float, deadline_s: float) -> None:
-        """Count a chunk that took `latency_s`; a deadline of 0 is always met."""
-        late = 0 < deadline_s < latency_s
-        self.total += late
-        self.in_a_row = self.in_a_row + 1 if late else 0
-
-    def forgive(self) -> None:
-        """Begin a new row."""
-        self.in_a_row = 0
-
-    def too_many(self, limit: int) -> bool:
-        """True where `limit` or more were late in a row; never for 0."""
-        return 0 < limit <= self.in_a_row
+_EARLY = 0.1
+"""Part of a step by which a chunk may be planned before its step: stamps jitter."""
 
 
 class Planner:
@@ -65,7 +43,7 @@ class Planner:
         self._inputs = RobotInputs(config, settings)
         self._lock = threading.Lock()
         self._latencies_ns: deque[int] = deque([0], maxlen=_LATENCIES)
-        self._overruns = Overruns()
+        self._overruns, self._accuracy = Overruns(), Accuracy()
         self._previous: PreviousChunk | None = None
         self._episode = 0
         self._next_index = 0
@@ -76,7 +54,7 @@ class Planner:
     def change(self, settings: PlannerSettings, latency_s: float | None) -> None:
         """Use other settings from the next chunk on; one that is being planned keeps its own.
 
-        Late chunks in a row are forgiven, as what was too slow may now be fast enough.
+        Late and inaccurate chunks are forgiven, as what was too slow may now be fast enough.
 
         Args:
             latency_s: what a chunk is expected to take from now on; None: as before.
@@ -84,16 +62,19 @@ class Planner:
         with self._lock:
             self._settings = settings
             self._inputs.history.set_dt(settings.dt_ns)
-            self._overruns.forgive()
+            self._forgive()
             if latency_s is not None:
                 self._latencies_ns.clear()
                 self._latencies_ns.append(round(1e9 * latency_s))
 
-    def observe(self, name: str, stamp_ns: int, values: NDArray[Any]) -> None:
+    def observe(
+        self, name: str, stamp_ns: int, values: NDArray[Any], received_ns: int | None = None
+    ) -> None:
         """Add one observation of input `name`; flat values take the input's shape.
 
-        Pixels are uint8 and stay so.
-
+        Args:
+            values: pixels are uint8 and stay so.
+            received_ns: time of its arrival; None: not known.
         Raises:
             ParaPolicyError: when shape or values are wrong. The input then counts as faulty, and
                 nothing is planned, until its next good observation.
@@ -103,7 +84,7 @@ class Planner:
                 return  # a straggler of the episode that `reset` has ended
             if self._time_restarted(name, stamp_ns):
                 self._begin_episode(self._seed)
-            self._inputs.observe(name, stamp_ns, values)
+            self._inputs.observe(name, stamp_ns, values, received_ns)
 
     def reject(self, name: str, reason: str) -> None:
         """Input `name` delivers something unusable: plan nothing until it delivers again."""
@@ -119,7 +100,7 @@ class Planner:
         """
         with self._lock:
             self._retired = self._chunk if self._settings.lockstep else None
-            self._overruns.forgive()
+            self._forgive()
             self._begin_episode(seed)
 
     def hold_reason(self, now_ns: int) -> str | None:
@@ -127,16 +108,17 @@ class Planner:
         with self._lock:
             return self._inputs.fault(now_ns, self._settings)
 
-    def overrun_reason(self) -> str | None:
+    def withheld_reason(self) -> str | None:
         """Reason why chunks are withheld; None while they are not."""
         with self._lock:
-            if not self._withholding():
-                return None
-            settings = self._settings
-            return (
-                f"{settings.max_overruns} chunks in a row took longer than deadline_ms = "
-                f"{1e3 * settings.deadline_s:g}; one in time or ~/reset ends this"
-            )
+            return self._withheld_reason()
+
+    def warnings(self) -> list[str]:
+        """What somebody should mend although chunks are planned."""
+        with self._lock:
+            unconverged = self._accuracy.warning(self._settings)
+            ahead = self._inputs.warnings(self._settings)
+            return [*ahead, unconverged] if unconverged else ahead
 
     def observation_ages_s(self, now_ns: int) -> dict[str, float]:
         """Age of the newest observation of each input that has one."""
@@ -173,6 +155,7 @@ class Planner:
                 # The action that is being executed when the chunk comes is committed, too.
                 committed=math.floor((ready_ns - stamp_ns) / self._settings.dt_ns) + 1,
                 episode=self._episode,
+                spacing_ns=self._inputs.history.spacing_ns(stamp_ns),
             )
 
     def finish(
@@ -190,7 +173,10 @@ class Planner:
         with self._lock:
             if request.episode != self._episode:
                 return None
-            self._chunk, self._previous = solution.chunk, solution.as_previous
+            self._accuracy.count(solution.stats)
+            too_wrong = self._accuracy.reason(settings)  # nothing may start from it
+            self._chunk = solution.chunk
+            self._previous = None if too_wrong else solution.as_previous
             self._next_index = request.index + 1
             self._latencies_ns.append(round(1e9 * latency_s))
             if settings is self._settings:  # a chunk of old settings says nothing about these
@@ -208,12 +194,20 @@ class Planner:
                 batch=solution.batch,
                 seed=request.seed,
                 seen=request.observation,
-                withheld=self._withholding(),
+                withheld=self._withheld_reason() is not None,
+                spacing_ns=request.spacing_ns,
+                unconverged=self._accuracy.unconverged,
             )
 
-    def _withholding(self) -> bool:
+    def _withheld_reason(self) -> str | None:
         settings = self._settings
-        return not settings.lockstep and self._overruns.too_many(settings.max_overruns)
+        if settings.lockstep:
+            return None
+        return self._overruns.reason(settings) or self._accuracy.reason(settings)
+
+    def _forgive(self) -> None:
+        self._overruns.forgive()
+        self._accuracy.forgive()
 
     def _begin_episode(self, seed: int) -> None:
         self._seed = seed
@@ -232,10 +226,10 @@ class Planner:
         chunk, settings = self._chunk, self._settings
         if chunk is None:
             return True
-        elapsed_ns = stamp_ns - chunk.stamp_ns
         if settings.lockstep:
             return stamp_ns >= chunk.end_ns
-        if self._withholding():
+        elapsed_ns = stamp_ns - chunk.stamp_ns + round(_EARLY * chunk.dt_ns)
+        if self._withheld_reason():
             return elapsed_ns >= chunk.dt_ns
         if settings.replan_steps and elapsed_ns >= settings.replan_steps * chunk.dt_ns:
             return True

@@ -25,11 +25,18 @@ class PlannerSettings:
         max_unchanged_s: by input, for how long its values may stay the same to the bit; one that is
             not named may stand still for ever.
         linear: inputs that are interpolated between their samples.
+        max_future_ns: stamps that were so far ahead of the clock on arrival are told of.
+        spacing_tolerance: part of `dt_ns` by which the time between the observations that the
+            policy sees may differ from it before that is told.
         sampler_name: what the user calls the sampler.
         anytime: true where the sampler can stop at a deadline.
         deadline_s: a chunk must be out so long after its observation was looked at; 0: whenever it is
             ready.
         max_overruns: so many late chunks in a row end publication; 0 never does.
+        max_unconverged: so many chunks in a row that have not converged are told of; 0: never.
+        max_residual: a chunk whose residual is larger, normalised action units, is not published;
+            0: any is.
+        max_error: nor one whose error bound is larger, or not known, physical units; 0: any is.
         n_action_steps: actions of a chunk; 0 for the checkpoint's number.
         warm_start: start each solve from the chunk before it.
         shift_noise: and use its noise again, moved likewise.
@@ -52,10 +59,15 @@ class PlannerSettings:
     max_ages_ns: Mapping[str, int] = field(default_factory=dict)
     max_unchanged_s: Mapping[str, float] = field(default_factory=dict)
     linear: frozenset[str] = frozenset()
+    max_future_ns: int = 5_000_000
+    spacing_tolerance: float = 0.4
     sampler_name: str = ""
     anytime: bool = False
     deadline_s: float = 0.0
     max_overruns: int = 0
+    max_unconverged: int = 0
+    max_residual: float = 0.0
+    max_error: float = 0.0
     n_action_steps: int = 0
     warm_start: bool = False
     shift_noise: bool = False

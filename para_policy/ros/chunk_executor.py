@@ -45,7 +45,9 @@ class ChunkExecutor(Node):
         self._lockstep = self._setup.lockstep
         self._timing = CommandTiming(self._setup.period_s)
         self._sources = ChunkSources()
-        self._health = Health(self._commander, self._player, self._timing)
+        self._health = Health(
+            self._commander, self._player, self._timing, self._setup.max_future_ns
+        )
         self._state: RobotState | None = None
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = qos_for(self._lockstep)
@@ -84,7 +86,9 @@ class ChunkExecutor(Node):
                 self.get_logger().warning(f"chunk refused: {error}")
             self._report()
             return
-        self._health.accept()
+        # Simulated time moves in steps of /clock, and so seems to be behind.
+        simulated = value(self, "use_sim_time")
+        self._health.accept(0 if simulated else chunk.stamp_ns - now_ns)
         if self._lockstep:
             self._answer_tick()
 

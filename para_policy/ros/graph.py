@@ -5,7 +5,8 @@ The middleware never says by itself why a message does not arrive; the checks do
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from rclpy.node import Node
@@ -19,6 +20,9 @@ from rclpy.qos import (
 
 NAMELESS = "_NODE_NAME_UNKNOWN_"
 """Name in the middleware of a node of which it has not heard more than an endpoint yet."""
+
+_RIVALS_S = 10.0
+"""Two steps back of an input's messages within this time are those of two living publishers."""
 
 QUEUE = QoSProfile(depth=10)
 """Reliable, for whoever listens at the time."""
@@ -111,6 +115,53 @@ class ChunkSources:
         return (
             f"{len(publishers)} publishers of action_chunk: {', '.join(known)}; expected one, "
             "stop the others"
+        )
+
+
+class InputSources:
+    """The publishers of one input: a second one that sends the same values is noticed.
+
+    Several nodes may share a topic, each with joints of its own. So the numbers by which
+    publishers count their messages are followed for each joint: where two nodes send the same one
+    they step back time and again, and once where a node has died and come back. Middleware that
+    does not number messages (Humble) tells only how many publish, which counts where every message
+    has all values.
+
+    Args:
+        shared: true where messages may hold a part of the values.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared = shared
+        self._last: dict[str, int] = {}
+        self._steps_back_s: deque[float] = deque(maxlen=2)
+        self._unnumbered = False
+
+    def heard(self, parts: Iterable[str], number: int | None, now_s: float) -> None:
+        """A message has come that holds `parts` of the input; `number` as in `ChunkSources`."""
+        self._unnumbered = number is None
+        if number is None:
+            return
+        stepped = False
+        for part in parts:
+            stepped |= number <= self._last.get(part, number - 1)
+            self._last[part] = number
+        if stepped:
+            self._steps_back_s.append(now_s)
+
+    def problem(self, topic: str, publishers: Collection[str], now_s: float) -> str:
+        """Fault of `publishers`, the node names of all in the graph; '': none."""
+        if len(publishers) < 2:
+            self._steps_back_s.clear()
+            return ""
+        known = sorted(name for name in publishers if NAMELESS not in name)
+        steps = [since for since in self._steps_back_s if now_s - since < _RIVALS_S]
+        by_name = self._unnumbered and not self._shared and len(set(known)) > 1
+        if len(steps) < 2 and not by_name:
+            return ""
+        return (
+            f"{topic} has {len(publishers)} publishers, of which at least two send the same "
+            f"values: {', '.join(known)}; expected one, stop the others or remap them"
         )
 
 

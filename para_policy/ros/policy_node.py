@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -151,11 +150,6 @@ class PolicyNode(LifecycleNode):
         try:
             plans = parts.fleet.plan(self._now_ns())
         except Cancelled:
-            return
-        except Exception as error:  # the node lives on: the next observation may be a better one
-            self.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
-            for robot in parts.robots.values():
-                robot.fail(repr(error))
             return
         if self._parts is not parts or not self._active:
             return  # taken down meanwhile; perhaps up again, with other parts

@@ -56,7 +56,10 @@ class FakeResult(SimpleNamespace):
     def __init__(self) -> None:
         prediction = np.arange(-1.0, 15.0)[:, None]
         super().__init__(
-            actions=prediction[1:9], prediction=prediction, sample=prediction, stats=None
+            actions=prediction[1:9],
+            prediction=prediction,
+            sample=prediction,
+            stats=SimpleNamespace(converged=True, residual=0.0, error_bound=np.zeros(1)),
         )
 
 
@@ -76,9 +79,9 @@ class Lone:
     def __init__(self, policy: FakePolicy, settings: PlannerSettings) -> None:
         self.fleet = Fleet(policy, settings, seed=5)
         self.change, self.warm_up = self.fleet.change, self.fleet.warm_up
-        planner = self.fleet.planners[""]
+        self.planner = planner = self.fleet.planners[""]
         self.observe, self.reject, self.reset = planner.observe, planner.reject, planner.reset
-        self.hold_reason, self.overrun_reason = planner.hold_reason, planner.overrun_reason
+        self.hold_reason, self.withheld_reason = planner.hold_reason, planner.withheld_reason
         self.observation_ages_s = planner.observation_ages_s
 
     @property

@@ -91,7 +91,7 @@ def test_a_robot_that_starts_does_not_make_the_others_start_afresh() -> None:
     assert policy.options[-1]["executed"] == [8, 7]
 
 
-def test_one_robots_failure_does_not_hold_the_others() -> None:
+def test_one_robots_failure_does_not_hold_the_others_and_uses_up_no_noise() -> None:
     robots, policy = fleet()
     for name in robots.planners:
         observe(robots.planners[name], 0, value=float(name == "right"))
@@ -108,6 +108,40 @@ def test_one_robots_failure_does_not_hold_the_others() -> None:
     assert plans["left"].chunk.id == plans["lift"].chunk.id == 0
     policy.sample = sample
     assert robots.plan(T0)["right"].chunk.id == 0  # no noise was used up
+
+
+@pytest.mark.parametrize("error", [NonFiniteError("NaN"), ZeroDivisionError(), MemoryError()])
+def test_an_error_of_any_kind_is_its_robots_own(error: Exception) -> None:
+    robots, policy = fleet()
+    for name in robots.planners:
+        observe(robots.planners[name], 0, value=float(name == "right"))
+    sample = policy.sample
+
+    def refuse_ones(observation: dict[str, np.ndarray], **options: Any) -> Any:
+        if observation["y"].max() == 1:
+            raise error
+        return sample(observation, **options)
+
+    policy.sample = refuse_ones
+    plans = robots.plan(T0)
+    assert plans["right"] is error
+    assert plans["left"].chunk.id == plans["lift"].chunk.id == 0
+
+
+def test_stamps_of_one_robot_that_drift_apart_hold_it_alone_and_name_both_inputs() -> None:
+    """One input may be old, the other runs on: what belongs to the old one is forgotten."""
+    robots, _ = fleet(replace(REAL_TIME, max_ages_ns={"y": 200 * DT}))
+    right = robots.planners["right"]
+    for step in range(150):
+        right.observe("x", T0 + step * DT, np.zeros(2))
+        if step == 0:
+            right.observe("y", T0, np.zeros(1))
+    now = observe(robots.planners["left"], 149)
+    assert list(robots.plan(now)) == ["left"]
+    assert robots.planners["left"].hold_reason(now) is None
+    assert right.hold_reason(now) == (
+        "x is stamped 14.900 s after y, and samples are kept for 10.2 s: check the stamps of both"
+    )
 
 
 def test_a_reset_concerns_one_robot() -> None:

@@ -39,7 +39,7 @@ def test_too_many_late_chunks_are_withheld_until_one_is_in_time() -> None:
     first, second = (planner.plan(observe(planner, step)) for step in (0, 8))
     assert (first.withheld, first.overruns) == (False, 1)
     assert (second.withheld, second.overruns) == (True, 2)
-    assert planner.overrun_reason() == (
+    assert planner.withheld_reason() == (
         "2 chunks in a row took longer than deadline_ms = 20; one in time or ~/reset ends this"
     )
     assert planner.plan(observe(planner, 8.5)) is None
@@ -48,7 +48,7 @@ def test_too_many_late_chunks_are_withheld_until_one_is_in_time() -> None:
     policy.during = lambda: None
     recovered = planner.plan(observe(planner, 10))
     assert (recovered.withheld, recovered.overruns, recovered.deadline_misses) == (False, 0, 3)
-    assert planner.overrun_reason() is None
+    assert planner.withheld_reason() is None
 
 
 @pytest.mark.parametrize("way", ["reset", "change"])
@@ -61,7 +61,7 @@ def test_reset_and_new_settings_forgive_late_chunks(way: str) -> None:
         planner.reset(seed=5)
     else:
         planner.change(replace(settings, deadline_s=1.0))
-    assert planner.overrun_reason() is None
+    assert planner.withheld_reason() is None
     assert planner.plan(observe(planner, 20)).withheld == (way == "reset")
 
 

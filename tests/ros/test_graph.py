@@ -9,7 +9,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64, String
 
-from para_policy.ros.graph import qos_conflicts, rivals, type_conflicts
+from para_policy.ros.graph import InputSources, qos_conflicts, rivals, type_conflicts
 from tests.ros.graph import Graph
 
 TOPIC = "/doctor_test/values"
@@ -74,3 +74,38 @@ def test_rivals_are_all_named(graph: Graph) -> None:
     assert rivals(graph.probe, TOPIC) == [
         f"topic {TOPIC} has 2 publishers, expected one: /arm/policy_a, /arm/policy_b"
     ]
+
+
+TWO = ("/arm", "/ghost")
+
+
+@pytest.mark.parametrize(
+    ("messages", "found"),
+    [
+        ([("ab", 7), ("ab", 1), ("ab", 8), ("ab", 2)], True),
+        ([("ab", 1), ("ab", 1), ("ab", 2), ("ab", 2)], True),  # both began at the same time
+        ([("a", 7), ("b", 1), ("a", 8), ("b", 2), ("", 1)], False),  # each has its own joints
+        ([("ab", 7), ("b", 1), ("ab", 8), ("b", 2)], True),  # one of them shares a joint
+        ([("ab", 7), ("ab", 8), ("ab", 1), ("ab", 2)], False),  # one died, and came back
+        ([("ab", None), ("ab", None)], False),
+    ],
+)
+def test_who_sends_the_same_joints_is_known_by_the_numbers(
+    messages: list[tuple[str, int | None]], found: bool
+) -> None:
+    sources = InputSources(shared=True)
+    for joints, number in messages:
+        sources.heard(joints, number, now_s=1.0)
+    assert bool(sources.problem("/joint_states", TWO, now_s=2.0)) == found
+    assert not sources.problem("/joint_states", TWO, now_s=20.0)
+    assert not sources.problem("/joint_states", TWO[:1], now_s=2.0)
+
+
+def test_without_numbers_all_who_publish_whole_messages_count() -> None:
+    sources = InputSources(shared=False)
+    assert not sources.problem("/image", TWO, now_s=1.0)  # nobody has sent anything yet
+    sources.heard([""], None, now_s=1.0)
+    assert "/arm, /ghost" in sources.problem("/image", TWO, now_s=20.0)
+    assert not sources.problem("/image", ("/arm", "/arm"), now_s=20.0)  # perhaps a dead one
+    sources.heard([""], 5, now_s=20.0)  # numbered: only one of them sends
+    assert not sources.problem("/image", TWO, now_s=20.0)

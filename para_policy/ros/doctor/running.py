@@ -83,6 +83,10 @@ def make_streams(
         control_rate_hz=values["control_rate_hz"] or config.control_hz,
         max_age_s=values["max_observation_age_s"],
         lockstep=values["lockstep"],
+        n_obs_steps=config.n_obs_steps,
+        max_future_s=values["max_future_s"],
+        spacing_tolerance=values["spacing_tolerance"],
+        rival_inputs=values["rival_inputs"],
     )
     streams = []
     for robot in names.robots:

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from rclpy.node import Node
 
 from para_policy.errors import ParaPolicyError
 from para_policy.planning.history import ObservationHistory
-from para_policy.ros.doctor.report import Finding, fail, ok, warn
-from para_policy.ros.graph import full_name, qos_conflicts, type_conflicts
+from para_policy.ros.doctor.report import Finding, Level, fail, ok, warn
+from para_policy.ros.graph import InputSources, full_name, qos_conflicts, type_conflicts
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.parameters.declare import value
 
 _SLOW = 0.9
 """Of the control rate: timers and this listener jitter."""
-_CLOCK_SKEW_S = 0.02
+_LEAST_WINDOWS, _FEW = 10, 0.1
+"""Looks of the policy that tell of a stream, and the part of them in which a message may be lost."""
 _SYNCHRONISE = "synchronise the clocks (chrony), or set use_sim_time alike on all nodes"
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Demands of policy_node on its inputs; a rate of None is not known."""
+    """Demands of policy_node on its inputs, as its parameters; a rate of None is not known."""
 
     control_rate_hz: float | None
     max_age_s: float
     lockstep: bool
+    n_obs_steps: int = 2
+    max_future_s: float = 0.005
+    spacing_tolerance: float = 0.4
+    rival_inputs: str = "hold"
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class Stream:
         self._max_age_s = mapping.max_age_s or expected.max_age_s
         self._qos = mapping.qos(lockstep=expected.lockstep)
         self._arrivals: list[_Arrival] = []
-        node.create_subscription(mapping.converter.message, topic, self._receive, self._qos)
+        self._sources = InputSources(shared=bool(mapping.joints))
+        receive = cast(Any, self._receive)  # rclpy types no callback with message info
+        node.create_subscription(mapping.converter.message, topic, receive, self._qos)
 
     def exists(self) -> bool:
         return self._node.count_publishers(self._topic) > 0
@@ -69,7 +78,9 @@ class Stream:
         """Messages so far."""
         return len(self._arrivals)
 
-    def _receive(self, message: Any) -> None:
+    def _receive(self, message: Any, info: dict[str, Any]) -> None:
+        number = info.get("publication_sequence_number")
+        self._sources.heard(self._mapping.parts(message), number, time.monotonic())
         now_ns = int(self._node.get_clock().now().nanoseconds)
         header = getattr(message, "header", None)
         stamp_ns = None if header is None else stamp_to_ns(header.stamp)
@@ -91,7 +102,7 @@ class Stream:
         """The first fault that keeps the policy from seeing this input, or how well it does."""
         faults = list(self._faults())
         if not faults and not self._expected.lockstep:
-            faults = [*self._rate(), *self._stamps()]
+            faults = [*(list(self._rate()) or self._spacing()), *self._stamps()]
         yield from faults or [ok(self._name, self._summary())]
 
     def _faults(self) -> Iterator[Finding]:
@@ -113,6 +124,11 @@ class Stream:
             found, _, advice = conflict.partition("; ")
             yield fail(self._name, found, advice or "let the publisher offer what is asked for")
         if conflicts:
+            return
+        if rivalry := self._sources.problem(self._topic, self._publishers(), time.monotonic()):
+            hold = self._expected.rival_inputs == "hold"
+            advice = "end all but one, or remap them" + ("; until then policy_node holds" * hold)
+            yield Finding(self._name, Level.FAIL if hold else Level.WARN, rivalry, advice)
             return
         problems = [arrival.problem for arrival in self._arrivals if arrival.problem]
         if not self._arrivals:
@@ -138,6 +154,25 @@ class Stream:
             found = f"{rate_hz:.1f} Hz, control at {wanted_hz:g} Hz: values are seen twice"
             yield warn(self._name, found, "publish faster, or set `interpolation: linear`")
 
+    def _spacing(self) -> Iterator[Finding]:
+        """What the policy would see after each message, where observations are not mixed."""
+        rate_hz, tolerance = self._expected.control_rate_hz, self._expected.spacing_tolerance
+        if not rate_hz or self._mapping.interpolation == "linear":
+            return
+        dt_ns, gap_ns = round(1e9 / rate_hz), math.ceil(1e9 * self._max_age_s)
+        history = ObservationHistory({self._name: ()}, self._expected.n_obs_steps, dt_ns, gap_ns)
+        seen_ns: list[int] = []
+        for arrival in self._arrivals:
+            history.append(self._name, arrival.stamp_ns or arrival.received_ns, 0.0)
+            seen_ns += history.spacing_ns(history.newest_ns()[self._name]).values()
+        uneven = [gap for gap in seen_ns if abs(gap - dt_ns) > tolerance * dt_ns]
+        if len(seen_ns) >= _LEAST_WINDOWS and len(uneven) > _FEW * len(seen_ns):
+            found = (
+                f"{len(uneven)} of {len(seen_ns)} times observations are {min(uneven) / 1e6:.0f} to "
+                f"{max(uneven) / 1e6:.0f} ms apart, expected {dt_ns / 1e6:g}"
+            )
+            yield warn(self._name, found, "publish faster and steadily; are messages lost?")
+
     def _stamps(self) -> Iterator[Finding]:
         stamps = [arrival.stamp_ns for arrival in self._arrivals if arrival.stamp_ns is not None]
         if not stamps:
@@ -159,8 +194,12 @@ class Stream:
         elif age_s < -limit_s:
             found = f"stamped {-age_s:.3f} s ahead of this clock: policy_node holds"
             yield fail(self._name, found, _SYNCHRONISE)
-        elif age_s < -_CLOCK_SKEW_S:
-            yield warn(self._name, f"stamped {-age_s:.3f} s ahead of this clock", _SYNCHRONISE)
+        elif age_s < -self._expected.max_future_s and not self._simulated():
+            found = (
+                f"stamped {-age_s:.3f} s ahead of this clock, max_future_s is "
+                f"{self._expected.max_future_s:g}"
+            )
+            yield warn(self._name, found, _SYNCHRONISE)
         elif age_s > limit_s / 2:
             found = f"stamped {age_s:.3f} s before arrival, over half of the limit of {limit_s:g} s"
             yield warn(self._name, found, "shorten the delay, or raise max_age_s")
@@ -175,9 +214,15 @@ class Stream:
         times = np.diff([arrival.received_ns for arrival in self._arrivals])
         return [float(gap) / 1e9 for gap in times]
 
+    def _simulated(self) -> bool:
+        """Simulated time moves in steps of /clock, and so seems to be behind."""
+        return bool(value(self._node, "use_sim_time"))
+
+    def _publishers(self) -> list[str]:
+        return [full_name(p) for p in self._node.get_publishers_info_by_topic(self._topic)]
+
     def _names(self) -> str:
-        publishers = self._node.get_publishers_info_by_topic(self._topic)
-        return ", ".join(sorted({full_name(publisher) for publisher in publishers}))
+        return ", ".join(sorted(set(self._publishers())))
 
     def _summary(self) -> str:
         heard = f"{self._topic} from {self._names()}: {len(self._arrivals)} messages"

@@ -49,10 +49,15 @@ def describe_plan(plan: PlannedChunk, now_ns: int) -> dict[str, Any]:
     `error_bound` is the largest over the action coordinates, physical units; nan where the sampler is
     not calibrated, and after a warm start. `margin_ms` is what was left of the deadline, nan without
     one. `encode_ms` is the part of `latency_ms` that the observation took, camera encoders included.
+    `observation_spacing_ms/INPUT` is nan at the start of an episode.
     `executed` is "none" after a cold start, `frozen` where no committed action was taken over.
     """
     deadline_s = plan.settings.deadline_s
     margin_s = deadline_s - plan.latency_s if deadline_s else math.nan
+    spacings = {
+        f"observation_spacing_ms/{name}": plan.spacing_ns.get(name, math.nan) / 1e6
+        for name in sorted(plan.seen)
+    }
     return {
         "chunk": plan.chunk.id,
         "stamp_ns": plan.chunk.stamp_ns,
@@ -69,6 +74,7 @@ def describe_plan(plan: PlannedChunk, now_ns: int) -> dict[str, Any]:
         "margin_ms": 1e3 * margin_s,
         "deadline_misses": plan.deadline_misses,
         "overruns_in_a_row": plan.overruns,
+        "unconverged_in_a_row": plan.unconverged,
         "executed": "none" if plan.executed is None else plan.executed,
         "frozen": "none" if plan.committed is None else plan.committed,
         "batch": plan.batch,
@@ -76,4 +82,5 @@ def describe_plan(plan: PlannedChunk, now_ns: int) -> dict[str, Any]:
         "observation": plan.observation,
         "settings": plan.settings.id,
         "observation_age_ms": (now_ns - plan.chunk.stamp_ns) / 1e6,
+        **spacings,
     }

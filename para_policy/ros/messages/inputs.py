@@ -58,7 +58,7 @@ class InputMapping(BaseModel):
         max_age_s: when the input counts as stale; None for parameter `max_observation_age_s`.
         latency_s: from the measurement to the time in the stamp (of receipt, without a stamp), which
             is corrected by it.
-        interpolation: (not images) value at a time: "hold" takes the last one not after it, "linear"
+        interpolation: (not images) value at a time: "hold" takes the nearest one, "linear"
             interpolates between the two around it.
         max_unchanged_s: values that stay exactly the same for longer, by their stamps, count as
             stuck; None: never.
@@ -164,6 +164,10 @@ class InputMapping(BaseModel):
         values = self._scaled(self.converter.read(message, {**options, "shape": shape}))
         stamp_ns = 0 if header is None else stamp_to_ns(header.stamp)
         return (stamp_ns or receive_ns) - round(1e9 * self.latency_s), values
+
+    def parts(self, message: Any) -> list[str]:
+        """The joints of this input that a message names; of other types one nameless part."""
+        return [j for j in self.joints if j in message.name] if self.joints else [""]
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Refuse a mapping that cannot feed an input of this shape.

@@ -38,6 +38,12 @@ PARAMETERS = (
         "max_chunk_age_s", 0.0, "Play no chunk whose observation is older; 0: any.", (0.0, _HOUR_S)
     ),
     Parameter(
+        "max_future_s",
+        0.005,
+        "WARN when a chunk is stamped further ahead of the clock; not with use_sim_time.",
+        (0.0, _HOUR_S),
+    ),
+    Parameter(
         "over_budget",
         "hold",
         "Chunk whose actions are all past: 'hold', or 'last': play its last one on the next step.",

@@ -83,6 +83,25 @@ PARAMETERS = (
         "So many chunks after the deadline in a row: publish none until one is in time. 0: never.",
         (0, 1_000_000),
     ),
+    Parameter(
+        "max_unconverged",
+        3,
+        "WARN after so many chunks in a row that have not converged. 0: never.",
+        (0, 1_000_000),
+    ),
+    Parameter(
+        "max_residual",
+        0.0,
+        "Hold rather than publish a chunk of a larger residual, normalised action units. 0: never.",
+        (0.0, 1e6),
+    ),
+    Parameter(
+        "max_error",
+        0.0,
+        "Hold rather than publish a chunk whose error bound is larger, or not known, physical units; "
+        "needs a calibrated sampler and warm_start: false. 0: never.",
+        (0.0, 1e6),
+    ),
     Parameter("warm_start", True, "Start from the chunk before; not in lockstep."),
     Parameter("shift_noise", False, "Keep the noise of the chunk before, too; needs warm_start."),
     Parameter(
@@ -122,6 +141,24 @@ PARAMETERS = (
     ),
     Parameter("lockstep", False, "The simulated time waits for every command."),
     Parameter("max_observation_age_s", 0.5, "Hold when the observation is older.", (1e-3, _HOUR_S)),
+    Parameter(
+        "max_future_s",
+        0.005,
+        "WARN when an observation is stamped further ahead of the clock; not with use_sim_time.",
+        (0.0, _HOUR_S),
+    ),
+    Parameter(
+        "spacing_tolerance",
+        0.4,
+        "WARN when the time between the observations that the policy sees differs from a step by "
+        "more than this part of it.",
+        (0.0, 100.0),
+    ),
+    Parameter(
+        "rival_inputs",
+        "hold",
+        "When two nodes send the same values of an input: 'hold', or 'warn' and go on.",
+    ),
     Parameter("torch_threads", 0, "Threads of torch on the CPU; 0: its default.", (0, 1024)),
     Parameter("cpu_affinity", NO_CPUS, "CPUs of the inference thread; [-1]: any.", (-1, 4095)),
     Parameter("autostart", False, "Configure and activate without being asked."),
@@ -157,6 +194,9 @@ def check_combinations(values: Values) -> None:
         raise InputError(
             f"real_time_chunking is '{chunking}'; it needs warm_start: true and lockstep: false"
         )
+    if values["rival_inputs"] not in ("hold", "warn"):
+        raise InputError(f"rival_inputs is '{values['rival_inputs']}'; expected 'hold' or 'warn'")
+    _check_accuracy(values, warm=warm)
     if values["added_latency_ms"] and values["lockstep"]:
         raise InputError(
             "added_latency_ms is set; in lockstep nothing is late: set lockstep: false"
@@ -166,6 +206,20 @@ def check_combinations(values: Values) -> None:
     if not values["inputs_file"]:
         raise InputError("parameter inputs_file is empty; give the file that maps topics to inputs")
     sampler_options(values)
+
+
+def _check_accuracy(values: Values, *, warm: bool) -> None:
+    for name in ("max_residual", "max_error"):
+        if values[name] and values["lockstep"]:
+            raise InputError(
+                f"{name} is {values[name]:g}; in lockstep every chunk is waited for and none is "
+                "withheld: set lockstep: false, or leave it at 0"
+            )
+    if values["max_error"] and warm:
+        raise InputError(
+            f"max_error is {values['max_error']:g} and warm_start true, after which no error bound "
+            "is known: set warm_start: false, or use max_residual"
+        )
 
 
 def cpu_numbers(values: Values) -> list[int]:

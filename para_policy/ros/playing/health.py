@@ -13,13 +13,21 @@ from para_policy.ros.messages import diagnostics
 class Health:
     """Reasons for which the robot holds, and numbers of how well it is commanded."""
 
-    def __init__(self, commander: Commander, player: ChunkPlayer, timing: CommandTiming) -> None:
+    def __init__(
+        self,
+        commander: Commander,
+        player: ChunkPlayer,
+        timing: CommandTiming,
+        max_future_ns: int,
+    ) -> None:
         self._commander = commander
         self._player = player
         self._timing = timing
         self._refusal = ""
         self._refused = 0
         self._rivals = ""
+        self._max_future_ns = max_future_ns
+        self._ahead = ""
         self._seen_violations = 0
 
     def refuse(self, reason: str) -> bool:
@@ -29,8 +37,14 @@ class Health:
         self._refusal = reason
         return is_new
 
-    def accept(self) -> None:
-        self._refusal = ""
+    def accept(self, ahead_ns: int) -> None:
+        """A chunk is in force that was stamped so far ahead of the clock on arrival."""
+        self._refusal = self._ahead = ""
+        if ahead_ns > self._max_future_ns:
+            self._ahead = (
+                f"the chunk was stamped {ahead_ns / 1e9:.3f} s ahead of the clock, max_future_s is "
+                f"{self._max_future_ns / 1e9:g}: synchronise the clocks (chrony)"
+            )
 
     def find_rivals(self, problem: str) -> bool:
         """Remember that two nodes send chunks, or '' that they do not; whether that is new."""
@@ -60,6 +74,9 @@ class Health:
             return diagnostics.WARN, f"chunk refused: {self._refusal}"
         if self._player.chunk is None:
             return diagnostics.WARN, "holding: no chunk yet"
+        if self._ahead:
+            doing = "playing" if commander.moving else "holding"
+            return diagnostics.WARN, f"{doing}: {self._ahead}"
         if commander.moving:
             return diagnostics.OK, "playing"
         return diagnostics.WARN, "holding: chunk ran out"

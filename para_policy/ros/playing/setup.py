@@ -31,6 +31,7 @@ class Setup:
 
     Attributes:
         state_joints: joints whose present positions the guards need; empty: none.
+        max_future_ns: chunks that are stamped further ahead of the clock are told of.
     """
 
     commander: Commander
@@ -41,6 +42,7 @@ class Setup:
     state_joints: list[str]
     lockstep: bool
     period_s: float
+    max_future_ns: int
 
 
 def load_setup(node: Node) -> Setup:
@@ -119,7 +121,10 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
     needed = (given["state_joints"] or joints) if limits.need_state else []
     lockstep = given["lockstep"]
     output = OUTPUTS[given["output"]]
-    return Setup(commander, player, output, options, joints, needed, lockstep, period_s)
+    max_future_ns = round(1e9 * given["max_future_s"])
+    return Setup(
+        commander, player, output, options, joints, needed, lockstep, period_s, max_future_ns
+    )
 
 
 def _refuse_changes(changed: list[rclpy.Parameter]) -> SetParametersResult:

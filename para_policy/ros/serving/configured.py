@@ -88,6 +88,7 @@ def configure(
                 topics,
                 label=name,
                 checkpoint=values["checkpoint"],
+                rivals_hold=values["rival_inputs"] == "hold",
                 report=report,
             )
         worker = Worker(plan, "inference", cpus)

@@ -41,6 +41,7 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
     """
     policy, inputs = loaded.policy, loaded.inputs
     sampler = _sampler(policy, values)
+    _check_certificate(sampler, values)
     return PlannerSettings(
         sampler=sampler,
         scheduler=values["scheduler"] or None,
@@ -50,6 +51,11 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         max_ages_ns={n: math.ceil(1e9 * i.max_age_s) for n, i in inputs.items() if i.max_age_s},
         max_unchanged_s={n: i.max_unchanged_s for n, i in inputs.items() if i.max_unchanged_s},
         linear=frozenset(n for n, i in inputs.items() if i.interpolation == "linear"),
+        max_future_ns=round(1e9 * values["max_future_s"]),
+        spacing_tolerance=values["spacing_tolerance"],
+        max_unconverged=values["max_unconverged"],
+        max_residual=values["max_residual"],
+        max_error=values["max_error"],
         sampler_name=values["sampler"],
         anytime=sampler.stops_early,
         deadline_s=values["deadline_ms"] / 1e3,
@@ -78,6 +84,7 @@ def change_settings(
     policy = loaded.policy
     of_sampler = _OF_SAMPLER | {"deadline_ms"} if values["sampler"] == "auto" else _OF_SAMPLER
     sampler = _sampler(policy, values) if changed & of_sampler else settings.sampler
+    _check_certificate(sampler, values)
     return replace(
         settings,
         sampler=sampler,
@@ -119,6 +126,15 @@ def _sampler(policy: DiffusionPolicy, values: Values) -> Sampler:
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
     chain, deadline_s = policy.chain(scheduler, steps), solve_deadline_s(values)
     return chain.sampler(values["sampler"], deadline_s=deadline_s, **sampler_options(values))
+
+
+def _check_certificate(sampler: Sampler, values: Values) -> None:
+    if values["max_error"] and sampler.certificate is None:
+        raise InputError(
+            f"max_error is {values['max_error']:g} and sampler '{values['sampler']}' knows no error "
+            "bound: run `para-policy calibrate`, use a calibrated sampler such as chord, or "
+            "max_residual"
+        )
 
 
 def _n_action_steps(config: PolicyConfig, values: Values) -> int:

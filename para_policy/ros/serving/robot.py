@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
-from para_policy.errors import ParaPolicyError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.planner import Planner
 from para_policy.planning.statistics import PlanStatistics
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.parameters.declare import value
 from para_policy.ros.serving.topics import RobotTopics
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -24,6 +26,8 @@ class ServedRobot:
 
     Args:
         label: what diagnostics call the robot; empty where there is only one.
+        rivals_hold: true where an input that two nodes send is refused, false where that is only
+            told.
         report: publishes the health of all robots.
     """
 
@@ -35,6 +39,7 @@ class ServedRobot:
         *,
         label: str,
         checkpoint: str,
+        rivals_hold: bool,
         report: Callable[[], None],
     ) -> None:
         self.planner = planner
@@ -47,57 +52,79 @@ class ServedRobot:
         self._statistics = PlanStatistics()
         self._problem = ""
         self._conflicts: list[str] = []
+        # Simulated time moves in steps of /clock: what is measured within one seems to be ahead.
+        self._simulated = bool(value(node, "use_sim_time"))
+        self._rivals_hold = rivals_hold
+        self._rival_inputs: dict[str, str] = {}
+        self._spacing: str | None = None
         self._reported = ""
 
     def observe(self, name: str, mapping: InputMapping, message: Any) -> bool:
         """Take in a message; whether it was usable."""
-        shape = self.topics.shapes[name]
+        shape, now_ns = self.topics.shapes[name], self._now_ns()
+        received_ns = None if self._simulated else now_ns
         try:
-            self.planner.observe(name, *mapping.read(message, self._now_ns(), shape))
-        except ParaPolicyError as error:
-            self.planner.reject(name, str(error))
+            if self._rivals_hold and name in self._rival_inputs:
+                raise InputError(self._rival_inputs[name])
+            self.planner.observe(name, *mapping.read(message, now_ns, shape), received_ns)
+        except Exception as error:  # whatever a message holds, other robots of the node go on
+            self.planner.reject(name, self._in_words(error))
             self.report_change()
             return False
         return True
 
     def begin_episode(self, seed: int) -> None:
         self._problem = ""
+        self._spacing = None
         self.planner.reset(seed)
 
-    def take(self, plan: PlannedChunk | ParaPolicyError) -> None:
+    def take(self, plan: PlannedChunk | Exception) -> None:
         """Publish a plan, unless it is withheld, or keep the reason why there is none."""
-        if isinstance(plan, ParaPolicyError):
-            self._problem = f"no chunk: {plan}"
+        if isinstance(plan, Exception):
+            self._problem = f"no chunk: {self._in_words(plan)}"
             return
         self._problem = ""
+        self._spacing = plan.spacing_warning
         if not plan.withheld:
             self.topics.publish_chunk(plan.chunk)  # the robot waits for it, nobody for the rest
         self._statistics.add(plan)
         self._last_plan = diagnostics.describe_plan(plan, self._now_ns())
         if plan.withheld:
             return
-        level = diagnostics.OK if plan.stats.converged else diagnostics.WARN
-        self.topics.publish_info(
-            self.status("action chunk", level, str(plan.stats.status), self._last_plan)
-        )
+        well = plan.stats.converged and not self._spacing
+        level = diagnostics.OK if well else diagnostics.WARN
+        said = "; ".join(filter(None, (str(plan.stats.status), self._spacing)))
+        self.topics.publish_info(self.status("action chunk", level, said, self._last_plan))
 
-    def fail(self, reason: str) -> None:
-        """There is no chunk, because of `reason`."""
-        self._problem = f"no chunk: {reason}"
-        self.report_change()
+    def _in_words(self, error: Exception) -> str:
+        """A defect that is not ours to explain is also logged with its traceback."""
+        if isinstance(error, ParaPolicyError):
+            return str(error)
+        text = "".join(traceback.format_exception(error))
+        self._node.get_logger().error(text, throttle_duration_sec=1.0)
+        return repr(error)
 
     def look_around(self) -> None:
         """Ask the graph for publishers that cannot be heard and for rivals: slow, so not always."""
         self._conflicts = self.topics.conflicts()
+        self._rival_inputs = self.topics.rival_inputs()
+        if self._rivals_hold:
+            for name, problem in self._rival_inputs.items():
+                self.planner.reject(name, problem)
 
     def health(self) -> tuple[bytes, str]:
         """Level and reason: what keeps the robot from being planned for, if anything does."""
         if self._conflicts:
             return diagnostics.ERROR, "; ".join(self._conflicts)
-        if reason := self.planner.overrun_reason():
+        if reason := self.planner.withheld_reason():
             return diagnostics.ERROR, f"holding: {reason}"
-        reason = self.planner.hold_reason(self._now_ns()) or self._problem
-        return (diagnostics.WARN, f"holding: {reason}") if reason else (diagnostics.OK, "active")
+        if reason := self.planner.hold_reason(self._now_ns()) or self._problem:
+            return diagnostics.WARN, f"holding: {reason}"
+        warnings = [*self._rival_inputs.values(), *self.planner.warnings()]
+        warnings += [self._spacing] if self._spacing else []
+        if warnings:
+            return diagnostics.WARN, f"active, but {'; '.join(warnings)}"
+        return diagnostics.OK, "active"
 
     def report_change(self) -> None:
         """Log and publish health at once where it differs from what was last said."""

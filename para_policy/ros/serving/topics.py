@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ from visualization_msgs.msg import MarkerArray
 
 from para_policy.errors import InputError
 from para_policy.execution.chunk import ActionChunk
-from para_policy.ros.graph import qos_conflicts, qos_for, rivals, type_conflicts
+from para_policy.ros.graph import (
+    InputSources,
+    full_name,
+    qos_conflicts,
+    qos_for,
+    rivals,
+    type_conflicts,
+)
 from para_policy.ros.messages.conversions import chunk_to_message
 from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.messages.markers import check_axes, chunk_markers
@@ -92,6 +100,9 @@ class RobotTopics:
         self._format = chunks
         self._types: dict[str, str] = {}
         self._qos: dict[str, Any] = {}
+        self._observe = observe
+        self._sources = {n: InputSources(shared=bool(i.joints)) for n, i in inputs.items()}
+        self._topics: dict[str, str] = {}
         own = f"{robot}/{node.get_name()}" if robot else "~"
         with ExitStack() as undo:
 
@@ -110,13 +121,28 @@ class RobotTopics:
                 subscription = node.create_subscription(
                     mapping.converter.message,
                     topic_of(mapping.topic, robot),
-                    functools.partial(observe, name, mapping),
+                    functools.partial(self._hear, name, mapping),
                     qos,
                 )
                 undo.callback(node.destroy_subscription, subscription)
+                self._topics[name] = subscription.topic_name
                 self._types[subscription.topic_name] = mapping.type
                 self._qos[subscription.topic_name] = qos
             self._undo = undo.pop_all()
+
+    def _hear(self, name: str, mapping: InputMapping, message: Any, info: dict[str, Any]) -> None:
+        number = info.get("publication_sequence_number")
+        self._sources[name].heard(mapping.parts(message), number, time.monotonic())
+        self._observe(name, mapping, message)
+
+    def rival_inputs(self) -> dict[str, str]:
+        """Inputs that more than one node sends, and what is wrong."""
+        found = {}
+        for name, topic in self._topics.items():
+            names = [full_name(p) for p in self._node.get_publishers_info_by_topic(topic)]
+            if problem := self._sources[name].problem(topic, names, time.monotonic()):
+                found[name] = problem
+        return found
 
     def publish_chunk(self, chunk: ActionChunk) -> None:
         how = self._format

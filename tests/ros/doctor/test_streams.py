@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,15 +35,21 @@ class Sensor(Node):
         qos: Any = 10,
         joints: tuple[str, ...] = ("x", "y"),
         position: float = 1.0,
+        bursts: bool = False,
+        name: str = "sensor",
         **options: Any,
     ) -> None:
-        super().__init__("sensor", **options)
+        super().__init__(name, **options)
+        self._bursts, self._count = bursts, 0
         self._delay_s, self._joints, self._position = delay_s, list(joints), position
         self._first_ns = self._now_ns() if frozen else None
         self._publisher = self.create_publisher(JointState, TOPIC, qos)
         self.create_timer(1 / rate_hz, self._publish)
 
     def _publish(self) -> None:
+        self._count += 1
+        if self._bursts and self._count % 4 > 1:
+            return
         message = JointState(name=self._joints, position=[self._position] * len(self._joints))
         if self._delay_s is not None:
             stamp_ns = self._first_ns or self._now_ns() - round(1e9 * self._delay_s)
@@ -81,7 +88,8 @@ def test_a_good_sensor(graph: Graph) -> None:
         ({"delay_s": 5.0}, Level.FAIL, "before arrival; policy_node holds beyond 0.5 s"),
         ({"delay_s": 0.4}, Level.WARN, "over half of the limit of 0.5 s"),
         ({"delay_s": -5.0}, Level.FAIL, "ahead of this clock: policy_node holds"),
-        ({"delay_s": -0.2}, Level.WARN, "ahead of this clock"),
+        ({"delay_s": -0.02}, Level.WARN, "s ahead of this clock, max_future_s is 0.005"),
+        ({"bursts": True}, Level.WARN, "times observations are "),
         ({"frozen": True}, Level.FAIL, "have the same stamp"),
         ({"rate_hz": 4.0}, Level.WARN, "Hz, control at 10 Hz"),
         ({"rate_hz": 1.5}, Level.WARN, "policy_node holds after 0.5 s"),
@@ -92,10 +100,23 @@ def test_a_fault_of_the_sensor(
 ) -> None:
     stream = listen(graph)
     graph.add(lambda **options: Sensor(**fault, **options))
-    graph.wait(lambda: stream.heard() > 2)
+    graph.wait(lambda: stream.heard() > (12 if "bursts" in fault else 2))
     finding = the_finding(stream)
     assert (finding.level, words in finding.found) == (level, True), finding
     assert finding.advice
+
+
+@pytest.mark.parametrize(("reaction", "level"), [("hold", Level.FAIL), ("warn", Level.WARN)])
+def test_two_sensors_of_the_same_joints(graph: Graph, reaction: str, level: Level) -> None:
+    stream = listen(graph, expected=replace(EXPECTED, rival_inputs=reaction))
+    for name in ("truth", "ghost"):
+        graph.add(lambda name=name, **options: Sensor(name=name, **options))
+    graph.wait(lambda: stream.heard() > 9)
+    finding = the_finding(stream)
+    assert finding.level == level
+    assert finding.found.startswith("/joint_states has 2 publishers, of which at least two send")
+    assert "/ghost, /truth" in finding.found
+    assert ("policy_node holds" in finding.advice) == (reaction == "hold")
 
 
 def test_in_lockstep_rate_and_age_do_not_count(graph: Graph) -> None:

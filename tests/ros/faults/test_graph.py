@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from itertools import pairwise
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from tests.ros.faults.loop import Loop
@@ -38,6 +39,36 @@ def test_two_policies_hold_the_robot_until_one_is_gone(
     rival.destroy_publisher(publisher)
     loop.wait_for_motion()
     loop.wait_for_status("playing", DiagnosticStatus.OK)
+
+
+@pytest.mark.parametrize("reaction", ["hold", "warn"])
+def test_two_publishers_of_an_input_are_named_until_one_is_gone(
+    make_loop: Callable[..., Loop], others: Graph, reaction: str
+) -> None:
+    loop = make_loop(policy={"rival_inputs": reaction})
+    loop.wait_for_motion()
+    ghost = others.add(lambda **options: Node("joint_state_publisher", **options))
+    publisher = ghost.create_publisher(JointState, "joint_states", 10)
+    zeros = JointState(name=["agent_x", "agent_y"], position=[0.0, 0.0])
+
+    def publish() -> None:
+        zeros.header.stamp = loop.policy.get_clock().now().to_msg()
+        publisher.publish(zeros)
+
+    timer = loop.graph.probe.create_timer(0.1, publish)
+    told = (
+        "/joint_states has 2 publishers, of which at least two send the same values: "
+        "/joint_state_publisher, /probe"
+    )
+    if reaction == "hold":
+        loop.wait_for_hold(f"holding: agent_pos: {told}", DiagnosticStatus.WARN)
+    else:
+        loop.wait_for_status(f"active, but {told}", DiagnosticStatus.WARN)
+        loop.wait_for_motion()
+    timer.destroy()
+    ghost.destroy_publisher(publisher)
+    loop.wait_for_motion()
+    loop.wait_for_status("active", DiagnosticStatus.OK)
 
 
 LISTENER = """

@@ -14,7 +14,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from para_policy import DiffusionPolicy, load_policy
-from tests.ros.faults.loop import Loop, save_policy
+from para_policy.ros.policy_node import PolicyNode
+from tests.ros.faults.loop import POLICY, Loop, save_policy
+from tests.ros.graph import Graph
 
 
 def break_network(loop: Loop, monkeypatch: pytest.MonkeyPatch, fault: Callable[[], Any]) -> None:
@@ -75,6 +77,58 @@ def test_overruns_in_a_row_hold_the_robot_until_a_chunk_is_in_time(
         loop.wait_for_hold("holding: 2 chunks in a row took longer", DiagnosticStatus.ERROR)
     loop.wait_for_motion()
     loop.wait_for_status("active", DiagnosticStatus.OK)
+
+
+UNFINISHED = {
+    "sampler": "paradigms",
+    "sampler_options": "{window: 3}",
+    "tolerance": 1e-5,
+    "deadline_ms": 150.0,
+    "warm_start": False,
+}
+"""With a slow network the deadline leaves too few rounds."""
+
+
+def test_a_run_of_chunks_that_do_not_converge_is_told(
+    make_loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(policy=UNFINISHED)
+    loop.wait_for_motion()
+    with monkeypatch.context() as patch:
+        break_network(loop, patch, lambda: time.sleep(0.04))
+        told = "active, but 3 chunks in a row did not converge: residual "
+        loop.wait_for_status(told, DiagnosticStatus.WARN)
+        loop.wait_for_motion()
+    loop.wait_for_status("active", DiagnosticStatus.OK)
+
+
+def test_a_chunk_that_is_too_wrong_holds_the_robot_until_one_is_not(
+    make_loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(policy={**UNFINISHED, "max_residual": 2e-5})
+    loop.wait_for_motion()
+    with monkeypatch.context() as patch:
+        break_network(loop, patch, lambda: time.sleep(0.04))
+        loop.wait_for_hold("holding: the residual of the chunk is ", DiagnosticStatus.ERROR)
+    loop.wait_for_motion()
+    loop.wait_for_status("active", DiagnosticStatus.OK)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"max_error": 1.0}, "max_error is 1 and warm_start true"),
+        ({"max_error": 1.0, "warm_start": False}, "sampler 'sequential' knows no error bound"),
+        ({"max_residual": 0.1, "lockstep": True}, "max_residual is 0.1; in lockstep"),
+        ({"rival_inputs": "magic"}, "rival_inputs is 'magic'; expected 'hold' or 'warn'"),
+    ],
+)
+def test_limits_that_cannot_work_are_refused(
+    graph: Graph, poses_checkpoint: Path, parameters: dict[str, Any], reason: str
+) -> None:
+    node = graph.add(PolicyNode, **{**POLICY, "checkpoint": str(poses_checkpoint), **parameters})
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert reason in node._problem
 
 
 def test_chunks_that_come_too_late_are_not_played(

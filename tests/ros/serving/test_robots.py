@@ -105,6 +105,32 @@ def test_health_and_reset_are_each_robots_own(graph: Graph, checkpoint: Any) -> 
     assert len(pair.chunks["left"]) == 1
 
 
+def test_stamps_of_one_robot_that_drift_apart_hold_it_alone(graph: Graph, checkpoint: Any) -> None:
+    pair = Pair(graph, checkpoint)
+    for step in range(15):  # its joints are from before all that is kept of its keypoints
+        keypoints = PoseArray(poses=[Pose() for _ in range(8)])
+        keypoints.header.stamp = ns_to_stamp(T0 + step * DT_NS)
+        pair.keypoints["right"].publish(keypoints)
+    planner = pair.node._parts.robots["right"].planner
+    newest_ns = T0 + 14 * DT_NS
+    graph.wait(lambda: planner.observation_ages_s(newest_ns).get("environment_state") == 0)
+    joints = JointState(name=["agent_x", "agent_y"], position=[100.0, 200.0])
+    joints.header.stamp = ns_to_stamp(T0)
+    pair.joints["right"].publish(joints)
+    told = "environment_state is stamped 1.400 s after agent_pos, and samples are kept for 0.7 s"
+    graph.wait(lambda: told in messages(pair).get("policy_node: policy right", ""))
+    pair.observe("left", T0, 100.0)
+    graph.wait(lambda: pair.chunks["left"])
+    graph.wait(lambda: messages(pair)["policy_node: policy left"] == "active")
+    assert not pair.chunks["right"]
+    pair.observe("right", T0 + 15 * DT_NS, 100.0)
+    graph.wait(lambda: pair.chunks["right"])
+
+
+def messages(pair: Pair) -> dict[str, str]:
+    return {s.name: s.message for message in pair.diagnostics for s in message.status}
+
+
 def levels(pair: Pair) -> dict[str, bytes]:
     return {s.name: s.level for message in pair.diagnostics for s in message.status}
 
