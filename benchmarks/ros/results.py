@@ -39,6 +39,18 @@ machine ({cores}) was {load} (5th to 95th
 percentile), which makes all chunks later than they would be on an idle one.
 """
 
+DISTURBED = """## Disturbed observations
+
+`python -m sim.ros.disturbed --json outputs/results/ros_disturbed.json --episodes {episodes} --jobs {jobs}`
+
+The same loop, start states {first} to {last}, with observations as real sensors, clocks and networks bring
+them, against the loop that is clean, both over ROS in real time. *Jitter*: each stamp up to 5 ms off,
+either way. *Network*: 5 % of the messages are lost, 5 % come twice, 5 % after the next. *Ahead*, *behind*:
+the sensors' clock differs by 20 ms. *All*: jitter, network and ahead. At 20 and 30 Hz the observations
+between two steps of the simulator are interpolated. `{sampler}`, {steps} {scheduler} steps; intervals are
+95 %.
+"""
+
 SOAK = """## Soak
 
 `python -m benchmarks.ros.soak --seconds {seconds:g} --rate-hz RATE`
@@ -70,6 +82,7 @@ def page(folder: Path, images: Path) -> str:
     parts = [HEADER]
     for name, write in (
         ("ros_latency", _latency),
+        ("ros_disturbed", _disturbed),
         ("ros_overhead", _overhead),
         ("ros_fleet", _fleet),
     ):
@@ -104,6 +117,12 @@ def _latency(document: Document, images: Path) -> str:
     )
     picture = pages.picture(report.figure, document, images, "ros_latency")
     return "\n".join((text, report.table(document), picture, ""))
+
+
+def _disturbed(document: Document, _: Path) -> str:
+    last = document["seed"] + document["episodes"] - 1
+    text = DISTURBED.format(first=document["seed"], last=last, **document)
+    return "\n".join((text, report.table(document), ""))
 
 
 def _soak(soaks: list[Document], folder: Path, images: Path) -> str:

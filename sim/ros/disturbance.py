@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from para_policy.ros.messages.conversions import ns_to_stamp
-
 
 @dataclass(frozen=True)
 class Disturbance:
@@ -42,7 +40,11 @@ class DisturbedPublisher:
         """Send a message with a header, measured at `time_ns`, or lose it."""
         how, chance = self._how, self._random.random(3)
         jitter_ms = how.stamp_jitter_ms * self._random.uniform(-1, 1)
-        message.header.stamp = ns_to_stamp(time_ns + round(1e6 * (jitter_ms + how.stamp_skew_ms)))
+        stamp, time_ns = (
+            message.header.stamp,
+            time_ns + round(1e6 * (jitter_ms + how.stamp_skew_ms)),
+        )
+        stamp.sec, stamp.nanosec = divmod(time_ns, 10**9)
         if chance[0] < how.drop:
             return
         if chance[1] < how.reorder and self._held is None:

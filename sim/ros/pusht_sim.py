@@ -228,12 +228,12 @@ class PushTSim(Node):
         self._stalled = False
         if self._clock_publisher is not None:
             self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(self._time_ns)))
+        self._publish_at(self._time_ns, observation)
         count = value(self, "observations_per_step")
         for part in np.arange(1, count) / count:  # known only now, and so they come late
             between = {n: (1 - part) * self._before[n] + part * observation[n] for n in observation}
             self._publish_at(self._time_ns - round((1 - part) * DT_NS), between)
         self._before = observation
-        self._publish_at(self._time_ns, observation)
         if self._images is not None:
             self._images.publish(self._image(), self._time_ns)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.terminal import check_output_file, run, write_text
+from para_policy.terminal import check_output_file, write_text
 from sim import plots
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults
@@ -27,7 +26,7 @@ from sim.pusht.env import simulator
 from sim.pusht.rollout import check_policy, rollout
 from sim.ros.latency.conditions import MODES, Arguments, Condition
 from sim.ros.latency.report import figure, summarize, table
-from sim.ros.latency.runs import Runs, play_missing
+from sim.ros.latency.runs import Runs, play_missing, run_resumable
 
 IN_PROCESS = "in_process"
 
@@ -114,15 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plots.save(figure, document, args.json.with_suffix(".png"))
         print(table(document))
 
-    # By default SIGTERM ends Python at once and would leave the nodes behind.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        return run(command)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return run_resumable(command)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from sim.pusht.env import MAX_STEPS
 
@@ -18,6 +19,22 @@ MODES: Mapping[str, Mapping[str, object]] = {
 """Modes, and what each changes of the parameters of policy_node."""
 
 
+class Playable(Protocol):
+    """A condition under which episodes are played in real time."""
+
+    @property
+    def policy(self) -> Mapping[str, object]:
+        """What it changes of the parameters of policy_node."""
+
+    @property
+    def simulator(self) -> Mapping[str, object]:
+        """What it changes of the parameters of pusht_sim."""
+
+    @property
+    def stamped(self) -> bool:
+        """True where chunks have the stamp of their observation."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """One of MODES, with latency added to every chunk."""
@@ -25,19 +42,25 @@ class Condition:
     mode: str
     added_latency_ms: float
 
+    @property
+    def policy(self) -> Mapping[str, object]:
+        return {"added_latency_ms": float(self.added_latency_ms), **MODES[self.mode]}
+
+    @property
+    def simulator(self) -> Mapping[str, object]:
+        return {}
+
+    @property
+    def stamped(self) -> bool:
+        return self.mode != "uncompensated"
+
 
 @dataclass(frozen=True)
-class Arguments:
-    """Play PushT over ROS in real time with added latency, in four modes; compare with no ROS at all.
-
-    uncompensated: a chunk starts when it arrives. compensated: its actions keep their times and
-    late ones are dropped. chunking_hard, chunking_soft: that, and real-time chunking. All
-    conditions play the same start states and are compared with the in-process evaluation of the
-    same sampler. An interrupted run goes on where it stopped, also with more episodes.
-    """
+class RunArguments:
+    """Arguments of any experiment that plays PushT over ROS in real time."""
 
     json: Path
-    """Where the numbers go; table (.md) and plot (.png) are written beside it."""
+    """Where the numbers go; the table (.md) is written beside it."""
     checkpoint: Path = Path("checkpoints/pusht_state")
     """Checkpoint directory."""
     sampler: str = "chord"
@@ -50,10 +73,6 @@ class Arguments:
     """Episodes per condition."""
     seed: int = 100000
     """Start state of the first episode; episode i has seed + i."""
-    added_latency_ms: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
-    """Added to what each chunk takes."""
-    modes: tuple[str, ...] = tuple(MODES)
-    """Of the four above."""
     max_steps: int = MAX_STEPS
     """Actions in an episode that does not succeed; ten take a second."""
     jobs: int = 1
@@ -66,3 +85,19 @@ class Arguments:
     """Wait with the next episodes, ten minutes at most, while the load average is above this."""
     margin: float = 0.05
     """Equivalence margin of the mean max reward."""
+
+
+@dataclass(frozen=True)
+class Arguments(RunArguments):
+    """Play PushT over ROS in real time with added latency, in four modes; compare with no ROS at all.
+
+    uncompensated: a chunk starts when it arrives. compensated: its actions keep their times and
+    late ones are dropped. chunking_hard, chunking_soft: that, and real-time chunking. All
+    conditions play the same start states and are compared with the in-process evaluation of the
+    same sampler. An interrupted run goes on where it stopped, also with more episodes.
+    """
+
+    added_latency_ms: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
+    """Added to what each chunk takes."""
+    modes: tuple[str, ...] = tuple(MODES)
+    """Of the four above."""

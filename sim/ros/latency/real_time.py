@@ -19,7 +19,7 @@ from para_policy.terminal import write_text
 from sim.pusht.env import CONTROL_DT
 from sim.pusht.episode import Chunk, Episode
 from sim.ros.client import LoopClient, Played
-from sim.ros.latency.conditions import MODES, Arguments, Condition
+from sim.ros.latency.conditions import Playable, RunArguments
 from sim.ros.latency.segments import segments
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
 
@@ -47,8 +47,8 @@ class RealTimeClient(LoopClient):
 
 
 def play_in_real_time(
-    args: Arguments,
-    condition: Condition,
+    args: RunArguments,
+    condition: Playable,
     domain_id: int,
     seeds: Sequence[int],
     check: Callable[[], None],
@@ -78,7 +78,7 @@ def play_in_real_time(
             return [_play(client, seed) for seed in seeds]
 
 
-def _start(processes: RosProcesses, args: Arguments, condition: Condition, folder: Path) -> None:
+def _start(processes: RosProcesses, args: RunArguments, condition: Playable, folder: Path) -> None:
     inputs_file = folder / "inputs.yaml"
     write_text(inputs_file, inputs_text(read_checkpoint(args.checkpoint).config))
     policy = {
@@ -89,20 +89,20 @@ def _start(processes: RosProcesses, args: Arguments, condition: Condition, folde
         "scheduler": args.scheduler or "",
         "steps": args.steps or 0,
         "torch_threads": 1,
-        "added_latency_ms": float(condition.added_latency_ms),
         "autostart": True,
-        **MODES[condition.mode],
+        **condition.policy,
     }
     # The board takes, at the end of each period, the command that is in force. An action that is
     # due in that period is in force at its end only if nothing of the next one comes early: half a
     # period of margin. A chunk without a stamp begins whenever it arrives, on no such grid.
-    offset_s = 0.0 if condition.mode == "uncompensated" else _MIDDLE_S
+    offset_s = _MIDDLE_S if condition.stamped else 0.0
     start_runtime(processes, policy, {"auto_enable": True, "latency_offset_s": offset_s})
     simulator = {
         "autostart": False,
         "episodes": 1,
         "max_steps": args.max_steps,
         "record_dir": str(folder),
+        **condition.simulator,
     }
     start_simulator(processes, simulator)
 

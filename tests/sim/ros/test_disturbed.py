@@ -1,0 +1,47 @@
+"""The closed loop with disturbed observations, with a policy that knows nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sim.ros.disturbed import CLEAN, main
+
+
+@pytest.mark.slow
+def test_a_run_writes_numbers_and_table_and_goes_on(
+    checkpoint: Path, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.json"
+    arguments = ["--json", str(output), "--checkpoint", str(checkpoint), "--sampler", "x0"]
+    arguments += ["--disturbances", "all", "--per-step", "3", "--episodes", "1"]
+    arguments += ["--max-steps", "25", "--domain-id", str(domain_id)]
+    assert main(arguments) == 0
+    document = json.loads(output.read_text())
+    assert (document["reference"], set(document["conditions"])) == (CLEAN, {CLEAN, "all, 30 Hz"})
+    assert document["conditions"]["all, 30 Hz"]["disturbance"]["drop"] == 0.05
+    assert "minus_reference" in document["conditions"]["all, 30 Hz"]
+    assert "| all, 30 Hz |" in output.with_suffix(".md").read_text()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("all episodes have been played")
+
+    monkeypatch.setattr("sim.ros.latency.real_time.play_in_real_time", refuse)
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--disturbances", "magic"], "unknown disturbance 'magic'"),
+        (["--per-step", "0"], "must be 1 or more"),
+        (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--json", str(tmp_path / "out.json"), *arguments]) == 2
+    assert reason in capsys.readouterr().err
