@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
 
 _LONGEST_LAG_NS = 10 * 10**9
 """Time by which one input may run ahead of another: more would only fill the memory with images."""
@@ -19,8 +20,9 @@ _LONGEST_LAG_NS = 10 * 10**9
 class _Stream:
     """Samples of one input, sorted by stamp."""
 
-    def __init__(self, max_gap_ns: int, *, linear: bool) -> None:
+    def __init__(self, max_gap_ns: int, coordinates: Coordinates, *, linear: bool) -> None:
         self.max_gap_ns = max_gap_ns
+        self.coordinates = coordinates
         self.linear = linear
         self.clear()
 
@@ -45,8 +47,8 @@ class _Stream:
         if not self.linear or elapsed <= 0 or index + 1 == len(self.stamps):
             return value
         part = elapsed / (self.stamps[index + 1] - self.stamps[index])
-        mixture: NDArray[Any] = (1 - part) * value + part * self.values[index + 1]
-        return mixture
+        after = self.values[index + 1].ravel()
+        return self.coordinates.interpolate(value.ravel(), after, part).reshape(value.shape)
 
     def forget_before(self, time_ns: int) -> None:
         """Drop what no later question can need: all but the last sample not after `time_ns`."""
@@ -72,6 +74,7 @@ class ObservationHistory:
         max_gaps_ns: the same for single inputs, by name.
         linear: inputs whose values at a time are interpolated between the samples around it; of the
             others the last sample not after it counts. Not for images.
+        coordinates: of the flat values of inputs, by name; unknown ones are not interpolated.
     """
 
     def __init__(
@@ -83,11 +86,16 @@ class ObservationHistory:
         *,
         max_gaps_ns: Mapping[str, int] | None = None,
         linear: Collection[str] = (),
+        coordinates: Mapping[str, Coordinates] | None = None,
     ) -> None:
         self._shapes = dict(shapes)
         self._n_obs_steps = n_obs_steps
         gaps = {name: (max_gaps_ns or {}).get(name, max_gap_ns) for name in self._shapes}
-        self._streams = {n: _Stream(gap, linear=n in linear) for n, gap in gaps.items()}
+        told = coordinates or {}
+        self._streams = {
+            name: _Stream(gap, told.get(name, UNKNOWN), linear=name in linear)
+            for name, gap in gaps.items()
+        }
         self._lag_ns = min(max(gaps.values(), default=0), _LONGEST_LAG_NS)
         self.set_dt(dt_ns)
 
@@ -106,7 +114,8 @@ class ObservationHistory:
         One that comes late is sorted in by its stamp; of several with the same stamp the last counts.
 
         Raises:
-            InputError: when the name is unknown or the shape is wrong; the history is unchanged.
+            InputError: when the name is unknown, the shape is wrong or a rotation is none; the history
+                is unchanged.
             NonFiniteError: when a value is NaN or infinite; the history is unchanged.
         """
         if name not in self._shapes:
@@ -121,6 +130,11 @@ class ObservationHistory:
         if kind is np.float64 and not np.isfinite(array).all():
             raise NonFiniteError(f"input {name!r} holds NaN or infinity")
         stream = self._streams[name]
+        if stream.coordinates.groups:
+            try:
+                stream.coordinates.canonical(array.ravel())
+            except InputError as error:
+                raise InputError(f"input {name!r} has {error}") from error
         if stream.stamps and abs(stamp_ns - stream.stamps[-1]) > stream.max_gap_ns:
             stream.clear()
         stream.insert(stamp_ns, array)

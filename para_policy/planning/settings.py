@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
+
 if TYPE_CHECKING:
     from para_policy.samplers import Sampler
 
@@ -25,6 +27,8 @@ class PlannerSettings:
         max_unchanged_s: by input, for how long its values may stay the same to the bit; one that is
             not named may stand still for ever.
         linear: inputs that are interpolated between their samples.
+        coordinates: of the flat values of each input, by name.
+        action_coordinates: of the actions.
         sampler_name: what the user calls the sampler.
         anytime: true where the sampler can stop at a deadline.
         deadline_s: a chunk must be out so long after its observation was looked at; 0: whenever it is
@@ -34,7 +38,8 @@ class PlannerSettings:
         warm_start: start each solve from the chunk before it.
         shift_noise: and use its noise again, moved likewise.
         real_time_chunking: the actions that will be executed while a chunk is planned are committed
-            and the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before.
+            and the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before,
+            as far as it may be mixed number by number.
         replan_steps: plan anew so many steps after a chunk; 0: when it is about to run out.
         message: all of it as JSON, as on the topic `~/settings`.
         added_latency_s: for experiments: a chunk is ready so much later.
@@ -52,6 +57,8 @@ class PlannerSettings:
     max_ages_ns: Mapping[str, int] = field(default_factory=dict)
     max_unchanged_s: Mapping[str, float] = field(default_factory=dict)
     linear: frozenset[str] = frozenset()
+    coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
+    action_coordinates: Coordinates = UNKNOWN
     sampler_name: str = ""
     anytime: bool = False
     deadline_s: float = 0.0
