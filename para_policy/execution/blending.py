@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -11,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from para_policy.execution.chunk import ActionChunk
-from para_policy.execution.spaces import ActionSpace
+from para_policy.execution.coordinates import Coordinates
 
 Array = NDArray[np.float64]
 Interpolation = Literal["none", "linear"]
 
 
 def action_between(
-    chunk: ActionChunk, time_ns: int, interpolation: Interpolation, space: ActionSpace
+    chunk: ActionChunk, time_ns: int, interpolation: Interpolation, coordinates: Coordinates
 ) -> Array | None:
     """The action (A,) at `time_ns`: held until the next is due, or on the way to it.
 
@@ -30,7 +29,8 @@ def action_between(
     index, rest_ns = divmod(time_ns - chunk.stamp_ns, chunk.dt_ns)
     if rest_ns == 0 or index + 1 == len(chunk.actions):
         return chunk.action_at(time_ns)
-    return space.mix(chunk.actions[index], chunk.actions[index + 1], rest_ns / chunk.dt_ns)
+    part = rest_ns / chunk.dt_ns
+    return coordinates.interpolate(chunk.actions[index], chunk.actions[index + 1], part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Blending(Protocol):
     def fade_ns(self) -> int: ...
 
     def blend(
-        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, coordinates: Coordinates
     ) -> Array:
         """One action (A,) from those of the candidates that have one, oldest first, at least one."""
         ...
@@ -72,7 +72,7 @@ class NoBlending:
     fade_ns = 0
 
     def blend(
-        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, coordinates: Coordinates
     ) -> Array:
         return values[-1][1]
 
@@ -85,7 +85,7 @@ class CrossFade:
     keeps_old_chunks = True
 
     def blend(
-        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, coordinates: Coordinates
     ) -> Array:
         blended = values[0][1]
         for candidate, value in values[1:]:
@@ -93,7 +93,8 @@ class CrossFade:
             if since_ns >= candidate.fade_ns:
                 blended = value
             else:
-                blended = space.mix(blended, value, max(since_ns, 0) / candidate.fade_ns)
+                part = max(since_ns, 0) / candidate.fade_ns
+                blended = coordinates.mean([blended, value], [1.0 - part, part])
         return blended
 
 
@@ -111,11 +112,8 @@ class TemporalEnsemble:
     fade_ns = 0
 
     def blend(
-        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, space: ActionSpace
+        self, values: Sequence[tuple[Candidate, Array]], time_ns: int, coordinates: Coordinates
     ) -> Array:
-        blended, total = values[0][1], 1.0
-        for index, (_, value) in enumerate(values[1:], start=1):
-            weight = math.exp(-self.coefficient * index)
-            total += weight
-            blended = space.mix(blended, value, weight / total)
-        return blended
+        exponents = -self.coefficient * np.arange(len(values))
+        weights = np.exp(exponents - exponents.max())  # of which none overflows
+        return coordinates.mean([value for _, value in values], weights)

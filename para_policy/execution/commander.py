@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
 from para_policy.execution.guards import Guards, Violation
 from para_policy.execution.player import ChunkPlayer
-from para_policy.execution.spaces import ActionSpace, VectorSpace
 
 Array = NDArray[np.float64]
 Hold = Literal["silent", "repeat", "zero"]
@@ -39,6 +39,8 @@ class Commander:
         player: says which action is due.
         guards: say whether it may be sent.
         latch: after a violation hold until `enable`; otherwise play on with the next chunk.
+        coordinates: what they mean. Each command is written with the numbers that are closest to
+            those of the last one, or of the present state: a joint does not turn back at pi.
         max_state_age_ns: a state that is older does not count as present.
         enabled: whether the robot may move from the start.
     """
@@ -50,7 +52,7 @@ class Commander:
         *,
         hold: Hold = "silent",
         latch: bool = True,
-        space: ActionSpace | None = None,
+        coordinates: Coordinates = UNKNOWN,
         max_state_age_ns: int = 500_000_000,
         enabled: bool = False,
     ) -> None:
@@ -58,7 +60,7 @@ class Commander:
         self._guards = guards
         self._hold = hold
         self._latch = latch
-        self._space = space or VectorSpace()
+        self._coordinates = coordinates
         self._max_state_age_ns = max_state_age_ns
         self._answered_ns: int | None = None
         self._moving = False
@@ -99,8 +101,9 @@ class Commander:
         if self._guards.need_state and present is None:
             self.waiting = self._describe(now_ns, state)
             return self._stand(now_ns, state)
-        if self._guards.last is not None:
-            action = self._space.align(action, self._guards.last)
+        nearby = present if self._guards.last is None else self._guards.last
+        if nearby is not None:
+            action = self._coordinates.align(action, nearby)
         violation = self._guards.check(action, present, now_ns)
         if violation is not None:
             self._refuse(violation)

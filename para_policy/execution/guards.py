@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from para_policy.errors import InputError
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
 
 Array = NDArray[np.float64]
 Limit = Sequence[float]
@@ -24,7 +25,7 @@ class Limits:
 
     Attributes:
         position_min, position_max: box of the commands, their unit.
-        velocity_max: of consecutive commands, unit per second.
+        velocity_max: of consecutive commands, unit per second; of a rotation, the angle of the turn.
         acceleration_max: of consecutive commands, unit per second squared.
         max_jump: distance of a command from the present state of its joint, their unit.
     Raises:
@@ -117,6 +118,7 @@ class Guards:
         joint_names: for messages; empty: joints are counted from 0.
         commands_are_velocities: the velocity limit bounds the commands themselves, and the
             acceleration limit their differences.
+        coordinates: what they mean: differences are those of angles and rotations, not of numbers.
     """
 
     def __init__(
@@ -126,11 +128,13 @@ class Guards:
         joint_names: Sequence[str] = (),
         *,
         commands_are_velocities: bool = False,
+        coordinates: Coordinates = UNKNOWN,
     ) -> None:
         self._limits = limits
         self._period_s = period_s
         self._joint_names = list(joint_names)
         self._direct = commands_are_velocities
+        self._coordinates = coordinates
         self.last: Array | None = None
         """The last command that was sent."""
         self._rest = _Motion(np.zeros(1), np.zeros(1), period_s)
@@ -182,7 +186,8 @@ class Guards:
             "position_max", command, limits.position_max, command > limits.position_max
         )
         if violation is None and state is not None:
-            violation = self._beyond("max_jump", command - state, limits.max_jump)
+            jump = self._coordinates.difference(command, state)
+            violation = self._beyond("max_jump", jump, limits.max_jump)
         return violation
 
     def _check_finite(self, command: Array) -> Violation | None:
@@ -211,7 +216,8 @@ class Guards:
         elapsed_s = self._elapsed_s(now_ns)
         if self._direct:
             return _Motion(command, command, elapsed_s)
-        moved = np.zeros_like(command) if self.last is None else command - self.last
+        last = command if self.last is None else self.last
+        moved = self._coordinates.difference(command, last)
         return _Motion(moved / max(elapsed_s, self._period_s), moved / elapsed_s, elapsed_s)
 
     def _elapsed_s(self, now_ns: int | None) -> float:
@@ -220,7 +226,8 @@ class Guards:
             return self._period_s
         return min((now_ns - self._sent_ns) / 1e9, _LONGEST_PERIODS * self._period_s)
 
-    def _beyond(self, guard: str, values: Array, limit: Limit) -> Violation | None:
+    def _beyond(self, guard: str, difference: Array, limit: Limit) -> Violation | None:
+        values = self._coordinates.sizes(difference)
         # Negated, so that a difference that overflowed to NaN is a violation, too.
         return self._first(guard, values, limit, ~(np.abs(values) <= limit))
 

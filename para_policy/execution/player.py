@@ -16,7 +16,7 @@ from para_policy.execution.blending import (
     action_between,
 )
 from para_policy.execution.chunk import ActionChunk
-from para_policy.execution.spaces import ActionSpace, VectorSpace
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
 
 _MOST_CHUNKS = 100
 """Most chunks that are mixed, however fast they come."""
@@ -35,7 +35,7 @@ class PlayerSettings:
             the next step of the chunk's grid (the "over budget" rule of the original project).
         interpolation: hold each action until the next is due, or move linearly towards it.
         blending: how a chunk takes over from those before it.
-        space: what the coordinates mean.
+        coordinates: what they mean; unknown ones are played without mixing.
     """
 
     offset_ns: int = 0
@@ -43,7 +43,7 @@ class PlayerSettings:
     catch_up: bool = False
     interpolation: Interpolation = "none"
     blending: Blending = field(default_factory=NoBlending)
-    space: ActionSpace = field(default_factory=VectorSpace)
+    coordinates: Coordinates = UNKNOWN
 
 
 class ChunkPlayer:
@@ -87,12 +87,12 @@ class ChunkPlayer:
         Raises:
             InputError: when the chunk has another dimension, is older than the one in force or
                 than `max_age_ns`, has run out already, is stamped more than its own length ahead
-                of the clock, or is none of the action space.
+                of the clock, or has not the coordinates of the settings.
         """
         self._advance(now_ns)
         observed_ns, time_ns = chunk.stamp_ns, now_ns - self._settings.offset_ns
         self._check(chunk, now_ns)
-        chunk = self._settings.space.prepare(chunk)
+        chunk = self._settings.coordinates.prepare(chunk)
         if chunk.end_ns <= time_ns:
             chunk = self._catch_up(chunk, time_ns)
         self._action_dim = chunk.action_dim
@@ -112,10 +112,11 @@ class ChunkPlayer:
         ]
         if not values:
             return None
-        return self._settings.blending.blend(values, time_ns, self._settings.space)
+        return self._settings.blending.blend(values, time_ns, self._settings.coordinates)
 
     def _action_of(self, chunk: ActionChunk, time_ns: int) -> NDArray[np.float64] | None:
-        return action_between(chunk, time_ns, self._settings.interpolation, self._settings.space)
+        settings = self._settings
+        return action_between(chunk, time_ns, settings.interpolation, settings.coordinates)
 
     def _check(self, chunk: ActionChunk, now_ns: int) -> None:
         time_ns = now_ns - self._settings.offset_ns

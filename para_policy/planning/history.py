@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
@@ -12,17 +13,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
 
 _LONGEST_LAG_NS = 10 * 10**9
 """Time by which one input may run ahead of another: more would only fill the memory with images."""
 
 
 class _Stream:
-    """Samples of one input, sorted by stamp."""
+    """Samples of one input, sorted by stamp.
 
-    def __init__(self, max_gap_ns: int, *, linear: bool) -> None:
+    Args:
+        shape: of a sample.
+        linear: true where values are interpolated, as far as `coordinates` say how.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], max_gap_ns: int, coordinates: Coordinates, *, linear: bool
+    ) -> None:
         self.max_gap_ns = max_gap_ns
-        self.linear = linear
+        self.coordinates = coordinates
+        told = coordinates.told(math.prod(shape)).reshape(shape)
+        self._mixed = told if linear else np.zeros((), bool)
         self.clear()
 
     def clear(self) -> None:
@@ -38,30 +49,42 @@ class _Stream:
         self.stamps.insert(index, stamp_ns)
         self.values.insert(index, value)
 
-    def at(self, time_ns: int) -> NDArray[Any]:
-        """The last sample not after `time_ns`, or a mixture of it and the next; else the first."""
+    def sample(self, wanted_ns: Sequence[int]) -> NDArray[Any]:
+        """Observations (To, *shape) for these times, oldest first."""
+        nearest = np.stack(
+            [self.values[bisect_left(self.stamps, time)] for time in self._nearest(wanted_ns)]
+        )
+        if not self._mixed.any():
+            return nearest
+        return np.where(self._mixed, [self._between(time) for time in wanted_ns], nearest)
+
+    def times(self, wanted_ns: Sequence[int]) -> list[int]:
+        """The times of which `sample` tells; those of the values that are not mixed where some are."""
+        if self._mixed.all():
+            return [min(max(time, self.stamps[0]), self.stamps[-1]) for time in wanted_ns]
+        return self._nearest(wanted_ns)
+
+    def _between(self, time_ns: int) -> NDArray[Any]:
+        """What lies between the samples around `time_ns`; else the first or the last."""
         index = max(bisect_right(self.stamps, time_ns) - 1, 0)
         value = self.values[index]
         elapsed = time_ns - self.stamps[index]
-        if not self.linear or elapsed <= 0 or index + 1 == len(self.stamps):
+        if elapsed <= 0 or index + 1 == len(self.stamps):
             return value
         part = elapsed / (self.stamps[index + 1] - self.stamps[index])
-        mixture: NDArray[Any] = (1 - part) * value + part * self.values[index + 1]
-        return mixture
+        after = self.values[index + 1].ravel()
+        return self.coordinates.interpolate(value.ravel(), after, part).reshape(value.shape)
 
-    def times(self, wanted_ns: Sequence[int]) -> list[int]:
-        """The times at which to look, for observations that are wanted at these, oldest first.
+    def _nearest(self, wanted_ns: Sequence[int]) -> list[int]:
+        """Stamps of the sample nearest to the newest time, and of those nearest to the others.
 
-        Linear: the same, within the samples that there are. Else stamps: of the sample nearest to
-        the newest time, and of those nearest to the others as seen from that sample. So neither
-        jitter nor the phase between two sensors decides whether one period or two are between them.
+        The others are as seen from that sample. So neither jitter nor the phase between two sensors
+        decides whether one period or two are between them.
         """
-        if self.linear:
-            return [min(max(time, self.stamps[0]), self.stamps[-1]) for time in wanted_ns]
-        shift_ns = self._nearest(wanted_ns[-1]) - wanted_ns[-1]
-        return [self._nearest(time + shift_ns) for time in wanted_ns]
+        shift_ns = self._nearest_one(wanted_ns[-1]) - wanted_ns[-1]
+        return [self._nearest_one(time + shift_ns) for time in wanted_ns]
 
-    def _nearest(self, time_ns: int) -> int:
+    def _nearest_one(self, time_ns: int) -> int:
         """Stamp of the sample nearest to a time, of two the older."""
         index = bisect_left(self.stamps, time_ns)
         around = self.stamps[max(index - 1, 0) : index + 1]
@@ -90,7 +113,8 @@ class ObservationHistory:
             long, but not for more than ten seconds, beyond the times that the policy sees.
         max_gaps_ns: the same for single inputs, by name.
         linear: inputs whose values at a time are interpolated between the samples around it; of the
-            others the nearest sample counts. Not for images.
+            others, and of values whose coordinates are unknown, the nearest sample counts. Not for images.
+        coordinates: of the flat values of inputs, by name; those that are not given are unknown.
     """
 
     def __init__(
@@ -102,11 +126,16 @@ class ObservationHistory:
         *,
         max_gaps_ns: Mapping[str, int] | None = None,
         linear: Collection[str] = (),
+        coordinates: Mapping[str, Coordinates] | None = None,
     ) -> None:
         self._shapes = dict(shapes)
         self._n_obs_steps = n_obs_steps
         gaps = {name: (max_gaps_ns or {}).get(name, max_gap_ns) for name in self._shapes}
-        self._streams = {n: _Stream(gap, linear=n in linear) for n, gap in gaps.items()}
+        told = coordinates or {}
+        self._streams = {
+            name: _Stream(shape, gaps[name], told.get(name, UNKNOWN), linear=name in linear)
+            for name, shape in self._shapes.items()
+        }
         self._lag_ns = min(max(gaps.values(), default=0), _LONGEST_LAG_NS)
         self.set_dt(dt_ns)
 
@@ -125,7 +154,8 @@ class ObservationHistory:
         One that comes late is sorted in by its stamp; of several with the same stamp the last counts.
 
         Raises:
-            InputError: when the name is unknown or the shape is wrong; the history is unchanged.
+            InputError: when the name is unknown, the shape is wrong or a rotation is none; the history
+                is unchanged.
             NonFiniteError: when a value is NaN or infinite; the history is unchanged.
         """
         if name not in self._shapes:
@@ -140,6 +170,11 @@ class ObservationHistory:
         if kind is np.float64 and not np.isfinite(array).all():
             raise NonFiniteError(f"input {name!r} holds NaN or infinity")
         stream = self._streams[name]
+        if stream.coordinates.groups:
+            try:
+                stream.coordinates.canonical(array.ravel())
+            except InputError as error:
+                raise InputError(f"input {name!r} has {error}") from error
         if stream.stamps and abs(stamp_ns - stream.stamps[-1]) > stream.max_gap_ns:
             stream.clear()
         stream.insert(stamp_ns, array)
@@ -179,7 +214,8 @@ class ObservationHistory:
         """Observations (To, *shape) at `time_ns - k dt`, oldest first.
 
         The newest of an input is its sample nearest to `time_ns`, and the others are those nearest
-        to k dt before that sample; or, where asked for, all are interpolated linearly. Before the
+        to k dt before that sample; or, where asked for and its coordinates are known, all are
+        interpolated. Before the
         first sample the first one is repeated, as at the start of an episode.
 
         Raises:
@@ -189,10 +225,7 @@ class ObservationHistory:
         if fault := self.fault(time_ns):
             raise InputError(fault)
         times = self._times(time_ns)
-        return {
-            name: np.stack([stream.at(time) for time in stream.times(times)])
-            for name, stream in self._streams.items()
-        }
+        return {name: stream.sample(times) for name, stream in self._streams.items()}
 
     def spacing_ns(self, time_ns: int) -> dict[str, int]:
         """Time between two of the observations of `sample`, for each input the one farthest from dt.

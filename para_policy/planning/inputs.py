@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from para_policy.execution.coordinates import UNKNOWN
 from para_policy.planning.history import ObservationHistory
 from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.stuck import StuckWatch
@@ -34,8 +35,12 @@ class RobotInputs:
             max_gap_ns=settings.max_age_ns,
             max_gaps_ns=settings.max_ages_ns,
             linear=settings.linear,
+            coordinates=settings.coordinates,
         )
-        self._watches = {n: StuckWatch(most_s) for n, most_s in settings.max_unchanged_s.items()}
+        self._watches = {
+            name: StuckWatch(most_s, settings.coordinates.get(name, UNKNOWN))
+            for name, most_s in settings.max_unchanged_s.items()
+        }
         self._faults: dict[str, str] = {}
         self._leads_ns: dict[str, deque[int]] = {n: deque(maxlen=_LEADS) for n in self._shapes}
 

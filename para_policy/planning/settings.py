@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
+
 if TYPE_CHECKING:
     from para_policy.samplers import Sampler
 
@@ -28,6 +30,8 @@ class PlannerSettings:
         max_future_ns: stamps that were so far ahead of the clock on arrival are told of.
         spacing_tolerance: part of `dt_ns` by which the time between the observations that the
             policy sees may differ from it before that is told.
+        coordinates: of the flat values of each input, by name.
+        action_coordinates: of the actions.
         sampler_name: what the user calls the sampler.
         anytime: true where the sampler can stop at a deadline.
         deadline_s: a chunk must be out so long after its observation was looked at; 0: whenever it is
@@ -41,7 +45,8 @@ class PlannerSettings:
         warm_start: start each solve from the chunk before it.
         shift_noise: and use its noise again, moved likewise.
         real_time_chunking: the actions that will be executed while a chunk is planned are committed
-            and the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before.
+            and the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before,
+            as far as it may be mixed number by number.
         replan_steps: plan anew so many steps after a chunk; 0: when it is about to run out.
         message: all of it as JSON, as on the topic `~/settings`.
         added_latency_s: for experiments: a chunk is ready so much later.
@@ -61,6 +66,8 @@ class PlannerSettings:
     linear: frozenset[str] = frozenset()
     max_future_ns: int = 5_000_000
     spacing_tolerance: float = 0.4
+    coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
+    action_coordinates: Coordinates = UNKNOWN
     sampler_name: str = ""
     anytime: bool = False
     deadline_s: float = 0.0

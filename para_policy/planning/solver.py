@@ -18,6 +18,7 @@ from para_policy.planning.settings import PlannerSettings
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
+    from para_policy.policies import PolicyConfig
 
 
 class Cancelled(ParaPolicyError):
@@ -93,7 +94,7 @@ class Solver:
     def _solve(self, settings: PlannerSettings, jobs: Sequence[_Job]) -> list[ChunkSolution]:
         requests = [job.request for job in jobs]
         with self._lock:
-            options = _taken_over(settings, jobs)
+            options = _taken_over(settings, jobs, self._policy.config)
             if settings.deadline_s and settings.anytime and not settings.lockstep:
                 spent_s = time.perf_counter() - min(request.started_s for request in requests)
                 options["deadline_s"] = time_to_solve(settings.deadline_s, spent_s)
@@ -144,7 +145,9 @@ class Solver:
             raise Cancelled("the solve was cancelled, as the node is being taken down")
 
 
-def _taken_over(settings: PlannerSettings, jobs: Sequence[_Job]) -> dict[str, Any]:
+def _taken_over(
+    settings: PlannerSettings, jobs: Sequence[_Job], config: PolicyConfig
+) -> dict[str, Any]:
     """Options that tell the policy of the chunks before."""
     before = [job.request.previous for job in jobs]
     if jobs[0].executed is None:
@@ -157,6 +160,8 @@ def _taken_over(settings: PlannerSettings, jobs: Sequence[_Job]) -> dict[str, An
     if jobs[0].committed is not None:
         options["frozen"] = [job.committed for job in jobs]
         options["overlap"] = settings.real_time_chunking
+        if settings.real_time_chunking == "soft":
+            options["pulled"] = settings.action_coordinates.flat(config.action_dim)
     return options
 
 

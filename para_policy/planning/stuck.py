@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from para_policy.execution.coordinates import UNKNOWN, Coordinates
+
 
 class StuckWatch:
     """Time for which one input has had exactly the same values, by the stamps of its samples.
@@ -17,10 +19,12 @@ class StuckWatch:
 
     Args:
         max_unchanged_s: values that stay the same for longer count as stuck.
+        coordinates: of the flat values: a quaternion and its negative are the same.
     """
 
-    def __init__(self, max_unchanged_s: float) -> None:
+    def __init__(self, max_unchanged_s: float, coordinates: Coordinates = UNKNOWN) -> None:
         self._limit_ns = round(1e9 * max_unchanged_s)
+        self._coordinates = coordinates
         self.clear()
 
     def clear(self) -> None:
@@ -42,7 +46,7 @@ class StuckWatch:
         if not restarted and behind_ns >= 0:
             return
         # Two images are compared in the time that it takes to read them; a hash takes longer.
-        same = self._values is not None and np.array_equal(values, self._values)
+        same = self._values is not None and self._coordinates.same(values, self._values)
         if restarted or not same:
             self._values = np.array(values)
             self._since_ns = stamp_ns

@@ -195,6 +195,7 @@ class Chain:
         shift_noise: bool = False,
         frozen: int | Sequence[int] | None = None,
         overlap: Overlap = "hard",
+        pulled: Sequence[bool] | None = None,
         deadline_s: float | None = None,
         callback: Callback | None = None,
     ) -> ActionResult:
@@ -225,7 +226,7 @@ class Chain:
         if frozen is not None:
             if before is None:
                 raise InputError(f"frozen is {frozen} without a previous chunk; give both")
-            known = before.known(frozen, overlap, self.config, self.device)
+            known = before.known(frozen, overlap, self.config, self.device, pulled)
         encoding = time.perf_counter()
         denoiser = self.runtime.denoiser(self.encoder.encode(values, self.device), known)
         if self.encoder.has_cameras and self.device.type == "cuda":

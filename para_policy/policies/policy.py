@@ -173,6 +173,7 @@ class DiffusionPolicy:
         shift_noise: bool = False,
         frozen: int | Sequence[int] | None = None,
         overlap: Overlap = "hard",
+        pulled: Sequence[bool] | None = None,
         deadline_s: float | None = None,
         callback: Callback | None = None,
     ) -> ActionResult:
@@ -198,6 +199,8 @@ class DiffusionPolicy:
                 answer, on which all samplers agree. None: no action is decided yet.
             overlap: with `frozen`, "hard" leaves the later actions free, "soft" pulls them towards
                 `previous`, ever less.
+            pulled: (A,) with "soft", the coordinates that are pulled; None: all. It is done number by
+                number, which is wrong for angles and for rotations that are written in jumps.
             deadline_s: parallel samplers stop at the last round that ends before so many seconds from
                 now and return their last iterate with `converged=False`.
             callback: called after every round.
@@ -216,6 +219,7 @@ class DiffusionPolicy:
             shift_noise=shift_noise,
             frozen=frozen,
             overlap=overlap,
+            pulled=pulled,
             deadline_s=deadline_s,
             callback=callback,
         )

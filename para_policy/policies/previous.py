@@ -71,12 +71,18 @@ class PreviousChunk:
         return FromCleanSample(self.sample.to(device))
 
     def known(
-        self, frozen: Counts, overlap: Overlap, config: PolicyConfig, device: torch.device
+        self,
+        frozen: Counts,
+        overlap: Overlap,
+        config: PolicyConfig,
+        device: torch.device,
+        pulled: Sequence[bool] | None = None,
     ) -> Inpainting:
         """What is decided already: everything before now, and the next `frozen` actions.
 
         Args:
             overlap: "hard", or "soft": the later actions of the old chunk pull, too.
+            pulled: (A,) coordinates that they pull; None: all.
         Raises:
             InputError: when the old chunk does not reach so far.
         """
@@ -91,9 +97,11 @@ class PreviousChunk:
                 f"frozen is {frozen}; {list(self.executed)} steps after the previous chunk only "
                 f"{max(most, 0)} of its actions are left"
             )
-        weight = prefix_weights(
-            torch.tensor(decided), torch.tensor(reach), horizon, soft=overlap == "soft"
-        )
+        first, last = torch.tensor(decided), torch.tensor(reach)
+        weight = prefix_weights(first, last, horizon, soft=overlap == "soft")
+        if pulled is not None:
+            fixed = prefix_weights(first, last, horizon, soft=False)
+            weight = torch.where(torch.as_tensor(np.asarray(pulled, dtype=bool)), weight, fixed)
         return Inpainting(self.sample.to(device), weight.to(device))
 
 

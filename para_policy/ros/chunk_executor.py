@@ -25,7 +25,7 @@ from para_policy.ros.messages.conversions import message_to_chunk, message_to_st
 from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.executor import PARAMETERS
 from para_policy.ros.playing.health import Health
-from para_policy.ros.playing.setup import load_setup
+from para_policy.ros.playing.setup import load_setup, unmixed_warning
 from para_policy.ros.run import run_node
 
 
@@ -40,6 +40,8 @@ class ChunkExecutor(Node):
         super().__init__("chunk_executor", **options)
         declare(self, PARAMETERS)
         self._setup = load_setup(self)
+        if self._setup.unmixed:
+            self.get_logger().warning(unmixed_warning(self._setup.unmixed))
         self._player = self._setup.player
         self._commander = self._setup.commander
         self._lockstep = self._setup.lockstep
@@ -111,7 +113,9 @@ class ChunkExecutor(Node):
     def _observe(self, message: JointState) -> None:
         """The present state of the robot; one that cannot be read is as good as none."""
         try:
-            self._state = message_to_state(message, self._now_ns(), self._setup.state_joints)
+            state = message_to_state(message, self._now_ns(), self._setup.state_joints)
+            self._setup.coordinates.canonical(state.positions)  # none can be compared to nonsense
+            self._state = state
         except ParaPolicyError as error:
             self.get_logger().warning(f"joint_states: {error}", throttle_duration_sec=1.0)
 

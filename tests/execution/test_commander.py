@@ -7,9 +7,9 @@ import pytest
 
 from para_policy.execution.chunk import ActionChunk
 from para_policy.execution.commander import Commander, RobotState
+from para_policy.execution.coordinates import poses, read_coordinates
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.execution.spaces import PoseSpace
 
 T0 = 1_700_000_000 * 10**9
 DT = 100_000_000
@@ -145,12 +145,26 @@ def test_each_tick_is_answered_once() -> None:
 
 
 def test_quaternion_of_the_next_chunk_takes_the_sign_of_the_last_command() -> None:
-    space = PoseSpace()
-    player = ChunkPlayer(settings=PlayerSettings(space=space))
-    guards = Guards(Limits(velocity_max=(1.0,)), PERIOD_S)
-    commander = Commander(player, guards, space=space, enabled=True)
+    player = ChunkPlayer(settings=PlayerSettings(coordinates=poses()))
+    guards = Guards(Limits(velocity_max=(1.0,)), PERIOD_S, coordinates=poses())
+    commander = Commander(player, guards, coordinates=poses(), enabled=True)
     pose = np.array([0, 0, 0, 0, 0, 0.6, 0.8])
     for step, sign in enumerate((1, -1)):
         actions = (pose * [1, 1, 1, sign, sign, sign, sign])[None]
         player.offer(ActionChunk(T0 + step * DT, DT, actions), T0 + step * DT)
         np.testing.assert_allclose(commander.command(T0 + step * DT), pose)
+
+
+def test_a_continuous_joint_goes_on_from_where_it_is_and_does_not_turn_back() -> None:
+    coordinates = read_coordinates(["angle 0"])
+    player = ChunkPlayer(settings=PlayerSettings(coordinates=coordinates))
+    limits = Limits(max_jump=(0.5,), velocity_max=(10.0,))
+    guards = Guards(limits, PERIOD_S, coordinates=coordinates)
+    commander = Commander(player, guards, coordinates=coordinates, enabled=True)
+    player.offer(ActionChunk(T0, DT, np.array([[3.1], [-3.1], [-3.0]])), T0)
+    turned = 3.0 + 4 * np.pi  # the joint has made two turns
+    commands = []
+    for step in range(3):
+        now = T0 + step * DT
+        commands.append(commander.command(now, RobotState(now, np.array([turned + 0.1 * step])))[0])
+    assert commands == pytest.approx(np.array([3.1, 2 * np.pi - 3.1, 2 * np.pi - 3.0]) + 4 * np.pi)

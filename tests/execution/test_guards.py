@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from para_policy.errors import InputError
+from para_policy.execution.coordinates import read_coordinates
 from para_policy.execution.guards import Guards, Limits
 
 PERIOD_S = 0.5
@@ -147,3 +148,38 @@ def test_limits_know_what_is_given() -> None:
     assert limits.joints == 2
     assert Limits().given() == []
     assert Limits().joints is None
+
+
+ROTATION = ["number 0", "rotation_vector 1-3"]
+
+
+def x(radians: float) -> np.ndarray:
+    return np.array([0.0, radians, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("numbers", [1, -1])
+def test_rotations_are_limited_by_the_angle_of_their_turn(numbers: int) -> None:
+    """Commands on both sides of pi: the numbers jump, the rotation turns by 0.2."""
+    limits = Limits(velocity_max=(9.0, 0.5, 0.5, 0.5), acceleration_max=(99.0, 0.9, 0.9, 0.9))
+    guards = Guards(limits, PERIOD_S, coordinates=read_coordinates(ROTATION))
+    guards.sent(x(np.pi - 0.1))
+    near = x(numbers * np.pi + 0.1)
+    assert guards.check(near) is None  # 0.4 rad/s, 0.8 rad/s²
+    violation = guards.check(near + x(0.1))
+    assert violation.guard == "velocity_max"
+    assert (violation.joint, violation.value) == ("action 1", pytest.approx(0.6))
+    guards.sent(near)
+    assert guards.check(near + x(0.2)) is None
+    assert guards.check(near) is None  # a stop
+    violation = guards.check(near - x(0.2))
+    assert (violation.guard, violation.value) == ("acceleration_max", pytest.approx(1.6))
+
+
+def test_jumps_of_angles_and_rotations_are_measured_the_shorter_way() -> None:
+    guards = Guards(
+        Limits(max_jump=(0.3,)), PERIOD_S, coordinates=read_coordinates(["angle 0", *ROTATION[1:]])
+    )
+    state = np.array([3.1, 0.0, np.pi - 0.05, 0.0])
+    assert guards.check(np.array([-3.1, 0.0, -np.pi + 0.05, 0.0]), state) is None
+    assert guards.check(np.array([-2.8, 0.0, np.pi - 0.05, 0.0]), state).joint == "action 0"
+    assert guards.check(np.array([3.1, 0.6, np.pi - 0.05, 0.0]), state).joint == "action 1"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from para_policy.errors import InputError
 from para_policy.execution.blending import (
@@ -18,13 +19,14 @@ from para_policy.execution.blending import (
     TemporalEnsemble,
 )
 from para_policy.execution.chunk import ActionChunk
+from para_policy.execution.coordinates import NUMBERS, UNKNOWN, Coordinates, read_coordinates
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
 from tests.execution.chunks import DT, T0, at, make_chunk
 
 
 def make_player(*chunks: tuple[ActionChunk, float], **settings: Any) -> ChunkPlayer:
     """A player to which each chunk was offered at its step."""
-    player = ChunkPlayer(settings=PlayerSettings(**settings))
+    player = ChunkPlayer(settings=PlayerSettings(**{"coordinates": NUMBERS, **settings}))
     for chunk, step in chunks:
         player.offer(chunk, at(step))
     return player
@@ -140,7 +142,7 @@ def test_what_an_old_chunk_still_has_is_not_played_after_the_newest() -> None:
 
 @pytest.mark.parametrize("blending", [CrossFade(50 * DT), TemporalEnsemble(0.01)])
 def test_a_flood_of_chunks_does_not_fill_the_memory(blending: Any) -> None:
-    player = ChunkPlayer(settings=PlayerSettings(blending=blending))
+    player = ChunkPlayer(settings=PlayerSettings(blending=blending, coordinates=NUMBERS))
     for index in range(500):
         player.offer(ActionChunk(T0 + index, DT, np.zeros((8, 1))), T0 + index)
     assert len(player._candidates) <= 100
@@ -176,3 +178,59 @@ def test_nothing_is_invented(
                 assert action is not None
                 assert min(tags) - 1e-9 <= action[0] <= max(tags) + 1e-9
         quarter += pause
+
+
+SAME_BUT_FOR_FOUR_DEGREES = np.radians([[178.0, 0.0, 0.0], [-178.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        {"interpolation": "linear"},
+        {"blending": CrossFade(2 * DT)},
+        {"blending": TemporalEnsemble(0.01)},
+        {"interpolation": "linear", "blending": CrossFade(2 * DT)},
+        {"interpolation": "linear", "blending": TemporalEnsemble(0.01)},
+    ],
+)
+@pytest.mark.parametrize(
+    ("coordinates", "is_mixed"),
+    [(read_coordinates(["number 0-2", "rotation_vector 3-5"]), True), (UNKNOWN, False)],
+)
+def test_rotations_written_on_both_sides_of_pi_stay_near(
+    mixing: dict[str, Any], coordinates: Coordinates, is_mixed: bool
+) -> None:
+    first, second = SAME_BUT_FOR_FOUR_DEGREES
+    rows = [
+        [np.concatenate([[0.4, 0, 0.3], turn]) for turn in turns]
+        for turns in ([first, second, first, first, first, first], [second] * 8)
+    ]
+    player = make_player(coordinates=coordinates, **mixing)
+    player.offer(ActionChunk(T0, DT, np.array(rows[0])), T0)
+    seen = []
+    for tick in range(60):
+        if tick == 20:
+            player.offer(ActionChunk(at(2), DT, np.array(rows[1])), at(2))
+        command = player.action_at(at(tick / 10))
+        turned = Rotation.from_rotvec(command[3:].copy()) * Rotation.from_rotvec(first).inv()
+        seen.append(np.degrees(turned.magnitude()))
+        assert command[:3] == pytest.approx([0.4, 0, 0.3])
+    assert max(seen) == pytest.approx(4)
+    between = [degrees for degrees in seen if 1e-6 < degrees < 4 - 1e-6]
+    assert bool(between) == is_mixed
+
+
+def test_coordinates_that_nobody_told_are_those_of_the_newest_chunk() -> None:
+    chunks = (make_chunk(0, 8, tag=0), 0), (make_chunk(1, 8, tag=1), 2)
+    for blending in (CrossFade(2 * DT), TemporalEnsemble(0.01)):
+        player = make_player(*chunks, blending=blending, coordinates=UNKNOWN)
+        assert play(player, 2, 3) == [1, 1]
+    half = read_coordinates(["number 0"])  # the step number; the tag is unknown
+    player = make_player(*chunks, interpolation="linear", coordinates=half)
+    assert player.action_at(at(2.5)).tolist() == [2.5, 1]
+
+
+def test_weights_of_an_ensemble_never_overflow() -> None:
+    chunks = [(make_chunk(0, 90, tag=0), 0), *[(make_chunk(k, 90, tag=1), k) for k in range(1, 80)]]
+    player = make_player(*chunks, blending=TemporalEnsemble(-10.0))
+    assert play(player, 80) == [1]

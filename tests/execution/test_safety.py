@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from para_policy.execution.blending import Blending, CrossFade, NoBlending, TemporalEnsemble
 from para_policy.execution.chunk import ActionChunk
 from para_policy.execution.commander import Commander, RobotState
+from para_policy.execution.coordinates import NUMBERS
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, Interpolation, PlayerSettings
 
@@ -89,7 +90,8 @@ def test_no_command_beyond_a_limit_is_ever_sent(
     latch: bool,
 ) -> None:
     limits = {name: LIMITS[name] for name in active}
-    player = ChunkPlayer(2, PlayerSettings(interpolation=interpolation, blending=blending))
+    mixing = PlayerSettings(interpolation=interpolation, blending=blending, coordinates=NUMBERS)
+    player = ChunkPlayer(2, mixing)
     guards = Guards(Limits(**{name: (limit,) for name, limit in limits.items()}), PERIOD_S)
     commander = Commander(player, guards, hold=hold, latch=latch, enabled=True)
     now, state, witness = T0, np.zeros(2), Witness(limits)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from para_policy.execution.chunk import ActionChunk
+from para_policy.execution.coordinates import read_coordinates
 from para_policy.execution.seams import ACCELERATION, VELOCITY, executed, jumps
 
 DT = 100_000_000
@@ -36,3 +37,14 @@ def test_a_straight_line_has_no_jumps_and_a_kink_has_its_own() -> None:
     kink = [line[0], 5.0 + 3.0 * np.arange(1.0, 7.0)[:, None]]
     at_seams, _ = jumps(kink, VELOCITY, 0.1)
     assert at_seams == pytest.approx([20.0])  # from 10 to 30 units/s
+
+
+def test_numbers_that_jump_where_the_angle_does_not_are_no_jump() -> None:
+    turning = np.arange(2.0, 4.4, 0.2)[:, None]
+    wrapped = np.where(turning > np.pi, turning - 2 * np.pi, turning)
+    angles = read_coordinates(["angle 0"])
+    for order in (VELOCITY, ACCELERATION):
+        at_seams, inside = jumps([wrapped[:6], wrapped[6:]], order, 0.1, angles)
+        assert at_seams == pytest.approx(0.0, abs=1e-9)
+        assert inside == pytest.approx(0.0, abs=1e-9)
+    assert jumps([wrapped[:6], wrapped[6:]], VELOCITY, 0.1)[0][0] > 50

@@ -33,7 +33,7 @@ class FakePolicy:
     def __init__(self, **cameras: tuple[int, ...]) -> None:
         inputs = {"x": (2,), "y": (), **cameras}
         self.config = SimpleNamespace(
-            inputs=inputs, cameras=tuple(cameras), n_obs_steps=2, first_action=1
+            inputs=inputs, cameras=tuple(cameras), n_obs_steps=2, first_action=1, action_dim=1
         )
         self.seeds: list[int] = []
         self.options: list[dict[str, Any]] = []

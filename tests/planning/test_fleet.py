@@ -32,6 +32,7 @@ def test_the_actions_that_run_during_a_solve_are_committed(
     plan = planner.plan(observe(planner, 5))
     assert (plan.executed, plan.committed) == (5, committed)
     options = policy.options[-1]
+    assert options["pulled"].tolist() == [False]  # nobody has said what the action is
     assert (options["executed"], options["frozen"], options["overlap"]) == (
         [5],
         [committed],

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.execution.coordinates import NUMBERS, UNKNOWN, poses, read_coordinates
 from para_policy.planning.history import ObservationHistory
 
 DT = 100_000_000
@@ -74,10 +75,26 @@ def test_repetition_of_the_first_sample_is_no_fault() -> None:
 
 
 def test_mixed_observations_are_a_step_apart_whatever_the_samples() -> None:
-    history = ObservationHistory({"x": ()}, 3, DT, GAP, linear=["x"])
+    history = ObservationHistory({"x": ()}, 3, DT, GAP, linear=["x"], coordinates={"x": NUMBERS})
     for offset in (0, 170, 290, 410):
         history.append("x", START + offset * MS, offset)
     assert history.spacing_ns(START + 410 * MS) == {"x": DT}
+
+
+def test_of_values_that_cannot_be_mixed_the_nearest_counts_beside_those_that_are() -> None:
+    coordinates = {"x": read_coordinates(["angle 0"]), "untold": UNKNOWN}
+    history = ObservationHistory(
+        {"x": (2,), "untold": ()}, 2, DT, GAP, linear=["x", "untold"], coordinates=coordinates
+    )
+    for offset, value in ((0, 3.1), (101, -3.1), (200, -3.0)):  # jitter: the last before 100 is 0
+        history.append("x", START + offset * MS, [value, offset])
+        history.append("untold", START + offset * MS, offset)
+    seen = history.sample(START + 200 * MS)
+    on_the_way = -3.1 - 0.01 / 1.01 * (2 * np.pi - 6.2)
+    np.testing.assert_allclose(seen["x"][0], [on_the_way, 101], atol=1e-12)
+    assert seen["x"][1].tolist() == [-3.0, 200]
+    assert seen["untold"].tolist() == [101, 200]
+    assert history.spacing_ns(START + 200 * MS) == dict.fromkeys(["x", "untold"], 99 * MS)
 
 
 @given(st.permutations([20, 60, 110, 170, 230, 290]), st.integers(0, 320))
@@ -183,7 +200,9 @@ def test_a_patient_limit_does_not_fill_the_memory() -> None:
 
 @given(st.permutations([0, 40, 130, 170, 230, 290]), st.integers(-50, 290))
 def test_linear_inputs_are_interpolated_whatever_the_order(offsets: list[int], at: int) -> None:
-    history = ObservationHistory({"x": (2,), "y": ()}, 2, DT, GAP, linear=["x"])
+    history = ObservationHistory(
+        {"x": (2,), "y": ()}, 2, DT, GAP, linear=["x"], coordinates={"x": NUMBERS}
+    )
     for offset in offsets:
         history.append("x", START + offset * 1_000_000, [offset, -3 * offset])
         history.append("y", START + offset * 1_000_000, offset)
@@ -194,7 +213,7 @@ def test_linear_inputs_are_interpolated_whatever_the_order(offsets: list[int], a
 
 
 def test_a_sample_of_the_very_time_is_not_blurred() -> None:
-    history = ObservationHistory({"x": ()}, 2, DT, GAP, linear=["x"])
+    history = ObservationHistory({"x": ()}, 2, DT, GAP, linear=["x"], coordinates={"x": NUMBERS})
     for step, value in enumerate([0.1, 0.2, 0.7]):
         history.append("x", START + step * DT, value)
     assert history.sample(START + DT)["x"].tolist() == [0.1, 0.2]
@@ -218,3 +237,35 @@ def test_time_between_observations_can_change() -> None:
         history.append("x", START + step * DT, step)
     history.set_dt(3 * DT)
     assert history.sample(START + 4 * DT)["x"].tolist() == [1, 4]
+
+
+def test_rotations_and_angles_are_interpolated_the_shorter_way_and_unknown_values_not() -> None:
+    history = ObservationHistory(
+        {"pose": (1, 7), "wheel": (), "state": (1,)},
+        n_obs_steps=1,
+        dt_ns=DT,
+        max_gap_ns=GAP,
+        linear=["pose", "wheel", "state"],
+        coordinates={"pose": poses(), "wheel": read_coordinates(["angle 0"])},
+    )
+    half = np.sqrt(0.5)
+    for step, x, quaternion, angle in (
+        (0, 1.0, [0, 0, 0, 1], 3.1),
+        (1, 2.0, [0, 0, -half, -half], -3.1),
+    ):
+        history.append("pose", START + step * DT, [[x, 0, 0, *quaternion]])
+        history.append("wheel", START + step * DT, angle)
+        history.append("state", START + step * DT, [angle])
+    seen = history.sample(START + DT // 4)
+    turned = np.radians(22.5) / 2
+    expected = [1.25, 0, 0, 0, 0, np.sin(turned), np.cos(turned)]
+    np.testing.assert_allclose(seen["pose"], [[expected]], atol=1e-12)
+    assert seen["wheel"].tolist() == [pytest.approx(3.1 + (2 * np.pi - 6.2) / 4)]
+    assert seen["state"].tolist() == [[3.1]]
+
+
+def test_an_orientation_that_is_none_is_refused_by_name() -> None:
+    history = ObservationHistory({"pose": (7,)}, 1, DT, GAP, coordinates={"pose": poses()})
+    with pytest.raises(InputError, match=r"input 'pose' has the quaternion \[0.*\] of length 0"):
+        history.append("pose", START, np.zeros(7))
+    assert history.missing() == ["pose"]

@@ -10,6 +10,7 @@ import pytest
 
 from para_policy import samplers
 from para_policy.errors import InputError
+from para_policy.execution.coordinates import NUMBERS
 from tests.planning.fake_policy import DT, LOCKSTEP, REAL_TIME, T0, make, observe
 
 
@@ -172,7 +173,8 @@ def test_late_and_repeated_observations_change_no_chunk_in_force() -> None:
 
 
 def test_linear_inputs_are_interpolated() -> None:
-    planner, policy = make(replace(REAL_TIME, linear=frozenset({"y"})))
+    linear = replace(REAL_TIME, linear=frozenset({"y"}), coordinates={"y": NUMBERS})
+    planner, policy = make(linear)
     for step in (-1.5, -0.5, 0):
         observe(planner, step, value=step)
     planner.plan(T0)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from para_policy.execution.coordinates import poses, read_coordinates
 from para_policy.planning.stuck import StuckWatch
 
 MS = 10**6
@@ -76,3 +77,19 @@ def test_time_since_the_last_change(steps: list[tuple[int, int]]) -> None:
         since_ms, before = (since_ms if value == before else now_ms), value
     unchanged_ms = now_ms - since_ms
     assert watch.stuck_for_s() == (unchanged_ms / 1e3 if unchanged_ms > 500 else None)
+
+
+def test_the_same_rotation_in_other_numbers_has_not_changed() -> None:
+    pose = np.array([1.0, 2.0, 3.0, 0.0, 0.0, 0.6, 0.8])
+    flipped = pose * [1, 1, 1, -1, -1, -1, -1]
+    moved = pose + np.array([0, 1e-15, 0, 0, 0, 0, 0])
+    turned = pose + np.array([0, 0, 0, 1e-6, 0, 0, 0])
+    for after, stuck in ((flipped, True), (moved, False), (turned, False)):
+        watch = StuckWatch(0.5, poses())
+        watch.seen(T0, pose)
+        watch.seen(T0 + 900 * MS, after)
+        assert (watch.stuck_for_s() is not None) == stuck
+    wheel = StuckWatch(0.5, read_coordinates(["angle 0"]))
+    wheel.seen(T0, np.array([3.0]))
+    wheel.seen(T0 + 900 * MS, np.array([3.0 - 2 * np.pi]))
+    assert wheel.stuck_for_s() == 0.9

@@ -10,6 +10,7 @@ import torch
 
 from para_policy import DiffusionPolicy
 from para_policy.errors import InputError
+from para_policy.policies.previous import PreviousChunk
 from tests.checkpoint import random_observations
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -65,6 +66,24 @@ def test_a_soft_overlap_stays_closer_to_the_old_chunk(policy: DiffusionPolicy) -
     ]
     assert far[1].mean() < 0.7 * far[0].mean()
     assert far[1][4].max() < 0.5 * far[0][4].max()  # the next but one after the frozen ones
+
+
+def test_coordinates_that_are_not_pulled_are_as_with_a_hard_overlap(
+    policy: DiffusionPolicy,
+) -> None:
+    """Of the same network call: how the known sample is put into its prediction."""
+    before = PreviousChunk.of(
+        policy.sample(observations(0), seed=1, **STEPS), executed=5, config=policy.config, batch=1
+    )
+    hard, soft, both = (
+        before.known(2, overlap, policy.config, policy.device, pulled).weight[0]
+        for overlap, pulled in (("hard", None), ("soft", None), ("soft", [True, False]))
+    )
+    assert torch.equal(both[:, 0], soft[:, 0])
+    assert torch.equal(both[:, 1], hard[:, 1])
+    assert not torch.equal(soft, hard)
+    with pytest.raises(InputError, match="weights"):
+        before.known(2, "soft", policy.config, policy.device, [True, False, True])
 
 
 def test_every_robot_of_a_batch_has_its_own_past(policy: DiffusionPolicy) -> None:

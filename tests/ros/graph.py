@@ -13,10 +13,13 @@ os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 import rclpy
+from rcl_interfaces.msg import Log
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "ros"
 LIMIT_S = 30.0
@@ -44,6 +47,18 @@ class Graph:
         received: list[Any] = []
         self.probe.create_subscription(kind, topic, received.append, qos)
         return received
+
+    def warnings(self) -> list[str]:
+        """What nodes log as a warning, as it comes."""
+        texts: list[str] = []
+
+        def hear(message: Log) -> None:
+            if message.level == LoggingSeverity.WARN:
+                texts.append(message.msg)
+
+        qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.probe.create_subscription(Log, "/rosout", hear, qos)
+        return texts
 
     def talk(self, kind: type, topic: str, qos: Any = 10) -> Any:
         """A publisher that is connected to a subscriber."""

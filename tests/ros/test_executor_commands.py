@@ -110,7 +110,7 @@ def test_twist_holds_by_one_zero(rig: Callable[..., Rig]) -> None:
 
 
 def test_violation_is_reported_latched_and_taken_back(rig: Callable[..., Rig]) -> None:
-    made = rig(position_max=[2.0, 5.0], interpolation="linear")
+    made = rig(position_max=[2.0, 5.0], interpolation="linear", coordinates=["number 0-1"])
     made.send([[0, 0], [0, 9]] + [[0, 0]] * 20)
     status = made.wait_for(DiagnosticStatus.ERROR, "position_max guard", "action 1", "limit 5")
     assert "call ~/enable when it is safe" in status.message
@@ -168,7 +168,7 @@ def test_robot_is_held_when_its_state_stays_away(rig: Callable[..., Rig]) -> Non
 
 
 def test_commands_go_on_at_their_rate_and_end_within_a_period(rig: Callable[..., Rig]) -> None:
-    made = rig(command_rate_hz=200.0, interpolation="linear")
+    made = rig(command_rate_hz=200.0, interpolation="linear", coordinates=["number 0"])
     began = time.time_ns()
     made.send([[0], [1], [2], [3], [4]])
     arrived: list[int] = []

@@ -124,6 +124,7 @@ class Replay:
             max_gap_ns=settings.max_age_ns,
             max_gaps_ns=settings.max_ages_ns,
             linear=settings.linear,
+            coordinates=settings.coordinates,
         )
 
 

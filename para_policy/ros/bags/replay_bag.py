@@ -11,6 +11,7 @@ import torch
 
 from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
 from para_policy.errors import CheckpointError, DataError, InputError
+from para_policy.execution.coordinates import UNKNOWN
 from para_policy.inference import AUTO, EngineConfig
 from para_policy.inference.device import check_device, expected_engine
 from para_policy.policies.sampler_spec import SamplerSpec
@@ -83,7 +84,10 @@ def _report(
     with progress_bars() as progress:
         for replayed in progress.track(replay.chunks(run), len(run.chunks), description=run.node):
             outcomes.append(judge(replayed, units, differs[replayed.record.settings]))
-    report = summarise(run, outcomes)
+    coordinates = UNKNOWN
+    if run.chunks:
+        coordinates = replay.planner_settings(run.chunks[0]).action_coordinates
+    report = summarise(run, outcomes, coordinates)
     if replay.other is not None:
         report["other_name"] = replay.other.label
     report["plots"] = []

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from para_policy.execution import seams
+from para_policy.execution.coordinates import Coordinates
 from para_policy.ros.bags.comparison import Outcome, difference
 from para_policy.ros.bags.records import ChunkRecord, Run
 
@@ -19,8 +20,12 @@ Report = Mapping[str, Any]
 _UNITS = {"velocity": "units/s", "acceleration": "units/s²"}
 
 
-def summarise(run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The report of one robot's run, as it goes into JSON; see docs/recording.md."""
+def summarise(run: Run, outcomes: Sequence[Outcome], coordinates: Coordinates) -> dict[str, Any]:
+    """The report of one robot's run, as it goes into JSON; see docs/recording.md.
+
+    Args:
+        coordinates: of the actions.
+    """
     verdicts = Counter(outcome.verdict for outcome in outcomes)
     records = [outcome.record for outcome in outcomes]
     differing = [o for o in outcomes if o.verdict == "different"]
@@ -39,18 +44,20 @@ def summarise(run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "replay_latency_ms": percentiles([1e3 * outcome.latency_s for outcome in outcomes]),
         "rounds_mean": _mean([record.rounds for record in records]),
         "reasons": dict(Counter(o.reason for o in outcomes if o.reason)),
-        "seams": seam_jumps(records),
+        "seams": seam_jumps(records, coordinates),
         "other": _summarise_other(outcomes),
         "per_chunk": [_describe(outcome) for outcome in outcomes],
     }
 
 
-def seam_jumps(records: Sequence[ChunkRecord]) -> dict[str, Any]:
+def seam_jumps(records: Sequence[ChunkRecord], coordinates: Coordinates) -> dict[str, Any]:
     """Jumps of velocity and acceleration as executed, at the seams and inside chunks."""
     found: dict[str, Any] = {}
     for name, order in (("velocity", seams.VELOCITY), ("acceleration", seams.ACCELERATION)):
         parts = [
-            seams.jumps(chunks, order, dt_ns / 1e9) for dt_ns, chunks in _played(records) if chunks
+            seams.jumps(chunks, order, dt_ns / 1e9, coordinates)
+            for dt_ns, chunks in _played(records)
+            if chunks
         ]
         found[name] = {
             "seam": [float(x) for at_seams, _ in parts for x in at_seams],

@@ -21,7 +21,7 @@ from para_policy.ros.parameters.declare import Parameter, declare
 from para_policy.ros.parameters.executor import PARAMETERS as EXECUTOR
 from para_policy.ros.parameters.offline import offline_node, resolved_file
 from para_policy.ros.parameters.policy import PARAMETERS as POLICY
-from para_policy.ros.playing.setup import load_setup
+from para_policy.ros.playing.setup import load_setup, unmixed_warning
 
 _LIMITS = Limits()
 _WORDS = {
@@ -76,11 +76,14 @@ def _check_executor(case: Case, path: Path) -> Iterator[Finding]:
         if any(finding.level == Level.FAIL for finding in findings):
             return
         try:
-            load_setup(node)
+            setup = load_setup(node)
         except ParaPolicyError as error:
             yield fail("chunk_executor", str(error), "the node refuses to start with these values")
             return
         yield _fine("chunk_executor", given)
+        if setup.unmixed:
+            advice = "see Coordinates in docs/ros2.md"
+            yield warn("coordinates", unmixed_warning(setup.unmixed), advice)
         yield from _check_guards(node)
 
 

@@ -21,7 +21,7 @@ from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn
 from para_policy.ros.messages.inputs import load_inputs
 from para_policy.ros.parameters.policy import cpu_numbers
 from para_policy.ros.serving.loading import LoadedPolicy, load
-from para_policy.ros.serving.planner_settings import make_settings
+from para_policy.ros.serving.planner_settings import make_settings, unmixed
 from para_policy.ros.serving.topics import chunk_format
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def check(case: Case) -> Iterator[Finding]:
     yield from _refused(lambda: chunk_format(values, policy.config))
     yield from _refused(lambda: check_cpus(cpu_numbers(values)))
     settings = make_settings(loaded, values)
+    for warning in unmixed(settings, policy.config):
+        yield warn("coordinates", warning, "see Coordinates in docs/ros2.md")
     yield _calibration(policy, values)
     with _threads(values["torch_threads"]):
         latency_s = measure(policy, settings, case)

@@ -13,6 +13,7 @@ import numpy as np
 from rclpy.node import Node
 
 from para_policy.errors import ParaPolicyError
+from para_policy.execution.coordinates import Coordinates
 from para_policy.planning.history import ObservationHistory
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, warn
 from para_policy.ros.graph import InputSources, full_name, qos_conflicts, type_conflicts
@@ -92,7 +93,9 @@ class Stream:
             stamp_ns, values = self._mapping.read(message, now_ns, self._shape)
             if values.size == math.prod(self._shape):
                 values = values.reshape(self._shape)
-            history = ObservationHistory({self._name: self._shape}, 1, dt_ns=1, max_gap_ns=1)
+            history = ObservationHistory(
+                {self._name: self._shape}, 1, dt_ns=1, max_gap_ns=1, coordinates=self._coordinates()
+            )
             history.append(self._name, stamp_ns, values)
         except ParaPolicyError as error:
             return str(error)
@@ -140,6 +143,9 @@ class Stream:
                 self._name, found, "policy_node refuses them: mend the inputs file or sender"
             )
 
+    def _coordinates(self) -> dict[str, Coordinates]:
+        return {self._name: self._mapping.coordinates_of(self._shape)}
+
     def _rate(self) -> Iterator[Finding]:
         wanted_hz, gaps_s = self._expected.control_rate_hz, self._gaps_s()
         if not gaps_s:
@@ -152,12 +158,15 @@ class Stream:
             yield warn(self._name, found, "publish steadily, or raise max_age_s in the inputs file")
         elif wanted_hz and rate_hz < _SLOW * wanted_hz:
             found = f"{rate_hz:.1f} Hz, control at {wanted_hz:g} Hz: values are seen twice"
-            yield warn(self._name, found, "publish faster, or set `interpolation: linear`")
+            advice = "publish faster, or set `interpolation: linear` (and `coordinates`)"
+            yield warn(self._name, found, advice)
 
     def _spacing(self) -> Iterator[Finding]:
         """What the policy would see after each message, where observations are not mixed."""
         rate_hz, tolerance = self._expected.control_rate_hz, self._expected.spacing_tolerance
-        if not rate_hz or self._mapping.interpolation == "linear":
+        linear = self._mapping.interpolation == "linear"
+        mixed = linear and self._coordinates()[self._name].told(math.prod(self._shape)).all()
+        if not rate_hz or mixed:
             return
         dt_ns, gap_ns = round(1e9 / rate_hz), math.ceil(1e9 * self._max_age_s)
         history = ObservationHistory({self._name: ()}, self._expected.n_obs_steps, dt_ns, gap_ns)

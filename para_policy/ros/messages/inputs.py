@@ -25,6 +25,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from para_policy.checkpoints.files import summarise
 from para_policy.errors import InputError
+from para_policy.execution.coordinates import NUMBERS, Coordinates, poses, read_coordinates
 from para_policy.ros.messages.conversions import CONVERTERS, POSE_AXES, Converter, stamp_to_ns
 from para_policy.ros.messages.rigid_transform import RigidTransform
 
@@ -60,6 +61,8 @@ class InputMapping(BaseModel):
             is corrected by it.
         interpolation: (not images) value at a time: "hold" takes the nearest one, "linear"
             interpolates between the two around it.
+        coordinates: (not images, not poses) what the values are, after scale and offset, as
+            `read_coordinates` reads it; those that are not named are not interpolated.
         max_unchanged_s: values that stay exactly the same for longer, by their stamps, count as
             stuck; None: never.
     """
@@ -80,6 +83,7 @@ class InputMapping(BaseModel):
     max_age_s: float | None = Field(default=None, ge=1e-3, le=3600.0)
     latency_s: float = Field(default=0.0, ge=0.0, le=10.0)
     interpolation: Literal["hold", "linear"] = "hold"
+    coordinates: tuple[str, ...] = ()
     max_unchanged_s: float | None = Field(default=None, ge=1e-3, le=3600.0)
 
     @field_validator("type")
@@ -105,8 +109,12 @@ class InputMapping(BaseModel):
             raise ValueError(f"{self.type} does not use {', '.join(sorted(unused))}")
         if self.interpolation == "linear" and self.converter.is_image:
             raise ValueError("images cannot be interpolated; expected `interpolation: hold`")
-        if self.interpolation == "linear" and self.axes == "pose":
-            raise ValueError("a quaternion cannot be interpolated linearly; use axes: xyz")
+        if self.coordinates and (self.converter.is_image or "axes" in self.converter.options):
+            raise ValueError(f"{self.type} does not use coordinates: they are known")
+        try:
+            read_coordinates(self.coordinates)
+        except InputError as error:
+            raise ValueError(str(error)) from error
         if self.axes == "pose":
             self._check_quaternion("scale", 1.0)
             self._check_quaternion("offset", 0.0)
@@ -183,6 +191,20 @@ class InputMapping(BaseModel):
                 raise InputError(
                     f"{len(numbers)} numbers in {name}; expected one number, or {math.prod(shape)}"
                 )
+        self.coordinates_of(shape)
+
+    def coordinates_of(self, shape: tuple[int, ...]) -> Coordinates:
+        """What the flat values of an input of this shape are.
+
+        Raises:
+            InputError: when `coordinates` name values that it has not.
+        """
+        if "axes" in self.converter.options:
+            count = math.prod(shape) // POSE_AXES["pose"]
+            return poses(count) if self.axes == "pose" else NUMBERS
+        coordinates = read_coordinates(self.coordinates)
+        coordinates.check(math.prod(shape))
+        return coordinates
 
     def _scaled(self, values: NDArray[Any]) -> NDArray[Any]:
         if not self.model_fields_set & {"scale", "offset"}:

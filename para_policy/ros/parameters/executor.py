@@ -48,6 +48,12 @@ PARAMETERS = (
         "hold",
         "Chunk whose actions are all past: 'hold', or 'last': play its last one on the next step.",
     ),
+    Parameter(
+        "coordinates",
+        NO_NAMES,
+        "What the action is made of, by places: 'number 0-2', 'angle 3', 'rotation_vector 3-5' ...; "
+        "others are not mixed. Poses and twists are known.",
+    ),
     Parameter("interpolation", "none", "Between actions: 'none' (hold each) or 'linear'."),
     Parameter("blending", "none", "Between chunks: 'none', 'linear' or 'ensemble'."),
     Parameter("blend_s", 0.2, "Duration of linear blending.", (1e-3, 10.0)),
@@ -110,6 +116,11 @@ def check_combinations(given: dict[str, Any], limits: Limits) -> None:
     if given["lockstep"]:
         _check_lockstep(given, limited)
     _check_output(given, limited)
+    if given["coordinates"] and given["output"] in ("pose_stamped", "twist_stamped"):
+        raise InputError(
+            f"coordinates are {given['coordinates']} with output '{given['output']}', which says "
+            "what they are; leave them out"
+        )
     if given["fixed_orientation"]:
         _check_orientation(given["fixed_orientation"], given["output"])
     if given["over_budget"] == "last" and not given["max_chunk_age_s"]:

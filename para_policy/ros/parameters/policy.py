@@ -10,6 +10,7 @@ import yaml
 from rclpy.node import Node
 
 from para_policy.errors import InputError
+from para_policy.execution.coordinates import Coordinates, read_coordinates
 from para_policy.planning.fleet import ALONE
 from para_policy.ros.parameters.declare import NO_NAMES, Parameter, value
 
@@ -109,6 +110,12 @@ PARAMETERS = (
         "none",
         "Freeze the actions that run while a chunk is planned: 'none', 'hard', or 'soft' for the "
         "later ones to be pulled towards the old chunk, too; needs warm_start.",
+    ),
+    Parameter(
+        "coordinates",
+        NO_NAMES,
+        "What the action is made of, as for chunk_executor: 'number 0-2', 'angle 3' ...; soft chunking "
+        "pulls only numbers and 6-D rotations.",
     ),
     Parameter(
         "replan_steps",
@@ -242,6 +249,17 @@ def robot_names(values: Values) -> tuple[str, ...]:
             "such as arm_1"
         )
     return names or ALONE
+
+
+def action_coordinates(config: PolicyConfig, values: Values) -> Coordinates:
+    """What the actions are made of.
+
+    Raises:
+        InputError: when `coordinates` cannot be read, or are not those of the policy's actions.
+    """
+    coordinates = read_coordinates([text for text in values["coordinates"] if text])
+    coordinates.check(config.action_dim)
+    return coordinates
 
 
 def solve_deadline_s(values: Values) -> float | None:

@@ -47,6 +47,7 @@ _PARAMETERS = Template("""\
   ros__parameters:
     command_rate_hz: 50.0
     joint_names: $joints  # other chunks are refused
+    # coordinates: [number 0-2, rotation_vector 3-5]  # what may be interpolated; see docs/ros2.md
     auto_enable: false  # true: moves the robot without a call of ~/enable
 """)
 
@@ -70,6 +71,8 @@ _INPUTS_HEAD = """\
 #   max_age_s      an older value is stale; default: parameter max_observation_age_s
 #   latency_s      from the measurement to its stamp; default 0.0
 #   interpolation  (not images) hold or linear: value at a time between two samples; default hold
+#   coordinates    (not images, not poses) what the values are, such as [number 0-2, angle 3]:
+#                  others are not interpolated; see docs/ros2.md
 #   max_unchanged_s  values that stay exactly the same for longer count as frozen; default never
 #   frame_id         the header must name this frame; default any
 #   transform        (poses) {translation: [x, y, z], rotation: [x, y, z, w]}, into the trained frame

@@ -12,9 +12,15 @@ from rclpy.node import Node
 from para_policy.errors import InputError
 from para_policy.execution.blending import Blending, CrossFade, NoBlending, TemporalEnsemble
 from para_policy.execution.commander import Commander
+from para_policy.execution.coordinates import (
+    NUMBERS,
+    POSE_DIM,
+    Coordinates,
+    poses,
+    read_coordinates,
+)
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.execution.spaces import POSE_DIM, ActionSpace, PoseSpace, VectorSpace
 from para_policy.ros.messages.commands import OUTPUTS, Output, OutputOptions
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
@@ -30,6 +36,8 @@ class Setup:
     """Everything that the parameters decide.
 
     Attributes:
+        coordinates: of the actions.
+        unmixed: those that are to be mixed, but cannot be, in words; empty: none.
         state_joints: joints whose present positions the guards need; empty: none.
         max_future_ns: chunks that are stamped further ahead of the clock are told of.
     """
@@ -38,6 +46,8 @@ class Setup:
     player: ChunkPlayer
     output: Output
     output_options: OutputOptions
+    coordinates: Coordinates
+    unmixed: str
     joint_names: list[str]
     state_joints: list[str]
     lockstep: bool
@@ -52,7 +62,7 @@ def load_setup(node: Node) -> Setup:
         InputError: when a value is not known or two values do not go together.
     """
     given = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
-    given |= {name: names(node, name) for name in ("joint_names", "state_joints")}
+    given |= {name: names(node, name) for name in ("joint_names", "state_joints", "coordinates")}
     check_choices(given)
     limit_names = [limit.name for limit in fields(Limits)]
     given |= {name: list(given[name]) for name in (*limit_names, "fixed_orientation")}
@@ -63,6 +73,14 @@ def load_setup(node: Node) -> Setup:
     setup = _make_setup(given, limits)
     node.add_on_set_parameters_callback(_refuse_changes)
     return setup
+
+
+def unmixed_warning(unmixed: str) -> str:
+    """What to tell a person about coordinates that are to be mixed, but cannot be."""
+    return (
+        f"coordinates {unmixed} of the action are played without interpolation and blending, as "
+        "they may be angles or rotations; set parameter coordinates, such as ['number 0-5']"
+    )
 
 
 def _action_dim(given: dict[str, Any], limits: Limits) -> int | None:
@@ -83,6 +101,18 @@ def _action_dim(given: dict[str, Any], limits: Limits) -> int | None:
     return next(iter(known.values()), None)
 
 
+def _coordinates(given: dict[str, Any], action_dim: int | None) -> Coordinates:
+    """What the actions are made of: what the output says, or the parameter."""
+    if given["output"] == "twist_stamped" or given["fixed_orientation"]:
+        return NUMBERS
+    if given["output"] == "pose_stamped":
+        return poses()
+    coordinates = read_coordinates(given["coordinates"])
+    if action_dim is not None:
+        coordinates.check(action_dim)
+    return coordinates
+
+
 def _blending(given: dict[str, Any]) -> Blending:
     if given["blending"] == "linear":
         return CrossFade(fade_ns=round(1e9 * given["blend_s"]))
@@ -92,8 +122,9 @@ def _blending(given: dict[str, Any]) -> Blending:
 
 
 def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
-    is_pose = given["output"] == "pose_stamped" and not given["fixed_orientation"]
-    space: ActionSpace = PoseSpace() if is_pose else VectorSpace()
+    action_dim = _action_dim(given, limits)
+    coordinates = _coordinates(given, action_dim)
+    mixes = given["interpolation"] != "none" or given["blending"] != "none"
     twist = given["output"] == "twist_stamped"
     settings = PlayerSettings(
         offset_ns=round(1e9 * given["latency_offset_s"]),
@@ -101,29 +132,35 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         catch_up=given["over_budget"] == "last",
         interpolation=given["interpolation"],
         blending=_blending(given),
-        space=space,
+        coordinates=coordinates,
     )
     period_s = 1.0 / given["command_rate_hz"]
     joints = given["joint_names"]
-    player = ChunkPlayer(_action_dim(given, limits), settings)
+    player = ChunkPlayer(action_dim, settings)
     commander = Commander(
         player,
-        Guards(limits, period_s, joints, commands_are_velocities=twist),
+        Guards(limits, period_s, joints, commands_are_velocities=twist, coordinates=coordinates),
         hold="zero" if twist else given["hold"],
         latch=given["on_violation"] == "latch",
-        space=space,
+        coordinates=coordinates,
         max_state_age_ns=round(1e9 * given["max_state_age_s"]),
         enabled=given["auto_enable"],
     )
     options = OutputOptions(
         round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
     )
-    needed = (given["state_joints"] or joints) if limits.need_state else []
-    lockstep = given["lockstep"]
-    output = OUTPUTS[given["output"]]
-    max_future_ns = round(1e9 * given["max_future_s"])
     return Setup(
-        commander, player, output, options, joints, needed, lockstep, period_s, max_future_ns
+        commander=commander,
+        player=player,
+        output=OUTPUTS[given["output"]],
+        output_options=options,
+        coordinates=coordinates,
+        unmixed=coordinates.untold(action_dim) if mixes else "",
+        joint_names=joints,
+        state_joints=(given["state_joints"] or joints) if limits.need_state else [],
+        lockstep=given["lockstep"],
+        period_s=period_s,
+        max_future_ns=round(1e9 * given["max_future_s"]),
     )
 
 

@@ -16,7 +16,7 @@ from para_policy.planning.worker import Worker, check_cpus
 from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.parameters.policy import cpu_numbers, present_values, robot_names
 from para_policy.ros.serving.loading import LoadedPolicy, load
-from para_policy.ros.serving.planner_settings import make_settings
+from para_policy.ros.serving.planner_settings import make_settings, unmixed
 from para_policy.ros.serving.robot import ServedRobot
 from para_policy.ros.serving.topics import RobotTopics, chunk_format
 
@@ -65,7 +65,10 @@ def configure(
         torch.set_num_threads(values["torch_threads"])
     loaded = load(values)
     chunks = chunk_format(values, loaded.policy.config)
-    fleet = Fleet(loaded.policy, make_settings(loaded, values), values["seed"], names)
+    settings = make_settings(loaded, values)
+    for warning in unmixed(settings, loaded.policy.config):
+        node.get_logger().warning(warning)
+    fleet = Fleet(loaded.policy, settings, values["seed"], names)
     fleet.warm_up()
     shapes = {name: tuple(shape) for name, shape in loaded.policy.config.inputs.items()}
     robots: dict[str, ServedRobot] = {}

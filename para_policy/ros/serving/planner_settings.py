@@ -18,6 +18,7 @@ from para_policy.ros.parameters.policy import (
     FIXED,
     LIVE,
     Values,
+    action_coordinates,
     dt_ns,
     present_values,
     sampler_options,
@@ -40,6 +41,7 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         ParaPolicyError: when a parameter does not go together with the policy.
     """
     policy, inputs = loaded.policy, loaded.inputs
+    shapes = policy.config.inputs
     sampler = _sampler(policy, values)
     _check_certificate(sampler, values)
     return PlannerSettings(
@@ -56,6 +58,8 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         max_unconverged=values["max_unconverged"],
         max_residual=values["max_residual"],
         max_error=values["max_error"],
+        coordinates={n: i.coordinates_of(shapes[n]) for n, i in inputs.items()},
+        action_coordinates=action_coordinates(policy.config, values),
         sampler_name=values["sampler"],
         anytime=sampler.stops_early,
         deadline_s=values["deadline_ms"] / 1e3,
@@ -69,6 +73,25 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         lockstep=values["lockstep"],
         message=_message(loaded, values),
     )
+
+
+def unmixed(settings: PlannerSettings, config: PolicyConfig) -> list[str]:
+    """What to tell a person about coordinates that are to be mixed, but cannot be."""
+    found = []
+    for name in sorted(settings.linear):
+        untold = settings.coordinates[name].untold(math.prod(config.inputs[name]))
+        if untold:
+            found.append(
+                f"values {untold} of input {name} are not interpolated, as they may be angles or "
+                "rotations; give its coordinates in the inputs file, such as ['number 0-5']"
+            )
+    untold = settings.action_coordinates.untold(config.action_dim)
+    if settings.real_time_chunking == "soft" and untold:
+        found.append(
+            f"coordinates {untold} of the action are chunked as with real_time_chunking 'hard', as "
+            "they may be angles or rotations; set parameter coordinates, such as ['number 0-5']"
+        )
+    return found
 
 
 def change_settings(

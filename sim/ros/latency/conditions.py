@@ -14,7 +14,7 @@ MODES: Mapping[str, Mapping[str, object]] = {
     "uncompensated": {"stamp_mode": "zero"},
     "compensated": {},
     "chunking_hard": {"real_time_chunking": "hard"},
-    "chunking_soft": {"real_time_chunking": "soft"},
+    "chunking_soft": {"real_time_chunking": "soft", "coordinates": ["number 0-1"]},
 }
 """Modes, and what each changes of the parameters of policy_node."""
 

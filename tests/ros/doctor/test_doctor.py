@@ -88,6 +88,15 @@ def test_policy_that_works(checkpoint: Path) -> None:
     assert "calibrated for ddpm with 10 steps" in " ".join(finding.found for finding in findings)
 
 
+def test_soft_chunking_of_coordinates_that_nobody_told(checkpoint: Path) -> None:
+    values = {"control_rate_hz": 0.5, "real_time_chunking": "soft", "coordinates": ["number 0"]}
+    case = case_of(checkpoint=str(checkpoint), **values)
+    findings = [*policy.check_inputs(case), *policy.check(case)]
+    (finding,) = [finding for finding in findings if finding.subject == "coordinates"]
+    assert finding.level == Level.WARN
+    assert finding.found.startswith("coordinates 1 of the action are chunked as with")
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -97,6 +106,7 @@ def test_policy_that_works(checkpoint: Path) -> None:
         ({"n_action_steps": 99}, "n_action_steps is 99"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
         ({"joint_names": ["x"]}, "joint_names are ['x']"),
+        ({"coordinates": ["angle 7"]}, "'angle 7' name coordinate 7"),
         ({"stamp_mode": "now"}, "stamp_mode is 'now'"),
     ],
 )

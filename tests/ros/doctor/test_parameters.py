@@ -63,6 +63,7 @@ def test_a_mistake_in_policy_node(tmp_path: Path, policy: str, found: str, advic
         ("over_budget: last", "max_chunk_age_s is 0"),
         ("command_rate_hz: 0.0", "command_rate_hz is 0.0, out of range"),
         ("blend: linear", "blend is no parameter"),
+        ("coordinates: [angle 2]", "'angle 2' name coordinate 2; there are 2"),
         (
             "velocity_max: 1.0",
             "velocity_max is 1.0, a number with a decimal point; expected a list",
@@ -82,6 +83,14 @@ def test_limits_that_are_not_set(tmp_path: Path) -> None:
     (finding,), _ = examine(tmp_path, f"{POLICY}    seed: 1\n{text}")
     assert (finding.level, finding.subject) == (Level.WARN, "guards")
     assert finding.found.startswith("not set: velocity_max;")
+
+
+def test_coordinates_that_nobody_told(tmp_path: Path) -> None:
+    text = f"{POLICY}    seed: 1\n{GUARDED}    interpolation: linear\n"
+    (finding,), _ = examine(tmp_path, text)
+    assert (finding.level, finding.subject) == (Level.WARN, "coordinates")
+    assert finding.found.startswith("coordinates 0, 1 of the action are played without")
+    assert examine(tmp_path, text + "    coordinates: [number 0-1]\n")[0] == []
 
 
 @pytest.mark.parametrize(

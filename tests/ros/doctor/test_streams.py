@@ -119,6 +119,17 @@ def test_two_sensors_of_the_same_joints(graph: Graph, reaction: str, level: Leve
     assert ("policy_node holds" in finding.advice) == (reaction == "hold")
 
 
+@pytest.mark.parametrize(("coordinates", "level"), [((), Level.WARN), (("number 0-1",), Level.OK)])
+def test_only_values_that_can_be_interpolated_bridge_gaps(
+    graph: Graph, coordinates: tuple[str, ...], level: Level
+) -> None:
+    changes = {"interpolation": "linear", "coordinates": coordinates}
+    stream = listen(graph, MAPPING.model_copy(update=changes))
+    graph.add(lambda **options: Sensor(bursts=True, **options))
+    graph.wait(lambda: stream.heard() > 12)
+    assert the_finding(stream).level == level
+
+
 def test_in_lockstep_rate_and_age_do_not_count(graph: Graph) -> None:
     stream = listen(graph, expected=Expected(100.0, 0.5, lockstep=True))
     graph.add(lambda **options: Sensor(delay_s=5.0, **options))
@@ -169,6 +180,19 @@ def test_silent_publisher(graph: Graph) -> None:
     finding = the_finding(stream)
     assert finding.level == Level.FAIL
     assert "nothing arrived on /joint_states from /probe" in finding.found
+
+
+def test_a_rotation_that_is_none(graph: Graph) -> None:
+    mapping = InputMapping(
+        topic=TOPIC, type="std_msgs/msg/Float64MultiArray", coordinates=("quaternion 0-3",)
+    )
+    stream = Stream(graph.probe, "agent_pos", TOPIC, mapping, (4,), EXPECTED)
+    publisher = graph.talk(Float64MultiArray, TOPIC)
+    publisher.publish(Float64MultiArray(data=[0.0] * 4))
+    graph.wait(stream.heard)
+    finding = the_finding(stream)
+    assert finding.level == Level.FAIL
+    assert "'agent_pos' has the quaternion [0.0, 0.0, 0.0, 0.0] of length 0" in finding.found
 
 
 def test_another_number_of_values(graph: Graph) -> None:

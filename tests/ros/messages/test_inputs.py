@@ -83,7 +83,14 @@ def test_images_feed_inputs_with_three_channels_first_only(
         (IMAGE.replace("}", ", crop: [0, 0, 5, 0]}"), "inputs.a.crop.*: Input should be greater"),
         (IMAGE.replace("}", ", crop: [-1, 0, 5, 5]}"), "inputs.a.crop.*: Input should be greater"),
         (IMAGE.replace("}", ", interpolation: linear}"), "images cannot be interpolated"),
-        (POSE.replace("}", ", axes: pose, interpolation: linear}"), "quaternion cannot be"),
+        (POSE.replace("}", ", coordinates: [number 0]}", 1), "does not use coordinates: they are"),
+        (IMAGE.replace("}", ", coordinates: [number 0]}"), "does not use coordinates"),
+        (JOINTS.replace("}", ", coordinates: [magic 0]}", 1), "'magic' is no kind of coordinates"),
+        (JOINTS.replace("}", ", coordinates: [angle 0, number 0]}", 1), "0 is in 'angle 0' and in"),
+        (
+            JOINTS.replace("}", ", coordinates: [angle 1]}", 1),
+            r"feeds 'a' of shape \(1,\) with coordinates 'angle 1' name coordinate 1; there are 1",
+        ),
         (JOINTS.replace("}", ", interpolation: cubic}", 1), "inputs.a.interpolation"),
         (JOINTS.replace("}", ", max_age_s: 0.0}", 1), "inputs.a.max_age_s"),
         (JOINTS.replace("}", ", max_age_s: .nan}", 1), "inputs.a.max_age_s"),
@@ -142,3 +149,18 @@ def test_latency_moves_observations_to_the_time_of_the_measurement(tmp_path: Pat
     assert (mapping.max_age_s, mapping.interpolation) == (2.0, "hold")
     plain = InputMapping(topic="t", type="std_msgs/msg/Float64MultiArray", latency_s=0.5)
     assert plain.read(Float64MultiArray(data=[1.0]), 9 * 10**9, (1,))[0] == 8_500_000_000
+
+
+def test_poses_say_themselves_what_they_are_and_other_messages_are_told() -> None:
+    pose = InputMapping(
+        topic="t", type="geometry_msgs/msg/PoseArray", axes="pose", interpolation="linear"
+    )
+    two = pose.coordinates_of((2, 7))
+    assert [group.index for group in two.groups] == [(3, 4, 5, 6), (10, 11, 12, 13)]
+    assert two.untold(14) == ""
+    plane = InputMapping(topic="t", type="geometry_msgs/msg/PoseStamped", axes="xy")
+    assert plane.coordinates_of((2,)).untold(2) == ""
+    numbers = InputMapping(
+        topic="t", type="std_msgs/msg/Float64MultiArray", coordinates=("rotation_vector 3-5",)
+    )
+    assert numbers.coordinates_of((7,)).untold(7) == "0, 1, 2, 6"

@@ -35,6 +35,15 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
         ({"fixed_orientation": [0.0, 0.0, 0.0, 1.0]}, "only 'pose_stamped' has one"),
         ({**TWIST, "hold": "repeat"}, "would go on moving"),
         ({**TWIST, "position_min": [0.0]}, r"position_min is \[0.0\] with output 'twist_stamped'"),
+        ({**POSE, "coordinates": ["number 0"]}, "which says what they are; leave them out"),
+        ({**TWIST, "coordinates": ["number 0"]}, "which says what they are; leave them out"),
+        ({"coordinates": ["magic 0"]}, "'magic' is no kind of coordinates"),
+        ({"coordinates": ["quaternion 0-2"]}, "are 3; this kind expects 4"),
+        ({"coordinates": ["number 0-1", "angle 1"]}, "coordinate 1 is in 'number 0-1' and in"),
+        (
+            {"coordinates": ["angle 2"], "joint_names": ["a", "b"]},
+            "'angle 2' name coordinate 2; there are 2, 0 to 1",
+        ),
         ({"over_budget": "last"}, "set max_chunk_age_s"),
         ({"max_jump": [1.0]}, "set state_joints to the names"),
         (
