@@ -17,6 +17,8 @@ ROUNDING = 1e-12
 """Distance, radians, to which the same rotation is computed from two representations."""
 _SHORTEST = 0.1
 """A predicted direction that is shorter says nothing."""
+_LARGEST = 1e6
+"""Larger numbers are no rotation; computed with, they overflow."""
 _TINY = 1e-300
 _MOST_STEPS = 100
 _PRODUCT = np.array(
@@ -76,6 +78,12 @@ class Rotations:
         raise NotImplementedError
 
     def project(self, value: Array) -> Array:
+        """The nearest value that is a rotation; refuses numbers that mean none."""
+        if np.abs(value).max() > _LARGEST:
+            raise InputError(
+                f"the rotation {value.tolist()}, expected numbers up to {_LARGEST:g}; are these the "
+                "coordinates of a rotation?"
+            )
         return value
 
     def align(self, value: Array, reference: Array) -> Array:
@@ -180,8 +188,8 @@ class Quaternion(Rotations):
         return self.read(quaternion)
 
     def project(self, value: Array) -> Array:
-        length = float(np.linalg.norm(value))
-        if not length >= _SHORTEST:
+        length = float(np.linalg.norm(super().project(value)))
+        if length < _SHORTEST:
             raise InputError(
                 f"the quaternion {value.tolist()} of length {length:.3g}, expected about 1; are "
                 "these the coordinates of a quaternion?"
@@ -211,9 +219,9 @@ class Rotation6D(Rotations):
         return np.concatenate([matrix[..., 0], matrix[..., 1]], axis=-1)
 
     def project(self, value: Array) -> Array:
-        first = float(np.linalg.norm(value[:3]))
+        first = float(np.linalg.norm(super().project(value)[:3]))
         across = float(np.linalg.norm(np.cross(value[:3], value[3:]))) / max(first, _SHORTEST)
-        if not min(first, across) >= _SHORTEST:
+        if min(first, across) < _SHORTEST:
             raise InputError(
                 f"the 6-D rotation {value.tolist()}, whose two vectors do not tell two directions; "
                 "are these the coordinates of a rotation?"

@@ -209,6 +209,10 @@ def test_six_numbers_become_two_orthonormal_directions() -> None:
         ("quaternion 0-3", [0, 0, 0, 0], r"action 1 has the quaternion \[0.*\] of length 0"),
         ("rotation_6d 0-5", [1, 0, 0, 2, 0, 0], "action 1 has the 6-D rotation .* two directions"),
         ("rotation_6d 0-5", [0, 0, 0, 1, 0, 0], "action 1 has the 6-D rotation"),
+        ("rotation_6d 0-5", [1e300, 0, 0, 0, 1, 0], "action 1 has the rotation .* up to 1e.06"),
+        ("quaternion 0-3", [0, 0, 1e300, 0], "action 1 has the rotation"),
+        ("rotation_vector 0-2", [0, -1e300, 0], "action 1 has the rotation"),
+        ("euler_xyz 0-2", [0, 0, 1e300], "action 1 has the rotation"),
     ],
 )
 def test_numbers_without_direction_are_refused(entry: str, value: list[float], reason: str) -> None:
