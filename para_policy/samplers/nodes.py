@@ -104,7 +104,7 @@ class Levels:
     floor: Tensor
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return self.nodes.shape[0]
 
     def like(self, X: Tensor) -> Levels:
         """With the device and dtype of `X`."""
