@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 _NEAR = 3.0
 """Shares of the tolerance: a correction below it ends the first level early."""
-_ROUNDS = (3, 4, 6, 8)
+_ROUNDS = (3, 4, 6, 8, 8)
 """Rounds on a level, at most."""
 _DIVERGES = 9.0
-_SLOW = (_DIVERGES, 0.45, 0.7)
+_SLOW = (_DIVERGES, 0.45, 0.7, 0.7)
 """A correction that is left to so much of the one before: this sample is more sensitive than the mean
 one, and interpolation may cost it more than calibration has found. With all steps as nodes only
 divergence is a reason to leave."""
