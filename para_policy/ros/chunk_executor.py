@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -12,7 +13,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -21,11 +21,11 @@ from para_policy.execution.commander import RobotState
 from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph import ChunkSources, full_name, qos_for
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.conversions import message_to_chunk, message_to_state, stamp_to_ns
+from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.executor import PARAMETERS
 from para_policy.ros.playing.health import Health
-from para_policy.ros.playing.setup import load_setup
+from para_policy.ros.playing.setup import StateSource, load_setup
 from para_policy.ros.run import run_node
 
 
@@ -54,9 +54,12 @@ class ChunkExecutor(Node):
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
-        if self._setup.state_joints:
+        if source := self._setup.state:
             self.create_subscription(
-                JointState, "joint_states", self._observe, qos_profile_sensor_data
+                source.message,
+                source.topic,
+                partial(self._observe, source),
+                qos_profile_sensor_data,
             )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
@@ -104,12 +107,12 @@ class ChunkExecutor(Node):
         self._has_rivals()
         self._report()
 
-    def _observe(self, message: JointState) -> None:
+    def _observe(self, source: StateSource, message: Any) -> None:
         """The present state of the robot; one that cannot be read is as good as none."""
         try:
-            self._state = message_to_state(message, self._now_ns(), self._setup.state_joints)
+            self._state = source.read(message, self._now_ns())
         except ParaPolicyError as error:
-            self.get_logger().warning(f"joint_states: {error}", throttle_duration_sec=1.0)
+            self.get_logger().warning(f"{source.topic}: {error}", throttle_duration_sec=1.0)
 
     def _follow_clock(self, message: ClockMessage) -> None:
         self._tick_ns = stamp_to_ns(message.clock)

@@ -63,8 +63,8 @@ class Witness:
         assert (command <= limits["position_max"]).all()
         assert (np.abs(command - state) <= limits["max_jump"]).all()
         with np.errstate(over="ignore", invalid="ignore"):
-            moved = 0 if self.last is None else command - self.last
-            velocity = np.zeros(2) + moved / PERIOD_S
+            # The first command moves the robot from where it stands.
+            velocity = (command - (state if self.last is None else self.last)) / PERIOD_S
             acceleration = np.abs(velocity - self.velocity) / PERIOD_S
         assert (np.abs(velocity) <= limits["velocity_max"]).all()
         # A robot that holds stops where it was last told to be; only a motion is limited.

@@ -151,8 +151,6 @@ def _check_guards(node: Node) -> Iterator[Finding]:
     output = node.get_parameter("output").value
     if output == "twist_stamped":
         missing = [name for name in missing if not name.startswith(("position", "max_jump"))]
-    if output == "pose_stamped":
-        missing = [name for name in missing if name != "max_jump"]
     if missing and not node.get_parameter("lockstep").value:
         found = f"not set: {', '.join(missing)}; nothing limits the commands that way"
         yield warn("guards", found, "set them before a real robot moves; see docs/ros2.md, Guards")

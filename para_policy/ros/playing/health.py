@@ -60,6 +60,8 @@ class Health:
             return diagnostics.WARN, f"chunk refused: {self._refusal}"
         if self._player.chunk is None:
             return diagnostics.WARN, "holding: no chunk yet"
+        if commander.approaching:
+            return diagnostics.OK, "approaching the actions that are due"
         if commander.moving:
             return diagnostics.OK, "playing"
         return diagnostics.WARN, "holding: chunk ran out"
