@@ -5,12 +5,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from para_policy.execution.guards import Guards, Violation
+from para_policy.execution.guards import Guards, Limits, Violation
 from para_policy.execution.spaces import ActionSpace
 
 Array = NDArray[np.float64]
 _PACES = (1.0, 0.5, 0.25, 0.0)
 """Of the fade, in control periods for each period: the fastest that keeps the limits is taken."""
+_SHARE = 0.5
+"""Of the limits, for the fade; the rest is for the motion of the actions."""
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def fade_times_s(way: Array, limits: Limits) -> Array:
+    """Time (A,) that a smooth step over `way` (A,) takes within half of the limits of motion.
+
+    The largest velocity of such a step is 1.5 way / time, its largest acceleration 6 way / time^2.
+    """
+    way = np.abs(way) / _SHARE
+    by_velocity = 1.5 * way / limits.velocity_max
+    times: Array = np.maximum(by_velocity, np.sqrt(6.0 * way / limits.acceleration_max))
+    return times
 
 
 class Approach:
@@ -67,7 +81,7 @@ class Approach:
     def _begin(self, action: Array, present: Array | None) -> Violation | None:
         guards = self._guards
         start = guards.standing(action, present)
-        times = guards.fade_times_s(action - start)
+        times = fade_times_s(action - start, guards.limits_of_change)
         self._duration_s = float(times.max())
         if violation := guards.beyond("max_approach_s", times, (self._longest_s,)):
             return violation

@@ -70,6 +70,8 @@ class Commander:
         self._size = 0  # of the last command
         self.enabled = enabled
         self.latched = False
+        self.latched_by = ""
+        """Reason of a latch that is no violation."""
         self.waiting = ""
         """Reason why actions that are due are not played, where no guard was broken."""
         self.violation: Violation | None = None
@@ -94,9 +96,14 @@ class Commander:
         if enabled and (self.latched or not self.enabled):
             self._guards.forget()
             self._approach.stand()
-            self.latched = False
+            self.latched, self.latched_by = False, ""
             self.violation = None
         self.enabled = enabled
+
+    def latch(self, reason: str) -> None:
+        """Hold until somebody calls `enable`, for a reason that is none of a command."""
+        self.latched, self.latched_by = True, reason
+        self._player.clear()
 
     def command(self, now_ns: int, state: RobotState | None = None) -> Array | None:
         """The command (A,) to send in this period; None: send nothing."""

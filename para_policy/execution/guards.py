@@ -16,8 +16,6 @@ Limit = Sequence[float]
 _NO_LIMIT = (math.inf,)
 _LONGEST_PERIODS = 3.0
 """Most that the time between two commands may count, in command periods."""
-_FADE_SHARE = 0.5
-"""Of the limits, for the fade of an approach; the rest is for the motion of the actions."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,6 @@ class Limits:
     def motion(self) -> bool:
         """True where velocity or acceleration are limited."""
         return not {"velocity_max", "acceleration_max"}.isdisjoint(self.given())
-
-    @np.errstate(over="ignore", invalid="ignore")
-    def fade_times_s(self, way: Array) -> Array:
-        """Time (A,) that a smooth step over `way` (A,) takes within half of the limits of motion.
-
-        The largest velocity of such a step is 1.5 way / time, its largest acceleration 6 way / time^2.
-        """
-        way = np.abs(way) / _FADE_SHARE
-        by_velocity = 1.5 * way / self.velocity_max
-        times: Array = np.maximum(by_velocity, np.sqrt(6.0 * way / self.acceleration_max))
-        return times
 
     def given(self) -> list[str]:
         """Names of the limits that limit something."""
@@ -150,6 +137,10 @@ class Guards:
         self._period_s = period_s
         self._joint_names = list(joint_names)
         self._direct = commands_are_velocities
+        # A change of velocity is limited by the acceleration alone.
+        direct = Limits(velocity_max=limits.acceleration_max)
+        self.limits_of_change = direct if commands_are_velocities else limits
+        """Of the commands, whatever they mean: their first and second derivative."""
         self.last: Array | None = None
         """The last command that was sent."""
         self._rest = _Motion(np.zeros(1), np.zeros(1), period_s)
@@ -185,13 +176,6 @@ class Guards:
         """The next command is a motion from `start` (A,), where the robot stands."""
         self.last = start
         self.stand()
-
-    def fade_times_s(self, way: Array) -> Array:
-        """As `Limits.fade_times_s`; the way between two velocities is a change of velocity."""
-        limits = self._limits
-        return (
-            Limits(velocity_max=limits.acceleration_max) if self._direct else limits
-        ).fade_times_s(way)
 
     def stand(self) -> None:
         """Nothing new was sent for a period: the robot stands still."""

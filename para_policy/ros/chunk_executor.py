@@ -25,8 +25,12 @@ from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.executor import PARAMETERS
 from para_policy.ros.playing.health import Health
+from para_policy.ros.playing.rivals import CommandRivals
 from para_policy.ros.playing.setup import StateSource, load_setup
 from para_policy.ros.run import run_node
+
+_WATCH_S = 0.2
+"""Time after which a rival of our commands is noticed, and the graph knows of it."""
 
 
 class ChunkExecutor(Node):
@@ -50,6 +54,7 @@ class ChunkExecutor(Node):
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = qos_for(self._lockstep)
         self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
+        self._rivals = CommandRivals(self, self._commands, self._setup.output.message, qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
@@ -68,12 +73,13 @@ class ChunkExecutor(Node):
             # A system clock that is set back would stop a timer that runs on it.
             clock = self.get_clock() if value(self, "use_sim_time") else steady
             self.create_timer(self._setup.period_s, self._play, clock=clock)
+        self.create_timer(_WATCH_S, self._has_command_rivals, clock=steady)
         self.create_timer(1.0, self._look_around, clock=steady)
 
     def _receive(self, message: JointTrajectory, info: dict[str, Any]) -> None:
         now_ns = self._now_ns()
         self._sources.heard(info.get("publication_sequence_number"))
-        if self._has_rivals():
+        if self._has_chunk_rivals():
             return
         try:
             chunk = message_to_chunk(message, now_ns, self._setup.joint_names)
@@ -91,20 +97,30 @@ class ChunkExecutor(Node):
         if self._lockstep:
             self._answer_tick()
 
-    def _has_rivals(self) -> bool:
+    def _has_chunk_rivals(self) -> bool:
         """True where two nodes send chunks, which would pull the robot to and fro: hold then."""
         publishers = self.get_publishers_info_by_topic(self._chunks.topic_name)
         problem = self._sources.problem([full_name(publisher) for publisher in publishers])
         if problem:
             self._player.clear()
-        if self._health.find_rivals(problem):
+        if self._health.find_chunk_rivals(problem):
             self.get_logger().error(problem)
             self._report()
         return bool(problem)
 
+    def _has_command_rivals(self) -> str:
+        """Who else may command the robot: hold then, until a person has put that right."""
+        problem = self._rivals.problem()
+        if problem and self._commander.enabled:
+            self._commander.latch(problem)
+        if self._health.find_command_rivals(problem):
+            self.get_logger().error(problem)
+            self._report()
+        return problem
+
     def _look_around(self) -> None:
         """Once a second."""
-        self._has_rivals()
+        self._has_chunk_rivals()
         self._report()
 
     def _observe(self, source: StateSource, message: Any) -> None:
@@ -132,15 +148,20 @@ class ChunkExecutor(Node):
         if command is not None:
             options = self._setup.output_options
             self._commands.publish(self._setup.output.write(command, now_ns, options))
+            self._rivals.count_sent()
         if self._health.has_new_violation():
             violation = f"holding: {self._commander.violation}"
             self.get_logger().error(violation, throttle_duration_sec=1.0)
             self._report()
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._commander.enable(request.data)
-        response.success = True
-        response.message = "enabled" if request.data else "disabled: holding"
+        rivals = self._has_command_rivals() if request.data else ""
+        response.success = not rivals
+        if rivals:
+            response.message = f"not enabled: {rivals}"
+        else:
+            self._commander.enable(request.data)
+            response.message = "enabled" if request.data else "disabled: holding"
         self._report()
         return response
 

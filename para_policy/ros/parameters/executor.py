@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from para_policy.errors import InputError
+from para_policy.execution.approach import fade_times_s
 from para_policy.execution.guards import Limits
 from para_policy.ros.messages.commands import OUTPUTS
 from para_policy.ros.parameters.declare import NO_NAMES, Parameter
@@ -143,7 +144,7 @@ def _check_state_joints(given: dict[str, Any], limited: Sequence[str]) -> None:
 def _check_jump(given: dict[str, Any], limits: Limits) -> None:
     """Refuse a `max_jump` that `velocity_max` exceeds in one command, or takes too long to cover."""
     jumps, velocities = np.broadcast_arrays(limits.max_jump, limits.velocity_max)
-    times_s = limits.fade_times_s(jumps)
+    times_s = fade_times_s(jumps, limits)
     for jump, velocity, time_s in zip(jumps, velocities, times_s, strict=True):
         if not math.isfinite(jump):
             continue
