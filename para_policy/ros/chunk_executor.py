@@ -22,8 +22,9 @@ from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph import ChunkSources, full_name, qos_for
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
-from para_policy.ros.parameters.declare import declare, value
+from para_policy.ros.parameters.declare import declare, refuse_unknown, value
 from para_policy.ros.parameters.executor import PARAMETERS
+from para_policy.ros.parameters.policy import PARAMETERS as OF_POLICY_NODE
 from para_policy.ros.playing.health import Health
 from para_policy.ros.playing.rivals import CommandRivals
 from para_policy.ros.playing.setup import StateSource, load_setup
@@ -43,6 +44,7 @@ class ChunkExecutor(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("chunk_executor", **options)
         declare(self, PARAMETERS)
+        refuse_unknown(self, OF_POLICY_NODE)
         self._setup = load_setup(self)
         self._player = self._setup.player
         self._commander = self._setup.commander

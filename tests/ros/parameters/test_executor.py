@@ -52,6 +52,7 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
             {"joint_names": ["a", "b"], "velocity_max": [1.0] * 3},
             "2 for joint_names, 3 for the lim",
         ),
+        ({"velocity_maxx": [1.0]}, r"no parameter velocity_maxx \(did you mean velocity_max\?\)"),
         ({"velocity_max": [-1.0]}, r"velocity_max is \[-1.0\], expected numbers > 0"),
         ({"position_min": [math.nan]}, "position_min is .nan., expected numbers"),
     ],
@@ -70,6 +71,10 @@ def test_jump_and_velocity_of_shipped_files_go_together(graph: Graph, file: str)
     graph.add(ChunkExecutor, **given)
     slow = [limit / 10 for limit in given["velocity_max"]]
     graph.add(ChunkExecutor, **{**given, "velocity_max": slow})
+
+
+def test_a_section_for_all_nodes_may_name_parameters_of_the_others(graph: Graph) -> None:
+    graph.add(ChunkExecutor, checkpoint="somewhere", control_rate_hz=10.0)
 
 
 def test_out_of_range_is_refused_at_start(graph: Graph) -> None:
