@@ -5,6 +5,7 @@ ros2 launch para_policy policy.launch.py sim:=true
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
 from launch.events.process import ProcessExited, ProcessStarted
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -85,6 +87,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def make_nodes(context: LaunchContext) -> list[Any]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    warn_of_misspelt(context)
     check(given)
     robots = [name.strip() for name in given["robots"].split(",") if name.strip()]
     policy = node(LifecycleNode, "policy_node", given, policy_overrides(given, robots))
@@ -249,6 +252,14 @@ def check(given: dict[str, str]) -> None:
     if given["log_level"].lower() not in LOG_LEVELS:
         expected = ", ".join(LOG_LEVELS)
         raise RuntimeError(f"log_level:={given['log_level']}: expected one of {expected}")
+
+
+def warn_of_misspelt(context: LaunchContext) -> None:
+    """`ros2 launch` ignores an argument that nobody declares; a launch file above may have its own."""
+    for name in context.launch_configurations.keys() - ARGUMENTS.keys():
+        if close := difflib.get_close_matches(name, ARGUMENTS, n=1, cutoff=0.8):
+            warning = f"{name} is no argument of policy.launch.py; did you mean {close[0]}?"
+            get_logger("policy.launch").warning(warning)
 
 
 def number(given: dict[str, str], name: str) -> float:

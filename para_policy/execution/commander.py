@@ -15,6 +15,9 @@ from para_policy.execution.spaces import ActionSpace, VectorSpace
 
 Array = NDArray[np.float64]
 Hold = Literal["silent", "repeat", "zero"]
+_SETTLED_NS = 1_000_000_000
+"""After so long a hold the robot has come to rest, and its state says better where it stands than the
+last command, which somebody may have moved it away from. Before, the state lags behind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,7 @@ class Commander:
         self._max_state_age_ns = max_state_age_ns
         self._answered_ns: int | None = None
         self._moving = False
+        self._stopped_ns = 0
         self._size = 0  # of the last command
         self.enabled = enabled
         self.latched = False
@@ -117,6 +121,8 @@ class Commander:
         if self._guards.need_state and present is None:
             self.waiting = self._describe(now_ns, state)
             return self._stand(now_ns, state)
+        if present is not None and not self._moving and now_ns - self._stopped_ns > _SETTLED_NS:
+            self._guards.forget()
         known = present if self._guards.last is None else self._guards.last
         if known is not None:
             action = self._space.align(action, known)
@@ -159,6 +165,8 @@ class Commander:
     def _stand(self, now_ns: int, state: RobotState | None) -> Array | None:
         """Command for a robot that holds."""
         stopped, self._moving = self._moving, False
+        if stopped:
+            self._stopped_ns = now_ns
         self._guards.stand()
         self._approach.stand()
         if self._hold == "zero":

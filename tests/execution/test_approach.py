@@ -103,6 +103,18 @@ def test_a_pause_is_followed_by_an_approach_from_the_last_command() -> None:
     assert commands[-1] == 0.2
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_jump": (0.5,)}])
+def test_a_robot_that_was_moved_during_a_hold_starts_where_it_is(limits: dict) -> None:
+    arm = Arm(Limits(velocity_max=(1.5,), **limits), [0.0])
+    arm.offer(np.zeros((2, 1)))
+    arm.play(80)
+    arm.state = np.array([0.4])
+    arm.offer(np.full((20, 1), 0.3))
+    commands = arm.play(50)
+    check_motion([0.4], commands, 1.5, np.inf)
+    assert commands[-1] == 0.3
+
+
 def test_nothing_moves_before_the_state_is_known() -> None:
     arm = Arm(Limits(velocity_max=(1.5,)), [0.0])
     arm.offer(np.full((9, 1), 0.2))

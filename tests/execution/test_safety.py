@@ -19,6 +19,9 @@ DT = 100_000_000
 PERIOD = 20_000_000
 PERIOD_S = PERIOD / 1e9
 
+SETTLED = 50
+"""Periods after which a robot that holds has come to rest."""
+
 LIMITS = {
     "position_min": -1.0,
     "position_max": 1.0,
@@ -52,8 +55,13 @@ class Witness:
     def forget(self) -> None:
         self.last: np.ndarray | None = None
         self.velocity = np.zeros(2)
+        self.still = 0
 
     def see(self, command: np.ndarray | None, state: np.ndarray) -> None:
+        stands = command is None or np.array_equal(command, self.last)
+        if not stands and self.still > SETTLED:
+            self.forget()  # the robot may have been moved
+        self.still = self.still + 1 if stands else 0
         if command is None:
             self.velocity = np.zeros(2)
             return

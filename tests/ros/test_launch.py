@@ -180,9 +180,10 @@ def test_a_wrong_parameter_ends_the_launch_with_one_line_and_a_code(
 def test_a_wrong_argument_is_named_and_nothing_starts(
     launch: Callable[..., Launch], checkpoint: Path, name: str, value: str, expected: str
 ) -> None:
-    run = launch(checkpoint=checkpoint, **{name: value})
+    run = launch(checkpoint=checkpoint, executer=False, **{name: value})
     assert run.process.wait(START_S) == 1
     assert f"{name}:={value}: {expected}" in run.text()
+    assert "executer is no argument of policy.launch.py; did you mean executor?" in run.text()
     assert not run.pids()
 
 
