@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -12,7 +13,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -21,12 +21,17 @@ from para_policy.execution.commander import RobotState
 from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph import ChunkSources, full_name, qos_for
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.conversions import message_to_chunk, message_to_state, stamp_to_ns
-from para_policy.ros.parameters.declare import declare, value
+from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
+from para_policy.ros.parameters.declare import declare, refuse_unknown, value
 from para_policy.ros.parameters.executor import PARAMETERS
+from para_policy.ros.parameters.policy import PARAMETERS as OF_POLICY_NODE
 from para_policy.ros.playing.health import Health
-from para_policy.ros.playing.setup import load_setup
+from para_policy.ros.playing.rivals import CommandRivals
+from para_policy.ros.playing.setup import StateSource, load_setup
 from para_policy.ros.run import run_node
+
+_WATCH_S = 0.2
+"""Time after which a rival of our commands is noticed, and the graph knows of it."""
 
 
 class ChunkExecutor(Node):
@@ -39,6 +44,7 @@ class ChunkExecutor(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("chunk_executor", **options)
         declare(self, PARAMETERS)
+        refuse_unknown(self, OF_POLICY_NODE)
         self._setup = load_setup(self)
         self._player = self._setup.player
         self._commander = self._setup.commander
@@ -50,13 +56,17 @@ class ChunkExecutor(Node):
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = qos_for(self._lockstep)
         self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
+        self._rivals = CommandRivals(self, self._commands, self._setup.output.message, qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
-        if self._setup.state_joints:
+        if source := self._setup.state:
             self.create_subscription(
-                JointState, "joint_states", self._observe, qos_profile_sensor_data
+                source.message,
+                source.topic,
+                partial(self._observe, source),
+                qos_profile_sensor_data,
             )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
@@ -65,12 +75,13 @@ class ChunkExecutor(Node):
             # A system clock that is set back would stop a timer that runs on it.
             clock = self.get_clock() if value(self, "use_sim_time") else steady
             self.create_timer(self._setup.period_s, self._play, clock=clock)
+        self.create_timer(_WATCH_S, self._has_command_rivals, clock=steady)
         self.create_timer(1.0, self._look_around, clock=steady)
 
     def _receive(self, message: JointTrajectory, info: dict[str, Any]) -> None:
         now_ns = self._now_ns()
         self._sources.heard(info.get("publication_sequence_number"))
-        if self._has_rivals():
+        if self._has_chunk_rivals():
             return
         try:
             chunk = message_to_chunk(message, now_ns, self._setup.joint_names)
@@ -88,28 +99,38 @@ class ChunkExecutor(Node):
         if self._lockstep:
             self._answer_tick()
 
-    def _has_rivals(self) -> bool:
+    def _has_chunk_rivals(self) -> bool:
         """True where two nodes send chunks, which would pull the robot to and fro: hold then."""
         publishers = self.get_publishers_info_by_topic(self._chunks.topic_name)
         problem = self._sources.problem([full_name(publisher) for publisher in publishers])
         if problem:
             self._player.clear()
-        if self._health.find_rivals(problem):
+        if self._health.find_chunk_rivals(problem):
             self.get_logger().error(problem)
             self._report()
         return bool(problem)
 
+    def _has_command_rivals(self) -> str:
+        """Who else may command the robot: hold then, until a person has put that right."""
+        problem = self._rivals.problem()
+        if problem and self._commander.enabled:
+            self._commander.latch(problem)
+        if self._health.find_command_rivals(problem):
+            self.get_logger().error(problem)
+            self._report()
+        return problem
+
     def _look_around(self) -> None:
         """Once a second."""
-        self._has_rivals()
+        self._has_chunk_rivals()
         self._report()
 
-    def _observe(self, message: JointState) -> None:
+    def _observe(self, source: StateSource, message: Any) -> None:
         """The present state of the robot; one that cannot be read is as good as none."""
         try:
-            self._state = message_to_state(message, self._now_ns(), self._setup.state_joints)
+            self._state = source.read(message, self._now_ns())
         except ParaPolicyError as error:
-            self.get_logger().warning(f"joint_states: {error}", throttle_duration_sec=1.0)
+            self.get_logger().warning(f"{source.topic}: {error}", throttle_duration_sec=1.0)
 
     def _follow_clock(self, message: ClockMessage) -> None:
         self._tick_ns = stamp_to_ns(message.clock)
@@ -129,15 +150,20 @@ class ChunkExecutor(Node):
         if command is not None:
             options = self._setup.output_options
             self._commands.publish(self._setup.output.write(command, now_ns, options))
+            self._rivals.count_sent()
         if self._health.has_new_violation():
             violation = f"holding: {self._commander.violation}"
             self.get_logger().error(violation, throttle_duration_sec=1.0)
             self._report()
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._commander.enable(request.data)
-        response.success = True
-        response.message = "enabled" if request.data else "disabled: holding"
+        rivals = self._has_command_rivals() if request.data else ""
+        response.success = not rivals
+        if rivals:
+            response.message = f"not enabled: {rivals}"
+        else:
+            self._commander.enable(request.data)
+            response.message = "enabled" if request.data else "disabled: holding"
         self._report()
         return response
 

@@ -19,7 +19,8 @@ from para_policy.planning.statistics import engine_facts
 from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.inputs import InputMapping
-from para_policy.ros.parameters.declare import declare, value
+from para_policy.ros.parameters.declare import declare, refuse_unknown, value
+from para_policy.ros.parameters.executor import PARAMETERS as OF_CHUNK_EXECUTOR
 from para_policy.ros.parameters.policy import PARAMETERS
 from para_policy.ros.run import run_node
 from para_policy.ros.serving.configured import Configured, configure
@@ -49,6 +50,7 @@ class PolicyNode(LifecycleNode):
         super().__init__("policy_node", **options)
         survive_invalid_requests(self)
         declare(self, PARAMETERS)
+        refuse_unknown(self, OF_CHUNK_EXECUTOR)
         self._parts: Configured | None = None
         self._active = False
         self._problem = ""  # of the last transition

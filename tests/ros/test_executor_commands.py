@@ -96,6 +96,29 @@ def test_pose_with_fixed_orientation_takes_three_numbers(rig: Callable[..., Rig]
     assert made.commands[0].pose.orientation.z == 1
 
 
+def test_pose_starts_where_the_robot_is_and_waits_until_that_is_known(
+    rig: Callable[..., Rig],
+) -> None:
+    limits = {"velocity_max": [0.5], "max_jump": [0.5]}
+    made = rig(PoseStamped, output="pose_stamped", frame_id="base", **limits)
+    poses = made.graph.talk(PoseStamped, "present_pose")
+    made.send([[0.2, 0, 0, 0, 0, 0, 1]] * 90)
+    made.wait_for(DiagnosticStatus.WARN, "no state of the robot yet")
+    present = PoseStamped()
+    present.header.frame_id = "camera"
+    poses.publish(present)
+    made.graph.spin_for(0.1)
+    assert not made.commands  # a pose in another frame says nothing
+    present.header.frame_id = "base"
+    made.graph.probe.create_timer(0.02, lambda: poses.publish(present))
+    made.wait_for(DiagnosticStatus.OK, "approaching")
+    made.wait_for(DiagnosticStatus.OK, "playing")
+    xs = [0.0, *(command.pose.position.x for command in made.commands)]
+    assert xs[-1] == 0.2
+    assert max(np.diff(xs)) <= 0.5 * 0.06
+    assert xs[1] <= 0.5 * 0.02
+
+
 def test_twist_holds_by_one_zero(rig: Callable[..., Rig]) -> None:
     made = rig(TwistStamped, output="twist_stamped", frame_id="tool")
     made.send([[1, 2, 3, 4, 5, 6]] * 3)
@@ -135,7 +158,7 @@ def test_jump_is_measured_from_the_named_joints(rig: Callable[..., Rig]) -> None
     made = rig(max_jump=[0.5], state_joints=["a", "b"], on_violation="next_chunk")
     states = made.graph.talk(JointState, "joint_states")
     made.send([[1, 2]] * 20)
-    made.wait_for(DiagnosticStatus.WARN, "no joint state yet")
+    made.wait_for(DiagnosticStatus.WARN, "no state of the robot yet")
     assert not made.commands
 
     def move(a: float, b: float) -> None:
@@ -164,7 +187,7 @@ def test_robot_is_held_when_its_state_stays_away(rig: Callable[..., Rig]) -> Non
     made.send([[1]] * 40)
     states.publish(JointState(name=["a"], position=[1.0]))
     made.graph.wait(lambda: made.commands)
-    made.wait_for(DiagnosticStatus.WARN, "the joint state is", "expected at most 0.2 s")
+    made.wait_for(DiagnosticStatus.WARN, "the state of the robot is", "expected at most 0.2 s")
 
 
 def test_commands_go_on_at_their_rate_and_end_within_a_period(rig: Callable[..., Rig]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -13,6 +13,7 @@ from para_policy.ros.graph import full_name, qos_conflicts, rivals
 from para_policy.ros.messages.commands import OUTPUTS
 
 _CHUNK = "trajectory_msgs/msg/JointTrajectory"
+_STATES = {"sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"}
 
 
 def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[Finding]:
@@ -47,6 +48,16 @@ def check_commands(node: Node, executor: str) -> Iterator[Finding]:
         yield fail(subject, f"nobody subscribes to {topic}: the robot does not move", advice)
 
 
+def check_state(node: Node, executor: str) -> Iterator[Finding]:
+    """The topic on which an executor with limits hears where the robot is."""
+    for topic in _topics(node, executor, _STATES, node.get_subscriptions_info_by_topic):
+        if publishers := node.get_publishers_info_by_topic(topic):
+            yield ok("state", f"{topic} from {', '.join(sorted(set(map(full_name, publishers))))}")
+        else:
+            found = f"nobody publishes {topic}, without which {executor} does not begin to move"
+            yield fail("state", found, "start the broadcaster, or remap the topic to it")
+
+
 def _rivals(node: Node, subject: str, topic: str, advice: str) -> Iterator[Finding]:
     for rivalry in rivals(node, topic):
         yield fail(subject, rivalry, advice)
@@ -74,10 +85,17 @@ def _subscribers(node: Node, subject: str, topic: str, kind: str) -> Iterator[Fi
 
 def _published(node: Node, name: str, kinds: set[str]) -> list[str]:
     """Topics of these types that a node publishes."""
+    return _topics(node, name, kinds, node.get_publishers_info_by_topic)
+
+
+def _topics(
+    node: Node, name: str, kinds: set[str], endpoints: Callable[[str], list[Any]]
+) -> list[str]:
+    """Topics of these types of which a node has one of the endpoints."""
     return [
         topic
         for topic, types in node.get_topic_names_and_types()
-        if kinds & set(types) and name in map(full_name, node.get_publishers_info_by_topic(topic))
+        if kinds & set(types) and name in map(full_name, endpoints(topic))
     ]
 
 

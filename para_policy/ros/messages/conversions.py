@@ -23,6 +23,7 @@ from para_policy.ros.messages.rigid_transform import RigidTransform
 Array = NDArray[np.float64]
 NS_PER_S = 1_000_000_000
 _DT_TOLERANCE_NS = 1_000
+_UNIT_TOLERANCE = 1e-2
 
 
 def stamp_to_ns(stamp: Time | Duration) -> int:
@@ -89,6 +90,27 @@ def pose_coordinates(
     elif transform is not None:
         rows = transform.positions(rows[:, :3])
     return rows[:, : POSE_AXES[axes]].ravel()
+
+
+def pose_to_state(message: PoseStamped, receive_ns: int, axes: str, frame_id: str) -> RobotState:
+    """The present pose of the robot; a zero stamp becomes the time of receipt.
+
+    Args:
+        axes: "xyz", or "pose" for the quaternion, too.
+        frame_id: the frame that it must be in.
+    Raises:
+        InputError: when it is in another frame, or its quaternion has not length 1.
+        NonFiniteError: when a coordinate is NaN or infinite.
+    """
+    if message.header.frame_id != frame_id:
+        raise InputError(f"the pose is in frame '{message.header.frame_id}', expected '{frame_id}'")
+    coordinates = pose_coordinates([message.pose], axes)
+    if not np.isfinite(coordinates).all():
+        raise NonFiniteError(f"the pose is {coordinates.tolist()}, expected finite numbers")
+    length = float(np.linalg.norm(coordinates[3:]))
+    if axes == "pose" and abs(length - 1.0) > _UNIT_TOLERANCE:
+        raise InputError(f"the pose has a quaternion of length {length:.3g}, expected 1")
+    return RobotState(stamp_to_ns(message.header.stamp) or receive_ns, coordinates)
 
 
 def _read_joint_state(message: JointState, options: Mapping[str, Any]) -> Array:

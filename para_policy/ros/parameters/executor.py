@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from para_policy.errors import InputError
+from para_policy.execution.approach import fade_times_s
 from para_policy.execution.guards import Limits
 from para_policy.ros.messages.commands import OUTPUTS
 from para_policy.ros.parameters.declare import NO_NAMES, Parameter
@@ -55,10 +58,20 @@ PARAMETERS = (
     Parameter("position_max", _NO_LIMIT, "Largest command. " + _PER_JOINT),
     Parameter("velocity_max", _NO_LIMIT, "Largest change per second. " + _PER_JOINT),
     Parameter("acceleration_max", _NO_LIMIT, "Largest change of the velocity. " + _PER_JOINT),
-    Parameter("max_jump", _NO_LIMIT, "Largest distance from joint_states. " + _PER_JOINT),
+    Parameter("max_jump", _NO_LIMIT, "Largest distance from the robot's state. " + _PER_JOINT),
+    Parameter(
+        "max_approach_s",
+        10.0,
+        "Longest approach from where the robot stands to the action that is due, within velocity_max "
+        "and acceleration_max; farther actions are refused. 0: no approach, only a step within them.",
+        (0.0, 60.0),
+    ),
     Parameter("state_joints", NO_NAMES, "Joints in joint_states, in order; empty: joint_names."),
     Parameter(
-        "max_state_age_s", 0.5, "With max_jump, hold when joint_states is older.", (1e-3, _HOUR_S)
+        "max_state_age_s",
+        0.5,
+        "Hold when the robot's state is older, with max_jump always, else before the first command.",
+        (1e-3, _HOUR_S),
     ),
     Parameter("hold", "silent", "While holding: 'silent', or 'repeat' the last safe command."),
     Parameter(
@@ -111,11 +124,43 @@ def check_combinations(given: dict[str, Any], limits: Limits) -> None:
             "over_budget is 'last' and max_chunk_age_s is 0: chunks of any age would be played; "
             "set max_chunk_age_s, such as to the length of two chunks"
         )
-    if "max_jump" in limited and not (given["state_joints"] or given["joint_names"]):
+    if given["output"] not in ("pose_stamped", "twist_stamped"):
+        _check_state_joints(given, limited)
+    _check_jump(given, limits)
+
+
+def _check_state_joints(given: dict[str, Any], limited: Sequence[str]) -> None:
+    """Without the names nobody knows where the robot stands when it begins to move."""
+    need_state = [
+        name for name in ("max_jump", "velocity_max", "acceleration_max") if name in limited
+    ]
+    if need_state and not (given["state_joints"] or given["joint_names"]):
         raise InputError(
-            "max_jump is given but neither state_joints nor joint_names; set state_joints to the "
-            "names in joint_states, in the order of the actions"
+            f"{need_state[0]} is given but neither state_joints nor joint_names; set state_joints to "
+            "the names in joint_states, in the order of the actions: motion begins where they are"
         )
+
+
+def _check_jump(given: dict[str, Any], limits: Limits) -> None:
+    """Refuse a `max_jump` that `velocity_max` exceeds in one command, or takes too long to cover."""
+    jumps, velocities = np.broadcast_arrays(limits.max_jump, limits.velocity_max)
+    times_s = fade_times_s(jumps, limits)
+    for jump, velocity, time_s in zip(jumps, velocities, times_s, strict=True):
+        if not math.isfinite(jump):
+            continue
+        found = f"max_jump {jump:g} and velocity_max {velocity:g} contradict each other: "
+        step, longest_s = velocity / given["command_rate_hz"], given["max_approach_s"]
+        if math.isfinite(velocity) and jump < step:
+            raise InputError(
+                f"{found}one command at {given['command_rate_hz']:g} Hz may move by {step:g}; "
+                "expected a larger max_jump or a smaller velocity_max"
+            )
+        if longest_s and time_s > longest_s:
+            raise InputError(
+                f"{found}the approach of an action so far away takes {time_s:.3g} s, max_approach_s "
+                f"is {longest_s:g}; expected a smaller max_jump, or a larger velocity_max, "
+                "acceleration_max or max_approach_s"
+            )
 
 
 def _check_output(given: dict[str, Any], limited: Sequence[str]) -> None:
@@ -128,20 +173,24 @@ def _check_output(given: dict[str, Any], limited: Sequence[str]) -> None:
         return
     if not given["frame_id"]:
         raise InputError(f"frame_id is empty; output '{output}' expects the frame it is in")
-    useless = ["max_jump"]  # joint_states has other coordinates
+    if given["state_joints"]:
+        raise InputError(
+            f"state_joints is {given['state_joints']} with output '{output}', whose commands are no "
+            "joints; leave it out"
+        )
     if output == "twist_stamped":  # has no positions, and holds by one zero twist
-        useless += ["position_min", "position_max"]
+        useless = ("max_jump", "position_min", "position_max")
         if given["hold"] == "repeat":
             raise InputError(
                 f"hold is 'repeat' with output '{output}', which would go on moving; "
                 "expected 'silent': a zero twist is sent once"
             )
-    for name in useless:
-        if name in limited:
-            raise InputError(
-                f"{name} is {given[name]} with output '{output}', whose coordinates it does "
-                "not know; leave it out, give velocity_max"
-            )
+        for name in useless:
+            if name in limited:
+                raise InputError(
+                    f"{name} is {given[name]} with output '{output}', whose commands are no "
+                    "positions; leave it out, give velocity_max"
+                )
 
 
 def _check_lockstep(given: dict[str, Any], limited: Sequence[str]) -> None:

@@ -19,7 +19,8 @@ class Health:
         self._timing = timing
         self._refusal = ""
         self._refused = 0
-        self._rivals = ""
+        self._chunk_rivals = ""
+        self._command_rivals = ""
         self._seen_violations = 0
 
     def refuse(self, reason: str) -> bool:
@@ -32,10 +33,16 @@ class Health:
     def accept(self) -> None:
         self._refusal = ""
 
-    def find_rivals(self, problem: str) -> bool:
+    def find_chunk_rivals(self, problem: str) -> bool:
         """Remember that two nodes send chunks, or '' that they do not; whether that is new."""
-        is_new = bool(problem) and problem != self._rivals
-        self._rivals = problem
+        is_new = bool(problem) and problem != self._chunk_rivals
+        self._chunk_rivals = problem
+        return is_new
+
+    def find_command_rivals(self, problem: str) -> bool:
+        """Remember that somebody else sends commands, or '' that nobody does; whether that is new."""
+        is_new = bool(problem) and problem != self._command_rivals
+        self._command_rivals = problem
         return is_new
 
     def has_new_violation(self) -> bool:
@@ -47,10 +54,14 @@ class Health:
     def state(self) -> tuple[bytes, str]:
         """Level and message."""
         commander = self._commander
-        if self._rivals:
-            return diagnostics.ERROR, f"holding: {self._rivals}"
+        for rivals in (self._command_rivals, self._chunk_rivals):
+            if rivals:
+                return diagnostics.ERROR, f"holding: {rivals}"
         if not commander.enabled:
             return diagnostics.OK, "disabled: call ~/enable"
+        if commander.latched_by:
+            then = "call ~/enable when it is safe"
+            return diagnostics.ERROR, f"holding since {commander.latched_by}; {then}"
         if commander.violation is not None:
             then = "call ~/enable when it is safe" if commander.latched else "until the next chunk"
             return diagnostics.ERROR, f"holding: {commander.violation}; {then}"
@@ -60,6 +71,8 @@ class Health:
             return diagnostics.WARN, f"chunk refused: {self._refusal}"
         if self._player.chunk is None:
             return diagnostics.WARN, "holding: no chunk yet"
+        if commander.approaching:
+            return diagnostics.OK, "approaching the actions that are due"
         if commander.moving:
             return diagnostics.OK, "playing"
         return diagnostics.WARN, "holding: chunk ran out"

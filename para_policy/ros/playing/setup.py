@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 
 from para_policy.errors import InputError
 from para_policy.execution.blending import Blending, CrossFade, NoBlending, TemporalEnsemble
-from para_policy.execution.commander import Commander
+from para_policy.execution.commander import Commander, RobotState
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
 from para_policy.execution.spaces import POSE_DIM, ActionSpace, PoseSpace, VectorSpace
 from para_policy.ros.messages.commands import OUTPUTS, Output, OutputOptions
+from para_policy.ros.messages.conversions import message_to_state, pose_to_state
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
     ORIENTATION_FROM_ACTIONS,
@@ -26,11 +31,24 @@ from para_policy.ros.parameters.executor import (
 
 
 @dataclass(frozen=True)
+class StateSource:
+    """Topic that tells where the robot is, and how its messages are read.
+
+    Attributes:
+        read: the state in a message that has arrived at a time in nanoseconds.
+    """
+
+    topic: str
+    message: type
+    read: Callable[[Any, int], RobotState]
+
+
+@dataclass(frozen=True)
 class Setup:
     """Everything that the parameters decide.
 
     Attributes:
-        state_joints: joints whose present positions the guards need; empty: none.
+        state: where the guards learn the present state; None: they need none.
     """
 
     commander: Commander
@@ -38,7 +56,7 @@ class Setup:
     output: Output
     output_options: OutputOptions
     joint_names: list[str]
-    state_joints: list[str]
+    state: StateSource | None
     lockstep: bool
     period_s: float
 
@@ -111,15 +129,26 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         latch=given["on_violation"] == "latch",
         space=space,
         max_state_age_ns=round(1e9 * given["max_state_age_s"]),
+        max_approach_s=given["max_approach_s"],
         enabled=given["auto_enable"],
     )
     options = OutputOptions(
         round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
     )
-    needed = (given["state_joints"] or joints) if limits.need_state else []
     lockstep = given["lockstep"]
-    output = OUTPUTS[given["output"]]
-    return Setup(commander, player, output, options, joints, needed, lockstep, period_s)
+    output, state = OUTPUTS[given["output"]], _state_source(given, limits)
+    return Setup(commander, player, output, options, joints, state, lockstep, period_s)
+
+
+def _state_source(given: dict[str, Any], limits: Limits) -> StateSource | None:
+    if given["output"] == "twist_stamped" or not (limits.need_state or limits.motion):
+        return None
+    if given["output"] == "pose_stamped":
+        axes = "xyz" if given["fixed_orientation"] else "pose"
+        read = partial(pose_to_state, axes=axes, frame_id=given["frame_id"])
+        return StateSource("present_pose", PoseStamped, read)
+    joints = given["state_joints"] or given["joint_names"]
+    return StateSource("joint_states", JointState, partial(message_to_state, joints=joints))
 
 
 def _refuse_changes(changed: list[rclpy.Parameter]) -> SetParametersResult:

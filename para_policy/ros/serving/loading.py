@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,11 +22,14 @@ class LoadedPolicy:
     Attributes:
         weights_sha256: of the file that the weights came from.
         inputs: of the policy, by name.
+        max_rate_hz: largest control rate that may be set while the node runs: that of the
+            demonstrations, or the one it was configured with where that is larger or the only one.
     """
 
     policy: DiffusionPolicy
     weights_sha256: str
     inputs: Mapping[str, InputMapping]
+    max_rate_hz: float = math.inf
 
 
 def load(values: Values) -> LoadedPolicy:
@@ -47,4 +51,5 @@ def load(values: Values) -> LoadedPolicy:
     shapes = {name: tuple(shape) for name, shape in policy.config.inputs.items()}
     inputs = load_inputs(values["inputs_file"], shapes)
     policy.warm_up()
-    return LoadedPolicy(policy, checkpoint.sha256, inputs)
+    max_rate_hz = max(values["control_rate_hz"], policy.config.control_hz or 0.0)
+    return LoadedPolicy(policy, checkpoint.sha256, inputs, max_rate_hz)

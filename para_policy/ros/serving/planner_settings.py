@@ -107,12 +107,24 @@ def change_parameters(
         return SetParametersResult(successful=True)
     try:
         values = present_values(node, {name: changes[name] for name in changed})
+        _check_rate(loaded, values)
         fleet.change(change_settings(loaded, fleet.settings, values, frozenset(changed)))
     except ParaPolicyError as error:
         return SetParametersResult(successful=False, reason=str(error))
     except Exception as error:  # options in YAML reach code that does not expect every type
         return SetParametersResult(successful=False, reason=f"not usable: {error!r}")
     return SetParametersResult(successful=True)
+
+
+def _check_rate(loaded: LoadedPolicy, values: Values) -> None:
+    """A slip of the finger in a rate multiplies the speed of the robot."""
+    rate_hz, highest_hz = values["control_rate_hz"], loaded.max_rate_hz
+    if rate_hz > highest_hz and not values["force_control_rate"]:
+        raise InputError(
+            f"parameter control_rate_hz is {rate_hz:g}; the policy was trained or configured for "
+            f"{highest_hz:g}, and the robot would move {rate_hz / highest_hz:.3g} times as fast: expected "
+            f"at most {highest_hz:g}, or force_control_rate: true with it"
+        )
 
 
 def _sampler(policy: DiffusionPolicy, values: Values) -> Sampler:

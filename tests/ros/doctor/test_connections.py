@@ -6,10 +6,12 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.ros.doctor.connections import check_chunks, check_commands
+from para_policy.ros.chunk_executor import ChunkExecutor
+from para_policy.ros.doctor.connections import check_chunks, check_commands, check_state
 from para_policy.ros.doctor.report import Level
 from tests.ros.graph import Graph
 
@@ -63,6 +65,18 @@ def test_two_policies_on_one_chunk_topic(graph: Graph) -> None:
     rivalry, connected = check_chunks(graph.probe, "/policy_node", ["/chunk_executor"])
     assert (rivalry.level, connected.level) == (Level.FAIL, Level.OK)
     assert "/other_policy, /policy_node" in rivalry.found
+
+
+def test_nobody_tells_the_executor_where_the_robot_is(graph: Graph) -> None:
+    assert not list(check_state(graph.probe, "/none"))
+    executor = graph.add(ChunkExecutor, velocity_max=[1.0], joint_names=["a"], auto_enable=True)
+    graph.wait(lambda: graph.probe.count_subscribers("joint_states"))
+    (finding,) = check_state(graph.probe, executor.get_fully_qualified_name())
+    assert finding.level == Level.FAIL
+    assert "nobody publishes /joint_states" in finding.found
+    publish(graph, "broadcaster", JointState, "/joint_states")
+    (finding,) = check_state(graph.probe, executor.get_fully_qualified_name())
+    assert (finding.level, finding.found) == (Level.OK, "/joint_states from /broadcaster")
 
 
 def test_nobody_obeys(graph: Graph) -> None:

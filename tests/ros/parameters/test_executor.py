@@ -13,6 +13,7 @@ from para_policy.ros.parameters.executor import CHOICES, PARAMETERS
 from tests.ros.graph import CONFIG, Graph
 
 POSE = {"output": "pose_stamped", "frame_id": "base"}
+ARM = {"joint_names": ["a", "b"]}
 TWIST = {"output": "twist_stamped", "frame_id": "base"}
 
 
@@ -28,7 +29,8 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
         ({"lockstep": True, "velocity_max": [1.0]}, r"velocity_max is \[1.0\] in lockstep"),
         ({"output": "joint_trajectory"}, "joint_names is empty"),
         ({"output": "pose_stamped"}, "frame_id is empty"),
-        ({**POSE, "max_jump": [1.0], "state_joints": ["a"]}, r"max_jump is \[1.0\] with output"),
+        ({**POSE, "state_joints": ["a"]}, r"state_joints is \['a'\] with output 'pose_stamped'"),
+        ({**TWIST, "max_jump": [1.0]}, r"max_jump is \[1.0\] with output 'twist_stamped'"),
         ({**POSE, "fixed_orientation": [0.0, 0.0, 2.0, 0.0]}, "quaternion x y z w of length 1"),
         ({**POSE, "fixed_orientation": [1.0]}, "quaternion x y z w of length 1"),
         ({**POSE, "joint_names": ["x", "y"]}, "2 for joint_names, 7 for output 'pose_stamped'"),
@@ -36,11 +38,21 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
         ({**TWIST, "hold": "repeat"}, "would go on moving"),
         ({**TWIST, "position_min": [0.0]}, r"position_min is \[0.0\] with output 'twist_stamped'"),
         ({"over_budget": "last"}, "set max_chunk_age_s"),
-        ({"max_jump": [1.0]}, "set state_joints to the names"),
+        ({"max_jump": [1.0]}, "max_jump is given .* set state_joints to the names"),
+        ({"velocity_max": [1.0]}, "velocity_max is given .* set state_joints to the names"),
+        (
+            {**ARM, "max_jump": [0.3, 0.02], "velocity_max": [1.5]},
+            "max_jump 0.02 and velocity_max 1.5 contradict .* at 50 Hz may move by 0.03;",
+        ),
+        (
+            {**ARM, "max_jump": [0.3], "velocity_max": [1.0, 0.05]},
+            "max_jump 0.3 and velocity_max 0.05 contradict .* takes 18 s, max_approach_s is 10;",
+        ),
         (
             {"joint_names": ["a", "b"], "velocity_max": [1.0] * 3},
             "2 for joint_names, 3 for the lim",
         ),
+        ({"velocity_maxx": [1.0]}, r"no parameter velocity_maxx \(did you mean velocity_max\?\)"),
         ({"velocity_max": [-1.0]}, r"velocity_max is \[-1.0\], expected numbers > 0"),
         ({"position_min": [math.nan]}, "position_min is .nan., expected numbers"),
     ],
@@ -50,6 +62,19 @@ def test_wrong_values_are_refused_at_start(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         graph.add(ChunkExecutor, **parameters)
+
+
+@pytest.mark.parametrize("file", ["policy.yaml", "arm_6dof/policy.yaml"])
+def test_jump_and_velocity_of_shipped_files_go_together(graph: Graph, file: str) -> None:
+    """And with a tenth of the velocity, as the checklist for a first run wants it."""
+    given = yaml.safe_load((CONFIG / file).read_text())["/**/chunk_executor"]["ros__parameters"]
+    graph.add(ChunkExecutor, **given)
+    slow = [limit / 10 for limit in given["velocity_max"]]
+    graph.add(ChunkExecutor, **{**given, "velocity_max": slow})
+
+
+def test_a_section_for_all_nodes_may_name_parameters_of_the_others(graph: Graph) -> None:
+    graph.add(ChunkExecutor, checkpoint="somewhere", control_rate_hz=10.0)
 
 
 def test_out_of_range_is_refused_at_start(graph: Graph) -> None:
