@@ -21,7 +21,8 @@ from para_policy.execution.commander import RobotState
 from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph import ChunkSources, full_name, qos_for
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.conversions import message_to_chunk, message_to_state, stamp_to_ns
+from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
+from para_policy.ros.messages.joints import NewestJoints
 from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.executor import PARAMETERS
 from para_policy.ros.playing.health import Health
@@ -54,6 +55,7 @@ class ChunkExecutor(Node):
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
+        self._joints = NewestJoints(self._setup.state_joints, self._setup.max_state_age_ns)
         if self._setup.state_joints:
             self.create_subscription(
                 JointState, "joint_states", self._observe, qos_profile_sensor_data
@@ -106,8 +108,9 @@ class ChunkExecutor(Node):
 
     def _observe(self, message: JointState) -> None:
         """The present state of the robot; one that cannot be read is as good as none."""
+        stamp_ns = stamp_to_ns(message.header.stamp) or self._now_ns()
         try:
-            self._state = message_to_state(message, self._now_ns(), self._setup.state_joints)
+            self._state = self._joints.state(message, stamp_ns) or self._state
         except ParaPolicyError as error:
             self.get_logger().warning(f"joint_states: {error}", throttle_duration_sec=1.0)
 

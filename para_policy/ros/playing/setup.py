@@ -31,6 +31,7 @@ class Setup:
 
     Attributes:
         state_joints: joints whose present positions the guards need; empty: none.
+        max_state_age_ns: older positions do not count.
     """
 
     commander: Commander
@@ -39,6 +40,7 @@ class Setup:
     output_options: OutputOptions
     joint_names: list[str]
     state_joints: list[str]
+    max_state_age_ns: int
     lockstep: bool
     period_s: float
 
@@ -103,6 +105,7 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
     )
     period_s = 1.0 / given["command_rate_hz"]
     joints = given["joint_names"]
+    max_state_age_ns = round(1e9 * given["max_state_age_s"])
     player = ChunkPlayer(_action_dim(given, limits), settings)
     commander = Commander(
         player,
@@ -110,7 +113,7 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         hold="zero" if twist else given["hold"],
         latch=given["on_violation"] == "latch",
         space=space,
-        max_state_age_ns=round(1e9 * given["max_state_age_s"]),
+        max_state_age_ns=max_state_age_ns,
         enabled=given["auto_enable"],
     )
     options = OutputOptions(
@@ -119,7 +122,9 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
     needed = (given["state_joints"] or joints) if limits.need_state else []
     lockstep = given["lockstep"]
     output = OUTPUTS[given["output"]]
-    return Setup(commander, player, output, options, joints, needed, lockstep, period_s)
+    return Setup(
+        commander, player, output, options, joints, needed, max_state_age_ns, lockstep, period_s
+    )
 
 
 def _refuse_changes(changed: list[rclpy.Parameter]) -> SetParametersResult:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
-from para_policy.ros.messages.inputs import InputMapping, load_inputs
+from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
 from para_policy.ros.parameters.policy import Values, check_combinations
 
 if TYPE_CHECKING:
@@ -20,12 +19,12 @@ class LoadedPolicy:
 
     Attributes:
         weights_sha256: of the file that the weights came from.
-        inputs: of the policy, by name.
+        inputs: topics that feed it.
     """
 
     policy: DiffusionPolicy
     weights_sha256: str
-    inputs: Mapping[str, InputMapping]
+    inputs: PolicyInputs
 
 
 def load(values: Values) -> LoadedPolicy:

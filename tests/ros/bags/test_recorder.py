@@ -24,7 +24,7 @@ from para_policy.ros.bags.topics import RecordedNodes
 from para_policy.ros.bags.writer import BagWriter
 from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.conversions import ns_to_stamp
-from para_policy.ros.messages.inputs import read_inputs
+from para_policy.ros.messages.input_files import read_inputs
 from para_policy.ros.parameters.offline import inputs_of_parameters
 from para_policy.terminal import run as run_command
 from tests.ros.graph import CONFIG, Graph
