@@ -141,7 +141,7 @@ CONVERTERS: dict[str, Converter] = {
     "geometry_msgs/msg/PoseStamped": Converter(
         _read_pose, lambda given: POSE_AXES[given["axes"]], _POSES
     ),
-    "sensor_msgs/msg/Image": Converter(read_image, _unknown, _IMAGES, is_image=True),
+    "sensor_msgs/msg/Image": Converter(read_image, _unknown, _IMAGES | {"encoding"}, is_image=True),
     "sensor_msgs/msg/CompressedImage": Converter(
         read_compressed_image, _unknown, _IMAGES, is_image=True
     ),

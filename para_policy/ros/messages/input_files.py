@@ -160,9 +160,8 @@ def _shapes(mappings: tuple[InputMapping, ...], whole: Shape) -> list[Shape]:
         raise InputError(
             f"several topics; parts {unknown} do not tell their size: give them `size`"
         )
-    known = sum(width or 0 for width in widths)
-    rest = expected - known
-    if rest != 0 and not (unknown and rest > 0):
+    rest = expected - sum(width or 0 for width in widths)
+    if rest <= 0 if unknown else rest:
         found = " + ".join("?" if width is None else str(width) for width in widths)
         raise InputError(f"{found} values of {len(widths)} topics; expected {expected}")
     return [(rest if width is None else width,) for width in widths]

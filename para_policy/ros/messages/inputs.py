@@ -28,6 +28,7 @@ from para_policy.ros.messages.conversions import (
     stamp_to_ns,
 )
 from para_policy.ros.messages.fields import FIELDS, paths
+from para_policy.ros.messages.images import check_encoding
 from para_policy.ros.messages.joints import NewestJoints
 from para_policy.ros.messages.rigid_transform import RigidTransform
 from para_policy.ros.messages.types import message_class
@@ -57,6 +58,7 @@ class InputMapping(BaseModel):
         crop: (images) the part that is used: top, left, height, width in pixels.
         resize: (images) true where what is left is scaled to the policy's size; otherwise an image of
             another size is refused.
+        encoding: (Image) what the camera should have said, where it says "8UC3" or something wrong.
         frame_id: what the header must say; a message in another frame is refused.
         transform: (PoseStamped, PoseArray) moves the poses into the frame of training.
         scale, offset: (not images) a value v, after the transform, becomes v * scale + offset, such
@@ -82,6 +84,7 @@ class InputMapping(BaseModel):
     axes: Literal["xy", "xyz", "pose"] = "xy"
     crop: Crop | None = None
     resize: bool = False
+    encoding: str | None = None
     frame_id: str | None = Field(default=None, min_length=1)
     transform: RigidTransform | None = None
     scale: Numbers = 1.0
@@ -108,6 +111,13 @@ class InputMapping(BaseModel):
         if twice:
             raise ValueError(f"{', '.join(twice)} more than once; expected each joint once")
         return joints
+
+    @field_validator("encoding")
+    @classmethod
+    def _colours(cls, encoding: str | None) -> str | None:
+        if encoding is not None:
+            check_encoding(encoding)
+        return encoding
 
     @field_validator("scale")
     @classmethod
