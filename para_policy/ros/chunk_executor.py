@@ -25,13 +25,14 @@ from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.messages.joints import NewestJoints
 from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.executor import PARAMETERS
+from para_policy.ros.playing.controllers import CommandTopics
 from para_policy.ros.playing.health import Health
 from para_policy.ros.playing.setup import load_setup
 from para_policy.ros.run import run_node
 
 
 class ChunkExecutor(Node):
-    """Plays `action_chunk` on `~/command`: in each period the action that is due.
+    """Plays `action_chunk` on `~/command`, or `command_topics`: in each period the action that is due.
 
     When none is due (no chunk, a late one, an invalid one, not enabled) or it would break a limit,
     the robot holds: see `para_policy.execution.commander`.
@@ -50,16 +51,15 @@ class ChunkExecutor(Node):
         self._state: RobotState | None = None
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = qos_for(self._lockstep)
-        self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
+        self._commands = CommandTopics(self, self._setup.controllers, qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
         self._joints = NewestJoints(self._setup.state_joints, self._setup.max_state_age_ns)
         if self._setup.state_joints:
-            self.create_subscription(
-                JointState, "joint_states", self._observe, qos_profile_sensor_data
-            )
+            for topic in self._setup.state_topics:
+                self.create_subscription(JointState, topic, self._observe, qos_profile_sensor_data)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
             self.create_subscription(ClockMessage, "/clock", self._follow_clock, 10)
@@ -124,14 +124,13 @@ class ChunkExecutor(Node):
 
     def _play(self) -> None:
         now_ns = self._now_ns()
-        command = self._commander.command(now_ns, self._state)
+        command = self._commander.command(now_ns, self._state, self._commands.absent())
         self._send(command, now_ns)
         self._timing.record(time.monotonic(), sent=command is not None)
 
     def _send(self, command: Any, now_ns: int) -> None:
         if command is not None:
-            options = self._setup.output_options
-            self._commands.publish(self._setup.output.write(command, now_ns, options))
+            self._commands.send(command, now_ns)
         if self._health.has_new_violation():
             violation = f"holding: {self._commander.violation}"
             self.get_logger().error(violation, throttle_duration_sec=1.0)

@@ -14,15 +14,18 @@ from para_policy.execution.blending import Blending, CrossFade, NoBlending, Temp
 from para_policy.execution.commander import Commander
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.execution.spaces import POSE_DIM, ActionSpace, PoseSpace, VectorSpace
-from para_policy.ros.messages.commands import OUTPUTS, Output, OutputOptions
+from para_policy.execution.spaces import POSE_DIM
+from para_policy.ros.messages.commands import OutputOptions
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
     ORIENTATION_FROM_ACTIONS,
     PARAMETERS,
+    TWIST_DIM,
     check_choices,
     check_combinations,
+    outputs,
 )
+from para_policy.ros.playing.controllers import Controller, make_controllers, space_of
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,17 @@ class Setup:
     """Everything that the parameters decide.
 
     Attributes:
+        controllers: what the commands go to, in the order of the actions.
+        state_topics: with the states of these joints.
         state_joints: joints whose present positions the guards need; empty: none.
         max_state_age_ns: older positions do not count.
     """
 
     commander: Commander
     player: ChunkPlayer
-    output: Output
-    output_options: OutputOptions
+    controllers: tuple[Controller, ...]
     joint_names: list[str]
+    state_topics: list[str]
     state_joints: list[str]
     max_state_age_ns: int
     lockstep: bool
@@ -52,7 +57,9 @@ def load_setup(node: Node) -> Setup:
         InputError: when a value is not known or two values do not go together.
     """
     given = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
-    given |= {name: names(node, name) for name in ("joint_names", "state_joints")}
+    lists = ("joint_names", "state_joints", "state_topics", "command_topics", "command_outputs")
+    given |= {name: names(node, name) for name in lists}
+    given["command_sizes"] = [size for size in given["command_sizes"] if size]
     check_choices(given)
     limit_names = [limit.name for limit in fields(Limits)]
     given |= {name: list(given[name]) for name in (*limit_names, "fixed_orientation")}
@@ -72,8 +79,10 @@ def _action_dim(given: dict[str, Any], limits: Limits) -> int | None:
         "the limits": limits.joints or 0,
         "state_joints": len(given["state_joints"]),
     }
+    if given["command_sizes"]:
+        sizes["command_sizes"] = sum(given["command_sizes"])
     if given["output"] == "twist_stamped":
-        sizes["output 'twist_stamped'"] = 6
+        sizes["output 'twist_stamped'"] = TWIST_DIM
     if given["output"] == "pose_stamped":
         sizes["output 'pose_stamped'"] = 3 if given["fixed_orientation"] else POSE_DIM
     known = {name: size for name, size in sizes.items() if size}
@@ -92,9 +101,14 @@ def _blending(given: dict[str, Any]) -> Blending:
 
 
 def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
-    is_pose = given["output"] == "pose_stamped" and not given["fixed_orientation"]
-    space: ActionSpace = PoseSpace() if is_pose else VectorSpace()
-    twist = given["output"] == "twist_stamped"
+    period_s = 1.0 / given["command_rate_hz"]
+    joints = given["joint_names"]
+    options = OutputOptions(
+        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
+    )
+    controllers = make_controllers(given, options)
+    space = space_of(controllers)
+    twist = outputs(given)[0] == "twist_stamped"
     settings = PlayerSettings(
         offset_ns=round(1e9 * given["latency_offset_s"]),
         max_age_ns=round(1e9 * given["max_chunk_age_s"]) or None,
@@ -103,8 +117,6 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         blending=_blending(given),
         space=space,
     )
-    period_s = 1.0 / given["command_rate_hz"]
-    joints = given["joint_names"]
     max_state_age_ns = round(1e9 * given["max_state_age_s"])
     player = ChunkPlayer(_action_dim(given, limits), settings)
     commander = Commander(
@@ -116,14 +128,17 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         max_state_age_ns=max_state_age_ns,
         enabled=given["auto_enable"],
     )
-    options = OutputOptions(
-        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
-    )
     needed = (given["state_joints"] or joints) if limits.need_state else []
-    lockstep = given["lockstep"]
-    output = OUTPUTS[given["output"]]
     return Setup(
-        commander, player, output, options, joints, needed, max_state_age_ns, lockstep, period_s
+        commander=commander,
+        player=player,
+        controllers=controllers,
+        joint_names=joints,
+        state_topics=given["state_topics"],
+        state_joints=needed,
+        max_state_age_ns=max_state_age_ns,
+        lockstep=given["lockstep"],
+        period_s=period_s,
     )
 
 
