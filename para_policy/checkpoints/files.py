@@ -8,16 +8,18 @@ import os
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from para_policy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:

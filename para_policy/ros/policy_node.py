@@ -18,7 +18,7 @@ from para_policy.planning.solver import Cancelled
 from para_policy.planning.statistics import engine_facts
 from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.inputs import InputReader
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.parameters.declare import declare, value
 from para_policy.ros.parameters.policy import PARAMETERS
 from para_policy.ros.run import run_node

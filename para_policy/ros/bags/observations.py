@@ -15,7 +15,7 @@ from para_policy.ros.bags.reader import Recorded
 from para_policy.ros.bags.records import ChunkRecord
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.input_files import PolicyInputs
-from para_policy.ros.messages.inputs import InputReader
+from para_policy.ros.messages.input_reader import InputReader
 
 Observation = dict[str, NDArray[Any]]
 MakeHistory = Callable[[ChunkRecord], ObservationHistory]

@@ -42,16 +42,25 @@ class RecordedNodes:
     robots: tuple[str, ...] = ()
 
     @property
+    def executors(self) -> set[str]:
+        """Full names of the executors, whose commands may have topics of their own."""
+        return {absolute(place, "chunk_executor") for place in self._places}
+
+    @property
+    def _places(self) -> list[str]:
+        """Namespaces of the robots."""
+        return [absolute(self.namespace, robot) for robot in self.robots] or [self.namespace]
+
+    @property
     def settings_topic(self) -> str:
         return absolute(self.namespace, f"{self.policy_node}/{SETTINGS}")
 
     def topics(self) -> set[str]:
         """All topics of the nodes and of the policy's inputs, as far as these are known."""
-        places = [absolute(self.namespace, robot) for robot in self.robots] or [self.namespace]
         chunks = [f"{self.policy_node}/{CHUNK}", f"{self.policy_node}/{INFO}"]
         seen = [mapping.topic for mapping in topics_of(self.inputs or {}).values()]
         names = [*chunks, "chunk_executor/command", *seen]
-        of_robots = {absolute(place, name) for place in places for name in names}
+        of_robots = {absolute(place, name) for place in self._places for name in names}
         return {*of_robots, self.settings_topic, "/diagnostics", "/clock"}
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
 from rclpy.node import Node
 
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
 from para_policy.ros.doctor.streams import same_type
 from para_policy.ros.graph import full_name, qos_conflicts, rivals
-from para_policy.ros.messages.commands import OUTPUTS
+from para_policy.ros.messages.commands import COMMAND_TYPES
 
 _CHUNK = "trajectory_msgs/msg/JointTrajectory"
 
@@ -32,9 +31,8 @@ def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[
 
 
 def check_commands(node: Node, executor: str) -> Iterator[Finding]:
-    """The command topic of an executor, whatever it is remapped to."""
-    kinds = {_type_name(output.message) for output in OUTPUTS.values()}
-    for topic in _published(node, executor, kinds):
+    """The command topics of an executor, whatever they are remapped to."""
+    for topic in _published(node, executor, COMMAND_TYPES):
         subject = "commands"
         yield from _rivals(node, subject, topic, "end all but one: they would fight for the robot")
         kind = next(p.topic_type for p in node.get_publishers_info_by_topic(topic))
@@ -72,15 +70,11 @@ def _subscribers(node: Node, subject: str, topic: str, kind: str) -> Iterator[Fi
         yield ok(subject, f"{topic} goes to {heard}")
 
 
-def _published(node: Node, name: str, kinds: set[str]) -> list[str]:
+def _published(node: Node, name: str, kinds: Collection[str]) -> list[str]:
     """Topics of these types that a node publishes."""
     return [
         topic
         for topic, types in node.get_topic_names_and_types()
-        if kinds & set(types) and name in map(full_name, node.get_publishers_info_by_topic(topic))
+        if set(types) & set(kinds)
+        and name in map(full_name, node.get_publishers_info_by_topic(topic))
     ]
-
-
-def _type_name(message: Any) -> str:
-    """As `ros2 topic info` prints it."""
-    return f"{message.__module__.split('.')[0]}/msg/{message.__name__}"

@@ -16,7 +16,8 @@ from para_policy.planning.history import ObservationHistory
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
 from para_policy.ros.graph import full_name, qos_conflicts, type_conflicts
 from para_policy.ros.messages.conversions import stamp_to_ns
-from para_policy.ros.messages.inputs import InputMapping, InputReader
+from para_policy.ros.messages.input_reader import InputReader
+from para_policy.ros.messages.inputs import InputMapping
 
 _SLOW = 0.9
 """Of the control rate: timers and this listener jitter."""

@@ -12,7 +12,8 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 from sensor_msgs.msg import CompressedImage, Image
 
-from para_policy.errors import InputError, MissingPackageError
+from para_policy.errors import InputError
+from para_policy.extras import extra
 
 Pixels = NDArray[np.uint8]
 
@@ -104,13 +105,10 @@ def check_encoding(encoding: str) -> None:
 
 def _converted(encoding: str, lines: Pixels) -> Pillow.Image:
     """Colours of rows of bytes (H, W x bytes of a pixel) that Pillow does not know."""
-    try:
+    with extra(
+        "images", f"image encoding '{encoding}', which debayer_node of image_proc converts,"
+    ):
         import cv2
-    except ImportError as error:
-        raise MissingPackageError(
-            f"image encoding '{encoding}' needs OpenCV: pip install opencv-python-headless, or "
-            "convert with a node such as debayer_node of image_proc"
-        ) from error
     size, conversion = _BY_OPENCV[encoding]
     height, width = lines.shape[0], lines.shape[1] // size
     if width % 2 or (height % 2 and encoding.startswith("bayer")):

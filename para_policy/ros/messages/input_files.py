@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from para_policy.checkpoints.files import summarise
 from para_policy.errors import InputError
+from para_policy.ros.messages.fitting import check_shape
 from para_policy.ros.messages.inputs import InputMapping
 
 Shape = tuple[int, ...]
@@ -127,7 +128,7 @@ def policy_inputs(forms: InputForms, shapes: Mapping[str, Shape]) -> PolicyInput
 
 def _check(mapping: InputMapping, shape: Shape, place: str) -> None:
     try:
-        mapping.check_shape(shape)
+        check_shape(mapping, shape)
     except InputError as error:
         raise InputError(f"{place}{error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -24,12 +23,10 @@ from para_policy.ros.messages.conversions import (
     CONVERTERS,
     POSE_AXES,
     Converter,
-    joint_fields,
     stamp_to_ns,
 )
 from para_policy.ros.messages.fields import FIELDS, paths
 from para_policy.ros.messages.images import check_encoding
-from para_policy.ros.messages.joints import NewestJoints
 from para_policy.ros.messages.rigid_transform import RigidTransform
 from para_policy.ros.messages.types import message_class
 
@@ -38,8 +35,7 @@ Numbers = FiniteFloat | tuple[FiniteFloat, ...]
 Crop = tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt]
 """Top, left, height and width, pixels."""
 _QUEUE = 10
-_IMAGE_TYPES = [name for name, converter in CONVERTERS.items() if converter.is_image]
-_CAMERA = "(3, height, width)"
+IMAGE_TYPES = [name for name, converter in CONVERTERS.items() if converter.is_image]
 _OPTIONS = frozenset[str]().union(*(converter.options for converter in CONVERTERS.values()))
 
 
@@ -89,7 +85,7 @@ class InputMapping(BaseModel):
     transform: RigidTransform | None = None
     scale: Numbers = 1.0
     offset: Numbers = 0.0
-    reliable: bool = Field(default_factory=lambda data: data.get("type") not in _IMAGE_TYPES)
+    reliable: bool = Field(default_factory=lambda data: data.get("type") not in IMAGE_TYPES)
     max_age_s: float | None = Field(default=None, ge=1e-3, le=3600.0)
     latency_s: float = Field(default=0.0, ge=0.0, le=10.0)
     interpolation: Literal["hold", "linear"] = "hold"
@@ -174,7 +170,7 @@ class InputMapping(BaseModel):
     @property
     def width(self) -> int | None:
         """Number of values of each message; None where only the messages tell, and for images."""
-        return self.size or self.converter.width(self._options)
+        return self.size or self.converter.width(self.options)
 
     @property
     def message(self) -> Any:
@@ -212,7 +208,7 @@ class InputMapping(BaseModel):
             InputError: when the message is not usable.
         """
         self.check_frame(message)
-        values = self.scaled(self.converter.read(message, {**self._options, "shape": shape}))
+        values = self.scaled(self.converter.read(message, {**self.options, "shape": shape}))
         return self.time_ns(message, receive_ns), values
 
     def time_ns(self, message: Any, receive_ns: int) -> int:
@@ -233,55 +229,8 @@ class InputMapping(BaseModel):
                 "the frame_id of the inputs file"
             )
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Refuse a mapping that can never feed an input, or a part of one, of this shape.
-
-        Raises:
-            InputError: with what it gives and what such an input needs.
-        """
-        camera = len(shape) == 3 and shape[0] == 3
-        if self.converter.is_image and not camera:
-            raise InputError(f"{self.type}; images feed inputs of shape {_CAMERA}")
-        if camera and not self.converter.is_image:
-            kinds = " or ".join(_IMAGE_TYPES)
-            raise InputError(f"{self.type}; an input of shape {_CAMERA} expects {kinds}")
-        if camera and self.crop and not self.resize and self.crop[2:] != shape[1:]:
-            raise InputError(
-                f"crop {list(self.crop)}, which leaves {self.crop[2]} x {self.crop[3]} pixels (height "
-                f"x width); expected {shape[1]} x {shape[2]}, or `resize: true`"
-            )
-        self._check_width(math.prod(shape))
-        _ = self.message  # a type whose package is not installed
-        for name in ("scale", "offset"):
-            numbers = getattr(self, name)
-            if isinstance(numbers, tuple) and len(numbers) != math.prod(shape):
-                raise InputError(
-                    f"{len(numbers)} numbers in {name}; expected one number, or {math.prod(shape)}"
-                )
-
-    def _check_width(self, expected: int) -> None:
-        """Refuse another number of values than an input has."""
-        given = self.width
-        if given is not None and given != expected:
-            raise InputError(f"{given} values ({self._content()}); expected {expected}")
-        if "axes" in self.converter.options and expected % POSE_AXES[self.axes]:
-            raise InputError(
-                f"{POSE_AXES[self.axes]} values for each pose (axes: {self.axes}); expected "
-                f"{expected} in all"
-            )
-
-    def _content(self) -> str:
-        """What the values are, in words."""
-        if self.joints:
-            return f"{', '.join(joint_fields(self._options))} of {len(self.joints)} joints"
-        if "axes" in self.converter.options:
-            return f"axes: {self.axes}"
-        if "fields" in self.converter.options:
-            return f"fields: {', '.join(self.fields) or 'all'}"
-        return self.type
-
     @property
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """What the converter asks for."""
         options = {name: getattr(self, name) for name in self.converter.options}
         return {**options, "type": self.type}
@@ -302,53 +251,3 @@ class InputMapping(BaseModel):
                     f"as many as {name} has"
                 )
         return values * scale + offset
-
-
-class InputReader:
-    """Reads the messages of one topic, one after the other.
-
-    Of JointState messages that name some of the joints the newest values are put together, see
-    `NewestJoints`; other messages speak for themselves. Not thread-safe.
-
-    Args:
-        shape: of the policy's input, or of the part that the topic feeds.
-        max_age_s: most by which values of one joint may be older than those of another, where the
-            mapping gives no `max_age_s`.
-    """
-
-    def __init__(self, mapping: InputMapping, shape: tuple[int, ...], max_age_s: float) -> None:
-        self.mapping = mapping
-        self.shape = shape
-        self._joints: NewestJoints | None = None
-        if mapping.joints:
-            limit_ns = math.ceil(1e9 * (mapping.max_age_s or max_age_s))
-            fields = joint_fields({"fields": mapping.fields})
-            self._joints = NewestJoints(mapping.joints, limit_ns, fields)
-
-    @property
-    def passed_over(self) -> str:
-        """Reason why the last message gave no values; empty where it gave some."""
-        return "" if self._joints is None else self._joints.passed_over
-
-    def read(self, message: Any, receive_ns: int) -> tuple[int, NDArray[Any]] | None:
-        """Time of the measurement in nanoseconds, and values; None where a message is passed over.
-
-        Raises:
-            InputError: as `InputMapping.read`.
-        """
-        mapping = self.mapping
-        if self._joints is None:
-            return mapping.read(message, receive_ns, self.shape)
-        if self._joints.concern(message):
-            mapping.check_frame(message)
-        taken = self._joints.take(message, mapping.time_ns(message, receive_ns))
-        return None if taken is None else (taken[0], mapping.scaled(taken[1]))
-
-    def joint_ages_s(self, now_ns: int) -> dict[str, float]:
-        """Age of the newest values of each joint; empty where every message brings all."""
-        return {} if self._joints is None else dict(self._joints.ages_s(now_ns))
-
-    def clear(self) -> None:
-        """Forget all values, as at the start of an episode."""
-        if self._joints is not None:
-            self._joints.clear()

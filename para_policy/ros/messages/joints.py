@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,24 +58,8 @@ class NewestJoints:
 
     def clear(self) -> None:
         """Forget all values, as at the start of an episode."""
-        self._values = np.full((len(self._fields), len(self._joints)), np.nan)
-        self._stamps: dict[str, int] = {}
+        self._newest: dict[str, tuple[int, tuple[float, ...]]] = {}  # time, and value of each field
         self._partial = False
-
-    def state(self, message: JointState, stamp_ns: int) -> RobotState | None:
-        """Positions of the joints at the time of the oldest of them; None as for `take`.
-
-        Raises:
-            InputError: as `take`.
-            NonFiniteError: when a position is NaN or infinite.
-        """
-        taken = self.take(message, stamp_ns)
-        if taken is None:
-            return None
-        if not np.isfinite(self._values).all():
-            found = dict(zip(self._joints, self._values[0].tolist(), strict=True))
-            raise NonFiniteError(f"positions are {found}; expected finite numbers")
-        return RobotState(min(self._stamps.values()), self._values[0].copy())
 
     def concern(self, message: JointState) -> bool:
         """True where a message names one of the joints, or more."""
@@ -92,42 +76,69 @@ class NewestJoints:
             InputError: when a value of a named joint is absent, or values of one joint have become
                 too old.
         """
-        named = [joint for joint in self._joints if joint in message.name]
+        names = set(message.name)
+        named = [joint for joint in self._joints if joint in names]
         if not named:
-            self.passed_over = (
-                f"a message names {sorted(message.name)}, none of {', '.join(self._joints)}"
-            )
+            self.passed_over = f"a message names {sorted(names)}, none of {', '.join(self._joints)}"
             return None
-        found = np.stack([joint_values(message, named, field) for field in self._fields])
-        if any(stamp_ns < self._stamps.get(joint, 0) - self._max_age_ns for joint in named):
-            self.clear()  # a simulation or a bag has begun again
-        for index, joint in enumerate(named):
-            if stamp_ns >= self._stamps.get(joint, stamp_ns):
-                self._stamps[joint] = stamp_ns
-                self._values[:, self._joints.index(joint)] = found[:, index]
+        found = [joint_values(message, named, field) for field in self._fields]
+        self._remember(named, found, stamp_ns)
         self.passed_over = ""
         if len(named) == len(self._joints):
-            return stamp_ns, found.ravel()
+            return stamp_ns, np.concatenate(found)
         self._partial = True
-        absent = [joint for joint in self._joints if joint not in self._stamps]
+        absent = [joint for joint in self._joints if joint not in self._newest]
         if absent:
             self.passed_over = f"no message has named {', '.join(absent)} yet"
             return None
-        newest_ns = max(self._stamps.values())
-        self._check_ages(newest_ns)
-        return newest_ns, self._values.ravel().copy()
+        self._check_ages()
+        return max(self._stamps().values()), self._values()
 
-    def ages_s(self, now_ns: int) -> Mapping[str, float]:
+    def state(self, message: JointState, stamp_ns: int) -> RobotState | None:
+        """Positions of the joints at the time of the oldest of them; None as for `take`.
+
+        Raises:
+            InputError: as `take`.
+            NonFiniteError: when a position is NaN or infinite.
+        """
+        if self.take(message, stamp_ns) is None:
+            return None
+        positions = self._values()
+        if not np.isfinite(positions).all():
+            found = dict(zip(self._joints, positions.tolist(), strict=True))
+            raise NonFiniteError(f"positions are {found}; expected finite numbers")
+        return RobotState(min(self._stamps().values()), positions)
+
+    def ages_s(self, now_ns: int) -> dict[str, float]:
         """Age of the values of each joint that has been named; empty where every message names all."""
         if not self._partial:
             return {}
-        return {joint: (now_ns - stamp_ns) / 1e9 for joint, stamp_ns in self._stamps.items()}
+        return {joint: (now_ns - stamp_ns) / 1e9 for joint, stamp_ns in self._stamps().items()}
 
-    def _check_ages(self, newest_ns: int) -> None:
-        joint = min(self._stamps, key=self._stamps.__getitem__)
-        behind_ns = newest_ns - self._stamps[joint]
+    def _remember(self, named: Sequence[str], found: Sequence[Array], stamp_ns: int) -> None:
+        before = self._stamps()
+        if any(stamp_ns < before.get(joint, stamp_ns) - self._max_age_ns for joint in named):
+            self.clear()  # a simulation or a bag has begun again
+            before = {}
+        columns = zip(*(values.tolist() for values in found), strict=True)
+        for joint, column in zip(named, columns, strict=True):
+            if stamp_ns >= before.get(joint, stamp_ns):
+                self._newest[joint] = (stamp_ns, column)
+
+    def _stamps(self) -> dict[str, int]:
+        return {joint: stamp_ns for joint, (stamp_ns, _) in self._newest.items()}
+
+    def _values(self) -> Array:
+        """All values (fields x joints,), flat."""
+        columns = [self._newest[joint][1] for joint in self._joints]
+        return np.array(columns, dtype=np.float64).T.ravel()
+
+    def _check_ages(self) -> None:
+        stamps = self._stamps()
+        joint = min(stamps, key=stamps.__getitem__)
+        behind_ns = max(stamps.values()) - stamps[joint]
         if behind_ns > self._max_age_ns:
             raise InputError(
-                f"the newest values of joint {joint} are {behind_ns / 1e9:.3f} s older than those "
-                f"of the others, the limit is {self._max_age_ns / 1e9:g} s"
+                f"the newest values of joint {joint} are {behind_ns / 1e9:.3f} s older than those of "
+                f"the others, the limit is {self._max_age_ns / 1e9:g} s"
             )

@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from para_policy.planning.fleet import Fleet
 from para_policy.planning.worker import Worker, check_cpus
-from para_policy.ros.messages.inputs import InputReader
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.parameters.policy import cpu_numbers, present_values, robot_names
 from para_policy.ros.serving.loading import LoadedPolicy, load
 from para_policy.ros.serving.planner_settings import make_settings

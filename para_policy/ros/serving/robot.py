@@ -15,7 +15,7 @@ from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.planner import Planner
 from para_policy.planning.statistics import PlanStatistics
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.inputs import InputReader
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.serving.topics import RobotTopics
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")

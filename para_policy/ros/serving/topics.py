@@ -19,7 +19,7 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.graph import qos_conflicts, qos_for, rivals, type_conflicts
 from para_policy.ros.messages.conversions import chunk_to_message
 from para_policy.ros.messages.input_files import PolicyInputs
-from para_policy.ros.messages.inputs import InputReader
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.messages.markers import check_axes, chunk_markers
 from para_policy.ros.parameters.policy import Values
 

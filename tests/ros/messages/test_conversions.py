@@ -29,6 +29,7 @@ from para_policy.ros.messages.conversions import (
     ns_to_stamp,
     stamp_to_ns,
 )
+from para_policy.ros.messages.fitting import check_shape
 from para_policy.ros.messages.inputs import InputMapping
 
 STAMP = 1_700_000_000_123_456_789
@@ -197,7 +198,7 @@ def test_type_whose_package_is_missing_is_refused_before_it_is_needed(
     with pytest.raises(
         InputError, match="not available; install and source the package 'nav_msgs'"
     ):
-        mapping.check_shape((13,))
+        check_shape(mapping, (13,))
 
 
 def test_imu_that_does_not_measure_a_field_is_refused() -> None:

@@ -112,7 +112,7 @@ def test_both_orders_of_yuv_422_give_the_same_colour(encoding: str, order: str) 
 
 def test_what_needs_opencv_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingPackageError, match=r"needs OpenCV: pip install .* debayer_node"):
+    with pytest.raises(MissingPackageError, match=r"debayer_node .* needs cv2; pip install"):
         read_image(message(mosaic("rggb"), "bayer_rggb8"), options())
 
 
