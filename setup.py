@@ -34,6 +34,7 @@ EXTRAS = {
     "convert": ["dill", "omegaconf"],
     "export": ["onnx", "onnxruntime", "onnxscript"],
     "hub": ["huggingface-hub"],
+    "images": ["opencv-python"],
     "openvino": ["openvino"],
     "plots": ["matplotlib"],
     "sim": ["gym-pusht", "pymunk<7"],

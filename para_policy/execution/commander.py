@@ -109,10 +109,14 @@ class Commander:
         self.latched, self.latched_by = True, reason
         self._player.clear()
 
-    def command(self, now_ns: int, state: RobotState | None = None) -> Array | None:
-        """The command (A,) to send in this period; None: send nothing."""
-        self.waiting = ""
-        if not self.enabled or self.latched:
+    def command(self, now_ns: int, state: RobotState | None = None, held: str = "") -> Array | None:
+        """The command (A,) to send in this period; None: send nothing.
+
+        Args:
+            held: why the robot must hold, whatever is due; empty: it may move.
+        """
+        self.waiting = held
+        if held or not self.enabled or self.latched:
             return self._stand(now_ns, state)
         action = self._player.action_at(now_ns)
         if action is None:

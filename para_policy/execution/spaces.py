@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
@@ -90,3 +91,32 @@ class PoseSpace:
         if action[3:] @ reference[3:] >= 0:
             return action
         return np.concatenate([action[:3], -action[3:]])
+
+
+class PartedSpace:
+    """Actions of several parts, each in a space of its own.
+
+    Args:
+        parts: places of each part, one after the other, and its space.
+    """
+
+    def __init__(self, parts: Sequence[tuple[slice, ActionSpace]]) -> None:
+        self._parts = list(parts)
+
+    def prepare(self, chunk: ActionChunk) -> ActionChunk:
+        """Each part as its space has it.
+
+        Raises:
+            InputError: when the actions of a part are none of its kind.
+        """
+        prepared = [
+            space.prepare(replace(chunk, actions=chunk.actions[:, places])).actions
+            for places, space in self._parts
+        ]
+        return replace(chunk, actions=np.hstack(prepared))
+
+    def mix(self, a: Array, b: Array, weight: float) -> Array:
+        return np.concatenate([s.mix(a[at], b[at], weight) for at, s in self._parts])
+
+    def align(self, action: Array, reference: Array) -> Array:
+        return np.concatenate([s.align(action[at], reference[at]) for at, s in self._parts])

@@ -72,6 +72,8 @@ class ObservationHistory:
         max_gaps_ns: the same for single inputs, by name.
         linear: inputs whose values at a time are interpolated between the samples around it; of the
             others the last sample not after it counts. Not for images.
+        parts: inputs that are put together from several of `shapes`, one after the other: the names
+            of these, in order. Each is looked up by its own stamps.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class ObservationHistory:
         *,
         max_gaps_ns: Mapping[str, int] | None = None,
         linear: Collection[str] = (),
+        parts: Mapping[str, Collection[str]] | None = None,
     ) -> None:
+        self._parts = dict(parts or {})
         self._shapes = dict(shapes)
         self._n_obs_steps = n_obs_steps
         gaps = {name: (max_gaps_ns or {}).get(name, max_gap_ns) for name in self._shapes}
@@ -159,10 +163,13 @@ class ObservationHistory:
                 f"{', '.join(ahead)} ran ahead of the other inputs by more than "
                 f"{self._memory_ns / 1e9:g} s; check the stamps of all publishers"
             )
-        return {
+        seen = {
             name: np.stack([stream.at(time) for time in times])
             for name, stream in self._streams.items()
         }
+        for name, parts in self._parts.items():
+            seen[name] = np.concatenate([seen.pop(part) for part in parts], axis=1)
+        return seen
 
 
 def observation_digest(observation: Mapping[str, NDArray[Any]]) -> str:

@@ -25,6 +25,8 @@ class PlannerSettings:
         max_unchanged_s: by input, for how long its values may stay the same to the bit; one that is
             not named may stand still for ever.
         linear: inputs that are interpolated between their samples.
+        parts: inputs that are put together from several streams: the width of each, by its name, in
+            order. Ages and `linear` are by the names of streams.
         sampler_name: what the user calls the sampler.
         anytime: true where the sampler can stop at a deadline.
         deadline_s: a chunk must be out so long after its observation was looked at; 0: whenever it is
@@ -52,6 +54,7 @@ class PlannerSettings:
     max_ages_ns: Mapping[str, int] = field(default_factory=dict)
     max_unchanged_s: Mapping[str, float] = field(default_factory=dict)
     linear: frozenset[str] = frozenset()
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     sampler_name: str = ""
     anytime: bool = False
     deadline_s: float = 0.0
@@ -69,6 +72,14 @@ class PlannerSettings:
     def id(self) -> str:
         """Name of these settings in `~/chunk_info`; empty without a message."""
         return str(json.loads(self.message)["id"]) if self.message else ""
+
+    def streams(self, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Shapes of what is observed: of the inputs, or of the parts of those that have some."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in inputs.items():
+            parts = self.parts.get(name)
+            shapes |= {n: (width,) for n, width in parts.items()} if parts else {name: tuple(shape)}
+        return shapes
 
     def max_age_of(self, name: str) -> int:
         return self.max_ages_ns.get(name, self.max_age_ns)

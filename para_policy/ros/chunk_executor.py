@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, cast
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock as ClockMessage
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.errors import ParaPolicyError
-from para_policy.execution.commander import RobotState
 from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph import ChunkSources, full_name, qos_for
 from para_policy.ros.messages import diagnostics
@@ -25,9 +22,10 @@ from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.parameters.declare import declare, refuse_unknown, value
 from para_policy.ros.parameters.executor import PARAMETERS
 from para_policy.ros.parameters.policy import PARAMETERS as OF_POLICY_NODE
+from para_policy.ros.playing.controllers import CommandTopics
 from para_policy.ros.playing.health import Health
-from para_policy.ros.playing.rivals import CommandRivals
-from para_policy.ros.playing.setup import StateSource, load_setup
+from para_policy.ros.playing.present import PresentState
+from para_policy.ros.playing.setup import load_setup
 from para_policy.ros.run import run_node
 
 _WATCH_S = 0.2
@@ -35,7 +33,7 @@ _WATCH_S = 0.2
 
 
 class ChunkExecutor(Node):
-    """Plays `action_chunk` on `~/command`: in each period the action that is due.
+    """Plays `action_chunk` on `~/command`, or `command_topics`: in each period the action that is due.
 
     When none is due (no chunk, a late one, an invalid one, not enabled) or it would break a limit,
     the robot holds: see `para_policy.execution.commander`.
@@ -52,22 +50,14 @@ class ChunkExecutor(Node):
         self._timing = CommandTiming(self._setup.period_s)
         self._sources = ChunkSources()
         self._health = Health(self._commander, self._player, self._timing)
-        self._state: RobotState | None = None
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = qos_for(self._lockstep)
-        self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
-        self._rivals = CommandRivals(self, self._commands, self._setup.output.message, qos)
+        self._commands = CommandTopics(self, self._setup.controllers, qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
-        if source := self._setup.state:
-            self.create_subscription(
-                source.message,
-                source.topic,
-                partial(self._observe, source),
-                qos_profile_sensor_data,
-            )
+        self._present = PresentState(self, self._setup.states, self._now_ns)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
             self.create_subscription(ClockMessage, "/clock", self._follow_clock, 10)
@@ -112,7 +102,7 @@ class ChunkExecutor(Node):
 
     def _has_command_rivals(self) -> str:
         """Who else may command the robot: hold then, until a person has put that right."""
-        problem = self._rivals.problem()
+        problem = self._commands.rivals()
         if problem and self._commander.enabled:
             self._commander.latch(problem)
         if self._health.find_command_rivals(problem):
@@ -125,13 +115,6 @@ class ChunkExecutor(Node):
         self._has_chunk_rivals()
         self._report()
 
-    def _observe(self, source: StateSource, message: Any) -> None:
-        """The present state of the robot; one that cannot be read is as good as none."""
-        try:
-            self._state = source.read(message, self._now_ns())
-        except ParaPolicyError as error:
-            self.get_logger().warning(f"{source.topic}: {error}", throttle_duration_sec=1.0)
-
     def _follow_clock(self, message: ClockMessage) -> None:
         self._tick_ns = stamp_to_ns(message.clock)
         self._answer_tick()
@@ -142,15 +125,13 @@ class ChunkExecutor(Node):
 
     def _play(self) -> None:
         now_ns = self._now_ns()
-        command = self._commander.command(now_ns, self._state)
+        command = self._commander.command(now_ns, self._present.state(), self._commands.absent())
         self._send(command, now_ns)
         self._timing.record(time.monotonic(), sent=command is not None)
 
     def _send(self, command: Any, now_ns: int) -> None:
         if command is not None:
-            options = self._setup.output_options
-            self._commands.publish(self._setup.output.write(command, now_ns, options))
-            self._rivals.count_sent()
+            self._commands.send(command, now_ns)
         if self._health.has_new_violation():
             violation = f"holding: {self._commander.violation}"
             self.get_logger().error(violation, throttle_duration_sec=1.0)

@@ -163,3 +163,19 @@ def test_time_between_observations_can_change() -> None:
         history.append("x", START + step * DT, step)
     history.set_dt(3 * DT)
     assert history.sample(START + 4 * DT)["x"].tolist() == [1, 4]
+
+
+def test_parts_of_an_input_are_looked_up_by_their_own_stamps() -> None:
+    """The arm comes at every step, the gripper half as often and 30 ms earlier."""
+    shapes = {"state[0]": (2,), "state[1]": (1,), "other": ()}
+    parts = {"state": ("state[1]", "state[0]")}
+    history = ObservationHistory(shapes, 2, DT, GAP, parts=parts)
+    for step in range(5):
+        history.append("state[0]", START + step * DT, [step, 10 + step])
+        history.append("other", START + step * DT, step)
+        if step % 2:
+            history.append("state[1]", START + step * DT - 30_000_000, [100 + step])
+    seen = history.sample(START + 3 * DT)
+    assert set(seen) == {"state", "other"}
+    assert seen["state"].tolist() == [[101, 2, 12], [103, 3, 13]]
+    assert history.newest_common_ns() == START + 3 * DT - 30_000_000

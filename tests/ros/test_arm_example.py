@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.messages.conversions import stamp_to_ns
-from para_policy.ros.messages.inputs import load_inputs
+from para_policy.ros.messages.input_files import load_inputs
 from para_policy.ros.parameters import executor as executor_parameters
 from para_policy.ros.parameters import policy as policy_parameters
 from para_policy.ros.policy_node import PolicyNode

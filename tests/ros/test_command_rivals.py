@@ -77,7 +77,7 @@ def test_a_rival_that_is_disabled_holds_both_until_it_is_gone(cell: Cell, others
     answer = cell.enable()
     assert not answer.success
     assert "/other_executor" in answer.message
-    others.wait(lambda: rival._rivals.problem())
+    others.wait(lambda: rival._commands.rivals())
     others.spin_for(0.3)
     cell.wait_for("/chunk_executor may send", "other_executor")
     finding, *_ = check_commands(cell.graph.probe, "/chunk_executor")

@@ -190,6 +190,36 @@ def test_robot_is_held_when_its_state_stays_away(rig: Callable[..., Rig]) -> Non
     made.wait_for(DiagnosticStatus.WARN, "the state of the robot is", "expected at most 0.2 s")
 
 
+def test_state_is_put_together_from_broadcasters_and_as_old_as_the_oldest(
+    rig: Callable[..., Rig],
+) -> None:
+    made = rig(max_jump=[0.5], state_joints=["a", "b"], max_state_age_s=0.3)
+    states = made.graph.talk(JointState, "joint_states")
+
+    def move(*joints: str) -> None:
+        stamp = ns_to_stamp(time.time_ns())
+        for joint in joints:
+            state = JointState(name=[joint], position=[1.0])
+            state.header.stamp = stamp
+            states.publish(state)
+        made.graph.spin_for(0.02)
+
+    made.send([[1, 1]] * 40)
+    move("a", "gripper")
+    made.wait_for(DiagnosticStatus.WARN, "no state of the robot yet")
+    assert not made.commands
+    for _ in range(5):
+        move("a", "b", "gripper")
+    assert made.commands
+    for _ in range(25):  # b is silent for half a second
+        move("a", "gripper")
+    made.wait_for(DiagnosticStatus.WARN, "the state of the robot is", "expected at most 0.3 s")
+    assert not made.node._commander.moving
+    count = len(made.commands)
+    move("a", "b")
+    made.graph.wait(lambda: len(made.commands) > count)
+
+
 def test_commands_go_on_at_their_rate_and_end_within_a_period(rig: Callable[..., Rig]) -> None:
     made = rig(command_rate_hz=200.0, interpolation="linear")
     began = time.time_ns()

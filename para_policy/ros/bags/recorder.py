@@ -20,6 +20,8 @@ from rclpy.signals import SignalHandlerOptions
 from para_policy.errors import ParaPolicyError
 from para_policy.ros.bags.topics import RecordedNodes
 from para_policy.ros.bags.writer import BagWriter, Storage
+from para_policy.ros.graph import full_name
+from para_policy.ros.messages.commands import COMMAND_TYPES
 from para_policy.ros.messages.settings import read_settings
 from para_policy.ros.messages.types import decode, message_class
 
@@ -44,6 +46,7 @@ class Recorder(Node):
         self._bag = bag
         self._nodes = nodes
         self._wanted = nodes.topics()
+        self._executors = nodes.executors
         self._joined: dict[str, Any] = {}
         self.create_timer(_LOOK_S, self.join_topics)
         self.create_timer(_FLUSH_S, bag.flush)
@@ -52,9 +55,12 @@ class Recorder(Node):
     def join_topics(self) -> None:
         """Subscribe to every wanted topic that is there and not subscribed to yet."""
         for topic, kinds in self.get_topic_names_and_types():
-            if topic in self._wanted and topic not in self._joined and topic not in self.problems:
+            if topic in self._joined or topic in self.problems:
+                continue
+            if topic in self._wanted or COMMAND_TYPES & set(kinds):
                 publishers = self.get_publishers_info_by_topic(topic)
-                if publishers:
+                nodes = {full_name(publisher) for publisher in publishers}
+                if publishers and (topic in self._wanted or self._executors & nodes):
                     self._join(topic, kinds, [info.qos_profile for info in publishers])
 
     def _join(self, topic: str, kinds: Sequence[str], offered: Sequence[QoSProfile]) -> None:
@@ -87,7 +93,9 @@ class Recorder(Node):
         robots = tuple(robot for robot in settings.values.get("robots", ()) if robot)
         inputs = self._nodes.inputs or settings.inputs
         namespace, node = self._nodes.namespace, self._nodes.policy_node
-        self._wanted |= RecordedNodes(inputs, namespace, node, robots).topics()
+        known = RecordedNodes(inputs, namespace, node, robots)
+        self._wanted |= known.topics()
+        self._executors |= known.executors
 
 
 def compatible(offered: Sequence[QoSProfile]) -> QoSProfile:

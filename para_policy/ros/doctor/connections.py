@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -10,7 +10,7 @@ from rclpy.node import Node
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
 from para_policy.ros.doctor.streams import same_type
 from para_policy.ros.graph import full_name, qos_conflicts, rivals
-from para_policy.ros.messages.commands import OUTPUTS
+from para_policy.ros.messages.commands import COMMAND_TYPES
 
 _CHUNK = "trajectory_msgs/msg/JointTrajectory"
 _STATES = {"sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"}
@@ -33,9 +33,8 @@ def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[
 
 
 def check_commands(node: Node, executor: str) -> Iterator[Finding]:
-    """The command topic of an executor, whatever it is remapped to."""
-    kinds = {_type_name(output.message) for output in OUTPUTS.values()}
-    for topic in _published(node, executor, kinds):
+    """The command topics of an executor, whatever they are remapped to."""
+    for topic in _published(node, executor, COMMAND_TYPES):
         subject = "commands"
         yield from _rivals(node, subject, topic, "end all but one: they would fight for the robot")
         kind = next(p.topic_type for p in node.get_publishers_info_by_topic(topic))
@@ -83,22 +82,17 @@ def _subscribers(node: Node, subject: str, topic: str, kind: str) -> Iterator[Fi
         yield ok(subject, f"{topic} goes to {heard}")
 
 
-def _published(node: Node, name: str, kinds: set[str]) -> list[str]:
+def _published(node: Node, name: str, kinds: Collection[str]) -> list[str]:
     """Topics of these types that a node publishes."""
     return _topics(node, name, kinds, node.get_publishers_info_by_topic)
 
 
 def _topics(
-    node: Node, name: str, kinds: set[str], endpoints: Callable[[str], list[Any]]
+    node: Node, name: str, kinds: Collection[str], endpoints: Callable[[str], list[Any]]
 ) -> list[str]:
     """Topics of these types of which a node has one of the endpoints."""
     return [
         topic
         for topic, types in node.get_topic_names_and_types()
-        if kinds & set(types) and name in map(full_name, endpoints(topic))
+        if set(types) & set(kinds) and name in map(full_name, endpoints(topic))
     ]
-
-
-def _type_name(message: Any) -> str:
-    """As `ros2 topic info` prints it."""
-    return f"{message.__module__.split('.')[0]}/msg/{message.__name__}"

@@ -16,7 +16,7 @@ from para_policy.execution.guards import Limits
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.parameter_sections import check_sections
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, skipped, warn
-from para_policy.ros.parameters.declare import Parameter, declare, unknown_names
+from para_policy.ros.parameters.declare import Parameter, declare, names, unknown_names
 from para_policy.ros.parameters.executor import PARAMETERS as EXECUTOR
 from para_policy.ros.parameters.offline import offline_node, resolved_file
 from para_policy.ros.parameters.policy import PARAMETERS as POLICY
@@ -143,8 +143,8 @@ def _check_guards(node: Node) -> Iterator[Finding]:
     given = Limits(**{name: tuple(value) for name, value in values.items()}).given()
     missing = [name for name in values if name not in given]
     # In lockstep there is no robot, and limits are refused; positions mean nothing in a twist.
-    output = node.get_parameter("output").value
-    if output == "twist_stamped":
+    kinds = names(node, "command_outputs") or [node.get_parameter("output").value]
+    if "twist_stamped" in kinds:
         missing = [name for name in missing if not name.startswith(("position", "max_jump"))]
     if missing and not node.get_parameter("lockstep").value:
         found = f"not set: {', '.join(missing)}; nothing limits the commands that way"

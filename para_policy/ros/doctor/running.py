@@ -17,7 +17,8 @@ from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, skipped
 from para_policy.ros.doctor.streams import Expected, Stream
-from para_policy.ros.messages.inputs import InputMapping, load_inputs
+from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
+from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.parameters.policy import PARAMETERS
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def make_streams(
         for name, mapping in inputs.items():
             topic = _heard(node, names, names.topic(robot, mapping.topic), mapping)
             subject = f"{robot}: {name}" if robot else name
-            shape = config.inputs[name]
+            shape = inputs.shapes[name]
             streams.append(Stream(node, subject, topic, mapping, shape, expected))
     return [], streams
 
 
 def _known(
     case: Case, values: Mapping[str, Any]
-) -> tuple[PolicyConfig | None, Mapping[str, InputMapping] | None]:
+) -> tuple[PolicyConfig | None, PolicyInputs | None]:
     """Files that the running node reads, which need not be those that were examined before."""
     if not values["checkpoint"] or not values["inputs_file"]:
         return None, None

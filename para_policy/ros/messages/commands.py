@@ -77,3 +77,8 @@ OUTPUTS: dict[str, Output] = {
     "twist_stamped": Output(TwistStamped, _twist),
 }
 """By the value of the parameter `output`; a new one needs one line here and one function."""
+COMMAND_TYPES = frozenset(
+    f"{output.message.__module__.split('.')[0]}/msg/{output.message.__name__}"
+    for output in OUTPUTS.values()
+)
+"""As `ros2 topic info` prints them."""

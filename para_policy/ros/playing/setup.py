@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
 
 import rclpy
-from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
 
 from para_policy.errors import InputError
 from para_policy.execution.blending import Blending, CrossFade, NoBlending, TemporalEnsemble
-from para_policy.execution.commander import Commander, RobotState
+from para_policy.execution.commander import Commander
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.execution.spaces import POSE_DIM, ActionSpace, PoseSpace, VectorSpace
-from para_policy.ros.messages.commands import OUTPUTS, Output, OutputOptions
-from para_policy.ros.messages.conversions import message_to_state, pose_to_state
+from para_policy.execution.spaces import POSE_DIM
+from para_policy.ros.messages.commands import OutputOptions
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
     ORIENTATION_FROM_ACTIONS,
     PARAMETERS,
+    TWIST_DIM,
     check_choices,
     check_combinations,
+    outputs,
 )
-
-
-@dataclass(frozen=True)
-class StateSource:
-    """Topic that tells where the robot is, and how its messages are read.
-
-    Attributes:
-        read: the state in a message that has arrived at a time in nanoseconds.
-    """
-
-    topic: str
-    message: type
-    read: Callable[[Any, int], RobotState]
+from para_policy.ros.playing.controllers import Controller, make_controllers, space_of
+from para_policy.ros.playing.present import StateSource, state_sources
 
 
 @dataclass(frozen=True)
@@ -48,15 +34,15 @@ class Setup:
     """Everything that the parameters decide.
 
     Attributes:
-        state: where the guards learn the present state; None: they need none.
+        controllers: what the commands go to, in the order of the actions.
+        states: where the guards learn the present state; (): they need none.
     """
 
     commander: Commander
     player: ChunkPlayer
-    output: Output
-    output_options: OutputOptions
+    controllers: tuple[Controller, ...]
     joint_names: list[str]
-    state: StateSource | None
+    states: tuple[StateSource, ...]
     lockstep: bool
     period_s: float
 
@@ -68,7 +54,9 @@ def load_setup(node: Node) -> Setup:
         InputError: when a value is not known or two values do not go together.
     """
     given = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
-    given |= {name: names(node, name) for name in ("joint_names", "state_joints")}
+    lists = ("joint_names", "state_joints", "state_topics", "command_topics", "command_outputs")
+    given |= {name: names(node, name) for name in lists}
+    given["command_sizes"] = [size for size in given["command_sizes"] if size]
     check_choices(given)
     limit_names = [limit.name for limit in fields(Limits)]
     given |= {name: list(given[name]) for name in (*limit_names, "fixed_orientation")}
@@ -88,8 +76,10 @@ def _action_dim(given: dict[str, Any], limits: Limits) -> int | None:
         "the limits": limits.joints or 0,
         "state_joints": len(given["state_joints"]),
     }
+    if given["command_sizes"]:
+        sizes["command_sizes"] = sum(given["command_sizes"])
     if given["output"] == "twist_stamped":
-        sizes["output 'twist_stamped'"] = 6
+        sizes["output 'twist_stamped'"] = TWIST_DIM
     if given["output"] == "pose_stamped":
         sizes["output 'pose_stamped'"] = 3 if given["fixed_orientation"] else POSE_DIM
     known = {name: size for name, size in sizes.items() if size}
@@ -108,9 +98,14 @@ def _blending(given: dict[str, Any]) -> Blending:
 
 
 def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
-    is_pose = given["output"] == "pose_stamped" and not given["fixed_orientation"]
-    space: ActionSpace = PoseSpace() if is_pose else VectorSpace()
-    twist = given["output"] == "twist_stamped"
+    period_s = 1.0 / given["command_rate_hz"]
+    joints = given["joint_names"]
+    options = OutputOptions(
+        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
+    )
+    controllers = make_controllers(given, options)
+    space = space_of(controllers)
+    twist = outputs(given)[0] == "twist_stamped"
     settings = PlayerSettings(
         offset_ns=round(1e9 * given["latency_offset_s"]),
         max_age_ns=round(1e9 * given["max_chunk_age_s"]) or None,
@@ -119,8 +114,6 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         blending=_blending(given),
         space=space,
     )
-    period_s = 1.0 / given["command_rate_hz"]
-    joints = given["joint_names"]
     player = ChunkPlayer(_action_dim(given, limits), settings)
     commander = Commander(
         player,
@@ -132,23 +125,15 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         max_approach_s=given["max_approach_s"],
         enabled=given["auto_enable"],
     )
-    options = OutputOptions(
-        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
+    return Setup(
+        commander=commander,
+        player=player,
+        controllers=controllers,
+        joint_names=joints,
+        states=state_sources(given, limits, controllers),
+        lockstep=given["lockstep"],
+        period_s=period_s,
     )
-    lockstep = given["lockstep"]
-    output, state = OUTPUTS[given["output"]], _state_source(given, limits)
-    return Setup(commander, player, output, options, joints, state, lockstep, period_s)
-
-
-def _state_source(given: dict[str, Any], limits: Limits) -> StateSource | None:
-    if given["output"] == "twist_stamped" or not (limits.need_state or limits.motion):
-        return None
-    if given["output"] == "pose_stamped":
-        axes = "xyz" if given["fixed_orientation"] else "pose"
-        read = partial(pose_to_state, axes=axes, frame_id=given["frame_id"])
-        return StateSource("present_pose", PoseStamped, read)
-    joints = given["state_joints"] or given["joint_names"]
-    return StateSource("joint_states", JointState, partial(message_to_state, joints=joints))
 
 
 def _refuse_changes(changed: list[rclpy.Parameter]) -> SetParametersResult:

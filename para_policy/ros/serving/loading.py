@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
-from para_policy.ros.messages.inputs import InputMapping, load_inputs
+from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
 from para_policy.ros.parameters.policy import Values, check_combinations
 
 if TYPE_CHECKING:
@@ -21,14 +20,14 @@ class LoadedPolicy:
 
     Attributes:
         weights_sha256: of the file that the weights came from.
-        inputs: of the policy, by name.
+        inputs: topics that feed it.
         max_rate_hz: largest control rate that may be set while the node runs: that of the
             demonstrations, or the one it was configured with where that is larger or the only one.
     """
 
     policy: DiffusionPolicy
     weights_sha256: str
-    inputs: Mapping[str, InputMapping]
+    inputs: PolicyInputs
     max_rate_hz: float = math.inf
 
 

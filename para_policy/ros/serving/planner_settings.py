@@ -50,6 +50,7 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         max_ages_ns={n: math.ceil(1e9 * i.max_age_s) for n, i in inputs.items() if i.max_age_s},
         max_unchanged_s={n: i.max_unchanged_s for n, i in inputs.items() if i.max_unchanged_s},
         linear=frozenset(n for n, i in inputs.items() if i.interpolation == "linear"),
+        parts={n: {p: inputs.shapes[p][0] for p in parts} for n, parts in inputs.parts.items()},
         sampler_name=values["sampler"],
         anytime=sampler.stops_early,
         deadline_s=values["deadline_ms"] / 1e3,
@@ -147,7 +148,7 @@ def _message(loaded: LoadedPolicy, values: Values) -> str:
     return settings_text(
         loaded.policy,
         values,
-        loaded.inputs,
+        loaded.inputs.forms,
         loaded.weights_sha256,
         dt_ns=dt_ns(loaded.policy.config, values),
         deadline_s=solve_deadline_s(values),

@@ -22,9 +22,10 @@ from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.recorder import Recorder
 from para_policy.ros.bags.topics import RecordedNodes
 from para_policy.ros.bags.writer import BagWriter
+from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.conversions import ns_to_stamp
-from para_policy.ros.messages.inputs import read_inputs
+from para_policy.ros.messages.input_files import read_inputs
 from para_policy.ros.parameters.offline import inputs_of_parameters
 from para_policy.terminal import run as run_command
 from tests.ros.graph import CONFIG, Graph
@@ -61,6 +62,27 @@ def joints(number: int) -> JointState:
     message = JointState(name=["agent_x", "agent_y"], position=[float(number), 1.0])
     message.header.stamp = ns_to_stamp(10**9 + number)
     return message
+
+
+def test_commands_to_several_controllers_are_found_by_who_sends_them(
+    graph: Graph, tmp_path: Path
+) -> None:
+    topics = ["/arm/joint_trajectory", "/gripper/commands"]
+    writer = BagWriter(tmp_path / "bag", "mcap")
+    graph.add(lambda **options: Recorder(writer, RecordedNodes(), **options))
+    graph.add(
+        ChunkExecutor,
+        joint_names=["shoulder", "finger"],
+        command_topics=topics,
+        command_outputs=["joint_trajectory", "float64_multi_array"],
+        command_sizes=[1, 1],
+    )
+    graph.probe.create_publisher(Float64MultiArray, "/base/commands", 10)  # of somebody else
+    graph.wait(lambda: set(topics) <= set(writer.counts))
+    graph.wait(lambda: graph.probe.count_publishers("/base/commands"))
+    graph.spin_for(0.5)
+    assert "/base/commands" not in writer.counts
+    writer.close()
 
 
 def test_bytes_times_and_quality_of_service_are_kept(graph: Graph, tmp_path: Path) -> None:

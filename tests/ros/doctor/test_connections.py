@@ -106,3 +106,23 @@ def test_controller_that_asks_for_more(graph: Graph) -> None:
         "volatile and the subscription transient local of /listener_Float64MultiArray"
         in first.found
     )
+
+
+def test_each_of_several_controllers_must_listen(graph: Graph) -> None:
+    topics = ["/arm/joint_trajectory", "/gripper/commands"]
+    graph.add(
+        ChunkExecutor,
+        joint_names=["shoulder", "finger"],
+        command_topics=topics,
+        command_outputs=["joint_trajectory", "float64_multi_array"],
+        command_sizes=[1, 1],
+    )
+    graph.wait(lambda: all(graph.probe.count_publishers(topic) for topic in topics))
+    subscribe(graph, JointTrajectory, topics[0])
+    found = {
+        finding.found: finding.level for finding in check_commands(graph.probe, "/chunk_executor")
+    }
+    assert found == {
+        "/arm/joint_trajectory goes to /listener_JointTrajectory": Level.OK,
+        "nobody subscribes to /gripper/commands: the robot does not move": Level.FAIL,
+    }

@@ -12,6 +12,12 @@ from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.parameters.executor import CHOICES, PARAMETERS
 from tests.ros.graph import CONFIG, Graph
 
+BOTH = {
+    "command_topics": ["a", "b"],
+    "command_outputs": ["float64_multi_array", "float64_multi_array"],
+    "command_sizes": [6, 6],
+}
+HALVES = BOTH["command_outputs"][:1]
 POSE = {"output": "pose_stamped", "frame_id": "base"}
 ARM = {"joint_names": ["a", "b"]}
 TWIST = {"output": "twist_stamped", "frame_id": "base"}
@@ -48,6 +54,23 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
             {**ARM, "max_jump": [0.3], "velocity_max": [1.0, 0.05]},
             "max_jump 0.3 and velocity_max 0.05 contradict .* takes 18 s, max_approach_s is 10;",
         ),
+        ({**BOTH, "command_sizes": [6]}, "2 command_topics, 2 command_outputs, 1 command_sizes"),
+        ({**BOTH, "command_topics": ["a", "a"]}, "command_topics has 'a' more than once"),
+        ({**BOTH, "command_outputs": ["joint_trajectory", "magic"]}, "command_outputs has 'magic'"),
+        ({**BOTH, "output": "joint_trajectory"}, "give command_outputs instead"),
+        ({**BOTH, "command_outputs": ["joint_trajectory"] * 2}, "joint_names is empty"),
+        ({**BOTH, "command_outputs": [*HALVES, "twist_stamped"]}, "for all or for none"),
+        (
+            {**BOTH, "command_outputs": [*HALVES, "pose_stamped"]},
+            "has 6 for 'pose_stamped'; expected 7",
+        ),
+        (
+            {**BOTH, "command_sizes": [6, -1]},
+            "has -1 for 'float64_multi_array'; expected 1 or more",
+        ),
+        ({**BOTH, "joint_names": ["x", "y"]}, "2 for joint_names, 12 for command_sizes"),
+        ({**BOTH, "lockstep": True}, r"command_topics is \['a', 'b'\] in lockstep"),
+        ({"max_jump": [1.0], "state_topics": [""]}, "no state_topics"),
         (
             {"joint_names": ["a", "b"], "velocity_max": [1.0] * 3},
             "2 for joint_names, 3 for the lim",
