@@ -65,7 +65,7 @@ class ChunkExecutor(Node):
             # A system clock that is set back would stop a timer that runs on it.
             clock = self.get_clock() if value(self, "use_sim_time") else steady
             self.create_timer(self._setup.period_s, self._play, clock=clock)
-        self.create_timer(_WATCH_S, self._has_command_rivals, clock=steady)
+        self.create_timer(_WATCH_S, self._command_rivals, clock=steady)
         self.create_timer(1.0, self._look_around, clock=steady)
 
     def _receive(self, message: JointTrajectory, info: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class ChunkExecutor(Node):
             self._report()
         return bool(problem)
 
-    def _has_command_rivals(self) -> str:
+    def _command_rivals(self) -> str:
         """Who else may command the robot: hold then, until a person has put that right."""
         problem = self._commands.rivals()
         if problem and self._commander.enabled:
@@ -138,7 +138,7 @@ class ChunkExecutor(Node):
             self._report()
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        rivals = self._has_command_rivals() if request.data else ""
+        rivals = self._command_rivals() if request.data else ""
         response.success = not rivals
         if rivals:
             response.message = f"not enabled: {rivals}"
