@@ -110,6 +110,7 @@ def policy_inputs(forms: InputForms, shapes: Mapping[str, Shape]) -> PolicyInput
     """
     if set(forms) != set(shapes):
         raise InputError(f"maps {sorted(forms)}; the policy needs {sorted(shapes)}")
+    _check_types(forms)
     found: dict[str, Shape] = {}
     for name, form in forms.items():
         whole = tuple(shapes[name])
@@ -124,6 +125,18 @@ def policy_inputs(forms: InputForms, shapes: Mapping[str, Shape]) -> PolicyInput
             raise InputError(f"feeds {name!r} of shape {whole} with {error}") from error
     parts = {n: _names(n, form) for n, form in forms.items() if not isinstance(form, InputMapping)}
     return PolicyInputs(forms, topics_of(forms), found, parts)
+
+
+def _check_types(forms: InputForms) -> None:
+    """A topic has one type: with another one nothing would ever arrive."""
+    types: dict[str, str] = {}
+    for name, mapping in topics_of(forms).items():
+        known = types.setdefault(mapping.topic, mapping.type)
+        if known != mapping.type:
+            raise InputError(
+                f"expects {mapping.type} for {name!r} on topic {mapping.topic}, from which another "
+                f"input takes {known}; expected one type for each topic"
+            )
 
 
 def _check(mapping: InputMapping, shape: Shape, place: str) -> None:

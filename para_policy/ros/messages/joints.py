@@ -39,7 +39,8 @@ class NewestJoints:
 
     Broadcasters of an arm, a gripper and a head often share one topic, each with its own joints.
     A message that names none of ours is passed over, one that names some brings those up to date,
-    and the others keep their newest values for `max_age_ns`. Not thread-safe.
+    and the others keep their newest values for `max_age_ns`. Only `ages_s` may be called from another
+    thread.
 
     Args:
         fields: of `JOINT_FIELDS`; values are those of all joints for the first one, then the next.
@@ -126,7 +127,8 @@ class NewestJoints:
                 self._newest[joint] = (stamp_ns, column)
 
     def _stamps(self) -> dict[str, int]:
-        return {joint: stamp_ns for joint, (stamp_ns, _) in self._newest.items()}
+        """Of a copy, as ages are also asked for by the thread that plans."""
+        return {joint: stamp_ns for joint, (stamp_ns, _) in self._newest.copy().items()}
 
     def _values(self) -> Array:
         """All values (fields x joints,), flat."""

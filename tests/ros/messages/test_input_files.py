@@ -57,6 +57,7 @@ def test_topics_are_known_without_a_policy(tmp_path: Path) -> None:
         ([JOINTS, IMAGE], (3, 8, 8), "expected one topic, as only flat vectors have parts"),
         ([JOINTS, {**JOINTS, "joints": ["b"]}], (3,), "position of b of joint_states more than"),
         ([JOINTS, {**GRIPPER, "scale": [1.0, 2.0]}], (3,), r"state\[1\]: 2 numbers in scale"),
+        ([JOINTS, {**GRIPPER, "topic": "joint_states"}], (3,), "expected one type for each topic"),
         ([JOINTS, {"topic": "t"}], (3,), r"inputs.state.parts.1.type: Field required"),
         ([JOINTS, "gripper"], (3,), r"inputs.state.parts.1: Input should be a valid dict"),
         ([], (3,), r"inputs.state.parts: Tuple should have at least 1 item"),
