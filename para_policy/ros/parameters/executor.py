@@ -22,6 +22,12 @@ PARAMETERS = (
     Parameter("joint_names", NO_NAMES, "Joints that a chunk must have, in order; empty: any."),
     Parameter("lockstep", False, "Send one command for each tick of /clock."),
     Parameter("output", "float64_multi_array", f"Type of ~/command: {', '.join(OUTPUTS)}."),
+    Parameter(
+        "horizon_periods",
+        2.0,
+        "The point of joint_trajectory is so many command periods ahead; the robot lags by them.",
+        (1.0, 10.0),
+    ),
     Parameter("frame_id", "", "Frame of pose_stamped and twist_stamped."),
     Parameter(
         "fixed_orientation",

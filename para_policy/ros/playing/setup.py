@@ -113,8 +113,9 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         max_state_age_ns=round(1e9 * given["max_state_age_s"]),
         enabled=given["auto_enable"],
     )
+    horizon_ns = round(1e9 * given["horizon_periods"] * period_s)
     options = OutputOptions(
-        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
+        horizon_ns, joints, given["frame_id"], tuple(given["fixed_orientation"])
     )
     needed = (given["state_joints"] or joints) if limits.need_state else []
     lockstep = given["lockstep"]
