@@ -108,7 +108,7 @@ def _stream(name: str, controller: Mapping[str, Any]) -> Iterator[Finding]:
     if controller.get("speed_scaling.state_interface"):
         text = f"{name} scales time: a stream is not slower for it, the robot lags more"
         yield warn(
-            _SUBJECT, text, "run at 100 %; to go slower lower velocity_max and the policy's rate"
+            _SUBJECT, text, "run at 100 %; disable chunk_executor before you pause the robot"
         )
 
 
