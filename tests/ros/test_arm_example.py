@@ -90,7 +90,7 @@ def test_the_policy_moves_the_arm_through_a_trajectory_controller(cell: Cell) ->
         (point,) = message.points
         assert message.joint_names == JOINTS
         assert stamp_to_ns(message.header.stamp) == 0  # as soon as it arrives
-        assert stamp_to_ns(point.time_from_start) == 20_000_000  # one period ahead
+        assert stamp_to_ns(point.time_from_start) == 40_000_000  # two periods ahead
     commands = np.array([message.points[0].positions for message in cell.controller.received])
     assert np.ptp(commands, axis=0).min() > 0
     assert np.abs(commands - HOME).max() <= 0.0101

@@ -18,6 +18,7 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.messages.conversions import chunk_to_message, ns_to_stamp, stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
+from tests.ros.arm import set_points
 from tests.ros.graph import Graph
 
 DT_NS = 100_000_000
@@ -60,7 +61,7 @@ def rig(graph: Graph) -> Callable[..., Rig]:
     return lambda kind=Float64MultiArray, **parameters: Rig(graph, kind, **parameters)
 
 
-def test_trajectory_has_one_point_a_period_ahead(rig: Callable[..., Rig]) -> None:
+def test_trajectory_has_one_point_two_periods_ahead(rig: Callable[..., Rig]) -> None:
     made = rig(JointTrajectory, output="joint_trajectory", joint_names=["joint_0", "joint_1"])
     made.send([[1, 2]] * 20)
     made.graph.wait(lambda: made.commands)
@@ -69,7 +70,28 @@ def test_trajectory_has_one_point_a_period_ahead(rig: Callable[..., Rig]) -> Non
     assert command.joint_names == ["joint_0", "joint_1"]
     (point,) = command.points
     assert list(point.positions) == [1, 2]
-    assert stamp_to_ns(point.time_from_start) == 20_000_000
+    assert stamp_to_ns(point.time_from_start) == 40_000_000
+
+
+@pytest.mark.parametrize(("horizon", "stands"), [({}, False), ({"horizon_periods": 1.0}, True)])
+def test_a_controller_does_not_stand_still_between_late_messages(
+    rig: Callable[..., Rig], horizon: dict[str, float], stands: bool
+) -> None:
+    made = rig(
+        JointTrajectory,
+        output="joint_trajectory",
+        joint_names=["joint_0"],
+        interpolation="linear",
+        **horizon,
+    )
+    made.send([[0.01 * index] for index in range(30)])
+    made.graph.wait(lambda: len(made.commands) > 40)
+    late = [0.0, 0.008]  # seconds, in turn
+    arrivals = [0.02 * index + late[index % 2] for index in range(40)]
+    points = set_points(list(zip(arrivals, made.commands, strict=False)), update_s=0.002)
+    moving = np.diff(points[30:])  # from the third message on
+    assert (moving >= 0).all()
+    assert bool((moving == 0).any()) == stands
 
 
 def test_pose_has_frame_time_and_a_quaternion_of_length_one(rig: Callable[..., Rig]) -> None:

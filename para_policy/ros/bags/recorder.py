@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from para_policy.errors import ParaPolicyError
 from para_policy.ros.bags.topics import RecordedNodes
-from para_policy.ros.bags.writer import BagWriter, Storage
+from para_policy.ros.bags.writer import BagEndedError, BagWriter, Storage
 from para_policy.ros.graph import full_name
 from para_policy.ros.messages.commands import COMMAND_TYPES
 from para_policy.ros.messages.settings import read_settings
@@ -68,7 +69,9 @@ class Recorder(Node):
             if len(kinds) > 1:
                 raise ParaPolicyError(f"topic {topic} carries {' and '.join(kinds)}")
             kind = message_class(kinds[0])
-            self._bag.add_topic(topic, kinds[0], offered[0])
+            self._bag.add_topic(topic, kinds[0], offered)
+        except BagEndedError:
+            raise
         except ParaPolicyError as error:
             self.problems[topic] = str(error)
             self.get_logger().warning(f"not recorded: {error}")
@@ -122,6 +125,7 @@ def record(
         messages by topic, and problems by topic.
     Raises:
         InputError: when `path` exists or cannot be written.
+        BagEndedError: when the disk is full.
     """
     bag = BagWriter(path, storage)
     stop = threading.Event()
@@ -133,12 +137,12 @@ def record(
     executor.add_node(recorder)
     end = float("inf") if seconds is None else time.monotonic() + seconds
     try:
-        while not stop.is_set() and time.monotonic() < end:
-            executor.spin_once(timeout_sec=0.1)
+        with closing(bag):
+            while not stop.is_set() and time.monotonic() < end:
+                executor.spin_once(timeout_sec=0.1)
     except ExternalShutdownException:
-        print("ROS was shut down; closing the bag", file=sys.stderr)
+        print("ROS was shut down; the bag is closed", file=sys.stderr)
     finally:
-        bag.close()
         executor.shutdown()
         recorder.destroy_node()
         rclpy.try_shutdown()

@@ -12,19 +12,19 @@ from para_policy.ros.doctor.streams import same_type
 from para_policy.ros.graph import full_name, qos_conflicts, rivals
 from para_policy.ros.messages.commands import COMMAND_TYPES
 
-_CHUNK = "trajectory_msgs/msg/JointTrajectory"
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
 _STATES = {"sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"}
 
 
 def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[Finding]:
     """Chunk topics of policy_node, whatever they are remapped to; none before it is configured."""
-    for topic in _published(node, policy, {_CHUNK}):
+    for topic in published(node, policy, {TRAJECTORY}):
         subject = "chunks"
         yield from _rivals(node, subject, topic, "end all but one, or give each its own namespace")
         if node.get_subscriptions_info_by_topic(topic):
-            yield from _subscribers(node, subject, topic, _CHUNK)
+            yield from _subscribers(node, subject, topic, TRAJECTORY)
         elif executors:
-            others = [t for t in same_type(node, _CHUNK) if t != topic]
+            others = [t for t in same_type(node, TRAJECTORY) if t != topic]
             advice = f"remap action_chunk of chunk_executor to it; it may hear {', '.join(others)}"
             yield fail(subject, f"nobody subscribes to {topic}", advice)
         else:
@@ -34,7 +34,7 @@ def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[
 
 def check_commands(node: Node, executor: str) -> Iterator[Finding]:
     """The command topics of an executor, whatever they are remapped to."""
-    for topic in _published(node, executor, COMMAND_TYPES):
+    for topic in published(node, executor, COMMAND_TYPES):
         subject = "commands"
         yield from _rivals(node, subject, topic, "end all but one: they would fight for the robot")
         kind = next(p.topic_type for p in node.get_publishers_info_by_topic(topic))
@@ -82,7 +82,7 @@ def _subscribers(node: Node, subject: str, topic: str, kind: str) -> Iterator[Fi
         yield ok(subject, f"{topic} goes to {heard}")
 
 
-def _published(node: Node, name: str, kinds: Collection[str]) -> list[str]:
+def published(node: Node, name: str, kinds: Collection[str]) -> list[str]:
     """Topics of these types that a node publishes."""
     return _topics(node, name, kinds, node.get_publishers_info_by_topic)
 

@@ -11,6 +11,7 @@ from rclpy.parameter import Parameter
 
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.connections import check_chunks, check_commands, check_state
+from para_policy.ros.doctor.controllers import check_controllers
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, skipped, warn
 from para_policy.ros.doctor.running import (
@@ -88,6 +89,7 @@ def _findings(
         if name in executors:
             yield from check_commands(listener.node, name)
             yield from check_state(listener.node, name)
+            yield from check_controllers(listener, name)
         else:
             found = f"{name} is not running"
             yield skipped(EXECUTOR_NODE, found, "fine where a controller plays the chunks itself")

@@ -36,6 +36,12 @@ PARAMETERS = (
     ),
     Parameter("command_outputs", NO_NAMES, "Type of each of command_topics, as of output."),
     Parameter("command_sizes", NO_SIZES, "Number of actions for each of command_topics."),
+    Parameter(
+        "horizon_periods",
+        2.0,
+        "The point of joint_trajectory is so many command periods ahead; the robot lags by them.",
+        (1.0, 10.0),
+    ),
     Parameter("frame_id", "", "Frame of pose_stamped and twist_stamped."),
     Parameter(
         "fixed_orientation",

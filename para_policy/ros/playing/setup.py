@@ -100,8 +100,9 @@ def _blending(given: dict[str, Any]) -> Blending:
 def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
     period_s = 1.0 / given["command_rate_hz"]
     joints = given["joint_names"]
+    horizon_ns = round(1e9 * given["horizon_periods"] * period_s)
     options = OutputOptions(
-        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
+        horizon_ns, joints, given["frame_id"], tuple(given["fixed_orientation"])
     )
     controllers = make_controllers(given, options)
     space = space_of(controllers)
