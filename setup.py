@@ -34,6 +34,7 @@ EXTRAS = {
     "convert": ["dill", "omegaconf"],
     "export": ["onnx", "onnxruntime", "onnxscript"],
     "hub": ["huggingface-hub"],
+    "images": ["opencv-python"],
     "openvino": ["openvino"],
     "plots": ["matplotlib"],
     "sim": ["gym-pusht", "pymunk<7"],
@@ -104,9 +105,9 @@ setup(
     entry_points={
         "console_scripts": [
             f"para-policy = {NAME}.cli.main:main",
-            f"policy_node = {NAME}.ros.policy_node:main",
-            f"chunk_executor = {NAME}.ros.chunk_executor:main",
-            "pusht_sim = sim.ros.pusht_sim:main",
+            f"policy_node = {NAME}.ros.start:policy_node",
+            f"chunk_executor = {NAME}.ros.start:chunk_executor",
+            "pusht_sim = sim.ros.start:pusht_sim",
         ]
     },
     zip_safe=False,

@@ -5,24 +5,25 @@ ros2 launch para_policy policy.launch.py sim:=true
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     ExecuteProcess,
-    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
-    Shutdown,
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
 from launch.events.process import ProcessExited, ProcessStarted
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
@@ -34,7 +35,12 @@ from lifecycle_msgs.msg import Transition
 SHARE = Path(get_package_share_directory("para_policy"))
 SHIPPED_PARAMETERS = str(SHARE / "config" / "policy.yaml")
 SHIPPED_CHECKPOINT = Path("checkpoints", "pusht_state")
-WRONG_PARAMETER = 2
+NO_USE_STARTING_AGAIN = {
+    2: "a parameter of {name} is not valid",
+    3: "{name} cannot be imported",
+}
+"""What exit codes of our nodes mean."""
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 LOOK_EVERY_S = 0.2
 ENDPOINTS_FOLLOW_S = 0.5
 
@@ -67,7 +73,7 @@ ARGUMENTS = {
     "respawn": ("true", "start policy_node and chunk_executor again when their process dies"),
     "respawn_delay_s": ("1.0", "time before that"),
     "record": ("", "directory of a bag that `para-policy record` writes; empty: none"),
-    "log_level": ("info", "of the nodes: debug, info, warn, error, fatal"),
+    "log_level": ("info", f"of the nodes: {', '.join(LOG_LEVELS)}"),
 }
 
 
@@ -81,6 +87,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def make_nodes(context: LaunchContext) -> list[Any]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    warn_of_misspelt(context)
+    check(given)
     robots = [name.strip() for name in given["robots"].split(",") if name.strip()]
     policy = node(LifecycleNode, "policy_node", given, policy_overrides(given, robots))
     actions = [*BringUp(policy).handlers(), policy]
@@ -109,7 +117,8 @@ def robot_nodes(given: dict[str, str], robot: str) -> list[Any]:
         actions += [RegisterEventHandler(end_when_wrong(executor)), executor]
     if with_sim:
         commands = ("command", "chunk_executor/command")
-        actions.append(node(Node, "pusht_sim", given, {}, robot, commands))
+        simulator = node(Node, "pusht_sim", given, {}, robot, commands)
+        actions += [RegisterEventHandler(end_when_wrong(simulator)), simulator]
     return actions
 
 
@@ -138,7 +147,7 @@ def node(
         # Of this node's logger: that of the middleware would drown it.
         ros_arguments=["--log-level", f"{logger}:={given['log_level']}"],
         respawn=respawn,
-        respawn_delay=float(given["respawn_delay_s"]),
+        respawn_delay=number(given, "respawn_delay_s"),
         output="screen",
     )
 
@@ -150,7 +159,7 @@ def policy_overrides(given: dict[str, str], robots: list[str]) -> dict[str, Any]
     }
     for name in ("control_rate_hz", "deadline_ms"):
         if given[name]:
-            overrides[name] = float(given[name])
+            overrides[name] = number(given, name)
     if not given["checkpoint"] and given["params_file"] == SHIPPED_PARAMETERS:
         overrides["checkpoint"] = shipped_checkpoint()
     if robots:
@@ -171,13 +180,14 @@ def shipped_checkpoint() -> str:
 
 
 def end_when_wrong(action: Node) -> OnProcessExit:
-    """End everything when a process refuses its parameters: starting it again would not help."""
+    """End everything, with exit code 1, when starting a process again would not help."""
 
     def ended(event: ProcessExited, _: LaunchContext) -> list[Any]:
-        if event.returncode != WRONG_PARAMETER:
-            return []
-        reason = f"ending: a parameter of {event.process_name} is not valid, see above"
-        return [LogInfo(msg=reason), Shutdown(reason=reason)]
+        if event.returncode in NO_USE_STARTING_AGAIN:
+            why = NO_USE_STARTING_AGAIN[event.returncode].format(name=event.process_name)
+            # A shutdown that is asked for counts as a success; this is none.
+            raise RuntimeError(f"ending: {why}, see above")
+        return []
 
     return OnProcessExit(target_action=action, on_exit=ended)
 
@@ -227,6 +237,36 @@ class BringUp:
         matcher = matches_action(self._policy)
         event = ChangeState(lifecycle_node_matcher=matcher, transition_id=transition_id)
         return EmitEvent(event=event)
+
+
+def check(given: dict[str, str]) -> None:
+    """Refuse values that would otherwise fail later, without the name of the argument, or not at all."""
+    params_file = f"params_file:={given['params_file']}"
+    try:
+        yaml.safe_load(Path(given["params_file"]).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        # Without a file nodes would run with their defaults, that is without limits.
+        raise RuntimeError(f"{params_file}: expected a file that can be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise RuntimeError(f"{params_file}: expected valid YAML: {error}") from None
+    if given["log_level"].lower() not in LOG_LEVELS:
+        expected = ", ".join(LOG_LEVELS)
+        raise RuntimeError(f"log_level:={given['log_level']}: expected one of {expected}")
+
+
+def warn_of_misspelt(context: LaunchContext) -> None:
+    """`ros2 launch` ignores an argument that nobody declares; a launch file above may have its own."""
+    for name in context.launch_configurations.keys() - ARGUMENTS.keys():
+        if close := difflib.get_close_matches(name, ARGUMENTS, n=1, cutoff=0.8):
+            warning = f"{name} is no argument of policy.launch.py; did you mean {close[0]}?"
+            get_logger("policy.launch").warning(warning)
+
+
+def number(given: dict[str, str], name: str) -> float:
+    try:
+        return float(given[name])
+    except ValueError:
+        raise RuntimeError(f"{name}:={given[name]}: expected a number") from None
 
 
 def is_true(given: dict[str, str], name: str) -> bool:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ET.parse(ROOT / "package.xml").getroot()
 ROS = {str(tag.text) for tag in PACKAGE.iter("exec_depend")}
 OURS = {"para_policy", "sim"}
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "yaml": "pyyaml"}
 """Distributions whose import has another name, besides _ for -."""
 BACKENDS = Path("para_policy/inference/backends")
 """Backends that are missing are no error where another one can be taken: they guard themselves."""

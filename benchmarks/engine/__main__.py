@@ -48,7 +48,7 @@ class Options(Common):
     """Chunks of each case; fewer where a chunk is dear and the time does not suffice."""
     rows: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 48, 64, 100, 128)
     """Sizes of network calls."""
-    robots: tuple[int, ...] = (1, 4, 16, 64)
+    robots: tuple[int, ...] = (1, 4, 8, 16, 64)
     """Robots in a batch."""
     networks: tuple[str, ...] = tuple(PUBLISHED)
     """Published networks that are timed with random weights."""

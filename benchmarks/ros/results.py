@@ -66,6 +66,14 @@ OVERHEAD = """## Overhead of the node
 
 From the last observation message of a robot to the chunk in its hands, with a small network, {chunks} chunks,
 load average {load} at the start. Subtracted is the wall time of the call of the policy.
+
+The goal is a p99 of 3 ms. What is above it goes into rclpy, not into the node's own code. Medians on the
+main thread, one by one, on a busy machine: reading an observation and keeping it 0.03 ms; making a chunk's
+message 0.08 ms; but in rclpy 0.15 ms to deserialise 16 poses, 0.2 ms to publish a chunk, and 0.25 to 0.45
+ms for each wait of the executor, which collects everything it waits for anew each time (30 things, and
+half of the time goes into 14 events of quality of service). An observation of two messages is two waits.
+The garbage collector is not it: one young collection in 240 chunks, no old one. The heartbeat on
+`/diagnostics` takes 1 ms once a second, and whatever comes at that moment waits for it.
 """
 
 FLEET = """## Several robots in one batch

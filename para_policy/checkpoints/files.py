@@ -8,7 +8,7 @@ import os
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from para_policy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
@@ -72,9 +75,17 @@ def replace(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def summarise(error: ValidationError, root: str = "configuration") -> str:
-    """One line that names every wrong key of a pydantic error; `root` names the whole."""
+    """One line that names every wrong key of a pydantic error; `root` names the whole.
+
+    Alternatives whose tag is empty have no place of their own in a name.
+    """
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or root}: {item['msg']}, "
+        f"{'.'.join(str(part) for part in item['loc'] if part != '') or root}: {item['msg']}, "
         f"got {reprlib.repr(item['input'])}"
-        for item in error.errors()
+        for item in wrong_keys(error)
     )
+
+
+def wrong_keys(error: ValidationError) -> list[ErrorDetails]:
+    """What pydantic found, without defaults that it could not compute because another key is wrong."""
+    return [item for item in error.errors() if item["type"] != "default_factory_not_called"]

@@ -39,7 +39,7 @@ class Record:
         require_ros()
         from para_policy.ros.bags.recorder import record
         from para_policy.ros.bags.topics import RecordedNodes
-        from para_policy.ros.messages.inputs import read_inputs
+        from para_policy.ros.messages.input_files import InputForms, read_inputs
         from para_policy.ros.parameters.offline import inputs_of_parameters
 
         if self.params_file is not None and self.inputs_file is not None:
@@ -47,7 +47,7 @@ class Record:
         if self.seconds is not None and not self.seconds > 0:
             raise InputError(f"--seconds is {self.seconds:g}; expected more than 0")
         namespace = "/" + self.namespace.strip("/")
-        inputs = None
+        inputs: InputForms | None = None
         if self.inputs_file is not None:
             inputs = read_inputs(self.inputs_file)
         elif self.params_file is not None:

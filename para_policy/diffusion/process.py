@@ -20,7 +20,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,6 +88,16 @@ class Process:
         """N, the number of steps and of sequential network calls."""
         return len(self.timesteps)
 
+    @cached_property
+    def multistep(self) -> bool:
+        """Steps look at the prediction before theirs."""
+        return bool((self.H != 0).any())
+
+    @cached_property
+    def _table(self) -> Tensor:
+        """(N, 7) the coefficients side by side, so that a call looks up all that it needs at once."""
+        return torch.stack([getattr(self, name) for name in _Coefficients._fields], dim=1)
+
     @property
     def clean_weight(self) -> Tensor:
         """(N,) how much of a constant clean sample each step adds: X_{s+1} = B_s X_s + weight x0."""
@@ -139,7 +150,8 @@ class Process:
 
     def predict_clean(self, x: Tensor, output: Tensor, s: Tensor) -> Tensor:
         """Unclipped clean-sample prediction x0raw (M, ...) at steps `s` (M,)."""
-        return _at(self.x0_from_x, s, x) * x + _at(self.x0_from_output, s, x) * output
+        at = self._at(s, x)
+        return at.x0_from_x * x + at.x0_from_output * output
 
     def mean(self, x: Tensor, x0: Tensor, x0_previous: Tensor, s: Tensor) -> Tensor:
         """Everything but the noise of step `s`: the S_s(X_s) of the parallel methods.
@@ -149,26 +161,40 @@ class Process:
                 states one step noisier (ignored where s = 0).
             s: (M,) steps.
         """
-        x0hat, previous = x0, x0_previous
-        if self.clip is not None:
-            x0hat, previous = (
-                x0.clamp(-self.clip, self.clip),
-                x0_previous.clamp(-self.clip, self.clip),
-            )
-        return (
-            _at(self.B, s, x) * x
-            + _at(self.A, s, x) * x0hat
-            + _at(self.R, s, x) * x0
-            + _at(self.H, s, x) * previous
-        )
+        return self._mean(x, x0, x0_previous, self._at(s, x))
 
     def noise(self, xi: Tensor, s: Tensor) -> Tensor:
         """The noise c_s xi_s (M, ...) that step `s` adds."""
-        return _at(self.c, s, xi) * xi
+        return self._at(s, xi).c * xi
 
     def step(self, x: Tensor, x0: Tensor, x0_previous: Tensor, xi: Tensor, s: Tensor) -> Tensor:
         """X_{s+1} (M, ...): `mean` and `noise` of step `s`."""
-        return self.mean(x, x0, x0_previous, s) + self.noise(xi, s)
+        at = self._at(s, x)
+        return self._mean(x, x0, x0_previous, at) + at.c * xi
+
+    def _mean(self, x: Tensor, x0: Tensor, x0_previous: Tensor, at: _Coefficients) -> Tensor:
+        total = at.B * x + at.A * self._clipped(x0) + at.R * x0
+        return total + at.H * self._clipped(x0_previous) if self.multistep else total
+
+    def _clipped(self, x0: Tensor) -> Tensor:
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+    def _at(self, s: Tensor, like: Tensor) -> _Coefficients:
+        """Coefficients of steps `s` (M,), in shapes that fit `like` (M, ...)."""
+        found = self._table[s].reshape(*s.shape, *(1,) * (like.ndim - s.ndim), -1)
+        return _Coefficients(*found.unbind(-1))
+
+
+class _Coefficients(NamedTuple):
+    """Of some steps, see `Process`."""
+
+    x0_from_x: Tensor
+    x0_from_output: Tensor
+    B: Tensor
+    A: Tensor
+    R: Tensor
+    H: Tensor
+    c: Tensor
 
 
 def _fingerprint(process: Process) -> tuple[float, ...]:
@@ -183,7 +209,3 @@ def _fingerprint(process: Process) -> tuple[float, ...]:
             place = torch.arange(1, len(values) + 1, dtype=torch.float64) / len(values)
             sums += [float(values.mean()), float((values * place).mean())]
     return tuple(sums)
-
-
-def _at(table: Tensor, s: Tensor, like: Tensor) -> Tensor:
-    return table[s].reshape(s.shape + (1,) * (like.ndim - s.ndim))

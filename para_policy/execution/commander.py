@@ -8,17 +8,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from para_policy.execution.approach import Approach
 from para_policy.execution.coordinates import UNKNOWN, Coordinates
 from para_policy.execution.guards import Guards, Violation
 from para_policy.execution.player import ChunkPlayer
 
 Array = NDArray[np.float64]
 Hold = Literal["silent", "repeat", "zero"]
+_SETTLED_NS = 1_000_000_000
+"""After so long a hold the robot has come to rest, and its state says better where it stands than the
+last command, which somebody may have moved it away from. Before, the state lags behind."""
 
 
 @dataclass(frozen=True, eq=False)
 class RobotState:
-    """Positions (A,) of the joints, in the order of the actions, at `stamp_ns`."""
+    """Positions (A,) of the joints, or of the pose, in the order of the actions, at `stamp_ns`."""
 
     stamp_ns: int
     positions: Array
@@ -28,7 +32,8 @@ class Commander:
     """The command of each period, or none where the robot holds. Not thread-safe.
 
     Every command has passed the guards; one that does not pass is not sent, and neither is the
-    rest of its chunk. What is sent while the robot holds depends on `hold`:
+    rest of its chunk. A robot that stands begins to move where it stands: see `Approach`. What is
+    sent while the robot holds depends on `hold`:
 
     - "silent": nothing; a position controller keeps its set-point.
     - "repeat": the last command in every period, while enabled, for controllers that time out;
@@ -42,6 +47,7 @@ class Commander:
         coordinates: what they mean. Each command is written with the numbers that are closest to
             those of the last one, or of the present state: a joint does not turn back at pi.
         max_state_age_ns: a state that is older does not count as present.
+        max_approach_s: as `longest_s` of `Approach`.
         enabled: whether the robot may move from the start.
     """
 
@@ -54,6 +60,7 @@ class Commander:
         latch: bool = True,
         coordinates: Coordinates = UNKNOWN,
         max_state_age_ns: int = 500_000_000,
+        max_approach_s: float = 10.0,
         enabled: bool = False,
     ) -> None:
         self._player = player
@@ -61,12 +68,16 @@ class Commander:
         self._hold = hold
         self._latch = latch
         self._coordinates = coordinates
+        self._approach = Approach(guards, coordinates, max_approach_s)
         self._max_state_age_ns = max_state_age_ns
         self._answered_ns: int | None = None
         self._moving = False
+        self._stopped_ns = 0
         self._size = 0  # of the last command
         self.enabled = enabled
         self.latched = False
+        self.latched_by = ""
+        """Reason of a latch that is no violation."""
         self.waiting = ""
         """Reason why actions that are due are not played, where no guard was broken."""
         self.violation: Violation | None = None
@@ -78,21 +89,36 @@ class Commander:
         """True where the last period had a command of a chunk."""
         return self._moving
 
+    @property
+    def approaching(self) -> bool:
+        """True where the robot moves and is still on its way to the actions that are due."""
+        return self._moving and self._approach.under_way
+
     def enable(self, enabled: bool) -> None:
         """Let the robot move, or hold it. Enabling takes back the latch of a violation.
 
-        Somebody may have moved the robot before: only `max_jump` guards the first command.
+        Somebody may have moved the robot before: it begins where it stands now.
         """
         if enabled and (self.latched or not self.enabled):
             self._guards.forget()
-            self.latched = False
+            self._approach.stand()
+            self.latched, self.latched_by = False, ""
             self.violation = None
         self.enabled = enabled
 
-    def command(self, now_ns: int, state: RobotState | None = None) -> Array | None:
-        """The command (A,) to send in this period; None: send nothing."""
-        self.waiting = ""
-        if not self.enabled or self.latched:
+    def latch(self, reason: str) -> None:
+        """Hold until somebody calls `enable`, for a reason that is none of a command."""
+        self.latched, self.latched_by = True, reason
+        self._player.clear()
+
+    def command(self, now_ns: int, state: RobotState | None = None, held: str = "") -> Array | None:
+        """The command (A,) to send in this period; None: send nothing.
+
+        Args:
+            held: why the robot must hold, whatever is due; empty: it may move.
+        """
+        self.waiting = held
+        if held or not self.enabled or self.latched:
             return self._stand(now_ns, state)
         action = self._player.action_at(now_ns)
         if action is None:
@@ -101,10 +127,20 @@ class Commander:
         if self._guards.need_state and present is None:
             self.waiting = self._describe(now_ns, state)
             return self._stand(now_ns, state)
-        nearby = present if self._guards.last is None else self._guards.last
-        if nearby is not None:
-            action = self._coordinates.align(action, nearby)
-        violation = self._guards.check(action, present, now_ns)
+        if present is not None and not self._moving and now_ns - self._stopped_ns > _SETTLED_NS:
+            self._guards.forget()
+        known = present if self._guards.last is None else self._guards.last
+        if known is not None:
+            action = self._coordinates.align(action, known)
+        step = self._guards.check_place(action, present) or self._approach.step(
+            action, present, now_ns
+        )
+        if step is None:
+            return self._stand(now_ns, state)
+        if isinstance(step, Violation):
+            violation: Violation | None = step
+        else:
+            action, violation = step, self._guards.check(step, present, now_ns)
         if violation is not None:
             self._refuse(violation)
             return self._stand(now_ns, state)
@@ -135,7 +171,10 @@ class Commander:
     def _stand(self, now_ns: int, state: RobotState | None) -> Array | None:
         """Command for a robot that holds."""
         stopped, self._moving = self._moving, False
+        if stopped:
+            self._stopped_ns = now_ns
         self._guards.stand()
+        self._approach.stand()
         if self._hold == "zero":
             return np.zeros(self._size) if stopped else None
         last = self._guards.last
@@ -144,16 +183,17 @@ class Commander:
         present = self._present(now_ns, state)
         if self._guards.need_state and present is None:
             return None
-        return None if self._guards.check_standing(last, present) else last
+        return None if self._guards.check_place(last, present) else last
 
     def _present(self, now_ns: int, state: RobotState | None) -> Array | None:
         if state is None or abs(now_ns - state.stamp_ns) > self._max_state_age_ns:
             return None
-        return state.positions
+        last = self._guards.last
+        return state.positions if last is None else self._coordinates.align(state.positions, last)
 
     def _describe(self, now_ns: int, state: RobotState | None) -> str:
         if state is None:
-            return "no joint state yet, which max_jump needs"
+            return "no state of the robot yet, which the limits need"
         age = (now_ns - state.stamp_ns) / 1e9
         limit = self._max_state_age_ns / 1e9
-        return f"the joint state is {age:.3f} s old, expected at most {limit:g} s"
+        return f"the state of the robot is {age:.3f} s old, expected at most {limit:g} s"

@@ -95,6 +95,20 @@ class Coordinates:
             told[list(group.index)] = True
         return told
 
+    def or_numbers(self) -> Coordinates:
+        """The same, with numbers for the unknown."""
+        return replace(self, rest=Number()) if isinstance(self.rest, Unknown) else self
+
+    def within(self, places: range) -> tuple[Group, ...]:
+        """The same as groups of a longer vector, in which they stand at `places`."""
+        whole = f"{places[0]}-{places[-1]} of an output"
+        groups = [
+            Group(whole, group.kind, tuple(places[i] for i in group.index)) for group in self.groups
+        ]
+        named = {i for group in self.groups for i in group.index}
+        others = tuple(place for i, place in enumerate(places) if i not in named)
+        return (*groups, Group(whole, self.rest, others)) if others else tuple(groups)
+
     def flat(self, size: int) -> NDArray[np.bool_]:
         """(A,) true where a mean number by number is right."""
         flat = np.full(size, self.rest.is_flat)

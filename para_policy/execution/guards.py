@@ -66,6 +66,11 @@ class Limits:
     def need_state(self) -> bool:
         return "max_jump" in self.given()
 
+    @property
+    def motion(self) -> bool:
+        """True where velocity or acceleration are limited."""
+        return not {"velocity_max", "acceleration_max"}.isdisjoint(self.given())
+
     def given(self) -> list[str]:
         """Names of the limits that limit something."""
         return [name for name, limit in vars(self).items() if np.isfinite(limit).any()]
@@ -111,7 +116,8 @@ class Guards:
     it is too large over the periods that counted and also over those that really passed.
 
     A robot that holds stands at the last command: its velocity is 0 and the next command is
-    compared to the last one as if it had been sent one period ago.
+    compared to the last one as if it had been sent one period ago. Before the first command it
+    stands at its present state.
 
     Args:
         period_s: time between commands.
@@ -135,6 +141,10 @@ class Guards:
         self._joint_names = list(joint_names)
         self._direct = commands_are_velocities
         self._coordinates = coordinates
+        # A change of velocity is limited by the acceleration alone.
+        direct = Limits(velocity_max=limits.acceleration_max)
+        self.limits_of_change = direct if commands_are_velocities else limits
+        """Of the commands, whatever they mean: their first and second derivative."""
         self.last: Array | None = None
         """The last command that was sent."""
         self._rest = _Motion(np.zeros(1), np.zeros(1), period_s)
@@ -143,11 +153,36 @@ class Guards:
 
     @property
     def need_state(self) -> bool:
-        return self._limits.need_state
+        """True where the next command cannot be judged without the present state."""
+        starts = self.last is None and self._limits.motion and not self._direct
+        return self._limits.need_state or starts
+
+    @property
+    def period_s(self) -> float:
+        return self._period_s
 
     def forget(self) -> None:
         """The robot may have been moved by somebody else: the next command is a first one."""
         self.last = None
+        self.stand()
+
+    def standing(self, action: Array, present: Array | None) -> Array:
+        """Where a robot that does not move stands, in the coordinates of the commands.
+
+        That is `action` itself where nobody knows it, as nothing needs to know it.
+        """
+        if self._direct:
+            return np.zeros_like(action)
+        known = present if self.last is None else self.last
+        return action if known is None else known
+
+    def way(self, end: Array, start: Array) -> Array:
+        """Size (A,) of the way from `start` to `end`, as the limits count it."""
+        return self._coordinates.sizes(self._coordinates.difference(end, start))
+
+    def begin(self, start: Array) -> None:
+        """The next command is a motion from `start` (A,), where the robot stands."""
+        self.last = start
         self.stand()
 
     def stand(self) -> None:
@@ -171,45 +206,43 @@ class Guards:
             state: (A,) present positions of the joints, for the jump guard.
             now_ns: when it would be sent; None: one period after the last one.
         """
-        return (
-            self._check_finite(command)
-            or self.check_standing(command, state)
-            or self._check_motion(command, now_ns)
-        )
+        return self.check_place(command, state) or self.check_motion(command, now_ns)
 
-    def check_standing(self, command: Array, state: Array | None = None) -> Violation | None:
-        """Like `check`, for a command that is sent again while the robot stands."""
+    def check_place(self, command: Array, state: Array | None = None) -> Violation | None:
+        """Like `check`, for where the robot is told to be, whatever the way there."""
         limits = self._limits
-        violation = self._first(
-            "position_min", command, limits.position_min, command < limits.position_min
-        ) or self._first(
-            "position_max", command, limits.position_max, command > limits.position_max
+        violation = (
+            self._first("finite", command, _NO_LIMIT, ~np.isfinite(command))
+            or self._first(
+                "position_min", command, limits.position_min, command < limits.position_min
+            )
+            or self._first(
+                "position_max", command, limits.position_max, command > limits.position_max
+            )
         )
         if violation is None and state is not None:
-            jump = self._coordinates.difference(command, state)
-            violation = self._beyond("max_jump", jump, limits.max_jump)
+            violation = self.beyond("max_jump", self.way(command, state), limits.max_jump)
         return violation
 
-    def _check_finite(self, command: Array) -> Violation | None:
-        return self._first("finite", command, _NO_LIMIT, ~np.isfinite(command))
-
     @np.errstate(over="ignore", invalid="ignore")
-    def _check_motion(self, command: Array, now_ns: int | None) -> Violation | None:
+    def check_motion(self, command: Array, now_ns: int | None = None) -> Violation | None:
+        """Like `check`, for the way from the last command to this one."""
         if self.last is None and not self._direct:
             return None
         last, motion = self._motion, self._motion_to(command, now_ns)
         limits = self._limits
-        if violation := self._beyond("velocity_max", motion.velocity, limits.velocity_max):
+        velocity = self._coordinates.sizes(motion.velocity)
+        if violation := self.beyond("velocity_max", velocity, limits.velocity_max):
             return violation
         counted_s = max(motion.elapsed_s, self._period_s)
-        acceleration = (motion.velocity - last.velocity) / counted_s
-        violation = self._beyond("acceleration_max", acceleration, limits.acceleration_max)
+        acceleration = self._coordinates.sizes((motion.velocity - last.velocity) / counted_s)
+        violation = self.beyond("acceleration_max", acceleration, limits.acceleration_max)
         if violation is None or self._direct:
             return violation
         # The velocities are those of the middles of the two periods.
         real_s = (motion.elapsed_s + last.elapsed_s) / 2
-        real = (motion.real_velocity - last.real_velocity) / real_s
-        return violation if self._beyond("", real, limits.acceleration_max) else None
+        real = self._coordinates.sizes((motion.real_velocity - last.real_velocity) / real_s)
+        return violation if self.beyond("", real, limits.acceleration_max) else None
 
     def _motion_to(self, command: Array, now_ns: int | None) -> _Motion:
         """Motion from the last command to this one."""
@@ -226,8 +259,8 @@ class Guards:
             return self._period_s
         return min((now_ns - self._sent_ns) / 1e9, _LONGEST_PERIODS * self._period_s)
 
-    def _beyond(self, guard: str, difference: Array, limit: Limit) -> Violation | None:
-        values = self._coordinates.sizes(difference)
+    def beyond(self, guard: str, values: Array, limit: Limit) -> Violation | None:
+        """The first of `values` (A,) that is farther from 0 than `limit`; None where none is."""
         # Negated, so that a difference that overflowed to NaN is a violation, too.
         return self._first(guard, values, limit, ~(np.abs(values) <= limit))
 

@@ -47,6 +47,7 @@ class Engine:
 
     def __init__(self, body: nn.Module, config: EngineConfig) -> None:
         self.body, self.config = body, config
+        self._weight_bytes = weight_bytes(body)  # reports ask for it once a second
         self.sizes = config.sizes
         self.passed_over: list[str] = []
         self._told = 0
@@ -79,7 +80,7 @@ class Engine:
         backend, precision, _ = self._in_use
         copies = len(self._batches) if backend.repacks else 0.5 * (precision in HALF)
         buffers = sum(batch.memory_bytes for batch in self._batches.values())
-        return int(weight_bytes(self.body) * copies) + buffers
+        return int(self._weight_bytes * copies) + buffers
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ class Engine:
                 check_output(attempt(lambda: run(*inputs)), reference, precision)
         if backend.repacks:
             limit = self.config.memory_limit_mib * 2**20
-            self.sizes = affordable(self.config.sizes, limit // max(weight_bytes(self.body), 1))
+            self.sizes = affordable(self.config.sizes, limit // max(self._weight_bytes, 1))
         self._in_use = backend, precision, run
         return self._in_use
 

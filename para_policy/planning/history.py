@@ -115,6 +115,8 @@ class ObservationHistory:
         linear: inputs whose values at a time are interpolated between the samples around it; of the
             others, and of values whose coordinates are unknown, the nearest sample counts. Not for images.
         coordinates: of the flat values of inputs, by name; those that are not given are unknown.
+        parts: inputs that are put together from several of `shapes`, one after the other: the names
+            of these, in order. Each is looked up by its own stamps.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class ObservationHistory:
         max_gaps_ns: Mapping[str, int] | None = None,
         linear: Collection[str] = (),
         coordinates: Mapping[str, Coordinates] | None = None,
+        parts: Mapping[str, Collection[str]] | None = None,
     ) -> None:
+        self._parts = dict(parts or {})
         self._shapes = dict(shapes)
         self._n_obs_steps = n_obs_steps
         gaps = {name: (max_gaps_ns or {}).get(name, max_gap_ns) for name in self._shapes}
@@ -225,13 +229,16 @@ class ObservationHistory:
         if fault := self.fault(time_ns):
             raise InputError(fault)
         times = self._times(time_ns)
-        return {name: stream.sample(times) for name, stream in self._streams.items()}
+        seen = {name: stream.sample(times) for name, stream in self._streams.items()}
+        for name, parts in self._parts.items():
+            seen[name] = np.concatenate([seen.pop(part) for part in parts], axis=1)
+        return seen
 
     def spacing_ns(self, time_ns: int) -> dict[str, int]:
-        """Time between two of the observations of `sample`, for each input the one farthest from dt.
+        """Time between two of the observations of `sample`, for each stream the one farthest from dt.
 
         It is 0 where one sample is seen twice. Before the first sample, which is repeated there, it
-        does not count: an input of which there is nothing else yet is left out.
+        does not count: a stream of which there is nothing else yet is left out.
         """
         wanted = self._times(time_ns)
         found: dict[str, int] = {}

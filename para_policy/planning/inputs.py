@@ -27,7 +27,7 @@ class RobotInputs:
     """
 
     def __init__(self, config: PolicyConfig, settings: PlannerSettings) -> None:
-        self._shapes = {name: tuple(shape) for name, shape in config.inputs.items()}
+        self._shapes = settings.streams(config.inputs)
         self.history = ObservationHistory(
             self._shapes,
             config.n_obs_steps,
@@ -36,6 +36,7 @@ class RobotInputs:
             max_gaps_ns=settings.max_ages_ns,
             linear=settings.linear,
             coordinates=settings.coordinates,
+            parts=settings.parts,
         )
         self._watches = {
             name: StuckWatch(most_s, settings.coordinates.get(name, UNKNOWN))
@@ -43,6 +44,7 @@ class RobotInputs:
         }
         self._faults: dict[str, str] = {}
         self._leads_ns: dict[str, deque[int]] = {n: deque(maxlen=_LEADS) for n in self._shapes}
+        self._passed_over: dict[str, str] = {}
 
     def clear(self) -> None:
         """Forget everything, as at the start of an episode."""
@@ -50,6 +52,7 @@ class RobotInputs:
         self._faults.clear()
         for leads_ns in self._leads_ns.values():
             leads_ns.clear()
+        self._passed_over.clear()
         for watch in self._watches.values():
             watch.clear()
 
@@ -65,6 +68,11 @@ class RobotInputs:
         if received_ns is not None:
             self._leads_ns[name].append(stamp_ns - received_ns)
         self._faults.pop(name, None)
+        self._passed_over.pop(name, None)
+
+    def pass_over(self, name: str, reason: str) -> None:
+        """A message for input `name` had nothing for it, which matters only if no other one has."""
+        self._passed_over.setdefault(name, reason)
 
     def reject(self, name: str, reason: str) -> None:
         """Count input `name` as faulty until its next good observation."""
@@ -75,7 +83,7 @@ class RobotInputs:
         if self._faults:
             return "; ".join(f"{name}: {reason}" for name, reason in sorted(self._faults.items()))
         if missing := self.history.missing():
-            return f"no observation yet of {', '.join(missing)}"
+            return f"no observation yet of {', '.join(map(self._with_reason, missing))}"
         for name, watch in self._watches.items():
             if still_s := watch.stuck_for_s():
                 return (
@@ -104,9 +112,17 @@ class RobotInputs:
             limit_ns = settings.max_age_of(name)
             age, limit = (now_ns - stamp_ns) / 1e9, limit_ns / 1e9
             if now_ns - stamp_ns > limit_ns:
-                return f"the newest observation of {name} is {age:.3f} s old, the limit is {limit:.3f} s"
+                return (
+                    f"the newest observation of {self._with_reason(name)} is {age:.3f} s old, the "
+                    f"limit is {limit:.3f} s"
+                )
             if stamp_ns - now_ns > limit_ns:
                 return (
                     f"the newest observation of {name} is stamped {-age:.3f} s ahead of the clock"
                 )
         return None
+
+    def _with_reason(self, name: str) -> str:
+        """The name of an input, and why messages were passed over since its last observation."""
+        reason = self._passed_over.get(name)
+        return f"{name} ({reason})" if reason else name

@@ -91,6 +91,11 @@ class Planner:
         with self._lock:
             self._inputs.reject(name, reason)
 
+    def pass_over(self, name: str, reason: str) -> None:
+        """A message for input `name` had nothing for it: `reason` is told while no other one has."""
+        with self._lock:
+            self._inputs.pass_over(name, reason)
+
     def reset(self, seed: int) -> None:
         """Begin a new episode: no observations, chunk 0 next, noise from `seed`.
 

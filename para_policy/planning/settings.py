@@ -30,7 +30,9 @@ class PlannerSettings:
         max_future_ns: stamps that were so far ahead of the clock on arrival are told of.
         spacing_tolerance: part of `dt_ns` by which the time between the observations that the
             policy sees may differ from it before that is told.
-        coordinates: of the flat values of each input, by name.
+        parts: inputs that are put together from several streams: the width of each, by its name, in
+            order. Ages, `linear` and `coordinates` are by the names of streams.
+        coordinates: of the flat values of each stream, by name.
         action_coordinates: of the actions.
         sampler_name: what the user calls the sampler.
         anytime: true where the sampler can stop at a deadline.
@@ -68,6 +70,7 @@ class PlannerSettings:
     spacing_tolerance: float = 0.4
     coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
     action_coordinates: Coordinates = UNKNOWN
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     sampler_name: str = ""
     anytime: bool = False
     deadline_s: float = 0.0
@@ -88,6 +91,14 @@ class PlannerSettings:
     def id(self) -> str:
         """Name of these settings in `~/chunk_info`; empty without a message."""
         return str(json.loads(self.message)["id"]) if self.message else ""
+
+    def streams(self, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Shapes of what is observed: of the inputs, or of the parts of those that have some."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in inputs.items():
+            parts = self.parts.get(name)
+            shapes |= {n: (width,) for n, width in parts.items()} if parts else {name: tuple(shape)}
+        return shapes
 
     def max_age_of(self, name: str) -> int:
         return self.max_ages_ns.get(name, self.max_age_ns)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
     from para_policy.policies import PolicyConfig
 
+_LEAST_S = 1e-6
+"""A solve always makes one round, however late it is: there is no answer without."""
+
 
 class Cancelled(ParaPolicyError):
     """The node is being taken down: no answer is wanted any more."""
@@ -97,7 +100,7 @@ class Solver:
             options = _taken_over(settings, jobs, self._policy.config)
             if settings.deadline_s and settings.anytime and not settings.lockstep:
                 spent_s = time.perf_counter() - min(request.started_s for request in requests)
-                options["deadline_s"] = time_to_solve(settings.deadline_s, spent_s)
+                options["deadline_s"] = max(settings.deadline_s - spent_s, _LEAST_S)
             observations = [request.observation for request in requests]
             seeds = [request.seed for request in requests]
             result = self._sample(settings, observations, seeds, **options)
@@ -163,13 +166,3 @@ def _taken_over(
         if settings.real_time_chunking == "soft":
             options["pulled"] = settings.action_coordinates.flat(config.action_dim)
     return options
-
-
-def time_to_solve(deadline_s: float, spent_s: float) -> float:
-    """Seconds that a solve may take so that its chunk is out `deadline_s` after planning began.
-
-    A tenth, but at most two milliseconds, is left for copying the result and making the message.
-    What remains is never 0 or less: a solve always makes one round, as there is no answer without.
-    """
-    reserve_s = min(0.1 * deadline_s, 0.002)
-    return max(deadline_s - spent_s - reserve_s, 1e-6)

@@ -10,27 +10,30 @@ from typing import Any, cast
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.errors import ParaPolicyError
-from para_policy.execution.commander import RobotState
 from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph import ChunkSources, full_name, qos_for
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.conversions import message_to_chunk, message_to_state, stamp_to_ns
-from para_policy.ros.parameters.declare import declare, value
+from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
+from para_policy.ros.parameters.declare import declare, refuse_unknown, value
 from para_policy.ros.parameters.executor import PARAMETERS
+from para_policy.ros.parameters.policy import PARAMETERS as OF_POLICY_NODE
+from para_policy.ros.playing.controllers import CommandTopics
 from para_policy.ros.playing.health import Health
+from para_policy.ros.playing.present import PresentState
 from para_policy.ros.playing.setup import load_setup, unmixed_warning
 from para_policy.ros.run import run_node
 
+_WATCH_S = 0.2
+"""Time after which a rival of our commands is noticed, and the graph knows of it."""
+
 
 class ChunkExecutor(Node):
-    """Plays `action_chunk` on `~/command`: in each period the action that is due.
+    """Plays `action_chunk` on `~/command`, or `command_topics`: in each period the action that is due.
 
     When none is due (no chunk, a late one, an invalid one, not enabled) or it would break a limit,
     the robot holds: see `para_policy.execution.commander`.
@@ -39,6 +42,7 @@ class ChunkExecutor(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("chunk_executor", **options)
         declare(self, PARAMETERS)
+        refuse_unknown(self, OF_POLICY_NODE)
         self._setup = load_setup(self)
         if self._setup.unmixed:
             self.get_logger().warning(unmixed_warning(self._setup.unmixed))
@@ -50,18 +54,16 @@ class ChunkExecutor(Node):
         self._health = Health(
             self._commander, self._player, self._timing, self._setup.max_future_ns
         )
-        self._state: RobotState | None = None
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = qos_for(self._lockstep)
-        self._commands = self.create_publisher(self._setup.output.message, "~/command", qos)
+        self._commands = CommandTopics(self, self._setup.controllers, qos)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
-        if self._setup.state_joints:
-            self.create_subscription(
-                JointState, "joint_states", self._observe, qos_profile_sensor_data
-            )
+        self._present = PresentState(
+            self, self._setup.states, self._setup.coordinates, self._now_ns
+        )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
             self.create_subscription(ClockMessage, "/clock", self._follow_clock, 10)
@@ -69,12 +71,13 @@ class ChunkExecutor(Node):
             # A system clock that is set back would stop a timer that runs on it.
             clock = self.get_clock() if value(self, "use_sim_time") else steady
             self.create_timer(self._setup.period_s, self._play, clock=clock)
+        self.create_timer(_WATCH_S, self._command_rivals, clock=steady)
         self.create_timer(1.0, self._look_around, clock=steady)
 
     def _receive(self, message: JointTrajectory, info: dict[str, Any]) -> None:
         now_ns = self._now_ns()
         self._sources.heard(info.get("publication_sequence_number"))
-        if self._has_rivals():
+        if self._has_chunk_rivals():
             return
         try:
             chunk = message_to_chunk(message, now_ns, self._setup.joint_names)
@@ -94,30 +97,31 @@ class ChunkExecutor(Node):
         if self._lockstep:
             self._answer_tick()
 
-    def _has_rivals(self) -> bool:
+    def _has_chunk_rivals(self) -> bool:
         """True where two nodes send chunks, which would pull the robot to and fro: hold then."""
         publishers = self.get_publishers_info_by_topic(self._chunks.topic_name)
         problem = self._sources.problem([full_name(publisher) for publisher in publishers])
         if problem:
             self._player.clear()
-        if self._health.find_rivals(problem):
+        if self._health.find_chunk_rivals(problem):
             self.get_logger().error(problem)
             self._report()
         return bool(problem)
 
+    def _command_rivals(self) -> str:
+        """Who else may command the robot: hold then, until a person has put that right."""
+        problem = self._commands.rivals()
+        if problem and self._commander.enabled:
+            self._commander.latch(problem)
+        if self._health.find_command_rivals(problem):
+            self.get_logger().error(problem)
+            self._report()
+        return problem
+
     def _look_around(self) -> None:
         """Once a second."""
-        self._has_rivals()
+        self._has_chunk_rivals()
         self._report()
-
-    def _observe(self, message: JointState) -> None:
-        """The present state of the robot; one that cannot be read is as good as none."""
-        try:
-            state = message_to_state(message, self._now_ns(), self._setup.state_joints)
-            self._setup.coordinates.canonical(state.positions)  # none can be compared to nonsense
-            self._state = state
-        except ParaPolicyError as error:
-            self.get_logger().warning(f"joint_states: {error}", throttle_duration_sec=1.0)
 
     def _follow_clock(self, message: ClockMessage) -> None:
         self._tick_ns = stamp_to_ns(message.clock)
@@ -129,23 +133,26 @@ class ChunkExecutor(Node):
 
     def _play(self) -> None:
         now_ns = self._now_ns()
-        command = self._commander.command(now_ns, self._state)
+        command = self._commander.command(now_ns, self._present.state(), self._commands.absent())
         self._send(command, now_ns)
         self._timing.record(time.monotonic(), sent=command is not None)
 
     def _send(self, command: Any, now_ns: int) -> None:
         if command is not None:
-            options = self._setup.output_options
-            self._commands.publish(self._setup.output.write(command, now_ns, options))
+            self._commands.send(command, now_ns)
         if self._health.has_new_violation():
             violation = f"holding: {self._commander.violation}"
             self.get_logger().error(violation, throttle_duration_sec=1.0)
             self._report()
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._commander.enable(request.data)
-        response.success = True
-        response.message = "enabled" if request.data else "disabled: holding"
+        rivals = self._command_rivals() if request.data else ""
+        response.success = not rivals
+        if rivals:
+            response.message = f"not enabled: {rivals}"
+        else:
+            self._commander.enable(request.data)
+            response.message = "enabled" if request.data else "disabled: holding"
         self._report()
         return response
 

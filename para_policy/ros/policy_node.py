@@ -17,8 +17,9 @@ from para_policy.planning.solver import Cancelled
 from para_policy.planning.statistics import engine_facts
 from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.inputs import InputMapping
-from para_policy.ros.parameters.declare import declare, value
+from para_policy.ros.messages.input_reader import InputReader
+from para_policy.ros.parameters.declare import declare, refuse_unknown, value
+from para_policy.ros.parameters.executor import PARAMETERS as OF_CHUNK_EXECUTOR
 from para_policy.ros.parameters.policy import PARAMETERS
 from para_policy.ros.run import run_node
 from para_policy.ros.serving.configured import Configured, configure
@@ -48,6 +49,7 @@ class PolicyNode(LifecycleNode):
         super().__init__("policy_node", **options)
         survive_invalid_requests(self)
         declare(self, PARAMETERS)
+        refuse_unknown(self, OF_CHUNK_EXECUTOR)
         self._parts: Configured | None = None
         self._active = False
         self._problem = ""  # of the last transition
@@ -135,11 +137,11 @@ class PolicyNode(LifecycleNode):
             self._told = message
             self._settings.publish(String(data=message))
 
-    def _observe(self, robot: str, name: str, mapping: InputMapping, message: Any) -> None:
+    def _observe(self, robot: str, name: str, reader: InputReader, message: Any) -> None:
         parts = self._parts
         if parts is None or not self._active:
             return
-        if parts.robots[robot].observe(name, mapping, message):
+        if parts.robots[robot].observe(name, reader, message):
             parts.worker.wake()
 
     def _plan(self) -> None:

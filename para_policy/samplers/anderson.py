@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from para_policy.samplers.checks import check_count, check_number
+
+if TYPE_CHECKING:
+    from para_policy.samplers.window import Rows
 
 
 @dataclass(frozen=True)
@@ -45,67 +49,60 @@ class Memory:
     def __init__(self, parts: TriangularAnderson, X: Tensor) -> None:
         self.parts = parts
         batch, states = X.shape[:2]
-        # The place after the last one takes what is not in the window.
-        kept = (parts.history, batch, states)
-        self._states = X.new_zeros(*kept, X[0, 0].numel())
-        self._corrections = torch.zeros_like(self._states)
-        self._valid = torch.zeros(kept, dtype=torch.bool, device=X.device)
+        # States and corrections. The place after the last one takes what is not in the window.
+        self._kept = X.new_zeros(parts.history, 2, batch, states, X[0, 0].numel())
+        valid = (parts.history, batch, states)
+        self._valid = torch.zeros(valid, dtype=torch.bool, device=X.device)
 
     def clear(self) -> None:
         """Forget all."""
         self._valid.zero_()
 
-    def mix(
-        self, live: Tensor, rows: Tensor, valid: Tensor, X: Tensor, correction: Tensor
-    ) -> Tensor:
-        """Store a round and return what to subtract from its corrections (n, W, *shape).
+    def mix(self, rows: Rows, X: Tensor, correction: Tensor) -> Tensor:
+        """Store a round and return what to subtract from its corrections (n, span, *shape).
 
         Args:
-            live: (n,) samples of the batch that took part.
-            rows, valid: (n, W) steps, and which of them are in the window.
+            rows: of the round, those to be mixed among them.
             X: (batch, N + 1, *shape) states before the sweep.
-            correction: (n, W, *shape) plain correction of state s + 1.
+            correction: (n, span, *shape) plain correction of state s + 1.
         """
+        assert rows.mixed is not None
         N = X.shape[1] - 1
-        for kept in (self._states, self._corrections, self._valid):
+        for kept in (self._kept, self._valid):
             kept[:-1] = kept[1:].clone()
-        self._states[-1, :, :N] = X[:, 1:].flatten(2)
-        self._corrections[-1].zero_()
-        self._valid[-1].zero_()
-        place = live[:, None], torch.where(valid, rows, N)
-        self._corrections[-1][place] = correction.flatten(2)
-        self._valid[-1][place] = valid
-        self._valid[-1, :, N] = False
-        return self._subtract(live)[
-            torch.arange(len(live), device=X.device)[:, None], rows
-        ].reshape(correction.shape)
+        newest, valid = self._kept[-1], self._valid[-1]
+        newest[0, :, :N] = X[:, 1:].flatten(2)
+        newest[1].zero_()
+        valid.zero_()
+        live = rows.live[:, None]
+        place = live, rows.steps.masked_fill(~rows.mixed, N)
+        newest[1][place] = correction.flatten(2)
+        valid[place] = rows.mixed
+        valid[:, N] = False
+        own = torch.arange(len(live), device=X.device)[:, None]
+        return self._subtract(rows)[own, rows.steps].reshape(correction.shape)
 
-    def _subtract(self, live: Tensor) -> Tensor:
+    def _subtract(self, rows: Rows) -> Tensor:
         """(n, N, d) sum_i gamma_i (dX_i + dR_i), 0 where a state has no history."""
-        valid = self._valid[:, live, :-1]
-        R = self._corrections[-1, live, :-1]
+        at = slice(None) if rows.whole else rows.live
+        valid, kept = self._valid[:, at, :-1], self._kept[:, :, at, :-1]
+        R = kept[-1, 1]
         # (n, N, m - 1), 1 where a state has a difference
         own = (valid[:-1] & valid[1:] & valid[-1:]).movedim(0, 2).to(R.dtype)
-        dX = _differences(self._states, live) * own[..., None]
-        dR = _differences(self._corrections, live) * own[..., None]
+        # Newer minus older.
+        dX, dR = (kept.diff(dim=0).movedim(0, 3) * own[..., None]).unbind(0)
         # Prefix sums over s: state s + 1 sees residuals of states up to itself, along its own
         # differences only.
-        gram = torch.einsum("nsid,nsjd->nsij", dR, dR).cumsum(dim=1)
-        gram = gram * own[..., None] * own[..., None, :]
-        right = torch.einsum("nsid,nsd->nsi", dR, R).cumsum(dim=1) * own
+        gram = (dR @ dR.mT).cumsum(dim=1) * own[..., None] * own[..., None, :]
+        right = (dR @ R[..., None])[..., 0].cumsum(dim=1) * own
         trace = gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
         scale = trace / own.sum(dim=-1).clamp(min=1)
         damping = self.parts.regularisation * scale + torch.finfo(gram.dtype).tiny
         gram.diagonal(dim1=-2, dim2=-1).add_(damping[..., None])
         gamma = _solve(gram, right)
-        mixed = torch.einsum("nsi,nsid->nsd", gamma, dX + dR)
-        usable = mixed.isfinite().all(dim=2, keepdim=True)
-        return torch.where(usable, mixed, 0.0)
-
-
-def _differences(kept: Tensor, live: Tensor) -> Tensor:
-    """(n, N, m - 1, d) newer minus older."""
-    return kept[:, live, :-1].diff(dim=0).movedim(0, 2)
+        mixed = (gamma[..., None, :] @ (dX + dR))[..., 0, :]
+        usable = mixed.abs().amax(dim=2, keepdim=True) < torch.inf
+        return mixed.masked_fill(~usable, 0.0)
 
 
 def _solve(gram: Tensor, right: Tensor) -> Tensor:

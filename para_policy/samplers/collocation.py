@@ -23,6 +23,7 @@ from para_policy.samplers.fixed_point import (
     FixedPoint,
     FixedPointSolve,
     Verdict,
+    is_finite,
     where,
 )
 from para_policy.samplers.guess import Guess
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 
 _NEAR = 3.0
 """Shares of the tolerance: a correction below it ends the first level early."""
-_ROUNDS = (3, 4, 6, 8)
+_ROUNDS = (3, 4, 6, 8, 8)
 """Rounds on a level, at most."""
 _DIVERGES = 9.0
-_SLOW = (_DIVERGES, 0.45, 0.7)
+_SLOW = (_DIVERGES, 0.45, 0.7, 0.7)
 """A correction that is left to so much of the one before: this sample is more sensitive than the mean
 one, and interpolation may cost it more than calibration has found. With all steps as nodes only
 divergence is a reason to leave."""
@@ -101,10 +102,12 @@ class CollocationSolve(FixedPointSolve):
 
     def __init__(self, parts: Collocation, process: Process, noise: Noise) -> None:
         super().__init__(parts, process, noise)
-        L, batch, like = len(self.levels), noise.batch, noise.initial
+        batch, like = noise.batch, noise.initial
+        L = len(self.levels)
         # One entry more, for samples that are past all levels; it is not looked at.
         self._most = torch.tensor([*_ROUNDS[:L], 0], device=like.device)
         self._slow = torch.tensor([*_SLOW[: L - 1], _DIVERGES, _DIVERGES]).to(like)
+        self._numbers = torch.arange(L, device=like.device)
         self.level = torch.zeros(batch, dtype=torch.int64, device=like.device)
         self._rounds_on_level = torch.zeros_like(self.level)
         self._last, self._rho = like.new_zeros(batch), like.new_zeros(batch)
@@ -162,19 +165,19 @@ class CollocationSolve(FixedPointSolve):
         L = len(self.levels)
         if not L:
             return rows
-        asked = self._to_be_asked()[rows.live]
-        level = self.level[rows.live]
+        asked = rows.of(self._to_be_asked())
+        level = rows.of(self.level)
         at_nodes = (level < L)[:, None]
         nodes = self.levels.nodes[level.clamp(max=L - 1)] & rows.valid
         seen = torch.where(at_nodes, nodes, rows.seen)
         fresh = torch.where(at_nodes, asked & rows.valid, rows.seen)
-        mixed = rows.valid & ~at_nodes
-        if compact:
-            at = fresh.flatten().nonzero()[:, 0]
-            some = mixed if bool(mixed.any()) else None
-        else:  # which rows are needed is not known on the host
-            at, some = torch.arange(fresh.numel(), device=fresh.device), mixed
-        return replace(rows, seen=seen, fresh=fresh, mixed=some, at=at, sparse=True)
+        mixed: Tensor | None = rows.valid & ~at_nodes
+        if not compact:  # which rows are needed is not known on the host
+            places = torch.arange(fresh.numel(), device=fresh.device)
+            return replace(rows, seen=seen, fresh=fresh, mixed=mixed, places=places)
+        if bool(at_nodes.all()):
+            mixed = None
+        return replace(rows, seen=seen, fresh=fresh, mixed=mixed)
 
     def _to_be_asked(self) -> Tensor:
         """(batch, N) nodes that the network was not asked for yet, or whose states moved since.
@@ -185,9 +188,8 @@ class CollocationSolve(FixedPointSolve):
         L = len(self.levels)
         moved = largest(self.X[:, :-1] - self.asked)[:, None] > self.levels.slack
         fresh = self.levels.nodes & (moved | ~self._known[:, None])  # (batch, L, N)
-        level = torch.arange(L, device=fresh.device)
-        useful = fresh.any(dim=2) & (level >= self.level[:, None])
-        target = torch.where(useful, level, L).amin(dim=1)
+        useful = fresh.any(dim=2) & (self._numbers >= self.level[:, None])
+        target = self._numbers.masked_fill(~useful, L).amin(dim=1)
         self._climb_to(torch.where(self.alive(), target, self.level))
         own = self.level.clamp(max=L - 1)[:, None, None].expand(-1, 1, self.N)
         return fresh.gather(1, own)[:, 0]
@@ -204,32 +206,35 @@ class CollocationSolve(FixedPointSolve):
         verdict, L = super().judge(rows, change, correction, known), len(self.levels)
         if not L:
             return verdict
-        live, tolerance = rows.live, self.parts.tolerance or 0.0
-        level = self.level[live]
-        at_nodes = (level < L) & rows.valid.any(dim=1)
+        tolerance, level = self.parts.tolerance or 0.0, rows.of(self.level)
+        at_nodes = (level < L) & (rows.height > 0)
         asked = at_nodes[:, None] & rows.fresh
-        self.asked[live] = where(asked, self.X[live, :-1], self.asked[live])
-        self._known[live] |= asked
-        self._rounds_on_level[live] += at_nodes
+        rows.put(self.asked, where(asked, rows.of(self.X)[:, :-1], rows.of(self.asked)))
+        rows.put(self._known, rows.of(self._known) | asked)
+        on_level = rows.of(self._rounds_on_level) + at_nodes
+        rows.put(self._rounds_on_level, on_level)
 
         size = verdict.error.amax(dim=1)
-        ratio = torch.where(self._last[live].isfinite(), size / self._last[live], 0.0)
-        rho = torch.maximum(0.5 * self._rho[live], ratio)
-        self._rho[live], self._last[live] = rho, size
+        ratio = size / rows.of(self._last)  # 0 after a level was climbed
+        rho = torch.maximum(0.5 * rows.of(self._rho), ratio)
+        rows.put(self._rho, rho)
+        rows.put(self._last, size.clamp(min=torch.finfo(size.dtype).tiny))
         assumed = rho.clamp(*_CONTRACTION)
         floor = self.levels.floor[level.clamp(max=L - 1)]
         estimate = (assumed * size + floor) / (1 - assumed)
-        broken = (rows.seen & ~known).any(dim=1) | ~size.isfinite()
+        broken = (rows.seen & ~known).any(dim=1) | ~is_finite(size)
         done = (estimate <= _TRUST * tolerance) & (size <= tolerance / 2) & ~broken
 
-        on_level = self._rounds_on_level[live]
         up = (on_level >= self._most[level]) | (ratio > self._slow[level])
-        up |= (level == 0) & (L > 1) & (size <= _NEAR * tolerance)
-        target = torch.where(broken, L, level + (up & ~done))
-        climbed = self.level.clone()
-        climbed[live] = torch.where(at_nodes, target, level)
-        self._climb_to(climbed)
-        passed = torch.where(done, rows.valid.sum(dim=1), 0)
+        if L > 1:
+            up |= (level == 0) & (size <= _NEAR * tolerance)
+        target = (level + (up & ~done)).masked_fill(broken, L)
+        target = torch.where(at_nodes, target, level)
+        if rows.whole:
+            self._climb_to(target)
+        else:
+            self._climb_to(self.level.index_copy(0, rows.live, target))
+        passed = rows.height * done
         return Verdict(
             torch.where(at_nodes, passed, verdict.leading),
             torch.where(at_nodes, passed, verdict.final),

@@ -106,7 +106,8 @@ class Draft(Guess):
 
     def launch(self, k: int, solve: FixedPointSolve, denoiser: Denoiser, choose: Choose) -> Launch:
         """See `FixedPointSolve.launch`: round `k`, of all states."""
-        pattern = Pattern(solve.N, 0, 1 if solve.multistep else self.stride)
+        stride = 1 if solve.multistep else self.stride
+        pattern = Pattern(solve.N, 0, stride, solve.X.device)
         rows = choose(pattern, solve.accepted, solve.alive(), solve.N)
         shares = [
             (denoiser if network is None else denoiser.with_network(network), share)
@@ -134,9 +135,11 @@ class Draft(Guess):
         x = solve.X[i, s]
         clean = [(one.predict_clean(process, x, s, i), share) for one, share in shares]
         made = _weighted(clean)
-        # A draft of NaN must not live on as the prediction before a row.
-        solve.x0[i, s] = torch.where(made.isfinite(), made, 0.0)
-        previous = solve.x0[i, (s - 1).clamp(min=0)]
+        previous = made
+        if solve.multistep:
+            # A draft of NaN must not live on as the prediction before a row.
+            solve.x0[i, s] = torch.where(made.isfinite(), made, 0.0)
+            previous = solve.x0[i, (s - 1).clamp(min=0)]
         mean = _weighted([(process.mean(x, x0, previous, s), share) for x0, share in clean])
         target = solve.spread(rows, mean + process.noise(solve.noise.steps[i, s], s))
         change = solve.correct(rows, target)

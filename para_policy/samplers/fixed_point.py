@@ -141,7 +141,7 @@ class FixedPointSolve:
         self.parts, self.noise, self.N, self.limit = parts, noise, N, parts.max_rounds
         self.process = process.to(device, dtype)
         self.propagate = parts.splitting.bind(self.process, shape)
-        self.multistep = bool((self.process.H != 0).any())
+        self.multistep = self.process.multistep
         self.pattern = self._pattern()
         # The place after the last one takes what must not be written.
         self._X = torch.zeros(batch, N + 2, *shape, device=device, dtype=dtype)
@@ -169,7 +169,8 @@ class FixedPointSolve:
         if lookahead and self.multistep:
             window, lookahead = self.N, None
         window = min(window, self.N)
-        return Pattern(self.N if lookahead else window, window, lookahead)
+        span = self.N if lookahead else window
+        return Pattern(span, window, lookahead, self.noise.initial.device)
 
     def start(self, guess: Guess | None, condition: Tensor | None) -> None:
         """Begin anew, with what the tensors of `noise` hold now.
@@ -227,23 +228,26 @@ class FixedPointSolve:
         """One round: a batched network call, the linear recurrence, acceptance, new rows."""
         i, s = self.places(rows)
         x = self.X[i, s]
-        x0 = self.x0[i, s] = denoiser.predict_clean(self.process, x, s, i)
-        previous = self.x0[i, (s - 1).clamp(min=0)]
+        x0 = previous = denoiser.predict_clean(self.process, x, s, i)
+        if self.multistep:
+            self.x0[i, s] = x0
+            previous = self.x0[i, (s - 1).clamp(min=0)]
         found = self.process.step(x, x0, previous, self.noise.steps[i, s], s)
         target = self.spread(rows, found)
         change = self.correct(rows, target)
 
         correction, carry = change.carry + change.residual, change.carry
-        known = rows.seen & change.size.isfinite()
+        known = rows.seen & is_finite(change.size)
         verdict = self.judge(rows, change, correction, known)
         if self.memory is not None and rows.mixed is not None:
-            mixed = self.memory.mix(rows.live, rows.steps, rows.mixed, self.X, correction)
+            mixed = self.memory.mix(rows, self.X, correction)
             # The rows that become final take the plain update: that is why N rounds suffice.
-            carry = carry - where(rows.offset <= verdict.leading[:, None], 0.0, mixed)
+            carry = carry - cleared(mixed, rows.offset <= verdict.leading[:, None])
         # target + carry rather than X + E: a row whose parents did not change gets the very floats
         # of the step formula.
-        self.write(rows, where(rows.fresh, target, change.arrived + change.residual) + carry)
-        self._accept(rows, verdict, change.size)
+        states = where(rows.fresh, target, change.arrived + change.residual) + carry
+        self.write(rows, states)
+        self._accept(rows, verdict, change.size, states)
         self.count(rows, change.size)
 
     def judge(self, rows: Rows, change: Change, correction: Tensor, known: Tensor) -> Verdict:
@@ -255,18 +259,18 @@ class FixedPointSolve:
             correction: (n, span, *shape) of the states that the rows make.
             known: (n, span) rows with a finite residual.
         """
-        judged = where(rows.valid & ~known, torch.inf, correction)
+        judged = cleared(correction, rows.valid & ~known, torch.inf)
         sigma = self.process.sigma
         passed = self.parts.acceptance.passed(judged, change.residual, sigma, rows.steps)
         leading = (passed & known).long().cumprod(dim=1).sum(dim=1)
         last = rows.steps.shape[1] - 1
         following = rows.seen.gather(1, leading.clamp(max=last)[:, None])[:, 0]
-        final = (leading + following).minimum(rows.valid.sum(dim=1))
+        final = (leading + following).minimum(rows.height)
         return Verdict(leading, final, largest(correction))
 
     def places(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """(M,) sample and step of what the network evaluates."""
-        i = rows.live[:, None].expand_as(rows.steps).flatten()[rows.at]
+        i = rows.live[rows.at.div(rows.steps.shape[1], rounding_mode="floor")]
         return i, rows.steps.flatten()[rows.at]
 
     def spread(self, rows: Rows, found: Tensor) -> Tensor:
@@ -278,45 +282,44 @@ class FixedPointSolve:
     def correct(self, rows: Rows, target: Tensor) -> Change:
         """Solve the linear recurrence for what the step formula writes (n, span, *shape)."""
         arrived = self.X[rows.live[:, None], rows.steps + 1]
-        residual = where(rows.fresh, target - arrived, 0.0)
+        residual = cleared(target - arrived, ~rows.fresh)
         size = largest(residual)
         # A guess may overflow or become NaN further down; it must not reach other rows.
-        residual = where(size.isfinite(), residual, 0.0)
+        residual = cleared(residual, ~is_finite(size))
         if rows.sparse:
             residual = interpolate(residual, rows.seen, rows.steps, self.process.clean_weight)
-            residual = where(rows.valid & largest(residual).isfinite(), residual, 0.0)
+            residual = cleared(residual, ~(rows.valid & is_finite(largest(residual))))
         return Change(arrived, residual, size, self.propagate(residual, rows.steps))
 
     def write(self, rows: Rows, states: Tensor) -> None:
         """Put states X_{s+1} (n, span, *shape) of the valid rows in their places."""
-        place = torch.where(rows.valid, rows.steps, self.N) + 1
+        place = (rows.steps + 1).masked_fill_(~rows.valid, self.N + 1)
         self._X[rows.live[:, None], place] = states
 
-    def _accept(self, rows: Rows, verdict: Verdict, size: Tensor) -> None:
-        """Keep the rows that are final."""
-        live, height = rows.live, rows.valid.sum(dim=1)
-        first = self.accepted[live]
-        self.accepted[live] = first + verdict.final
+    def _accept(self, rows: Rows, verdict: Verdict, size: Tensor, states: Tensor) -> None:
+        """Keep the rows that are final, of which `states` (n, span, *shape) have been written."""
+        first = rows.of(self.accepted)
         if self._enters:
-            self.X[live] = self.guess.enter(self.X[live], first + height)
+            rows.put(self.X, self.guess.enter(rows.of(self.X), first + rows.height))
         # The first row follows from a final state: its new value has no residual at all.
-        let_pass = (rows.offset > 0) & (rows.offset < verdict.leading[:, None])
+        not_passed = (rows.offset == 0) | (rows.offset >= verdict.leading[:, None])
         for score, value in ((self.passed_residual, size), (self.passed_correction, verdict.error)):
-            score[live] = score[live].maximum(torch.where(let_pass, value, 0).amax(dim=1))
+            worst = value.masked_fill(not_passed, 0).amax(dim=1)
+            rows.put(score, rows.of(score).maximum(worst))
         # Only final states belong to the solution; a guess further down may overflow on its own.
-        states = (first[:, None] + 1 + rows.offset).clamp(max=self.N)
-        broken = ~self.X[live[:, None], states].flatten(2).isfinite().all(dim=2)
-        self.finite[live] &= ~(broken & (states <= self.accepted[live, None])).any(dim=1)
+        broken = ~is_finite(largest(states)) & (rows.offset < verdict.final[:, None])
+        rows.put(self.finite, rows.of(self.finite) & ~broken.any(dim=1))
+        rows.put(self.accepted, first + verdict.final)
 
     def count(self, rows: Rows, size: Tensor, calls: int = 1) -> None:
         """Note what a round has cost, its largest residuals, and the last iterate without NaN."""
-        live, alive = rows.live, rows.valid.any(dim=1)
-        self.rounds[live] += calls * alive
-        self.evals[live] += calls * rows.fresh.sum(dim=1)
-        whole = self.X[live].flatten(1).isfinite().all(dim=1)
-        self._finite_X[live] = where(whole, self.X[live], self._finite_X[live])
+        alive, X = rows.height > 0, rows.of(self.X)
+        rows.put(self.rounds, rows.of(self.rounds) + calls * alive)
+        rows.put(self.evals, rows.of(self.evals) + calls * rows.fresh.sum(dim=1))
+        whole = is_finite(X.flatten(1).abs().amax(dim=1))
+        rows.put(self._finite_X, where(whole, X, rows.of(self._finite_X)))
         self.residual.fill_(torch.nan)
-        self.residual[live] = torch.where(alive, size.amax(dim=1), torch.nan)
+        rows.put(self.residual, size.amax(dim=1).masked_fill(~alive, torch.nan))
         self._residuals.index_copy_(0, self._sweeps, self.residual[None])
         self._sweeps += alive.any()
 
@@ -347,8 +350,20 @@ class FixedPointSolve:
         )
 
 
-def where(mask: Tensor, value: Tensor | float, otherwise: Tensor | float) -> Tensor:
+def where(mask: Tensor, value: Tensor, otherwise: Tensor) -> Tensor:
     """Choose by a mask of the leading dimensions."""
-    like = value if isinstance(value, Tensor) else otherwise
-    assert isinstance(like, Tensor)
-    return torch.where(mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim)), value, otherwise)
+    return torch.where(_over(mask, value), value, otherwise)
+
+
+def cleared(value: Tensor, mask: Tensor, to: float = 0.0) -> Tensor:
+    """`value` with a number where the mask of the leading dimensions is true."""
+    return value.masked_fill(_over(mask, value), to)
+
+
+def is_finite(size: Tensor) -> Tensor:
+    """Whether a size (0 or more, infinity, or NaN) is finite; a third of the work of `isfinite`."""
+    return size < torch.inf
+
+
+def _over(mask: Tensor, value: Tensor) -> Tensor:
+    return mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim))

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from para_policy.errors import InputError
 
-_INTERPOLATION = (0.6, 0.15, 0.03)
+_INTERPOLATION = (0.6, 0.15, 0.03, 0.006)
 """Errors of the interpolation that the levels may have, as shares of the tolerance. The first is only
-to come near; the second is what most samples end on; the third is for those that it is not enough for."""
+to come near; the second is what most samples end on; the others are for those that it is not enough for,
+the last one where there are hundreds of steps."""
 _ALMOST_ALL = 0.75
 """Share of the steps from which on a level is no cheaper than all of them."""
 _FEWEST = 8
@@ -104,7 +105,7 @@ class Levels:
     floor: Tensor
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return self.nodes.shape[0]
 
     def like(self, X: Tensor) -> Levels:
         """With the device and dtype of `X`."""

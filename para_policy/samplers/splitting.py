@@ -26,6 +26,11 @@ from para_policy.samplers.checks import check_optional_count
 if TYPE_CHECKING:
     from para_policy.diffusion.process import Process
 
+_SMALL = 512
+"""Entries of a block up to which one product with a dense matrix beats many small ones."""
+
+_Pass = Callable[[Tensor], Tensor]
+
 Propagate = Callable[[Tensor, Tensor], Tensor]
 """Maps residuals r_s (n, W, *shape) at steps (n, W) to Phi_s E_s (n, W, *shape)."""
 
@@ -96,7 +101,8 @@ class Chord:
     """A matrix per step, the chord (fixed-Jacobian Newton) method.
 
     The recurrence is solved in blocks of about sqrt(N) steps: all blocks at once from zero, then
-    from block to block. That takes 2 sqrt(N) small operations one after the other instead of N.
+    from block to block. That takes 2 sqrt(N) small operations one after the other instead of N; where
+    a block of samples is small, each of the two passes is one product with a matrix made before.
 
     Attributes:
         matrices: (N, d, d), row by row dS_s/dx averaged over observations; d is the number of
@@ -112,18 +118,41 @@ class Chord:
             raise InputError("chord matrices hold NaN or infinity; calibrate again")
 
     @cached_property
-    def _blocks(self) -> tuple[Tensor, Tensor]:
-        """Matrices by place in a block (m, blocks, d, d), transposed, and their running products."""
+    def _passes(self) -> tuple[Tensor, _Pass, _Pass]:
+        """Running products (blocks, d, m d) of the matrices of each block, transposed, and the two
+        passes: inside the blocks, and from block to block."""
         N, d, _ = self.matrices.shape
         m = math.isqrt(N - 1) + 1
         blocks = -(-N // m)
         padded = torch.cat([self.matrices, self.matrices.new_zeros(m * blocks - N, d, d)])
-        phi = padded.mT.reshape(blocks, m, d, d).transpose(0, 1).contiguous()
-        products = [phi[0]]
+        phi = padded.mT.reshape(blocks, m, d, d)
+        products = [phi[:, 0]]
         for k in range(1, m):
-            products.append(products[-1] @ phi[k])
+            products.append(products[-1] @ phi[:, k])
         # An absurd calibration may overflow; times an error of 0 that must still be 0.
-        return phi, torch.stack(products).nan_to_num()
+        product = torch.stack(products, dim=2).nan_to_num()  # (blocks, d, m, d)
+
+        def inside(r: Tensor) -> Tensor:
+            """Phi_s E_s (blocks, n, m d) from E = 0 at the first row of each block."""
+            rows = r.unflatten(2, (m, d)).unbind(2)
+            carry = [torch.zeros_like(rows[0])]
+            for k in range(1, m):
+                carry.append((carry[-1] + rows[k - 1]) @ phi[:, k])
+            return torch.cat(carry, dim=2)
+
+        def across(leaving: Tensor) -> Tensor:
+            """E (1, n, blocks d) that enters each block, from what leaves each one by itself."""
+            found = leaving.unflatten(2, (blocks, d)).unbind(2)
+            entering = [torch.zeros_like(found[0])]
+            for b in range(blocks - 1):
+                entering.append(entering[-1] @ product[b, :, -1] + found[b])
+            return torch.cat(entering, dim=2)
+
+        return (
+            product.flatten(2),
+            _dense(inside, padded, blocks, m * d),
+            _dense(across, padded, 1, blocks * d),
+        )
 
     def times(self, process: Process, s: int, x: Tensor) -> Tensor:
         return _each_row(lambda row: self.matrices[s].to(row) @ row, x)
@@ -138,23 +167,19 @@ class Chord:
             )
         if self.matrices.dtype != process.B.dtype or self.matrices.device != process.B.device:
             return Chord(self.matrices.to(process.B)).bind(process, shape)
-        phi, products = self._blocks
-        m, blocks = phi.shape[:2]
+        product, inside, across = self._passes
+        blocks, m = len(product), product.shape[2] // d
 
         def one(residual: Tensor, rows: Tensor) -> Tensor:
             r = residual.new_zeros(m * blocks, d)
             # Rows past the end are clamped to the last step; their residuals are 0.
             r.index_add_(0, rows, residual)
-            r = r.reshape(blocks, m, 1, d).transpose(0, 1)  # (m, blocks, 1, d)
-            carry = [torch.zeros_like(r[0])]
-            for k in range(1, m):
-                carry.append((carry[-1] + r[k - 1]) @ phi[k])
-            leaving = carry[-1] + r[-1]
-            entering = [torch.zeros_like(leaving[0])]
-            for b in range(blocks - 1):
-                entering.append(entering[-1] @ products[-1, b] + leaving[b])
-            total = torch.stack(carry) + torch.stack(entering) @ products
-            return total.transpose(0, 1).reshape(m * blocks, d)[rows]
+            r = r.reshape(blocks, 1, m * d)
+            carry = inside(r)
+            # What overflows in one block must not reach those before it as infinity times 0.
+            leaving = (carry + r)[:, :, -d:].reshape(1, 1, blocks * d).nan_to_num()
+            entering = across(leaving).reshape(blocks, 1, d)
+            return torch.baddbmm(carry, entering, product).reshape(m * blocks, d)[rows]
 
         return lambda residual, rows: each(one, residual, rows)
 
@@ -216,6 +241,14 @@ class LowRankChord:
             return torch.stack(carry)
 
         return lambda residual, rows: each(one, residual, rows)
+
+
+def _dense(linear: _Pass, like: Tensor, batch: int, size: int) -> _Pass:
+    """A linear map of (batch, n, size) tensors as a product with a matrix, if that is small."""
+    if size > _SMALL:
+        return linear
+    matrix = linear(torch.eye(size).to(like).expand(batch, -1, -1)).nan_to_num()
+    return lambda value: torch.bmm(value, matrix)
 
 
 def each(work: Callable[[Tensor, Tensor], Tensor], residual: Tensor, rows: Tensor) -> Tensor:

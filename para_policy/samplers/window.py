@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,11 +24,24 @@ class Pattern:
         window: so many places are all seen.
         stride: beyond them every so-many-th place is seen, and the last row; None if nothing is
             beyond them.
+        device: of the rows.
     """
 
     span: int
     window: int
     stride: int | None
+    device: torch.device
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """(span,) the places."""
+        return torch.arange(self.span, device=self.device)
+
+    @cached_property
+    def chosen(self) -> Tensor:
+        """(span,) those that are seen, but for the last row."""
+        assert self.stride is not None
+        return _chosen(self.offset, self.window, self.stride)
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,7 @@ class Rows:
 
     Attributes:
         live: (n,) samples of the batch.
+        whole: these are all of them.
         offset: (span,) place of each row in the window.
         steps: (n, span) their steps, those past the end clamped to the last one.
         valid: (n, span) rows of samples in flight that are not past the end.
@@ -43,20 +58,19 @@ class Rows:
         fresh: (n, span) those of the seen rows that it tells in this round; nothing has moved the
             others since it did, and their residual is 0.
         mixed: (n, span) those that acceleration works on; None for none.
-        at: (M,) what is evaluated, as places in the flattened (n, span): all fresh rows. Others
-            among them, or a place that is there twice, are ignored.
-        sparse: some valid rows are not seen, perhaps.
+        places: (M,) what is evaluated whatever is seen, as places in the flattened (n, span), the
+            fresh rows among them; None for exactly the fresh rows.
     """
 
     live: Tensor
+    whole: bool
     offset: Tensor
     steps: Tensor
     valid: Tensor
     seen: Tensor
     fresh: Tensor
     mixed: Tensor | None
-    at: Tensor
-    sparse: bool
+    places: Tensor | None
 
     @classmethod
     def compact(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
@@ -70,24 +84,51 @@ class Rows:
             N: number of steps.
         """
         live = alive.nonzero()[:, 0]
-        offset, steps, valid, seen = _places(pattern, accepted[live], alive[live], N)
-        at = seen.flatten().nonzero()[:, 0]
-        sparse = pattern.stride is not None and len(at) < int(valid.sum())
-        return cls(live, offset, steps, valid, seen, seen, valid, at, sparse)
+        whole = len(live) == len(alive)
+        steps, valid, seen = _places(pattern, accepted if whole else accepted[live], None, N)
+        return cls(live, whole, pattern.offset, steps, valid, seen, seen, valid, None)
 
     @classmethod
     def static(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
         """As many rows in every round, so that nothing is read back: rows past the end and samples
         that are done are evaluated in vain. Arguments as for `compact`."""
         live = torch.arange(len(accepted), device=accepted.device)
-        offset, steps, valid, seen = _places(pattern, accepted, alive, N)
-        columns = offset[: pattern.window].expand(len(accepted), -1)
+        steps, valid, seen = _places(pattern, accepted, alive, N)
+        columns = pattern.offset[: pattern.window].expand(len(accepted), -1)
         if pattern.stride is not None:
-            beyond = offset[pattern.window :: pattern.stride].expand(len(accepted), -1)
+            beyond = pattern.offset[pattern.window :: pattern.stride].expand(len(accepted), -1)
             last = (N - 1 - accepted).clamp(min=0, max=pattern.span - 1)
             columns = torch.cat([columns, beyond, last[:, None]], dim=1)
-        at = (columns + pattern.span * live[:, None]).flatten()
-        return cls(live, offset, steps, valid, seen, seen, valid, at, pattern.stride is not None)
+        places = (columns + pattern.span * live[:, None]).flatten()
+        return cls(live, True, pattern.offset, steps, valid, seen, seen, valid, places)
+
+    @cached_property
+    def at(self) -> Tensor:
+        """(M,) what is evaluated. Rows that are not fresh, or a place that is there twice, are ignored."""
+        return self.fresh.flatten().nonzero()[:, 0] if self.places is None else self.places
+
+    @cached_property
+    def height(self) -> Tensor:
+        """(n,) valid rows."""
+        return self.valid.sum(dim=1)
+
+    @cached_property
+    def sparse(self) -> bool:
+        """Some valid rows are not seen, perhaps."""
+        if self.seen is self.valid:
+            return False
+        return self.places is not None or bool((self.seen != self.valid).any())
+
+    def of(self, value: Tensor) -> Tensor:
+        """Entries (n, ...) of these samples in `value` (batch, ...); maybe that tensor itself."""
+        return value if self.whole else value[self.live]
+
+    def put(self, kept: Tensor, value: Tensor) -> None:
+        """Write `value` (n, ...) to the entries of these samples in `kept` (batch, ...)."""
+        if self.whole:
+            kept.copy_(value)
+        else:
+            kept[self.live] = value
 
 
 Choose = Callable[[Pattern, Tensor, Tensor, int], Rows]
@@ -95,24 +136,27 @@ Choose = Callable[[Pattern, Tensor, Tensor, int], Rows]
 
 
 def _places(
-    pattern: Pattern, accepted: Tensor, alive: Tensor, N: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`offset`, `steps`, `valid` and `seen` of `Rows`."""
-    offset = torch.arange(pattern.span, device=accepted.device)
-    steps = accepted[:, None] + offset
-    valid = (steps < N) & alive[:, None]
-    steps = steps.clamp(max=N - 1)
-    seen = valid
-    if pattern.stride is not None:
-        seen = evaluated(steps, valid, pattern.window, pattern.stride, N)
-    return offset, steps, valid, seen
+    pattern: Pattern, accepted: Tensor, alive: Tensor | None, N: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`steps`, `valid` and `seen` of `Rows`; without `alive` all samples are in flight."""
+    steps = accepted[:, None] + pattern.offset
+    valid = steps < N
+    if alive is not None:
+        valid &= alive[:, None]
+    steps = steps.clamp_(max=N - 1)
+    if pattern.stride is None:
+        return steps, valid, valid
+    return steps, valid, valid & (pattern.chosen | (steps == N - 1))
 
 
 def evaluated(rows: Tensor, valid: Tensor, window: int, stride: int, N: int) -> Tensor:
     """Rows (n, span) that the network sees: the window, every `stride`-th row after it, the last."""
     offset = torch.arange(rows.shape[1], device=rows.device)
-    chosen = (offset < window) | ((offset - window) % stride == 0)
-    return valid & (chosen | (rows == N - 1))
+    return valid & (_chosen(offset, window, stride) | (rows == N - 1))
+
+
+def _chosen(offset: Tensor, window: int, stride: int) -> Tensor:
+    return (offset < window) | ((offset - window) % stride == 0)
 
 
 def interpolate(residual: Tensor, seen: Tensor, rows: Tensor, weight: Tensor) -> Tensor:

@@ -25,7 +25,9 @@ from std_srvs.srv import Trigger
 from para_policy.errors import InputError
 from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import ns_to_stamp
-from para_policy.ros.parameters.declare import Parameter, declare, value
+from para_policy.ros.parameters.declare import Parameter, declare, refuse_unknown, value
+from para_policy.ros.parameters.executor import PARAMETERS as OF_CHUNK_EXECUTOR
+from para_policy.ros.parameters.policy import PARAMETERS as OF_POLICY_NODE
 from para_policy.ros.run import run_node
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, Observation
 from sim.pusht.live import LiveEpisode
@@ -89,6 +91,7 @@ class PushTSim(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("pusht_sim", **options)
         declare(self, PARAMETERS)
+        refuse_unknown(self, (*OF_POLICY_NODE, *OF_CHUNK_EXECUTOR))
         self._lockstep = bool(value(self, "lockstep"))
         self._episode = LiveEpisode(max_steps=value(self, "max_steps"))
         self._played = 0

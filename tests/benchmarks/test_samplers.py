@@ -19,6 +19,7 @@ from benchmarks.samplers import (
     parataa_options,
     pareto,
     residuals,
+    reward_per_round,
     rounds_vs_steps,
 )
 from para_policy import samplers
@@ -98,6 +99,24 @@ def test_error_bounds_are_counted_per_sample(checkpoint: Path, tmp_path: Path) -
     inside = [e <= b for e, b in zip(*document["shown"].values(), strict=True)]
     assert document["holds"] <= sum(inside) / 5
     assert len(error_bounds.row(document)) == len(error_bounds.COLUMNS)
+
+
+def test_reward_of_samplers_that_are_cut_short(checkpoint: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"samplers": "x0", "rounds": (1, 6), "episodes": 1, "steps": 6}
+    options |= {"engine": "eager", "observations": 3}
+    document = run(reward_per_round, checkpoint, tmp_path, **options)
+    found = {(point["method"], point["rounds"]): point for point in document["points"]}
+    assert len(found) == 5 == len(reward_per_round.rows(document))
+    whole, cut, solved = found["sequential", None], found["x0", 1], found["x0", 6]
+    assert whole["rounds_mean"] == 6
+    assert whole["error"] is None
+    assert whole["difference"] == 0
+    assert found["sequential DDIM", 1]["rounds_mean"] == cut["rounds_mean"] == 1
+    assert cut["error"]["median"] > 1e-2 >= solved["error"]["median"]
+    assert solved["converged_rate"] == 1 > cut["converged_rate"]
+    assert cut["evals_mean"] < solved["evals_mean"]
+    with pytest.raises(InputError, match="rounds is"):
+        run(reward_per_round, checkpoint, tmp_path, **{**options, "rounds": (0,)})
 
 
 def test_latency_grows_with_rows(checkpoint: Path, tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def test_velocities_hold_by_one_zero(how: str) -> None:
     assert play(commander, 1, 2, 3) == [0, None, None]
 
 
-@pytest.mark.parametrize(("age_ns", "reason"), [(None, "no joint state"), (2 * DT, "0.200 s old")])
+@pytest.mark.parametrize(
+    ("age_ns", "reason"), [(None, "no state of the robot"), (2 * DT, "0.200 s old")]
+)
 def test_without_a_present_state_the_robot_waits_and_goes_on_by_itself(
     age_ns: int | None, reason: str
 ) -> None:
@@ -130,9 +132,9 @@ def test_first_command_far_from_the_robot_is_refused() -> None:
 def test_enabling_while_playing_forgets_nothing() -> None:
     commander = make_commander(limits={"velocity_max": 1.0})
     offer(commander, 0, 1, 2)
-    assert play(commander, 0) == [1]
+    assert play(commander, 0, state=1.0) == [1]
     commander.enable(True)
-    assert play(commander, 1) == [None]
+    assert play(commander, 1, state=2.0) == [None]
 
 
 def test_each_tick_is_answered_once() -> None:
@@ -152,13 +154,14 @@ def test_quaternion_of_the_next_chunk_takes_the_sign_of_the_last_command() -> No
     for step, sign in enumerate((1, -1)):
         actions = (pose * [1, 1, 1, sign, sign, sign, sign])[None]
         player.offer(ActionChunk(T0 + step * DT, DT, actions), T0 + step * DT)
-        np.testing.assert_allclose(commander.command(T0 + step * DT), pose)
+        state = RobotState(T0, pose)
+        np.testing.assert_allclose(commander.command(T0 + step * DT, state), pose)
 
 
 def test_a_continuous_joint_goes_on_from_where_it_is_and_does_not_turn_back() -> None:
     coordinates = read_coordinates(["angle 0"])
     player = ChunkPlayer(settings=PlayerSettings(coordinates=coordinates))
-    limits = Limits(max_jump=(0.5,), velocity_max=(10.0,))
+    limits = Limits(max_jump=(0.5,), velocity_max=(100.0,))
     guards = Guards(limits, PERIOD_S, coordinates=coordinates)
     commander = Commander(player, guards, coordinates=coordinates, enabled=True)
     player.offer(ActionChunk(T0, DT, np.array([[3.1], [-3.1], [-3.0]])), T0)

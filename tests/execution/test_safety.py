@@ -20,6 +20,9 @@ DT = 100_000_000
 PERIOD = 20_000_000
 PERIOD_S = PERIOD / 1e9
 
+SETTLED = 50
+"""Periods after which a robot that holds has come to rest."""
+
 LIMITS = {
     "position_min": -1.0,
     "position_max": 1.0,
@@ -53,8 +56,13 @@ class Witness:
     def forget(self) -> None:
         self.last: np.ndarray | None = None
         self.velocity = np.zeros(2)
+        self.still = 0
 
     def see(self, command: np.ndarray | None, state: np.ndarray) -> None:
+        stands = command is None or np.array_equal(command, self.last)
+        if not stands and self.still > SETTLED:
+            self.forget()  # the robot may have been moved
+        self.still = self.still + 1 if stands else 0
         if command is None:
             self.velocity = np.zeros(2)
             return
@@ -64,8 +72,8 @@ class Witness:
         assert (command <= limits["position_max"]).all()
         assert (np.abs(command - state) <= limits["max_jump"]).all()
         with np.errstate(over="ignore", invalid="ignore"):
-            moved = 0 if self.last is None else command - self.last
-            velocity = np.zeros(2) + moved / PERIOD_S
+            # The first command moves the robot from where it stands.
+            velocity = (command - (state if self.last is None else self.last)) / PERIOD_S
             acceleration = np.abs(velocity - self.velocity) / PERIOD_S
         assert (np.abs(velocity) <= limits["velocity_max"]).all()
         # A robot that holds stops where it was last told to be; only a motion is limited.

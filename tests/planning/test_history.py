@@ -269,3 +269,20 @@ def test_an_orientation_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"input 'pose' has the quaternion \[0.*\] of length 0"):
         history.append("pose", START, np.zeros(7))
     assert history.missing() == ["pose"]
+
+
+def test_parts_of_an_input_are_looked_up_by_their_own_stamps() -> None:
+    """The arm comes at every step, the gripper half as often and 30 ms earlier."""
+    shapes = {"state[0]": (2,), "state[1]": (1,), "other": ()}
+    parts = {"state": ("state[1]", "state[0]")}
+    history = ObservationHistory(shapes, 2, DT, GAP, parts=parts)
+    for step in range(5):
+        history.append("state[0]", START + step * DT, [step, 10 + step])
+        history.append("other", START + step * DT, step)
+        if step % 2:
+            history.append("state[1]", START + step * DT - 30_000_000, [100 + step])
+    seen = history.sample(START + 3 * DT)
+    assert set(seen) == {"state", "other"}
+    assert seen["state"].tolist() == [[101, 2, 12], [103, 3, 13]]
+    assert history.newest_common_ns() == START + 3 * DT - 30_000_000
+    assert history.spacing_ns(START + 3 * DT) == {"state[0]": DT, "state[1]": 2 * DT, "other": DT}

@@ -229,6 +229,18 @@ def test_a_default_is_raised_without_a_bound_on_the_error(
     assert np.isnan(made.certificate.amplification)
 
 
+@pytest.mark.parametrize("name", ["chord", "collocation"])
+def test_a_solve_in_bfloat16_ends_where_its_loop_ends(policy: DiffusionPolicy, name: str) -> None:
+    """To a tolerance above the rounding of the network, whose answers jump from state to state."""
+    policy.runtime = policy.runtime.on(BFLOAT16)
+    tolerance = 20 * policy.runtime.noise_floor(policy.process())
+    obs, seeds = random_observations(4, seed=1), list(range(4))
+    exact = policy.sample(obs, sampler="sequential", seed=seeds)
+    result = policy.sample(obs, sampler=policy.sampler(name, tolerance=tolerance), seed=seeds)
+    assert result.stats.converged.all()
+    assert 0 < np.abs(result.sample - exact.sample).max() <= tolerance
+
+
 @pytest.mark.parametrize(
     ("engine", "precision", "message"),
     [

@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.messages.conversions import stamp_to_ns
-from para_policy.ros.messages.inputs import load_inputs
+from para_policy.ros.messages.input_files import load_inputs
 from para_policy.ros.parameters import executor as executor_parameters
 from para_policy.ros.parameters import policy as policy_parameters
 from para_policy.ros.policy_node import PolicyNode
@@ -90,7 +90,7 @@ def test_the_policy_moves_the_arm_through_a_trajectory_controller(cell: Cell) ->
         (point,) = message.points
         assert message.joint_names == JOINTS
         assert stamp_to_ns(message.header.stamp) == 0  # as soon as it arrives
-        assert stamp_to_ns(point.time_from_start) == 20_000_000  # one period ahead
+        assert stamp_to_ns(point.time_from_start) == 40_000_000  # two periods ahead
     commands = np.array([message.points[0].positions for message in cell.controller.received])
     assert np.ptp(commands, axis=0).min() > 0
     assert np.abs(commands - HOME).max() <= 0.0101
@@ -122,6 +122,34 @@ def test_an_arm_that_is_elsewhere_is_not_pulled_over(cell: Cell) -> None:
     cell.controller.positions[JOINTS[2]] -= 0.35
     cell.enable()  # takes the latch back
     cell.wait_for_commands()
+
+
+def test_the_arm_starts_where_it_stands_and_within_its_limits(cell: Cell) -> None:
+    """After `~/enable`, and again after a latch, which leaves the arm somewhere else."""
+    limits = shipped_parameters("chunk_executor")
+    (longest,) = limits["velocity_max"]
+    for latched in (False, True):
+        if latched:
+            away = {JOINTS[1]: HOME[1] - 0.35}  # held there, whatever is commanded
+            push = cell.graph.probe.create_timer(
+                0.001, lambda away=away: cell.controller.positions.update(away)
+            )
+            cell.wait_for("chunk_executor", "max_jump guard: shoulder_lift_joint")
+            push.destroy()
+            cell.controller.positions[JOINTS[1]] = HOME[1]
+        cell.controller.positions[JOINTS[2]] += 0.25
+        cell.graph.spin_for(0.1)  # until everybody knows
+        start = [cell.controller.positions[joint] for joint in JOINTS]
+        known = len(cell.controller.received)
+        cell.enable()
+        cell.wait_for("chunk_executor", "playing")
+        messages = cell.controller.received[known:]
+        commands = np.array([message.points[0].positions for message in messages])
+        steps = np.abs(np.diff([start, *commands], axis=0))
+        assert steps[0].max() <= longest * 0.02  # of one period
+        assert steps.max() <= longest * 0.06  # a late tick counts three periods at most
+        assert len(steps) > 10  # 0.25 rad in no time would be
+        assert np.abs(commands[-1] - HOME).max() <= 0.0101
 
 
 @pytest.mark.parametrize(

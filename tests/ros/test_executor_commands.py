@@ -18,6 +18,7 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.messages.conversions import chunk_to_message, ns_to_stamp, stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
+from tests.ros.arm import set_points
 from tests.ros.graph import Graph
 
 DT_NS = 100_000_000
@@ -60,7 +61,7 @@ def rig(graph: Graph) -> Callable[..., Rig]:
     return lambda kind=Float64MultiArray, **parameters: Rig(graph, kind, **parameters)
 
 
-def test_trajectory_has_one_point_a_period_ahead(rig: Callable[..., Rig]) -> None:
+def test_trajectory_has_one_point_two_periods_ahead(rig: Callable[..., Rig]) -> None:
     made = rig(JointTrajectory, output="joint_trajectory", joint_names=["joint_0", "joint_1"])
     made.send([[1, 2]] * 20)
     made.graph.wait(lambda: made.commands)
@@ -69,7 +70,28 @@ def test_trajectory_has_one_point_a_period_ahead(rig: Callable[..., Rig]) -> Non
     assert command.joint_names == ["joint_0", "joint_1"]
     (point,) = command.points
     assert list(point.positions) == [1, 2]
-    assert stamp_to_ns(point.time_from_start) == 20_000_000
+    assert stamp_to_ns(point.time_from_start) == 40_000_000
+
+
+@pytest.mark.parametrize(("horizon", "stands"), [({}, False), ({"horizon_periods": 1.0}, True)])
+def test_a_controller_does_not_stand_still_between_late_messages(
+    rig: Callable[..., Rig], horizon: dict[str, float], stands: bool
+) -> None:
+    made = rig(
+        JointTrajectory,
+        output="joint_trajectory",
+        joint_names=["joint_0"],
+        interpolation="linear",
+        **horizon,
+    )
+    made.send([[0.01 * index] for index in range(30)])
+    made.graph.wait(lambda: len(made.commands) > 40)
+    late = [0.0, 0.008]  # seconds, in turn
+    arrivals = [0.02 * index + late[index % 2] for index in range(40)]
+    points = set_points(list(zip(arrivals, made.commands, strict=False)), update_s=0.002)
+    moving = np.diff(points[30:])  # from the third message on
+    assert (moving >= 0).all()
+    assert bool((moving == 0).any()) == stands
 
 
 def test_pose_has_frame_time_and_a_quaternion_of_length_one(rig: Callable[..., Rig]) -> None:
@@ -94,6 +116,29 @@ def test_pose_with_fixed_orientation_takes_three_numbers(rig: Callable[..., Rig]
     made.graph.wait(lambda: made.commands)
     assert made.commands[0].pose.position.z == 3
     assert made.commands[0].pose.orientation.z == 1
+
+
+def test_pose_starts_where_the_robot_is_and_waits_until_that_is_known(
+    rig: Callable[..., Rig],
+) -> None:
+    limits = {"velocity_max": [0.5], "max_jump": [0.5]}
+    made = rig(PoseStamped, output="pose_stamped", frame_id="base", **limits)
+    poses = made.graph.talk(PoseStamped, "present_pose")
+    made.send([[0.2, 0, 0, 0, 0, 0, 1]] * 90)
+    made.wait_for(DiagnosticStatus.WARN, "no state of the robot yet")
+    present = PoseStamped()
+    present.header.frame_id = "camera"
+    poses.publish(present)
+    made.graph.spin_for(0.1)
+    assert not made.commands  # a pose in another frame says nothing
+    present.header.frame_id = "base"
+    made.graph.probe.create_timer(0.02, lambda: poses.publish(present))
+    made.wait_for(DiagnosticStatus.OK, "approaching")
+    made.wait_for(DiagnosticStatus.OK, "playing")
+    xs = [0.0, *(command.pose.position.x for command in made.commands)]
+    assert xs[-1] == 0.2
+    assert max(np.diff(xs)) <= 0.5 * 0.06
+    assert xs[1] <= 0.5 * 0.02
 
 
 def test_twist_holds_by_one_zero(rig: Callable[..., Rig]) -> None:
@@ -135,7 +180,7 @@ def test_jump_is_measured_from_the_named_joints(rig: Callable[..., Rig]) -> None
     made = rig(max_jump=[0.5], state_joints=["a", "b"], on_violation="next_chunk")
     states = made.graph.talk(JointState, "joint_states")
     made.send([[1, 2]] * 20)
-    made.wait_for(DiagnosticStatus.WARN, "no joint state yet")
+    made.wait_for(DiagnosticStatus.WARN, "no state of the robot yet")
     assert not made.commands
 
     def move(a: float, b: float) -> None:
@@ -164,7 +209,37 @@ def test_robot_is_held_when_its_state_stays_away(rig: Callable[..., Rig]) -> Non
     made.send([[1]] * 40)
     states.publish(JointState(name=["a"], position=[1.0]))
     made.graph.wait(lambda: made.commands)
-    made.wait_for(DiagnosticStatus.WARN, "the joint state is", "expected at most 0.2 s")
+    made.wait_for(DiagnosticStatus.WARN, "the state of the robot is", "expected at most 0.2 s")
+
+
+def test_state_is_put_together_from_broadcasters_and_as_old_as_the_oldest(
+    rig: Callable[..., Rig],
+) -> None:
+    made = rig(max_jump=[0.5], state_joints=["a", "b"], max_state_age_s=0.3)
+    states = made.graph.talk(JointState, "joint_states")
+
+    def move(*joints: str) -> None:
+        stamp = ns_to_stamp(time.time_ns())
+        for joint in joints:
+            state = JointState(name=[joint], position=[1.0])
+            state.header.stamp = stamp
+            states.publish(state)
+        made.graph.spin_for(0.02)
+
+    made.send([[1, 1]] * 40)
+    move("a", "gripper")
+    made.wait_for(DiagnosticStatus.WARN, "no state of the robot yet")
+    assert not made.commands
+    for _ in range(5):
+        move("a", "b", "gripper")
+    assert made.commands
+    for _ in range(25):  # b is silent for half a second
+        move("a", "gripper")
+    made.wait_for(DiagnosticStatus.WARN, "the state of the robot is", "expected at most 0.3 s")
+    assert not made.node._commander.moving
+    count = len(made.commands)
+    move("a", "b")
+    made.graph.wait(lambda: len(made.commands) > count)
 
 
 def test_commands_go_on_at_their_rate_and_end_within_a_period(rig: Callable[..., Rig]) -> None:

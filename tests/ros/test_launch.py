@@ -137,17 +137,54 @@ def test_a_killed_executor_comes_back_disabled(
     assert run.interrupt() == 0, run.text()
 
 
-def test_a_wrong_parameter_ends_the_launch(
-    launch: Callable[..., Launch], checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("node", "line", "reason"),
+    [
+        ("chunk_executor", "output: smoke", "output is 'smoke'; expected"),
+        ("chunk_executor", "velocity_maxx: [1.0]", "velocity_maxx (did you mean velocity_max?)"),
+        ("chunk_executor", "command_rate_hz: 50", "'command_rate_hz' to '50' of type 'INTEGER'"),
+        ("policy_node", "tolerence: 0.1", "tolerence (did you mean tolerance?)"),
+    ],
+)
+def test_a_wrong_parameter_ends_the_launch_with_one_line_and_a_code(
+    launch: Callable[..., Launch],
+    checkpoint: Path,
+    tmp_path: Path,
+    node: str,
+    line: str,
+    reason: str,
 ) -> None:
     params = tmp_path / "params.yaml"
-    params.write_text("/**/chunk_executor:\n  ros__parameters:\n    output: smoke\n")
+    params.write_text(f"/**/{node}:\n  ros__parameters:\n    {line}\n")
     run = launch(checkpoint=checkpoint, params_file=params)
-    run.process.wait(START_S)
-    assert "output is 'smoke'; expected" in run.text()
-    assert "a parameter of chunk_executor-2 is not valid" in run.text()
-    assert len(run.pids("chunk_executor")) == 1
+    assert run.process.wait(START_S) == 1
+    assert reason in run.text()
+    assert re.search(rf"a parameter of {node}-\d is not valid", run.text())
+    # The other node was told to end while it imported.
+    assert "Traceback" not in run.text()
+    assert len(run.pids(node)) == 1
     assert not [pid for pid in run.pids() if alive(pid)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("control_rate_hz", "fast", "expected a number"),
+        ("respawn_delay_s", "soon", "expected a number"),
+        ("sim", "maybe", "expected true or false"),
+        ("log_level", "loud", "expected one of debug"),
+        ("params_file", "/nowhere.yaml", "expected a file"),
+        ("params_file", __file__, "expected valid YAML"),
+    ],
+)
+def test_a_wrong_argument_is_named_and_nothing_starts(
+    launch: Callable[..., Launch], checkpoint: Path, name: str, value: str, expected: str
+) -> None:
+    run = launch(checkpoint=checkpoint, executer=False, **{name: value})
+    assert run.process.wait(START_S) == 1
+    assert f"{name}:={value}: {expected}" in run.text()
+    assert "executer is no argument of policy.launch.py; did you mean executor?" in run.text()
+    assert not run.pids()
 
 
 def test_every_robot_has_an_executor_in_its_namespace(

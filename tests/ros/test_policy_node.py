@@ -159,7 +159,6 @@ def test_reset_restarts_the_noise_with_the_present_seed(
     ("bad", "reason"),
     [
         ({"agent": [float("nan"), 0.0]}, "agent_pos: input 'agent_pos' holds NaN"),
-        ({"names": ("elbow", "agent_y")}, "agent_pos: no position of joint agent_x"),
         ({"agent": [1.0]}, "agent_pos: no position of joint agent_y"),
     ],
 )
@@ -230,6 +229,7 @@ def raises(error: Exception) -> Callable[..., Any]:
         ({"precision": "float8"}, "precision is 'float8'; expected one of float32"),
         ({"inputs_file": "/nowhere"}, "cannot read inputs_file '/nowhere'"),
         ({"joint_names": ["a", "b", "c"]}, "the policy has 2 actions"),
+        ({"joint_names": ["a", "a"]}, "joint_names have a more than once"),
         ({"stamp_mode": "magic"}, "stamp_mode is 'magic'"),
         ({"cpu_affinity": [4095]}, "cpu_affinity is [4095]; this process may run on"),
         ({"shift_noise": True}, "it needs warm_start: true and lockstep: false"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveInt, ValidationError, model_validator
 
+from para_policy.checkpoints.files import wrong_keys
 from para_policy.checkpoints.original.networks import (
     TransformerModel,
     TransformerSize,
@@ -201,7 +202,7 @@ def _at(options: Any, key: str) -> Any:
 def _explain(error: ValidationError) -> str:
     """One line that names every wrong option and its value."""
     lines = []
-    for item in error.errors():
+    for item in wrong_keys(error):
         name, value = ".".join(map(str, item["loc"])), repr(item["input"])
         shown = value if len(value) < _SHOWN else value[:_SHOWN] + "..."
         wrong = (

@@ -14,7 +14,8 @@ from para_policy.planning.history import ObservationHistory, observation_digest
 from para_policy.ros.bags.reader import Recorded
 from para_policy.ros.bags.records import ChunkRecord
 from para_policy.ros.messages.conversions import stamp_to_ns
-from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.input_files import PolicyInputs
+from para_policy.ros.messages.input_reader import InputReader
 
 Observation = dict[str, NDArray[Any]]
 MakeHistory = Callable[[ChunkRecord], ObservationHistory]
@@ -64,17 +65,18 @@ class Observations:
     an episode all moments are tried at which the history may have begun.
 
     Args:
-        inputs: by name, and `shapes` of the policy's inputs.
-        topics: full name of the topic of each input.
+        topics: full name of the topic of each of `inputs`.
+        max_age_s: of observations, where an input gives none.
     """
 
-    inputs: Mapping[str, InputMapping]
-    shapes: Mapping[str, tuple[int, ...]]
+    inputs: PolicyInputs
     topics: Mapping[str, str]
+    max_age_s: float
     make_history: MakeHistory
     _history: ObservationHistory | None = None
     _recent: deque[_Sample] = field(default_factory=deque)
     _newest: dict[str, int] = field(default_factory=dict)
+    _readers: dict[str, InputReader] = field(default_factory=dict)
     _found: dict[ChunkRecord, Found] = field(default_factory=dict)
 
     def find(
@@ -117,9 +119,14 @@ class Observations:
         for name, topic in self.topics.items():
             if topic != recorded.topic:
                 continue
-            mapping, shape = self.inputs[name], self.shapes[name]
+            shape = self.inputs.shapes[name]
+            if name not in self._readers:
+                self._readers[name] = InputReader(self.inputs[name], shape, self.max_age_s)
             try:
-                stamp_ns, value = mapping.read(recorded.message, recorded.time_ns, shape)
+                read = self._readers[name].read(recorded.message, recorded.time_ns)
+                if read is None:
+                    continue  # the node passed it over, too
+                stamp_ns, value = read
                 history = self._history or self.make_history(chunk)
                 history.append(name, stamp_ns, value.reshape(shape))
             except (ParaPolicyError, ValueError):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from para_policy.errors import ParaPolicyError
 from para_policy.ros.bags.topics import RecordedNodes
-from para_policy.ros.bags.writer import BagWriter, Storage
+from para_policy.ros.bags.writer import BagEndedError, BagWriter, Storage
+from para_policy.ros.graph import full_name
+from para_policy.ros.messages.commands import COMMAND_TYPES
 from para_policy.ros.messages.settings import read_settings
 from para_policy.ros.messages.types import decode, message_class
 
@@ -44,6 +47,7 @@ class Recorder(Node):
         self._bag = bag
         self._nodes = nodes
         self._wanted = nodes.topics()
+        self._executors = nodes.executors
         self._joined: dict[str, Any] = {}
         self.create_timer(_LOOK_S, self.join_topics)
         self.create_timer(_FLUSH_S, bag.flush)
@@ -52,9 +56,12 @@ class Recorder(Node):
     def join_topics(self) -> None:
         """Subscribe to every wanted topic that is there and not subscribed to yet."""
         for topic, kinds in self.get_topic_names_and_types():
-            if topic in self._wanted and topic not in self._joined and topic not in self.problems:
+            if topic in self._joined or topic in self.problems:
+                continue
+            if topic in self._wanted or COMMAND_TYPES & set(kinds):
                 publishers = self.get_publishers_info_by_topic(topic)
-                if publishers:
+                nodes = {full_name(publisher) for publisher in publishers}
+                if publishers and (topic in self._wanted or self._executors & nodes):
                     self._join(topic, kinds, [info.qos_profile for info in publishers])
 
     def _join(self, topic: str, kinds: Sequence[str], offered: Sequence[QoSProfile]) -> None:
@@ -62,7 +69,9 @@ class Recorder(Node):
             if len(kinds) > 1:
                 raise ParaPolicyError(f"topic {topic} carries {' and '.join(kinds)}")
             kind = message_class(kinds[0])
-            self._bag.add_topic(topic, kinds[0], offered[0])
+            self._bag.add_topic(topic, kinds[0], offered)
+        except BagEndedError:
+            raise
         except ParaPolicyError as error:
             self.problems[topic] = str(error)
             self.get_logger().warning(f"not recorded: {error}")
@@ -87,7 +96,9 @@ class Recorder(Node):
         robots = tuple(robot for robot in settings.values.get("robots", ()) if robot)
         inputs = self._nodes.inputs or settings.inputs
         namespace, node = self._nodes.namespace, self._nodes.policy_node
-        self._wanted |= RecordedNodes(inputs, namespace, node, robots).topics()
+        known = RecordedNodes(inputs, namespace, node, robots)
+        self._wanted |= known.topics()
+        self._executors |= known.executors
 
 
 def compatible(offered: Sequence[QoSProfile]) -> QoSProfile:
@@ -114,6 +125,7 @@ def record(
         messages by topic, and problems by topic.
     Raises:
         InputError: when `path` exists or cannot be written.
+        BagEndedError: when the disk is full.
     """
     bag = BagWriter(path, storage)
     stop = threading.Event()
@@ -125,12 +137,12 @@ def record(
     executor.add_node(recorder)
     end = float("inf") if seconds is None else time.monotonic() + seconds
     try:
-        while not stop.is_set() and time.monotonic() < end:
-            executor.spin_once(timeout_sec=0.1)
+        with closing(bag):
+            while not stop.is_set() and time.monotonic() < end:
+                executor.spin_once(timeout_sec=0.1)
     except ExternalShutdownException:
-        print("ROS was shut down; closing the bag", file=sys.stderr)
+        print("ROS was shut down; the bag is closed", file=sys.stderr)
     finally:
-        bag.close()
         executor.shutdown()
         recorder.destroy_node()
         rclpy.try_shutdown()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from para_policy.errors import DataError
+from para_policy.errors import DataError, InputError
 from para_policy.planning.history import ObservationHistory
 from para_policy.planning.settings import PlannerSettings
 from para_policy.policies.sampler_spec import SamplerSpec
@@ -17,6 +17,7 @@ from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.records import ChunkRecord, Run
 from para_policy.ros.bags.rerun import Rerun, Solved
 from para_policy.ros.bags.topics import absolute, namespace_of
+from para_policy.ros.messages.input_files import PolicyInputs, policy_inputs
 from para_policy.ros.messages.settings import RecordedSettings
 from para_policy.ros.parameters.policy import PARAMETERS
 from para_policy.ros.serving.loading import LoadedPolicy
@@ -69,7 +70,9 @@ class Replay:
         rerun = Rerun(self.policy)
         other_rerun = None if self.other is None else Rerun(self.policy, self.other)
         topics = self._topics(run, recorded)
-        observations = Observations(recorded.inputs, self._shapes(), topics, self._history)
+        max_age_s = self.planner_settings(run.chunks[0]).max_age_ns / 1e9
+        inputs = self._inputs(recorded)
+        observations = Observations(inputs, topics, max_age_s, self._history)
         messages = self.bag.messages(sorted(set(topics.values())))
         for record, found in observations.find(messages, run.chunks):
             if found.observation is None:
@@ -86,7 +89,7 @@ class Replay:
         if record.settings not in self._planner_settings:
             recorded = self._of(record)
             values = {p.name: p.default for p in PARAMETERS} | recorded.values
-            loaded = LoadedPolicy(self.policy, self.weights_sha256, recorded.inputs)
+            loaded = LoadedPolicy(self.policy, self.weights_sha256, self._inputs(recorded))
             made = make_settings(loaded, _resolved(values, recorded))
             self._planner_settings[record.settings] = made
         return self._planner_settings[record.settings]
@@ -99,17 +102,15 @@ class Replay:
             )
         return self.settings[record.settings]
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(shape) for name, shape in self.policy.config.inputs.items()}
+    def _inputs(self, recorded: RecordedSettings) -> PolicyInputs:
+        try:
+            return policy_inputs(recorded.inputs, self.policy.config.inputs)
+        except InputError as error:
+            raise DataError(f"the bag {error}; give the checkpoint that was recorded") from error
 
     def _topics(self, run: Run, recorded: RecordedSettings) -> dict[str, str]:
-        if set(recorded.inputs) != set(self.policy.config.inputs):
-            raise DataError(
-                f"the bag has inputs {sorted(recorded.inputs)}, the policy needs "
-                f"{sorted(self.policy.config.inputs)}; give the checkpoint that was recorded"
-            )
         namespace = namespace_of(run.node)
-        topics = {n: absolute(namespace, m.topic) for n, m in recorded.inputs.items()}
+        topics = {n: absolute(namespace, m.topic) for n, m in self._inputs(recorded).items()}
         absent = sorted(set(topics.values()) - set(self.bag.topics))
         if absent:
             raise DataError(f"the bag lacks {', '.join(absent)}, which the policy saw")
@@ -118,13 +119,14 @@ class Replay:
     def _history(self, record: ChunkRecord) -> ObservationHistory:
         settings = self.planner_settings(record)
         return ObservationHistory(
-            self._shapes(),
+            settings.streams(self.policy.config.inputs),
             self.policy.config.n_obs_steps,
             settings.dt_ns,
             max_gap_ns=settings.max_age_ns,
             max_gaps_ns=settings.max_ages_ns,
             linear=settings.linear,
             coordinates=settings.coordinates,
+            parts=settings.parts,
         )
 
 

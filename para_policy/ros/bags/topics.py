@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.input_files import InputForms, topics_of
 
 CHUNK, INFO, SETTINGS = "action_chunk", "chunk_info", "settings"
 _CHUNK_TYPE = "trajectory_msgs/msg/JointTrajectory"
@@ -36,10 +36,20 @@ class RecordedNodes:
         robots: namespaces of the robots that it serves, within `namespace`; none: itself.
     """
 
-    inputs: Mapping[str, InputMapping] | None = None
+    inputs: InputForms | None = None
     namespace: str = "/"
     policy_node: str = "policy_node"
     robots: tuple[str, ...] = ()
+
+    @property
+    def executors(self) -> set[str]:
+        """Full names of the executors, whose commands may have topics of their own."""
+        return {absolute(place, "chunk_executor") for place in self._places}
+
+    @property
+    def _places(self) -> list[str]:
+        """Namespaces of the robots."""
+        return [absolute(self.namespace, robot) for robot in self.robots] or [self.namespace]
 
     @property
     def settings_topic(self) -> str:
@@ -47,11 +57,10 @@ class RecordedNodes:
 
     def topics(self) -> set[str]:
         """All topics of the nodes and of the policy's inputs, as far as these are known."""
-        places = [absolute(self.namespace, robot) for robot in self.robots] or [self.namespace]
         chunks = [f"{self.policy_node}/{CHUNK}", f"{self.policy_node}/{INFO}"]
-        seen = [mapping.topic for mapping in (self.inputs or {}).values()]
+        seen = [mapping.topic for mapping in topics_of(self.inputs or {}).values()]
         names = [*chunks, "chunk_executor/command", *seen]
-        of_robots = {absolute(place, name) for place in places for name in names}
+        of_robots = {absolute(place, name) for place in self._places for name in names}
         return {*of_robots, self.settings_topic, "/diagnostics", "/clock"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from para_policy.errors import InputError
 
 if TYPE_CHECKING:
     from para_policy.policies.config import PolicyConfig
-    from para_policy.ros.messages.inputs import InputMapping
+    from para_policy.ros.messages.input_files import PolicyInputs
 
 _SHORTEST_S, _LONGEST_S = 2.0, 600.0
 
@@ -70,4 +69,4 @@ class Case:
     request: Request
     values: dict[str, Any] = field(default_factory=dict)
     config: PolicyConfig | None = None
-    inputs: Mapping[str, InputMapping] | None = None
+    inputs: PolicyInputs | None = None

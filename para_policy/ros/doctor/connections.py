@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -10,20 +10,21 @@ from rclpy.node import Node
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
 from para_policy.ros.doctor.streams import same_type
 from para_policy.ros.graph import full_name, qos_conflicts, rivals
-from para_policy.ros.messages.commands import OUTPUTS
+from para_policy.ros.messages.commands import COMMAND_TYPES
 
-_CHUNK = "trajectory_msgs/msg/JointTrajectory"
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+_STATES = {"sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"}
 
 
 def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[Finding]:
     """Chunk topics of policy_node, whatever they are remapped to; none before it is configured."""
-    for topic in _published(node, policy, {_CHUNK}):
+    for topic in published(node, policy, {TRAJECTORY}):
         subject = "chunks"
         yield from _rivals(node, subject, topic, "end all but one, or give each its own namespace")
         if node.get_subscriptions_info_by_topic(topic):
-            yield from _subscribers(node, subject, topic, _CHUNK)
+            yield from _subscribers(node, subject, topic, TRAJECTORY)
         elif executors:
-            others = [t for t in same_type(node, _CHUNK) if t != topic]
+            others = [t for t in same_type(node, TRAJECTORY) if t != topic]
             advice = f"remap action_chunk of chunk_executor to it; it may hear {', '.join(others)}"
             yield fail(subject, f"nobody subscribes to {topic}", advice)
         else:
@@ -32,9 +33,8 @@ def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[
 
 
 def check_commands(node: Node, executor: str) -> Iterator[Finding]:
-    """The command topic of an executor, whatever it is remapped to."""
-    kinds = {_type_name(output.message) for output in OUTPUTS.values()}
-    for topic in _published(node, executor, kinds):
+    """The command topics of an executor, whatever they are remapped to."""
+    for topic in published(node, executor, COMMAND_TYPES):
         subject = "commands"
         yield from _rivals(node, subject, topic, "end all but one: they would fight for the robot")
         kind = next(p.topic_type for p in node.get_publishers_info_by_topic(topic))
@@ -45,6 +45,16 @@ def check_commands(node: Node, executor: str) -> Iterator[Finding]:
         advice = "remap it to the controller's topic"
         advice += f"; topics of this type: {', '.join(others)}" if others else f", a {kind}"
         yield fail(subject, f"nobody subscribes to {topic}: the robot does not move", advice)
+
+
+def check_state(node: Node, executor: str) -> Iterator[Finding]:
+    """The topic on which an executor with limits hears where the robot is."""
+    for topic in _topics(node, executor, _STATES, node.get_subscriptions_info_by_topic):
+        if publishers := node.get_publishers_info_by_topic(topic):
+            yield ok("state", f"{topic} from {', '.join(sorted(set(map(full_name, publishers))))}")
+        else:
+            found = f"nobody publishes {topic}, without which {executor} does not begin to move"
+            yield fail("state", found, "start the broadcaster, or remap the topic to it")
 
 
 def _rivals(node: Node, subject: str, topic: str, advice: str) -> Iterator[Finding]:
@@ -72,15 +82,17 @@ def _subscribers(node: Node, subject: str, topic: str, kind: str) -> Iterator[Fi
         yield ok(subject, f"{topic} goes to {heard}")
 
 
-def _published(node: Node, name: str, kinds: set[str]) -> list[str]:
+def published(node: Node, name: str, kinds: Collection[str]) -> list[str]:
     """Topics of these types that a node publishes."""
+    return _topics(node, name, kinds, node.get_publishers_info_by_topic)
+
+
+def _topics(
+    node: Node, name: str, kinds: Collection[str], endpoints: Callable[[str], list[Any]]
+) -> list[str]:
+    """Topics of these types of which a node has one of the endpoints."""
     return [
         topic
         for topic, types in node.get_topic_names_and_types()
-        if kinds & set(types) and name in map(full_name, node.get_publishers_info_by_topic(topic))
+        if set(types) & set(kinds) and name in map(full_name, endpoints(topic))
     ]
-
-
-def _type_name(message: Any) -> str:
-    """As `ros2 topic info` prints it."""
-    return f"{message.__module__.split('.')[0]}/msg/{message.__name__}"

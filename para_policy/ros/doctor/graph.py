@@ -10,7 +10,8 @@ from lifecycle_msgs.srv import GetState
 from rclpy.parameter import Parameter
 
 from para_policy.ros.doctor.case import Case
-from para_policy.ros.doctor.connections import check_chunks, check_commands
+from para_policy.ros.doctor.connections import check_chunks, check_commands, check_state
+from para_policy.ros.doctor.controllers import check_controllers
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, skipped, warn
 from para_policy.ros.doctor.running import (
@@ -87,6 +88,8 @@ def _findings(
     for name in names.executors:
         if name in executors:
             yield from check_commands(listener.node, name)
+            yield from check_state(listener.node, name)
+            yield from check_controllers(listener, name)
         else:
             found = f"{name} is not running"
             yield skipped(EXECUTOR_NODE, found, "fine where a controller plays the chunks itself")

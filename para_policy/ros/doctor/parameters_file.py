@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from para_policy.execution.guards import Limits
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.parameter_sections import check_sections
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, skipped, warn
-from para_policy.ros.parameters.declare import Parameter, declare
+from para_policy.ros.parameters.declare import Parameter, declare, names, unknown_names
 from para_policy.ros.parameters.executor import PARAMETERS as EXECUTOR
 from para_policy.ros.parameters.offline import offline_node, resolved_file
 from para_policy.ros.parameters.policy import PARAMETERS as POLICY
@@ -114,12 +113,8 @@ def _declare(
         except ParameterException:
             yield _refused(node.get_name(), parameter, given[parameter.name])
     known = set(_all(node)) | {parameter.name for parameter in parameters}
-    for name in given:
-        if name not in known and not name.startswith("qos_overrides."):
-            found = f"{name} is no parameter of this node; ROS ignores it without a word"
-            close = difflib.get_close_matches(name, known, n=1)
-            advice = f"did you mean {close[0]}?" if close else "remove it"
-            yield fail(node.get_name(), found, advice)
+    for name, advice in unknown_names(given, known):
+        yield fail(node.get_name(), f"{name} is no parameter of this node", advice)
 
 
 def _refused(node_name: str, parameter: Parameter, given: Given) -> Finding:
@@ -151,11 +146,9 @@ def _check_guards(node: Node) -> Iterator[Finding]:
     given = Limits(**{name: tuple(value) for name, value in values.items()}).given()
     missing = [name for name in values if name not in given]
     # In lockstep there is no robot, and limits are refused; positions mean nothing in a twist.
-    output = node.get_parameter("output").value
-    if output == "twist_stamped":
+    kinds = names(node, "command_outputs") or [node.get_parameter("output").value]
+    if "twist_stamped" in kinds:
         missing = [name for name in missing if not name.startswith(("position", "max_jump"))]
-    if output == "pose_stamped":
-        missing = [name for name in missing if name != "max_jump"]
     if missing and not node.get_parameter("lockstep").value:
         found = f"not set: {', '.join(missing)}; nothing limits the commands that way"
         yield warn("guards", found, "set them before a real robot moves; see docs/ros2.md, Guards")

@@ -18,7 +18,7 @@ from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.worker import check_cpus
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn
-from para_policy.ros.messages.inputs import load_inputs
+from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
 from para_policy.ros.parameters.policy import cpu_numbers
 from para_policy.ros.serving.loading import LoadedPolicy, load
 from para_policy.ros.serving.planner_settings import make_settings, unmixed
@@ -53,9 +53,7 @@ def check_inputs(case: Case) -> Iterator[Finding]:
         yield fail("inputs file", str(error), advice)
         return
     for name, mapping in case.inputs.items():
-        yield ok(
-            name, f"shape {tuple(case.config.inputs[name])} from {mapping.topic}, {mapping.type}"
-        )
+        yield ok(name, f"shape {case.inputs.shapes[name]} from {mapping.topic}, {mapping.type}")
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -92,7 +90,7 @@ def _load(case: Case) -> LoadedPolicy:
         precision=values["precision"],
     )
     policy.warm_up()
-    return LoadedPolicy(policy, "", {})
+    return LoadedPolicy(policy, "", PolicyInputs())
 
 
 def _refused(step: Callable[[], object]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Running nodes: their names, the parameters of policy_node, and the inputs that follow from them."""
+"""Running nodes: their names, their parameters, and the inputs that follow from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rcl_interfaces.srv import GetParameters
+from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
@@ -17,8 +17,8 @@ from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, skipped
 from para_policy.ros.doctor.streams import Expected, Stream
-from para_policy.ros.messages.inputs import InputMapping, load_inputs
-from para_policy.ros.parameters.policy import PARAMETERS
+from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
+from para_policy.ros.messages.inputs import InputMapping
 
 if TYPE_CHECKING:
     from para_policy.policies.config import PolicyConfig
@@ -54,14 +54,20 @@ def _join(*parts: str) -> str:
     return "/" + "/".join(part.strip("/") for part in parts if part.strip("/"))
 
 
-def running_values(listener: Listener, policy: str) -> dict[str, Any]:
-    """Parameters of a running policy_node; empty where there is none."""
-    names = [*(parameter.name for parameter in PARAMETERS), "use_sim_time"]
+def running_values(listener: Listener, name: str) -> dict[str, Any]:
+    """All parameters of a running node; empty where there is none, or it does not answer.
+
+    They are listed first: a node answers with nothing at all when one of the names is not its own.
+    """
     pairs = listener.node.get_node_names_and_namespaces()
-    if policy not in {_join(namespace, name) for name, namespace in pairs}:
+    if name not in {_join(namespace, base) for base, namespace in pairs}:
         return {}
+    listed = listener.call(ListParameters, f"{name}/list_parameters", ListParameters.Request())
+    if listed is None:
+        return {}
+    names = list(listed.result.names)
     request = GetParameters.Request(names=names)
-    answer = listener.call(GetParameters, f"{policy}/get_parameters", request)
+    answer = listener.call(GetParameters, f"{name}/get_parameters", request)
     if answer is None:
         return {}
     values = map(parameter_value_to_python, answer.values)
@@ -93,14 +99,14 @@ def make_streams(
         for name, mapping in inputs.items():
             topic = _heard(node, names, names.topic(robot, mapping.topic), mapping)
             subject = f"{robot}: {name}" if robot else name
-            shape = config.inputs[name]
+            shape = inputs.shapes[name]
             streams.append(Stream(node, subject, topic, mapping, shape, expected))
     return [], streams
 
 
 def _known(
     case: Case, values: Mapping[str, Any]
-) -> tuple[PolicyConfig | None, Mapping[str, InputMapping] | None]:
+) -> tuple[PolicyConfig | None, PolicyInputs | None]:
     """Files that the running node reads, which need not be those that were examined before."""
     if not values["checkpoint"] or not values["inputs_file"]:
         return None, None

@@ -18,6 +18,7 @@ from para_policy.planning.history import ObservationHistory
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, warn
 from para_policy.ros.graph import InputSources, full_name, qos_conflicts, type_conflicts
 from para_policy.ros.messages.conversions import stamp_to_ns
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.parameters.declare import value
 
@@ -69,15 +70,17 @@ class Stream:
         self._qos = mapping.qos(lockstep=expected.lockstep)
         self._arrivals: list[_Arrival] = []
         self._sources = InputSources(shared=bool(mapping.joints))
+        self._passed_over: list[str] = []
+        self._reader = InputReader(mapping, self._shape, self._max_age_s)
         receive = cast(Any, self._receive)  # rclpy types no callback with message info
-        node.create_subscription(mapping.converter.message, topic, receive, self._qos)
+        node.create_subscription(mapping.message, topic, receive, self._qos)
 
     def exists(self) -> bool:
         return self._node.count_publishers(self._topic) > 0
 
     def heard(self) -> int:
         """Messages so far."""
-        return len(self._arrivals)
+        return len(self._arrivals) + len(self._passed_over)
 
     def _receive(self, message: Any, info: dict[str, Any]) -> None:
         number = info.get("publication_sequence_number")
@@ -85,12 +88,19 @@ class Stream:
         now_ns = int(self._node.get_clock().now().nanoseconds)
         header = getattr(message, "header", None)
         stamp_ns = None if header is None else stamp_to_ns(header.stamp)
-        self._arrivals.append(_Arrival(now_ns, stamp_ns, self._problem(message, now_ns)))
+        problem = self._problem(message, now_ns)
+        if problem is None:
+            self._passed_over.append(self._reader.passed_over)
+        else:
+            self._arrivals.append(_Arrival(now_ns, stamp_ns, problem))
 
-    def _problem(self, message: Any, now_ns: int) -> str:
-        """Reason why policy_node would refuse the message, in its words."""
+    def _problem(self, message: Any, now_ns: int) -> str | None:
+        """Reason why policy_node would refuse the message, in its words; None: it is passed over."""
         try:
-            stamp_ns, values = self._mapping.read(message, now_ns, self._shape)
+            read = self._reader.read(message, now_ns)
+            if read is None:
+                return None
+            stamp_ns, values = read
             if values.size == math.prod(self._shape):
                 values = values.reshape(self._shape)
             history = ObservationHistory(
@@ -134,7 +144,12 @@ class Stream:
             yield Finding(self._name, Level.FAIL if hold else Level.WARN, rivalry, advice)
             return
         problems = [arrival.problem for arrival in self._arrivals if arrival.problem]
-        if not self._arrivals:
+        if not self._arrivals and self._passed_over:
+            found = f"{len(self._passed_over)} messages, all passed over: {self._passed_over[-1]}"
+            yield fail(
+                self._name, found, "correct `joints` in the inputs file, or start the driver"
+            )
+        elif not self._arrivals:
             advice = "is the publisher paused? lost images: see `reliable` in docs/ros2.md"
             yield fail(self._name, f"nothing arrived on {self._topic} from {self._names()}", advice)
         elif problems:

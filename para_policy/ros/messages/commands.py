@@ -23,11 +23,11 @@ class OutputOptions:
     """Content of messages beyond the numbers.
 
     Attributes:
-        period_ns: command period.
+        horizon_ns: time in which a trajectory controller is to reach the point of a message.
         fixed_orientation: quaternion x, y, z, w; empty: it comes with the actions.
     """
 
-    period_ns: int
+    horizon_ns: int
     joint_names: Sequence[str] = ()
     frame_id: str = ""
     fixed_orientation: Sequence[float] = ()
@@ -38,8 +38,12 @@ def _numbers(command: Array, now_ns: int, options: OutputOptions) -> Float64Mult
 
 
 def _trajectory(command: Array, now_ns: int, options: OutputOptions) -> JointTrajectory:
-    """One point, to be reached one command period after the message has arrived."""
-    chunk = ActionChunk(stamp_ns=0, dt_ns=options.period_ns, actions=command[None])
+    """One point, to be reached so long after the message has arrived.
+
+    The controller is on its way when the next message replaces this one. With a horizon of one
+    command period it would stand at the point until then whenever that message is late.
+    """
+    chunk = ActionChunk(stamp_ns=0, dt_ns=options.horizon_ns, actions=command[None])
     return chunk_to_message(chunk, options.joint_names, on_arrival=True)
 
 
@@ -77,3 +81,8 @@ OUTPUTS: dict[str, Output] = {
     "twist_stamped": Output(TwistStamped, _twist),
 }
 """By the value of the parameter `output`; a new one needs one line here and one function."""
+COMMAND_TYPES = frozenset(
+    f"{output.message.__module__.split('.')[0]}/msg/{output.message.__name__}"
+    for output in OUTPUTS.values()
+)
+"""As `ros2 topic info` prints them."""

@@ -10,19 +10,21 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Pose, PoseArray, PoseStamped
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Float32MultiArray, Float64MultiArray
+from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.execution.commander import RobotState
+from para_policy.ros.messages.fields import FIELDS, paths, read_fields
 from para_policy.ros.messages.images import IMAGE_OPTIONS, read_compressed_image, read_image
+from para_policy.ros.messages.joints import JOINT_FIELDS, joint_values
 from para_policy.ros.messages.rigid_transform import RigidTransform
 
 Array = NDArray[np.float64]
 NS_PER_S = 1_000_000_000
 _DT_TOLERANCE_NS = 1_000
+_UNIT_TOLERANCE = 1e-2
 
 
 def stamp_to_ns(stamp: Time | Duration) -> int:
@@ -35,35 +37,6 @@ def ns_to_stamp(time_ns: int) -> Time:
 
 def ns_to_duration(time_ns: int) -> Duration:
     return Duration(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)
-
-
-def joint_positions(message: JointState, joints: Sequence[str]) -> Array:
-    """Positions of `joints`, in that order, whatever the order in the message.
-
-    Raises:
-        InputError: when a joint is absent or the message has fewer positions than names.
-    """
-    positions = dict(zip(message.name, message.position, strict=False))
-    absent = [joint for joint in joints if joint not in positions]
-    if absent:
-        raise InputError(
-            f"no position of joint {', '.join(absent)}; the message names {list(message.name)} "
-            f"and has {len(message.position)} positions"
-        )
-    return np.array([positions[joint] for joint in joints])
-
-
-def message_to_state(message: JointState, receive_ns: int, joints: Sequence[str]) -> RobotState:
-    """The positions of `joints`; a zero stamp becomes the time of receipt.
-
-    Raises:
-        InputError: when a joint is absent.
-        NonFiniteError: when a position is NaN or infinite.
-    """
-    positions = joint_positions(message, joints)
-    if not np.isfinite(positions).all():
-        raise NonFiniteError(f"positions of {list(joints)} are {positions.tolist()}")
-    return RobotState(stamp_to_ns(message.header.stamp) or receive_ns, positions)
 
 
 POSE_AXES = {"xy": 2, "xyz": 3, "pose": 7}
@@ -91,8 +64,45 @@ def pose_coordinates(
     return rows[:, : POSE_AXES[axes]].ravel()
 
 
+def pose_to_state(message: PoseStamped, receive_ns: int, axes: str, frame_id: str) -> RobotState:
+    """The present pose of the robot; a zero stamp becomes the time of receipt.
+
+    Args:
+        axes: "xyz", or "pose" for the quaternion, too.
+        frame_id: the frame that it must be in.
+    Raises:
+        InputError: when it is in another frame, or its quaternion has not length 1.
+        NonFiniteError: when a coordinate is NaN or infinite.
+    """
+    if message.header.frame_id != frame_id:
+        raise InputError(f"the pose is in frame '{message.header.frame_id}', expected '{frame_id}'")
+    coordinates = pose_coordinates([message.pose], axes)
+    if not np.isfinite(coordinates).all():
+        raise NonFiniteError(f"the pose is {coordinates.tolist()}, expected finite numbers")
+    length = float(np.linalg.norm(coordinates[3:]))
+    if axes == "pose" and abs(length - 1.0) > _UNIT_TOLERANCE:
+        raise InputError(f"the pose has a quaternion of length {length:.3g}, expected 1")
+    return RobotState(stamp_to_ns(message.header.stamp) or receive_ns, coordinates)
+
+
 def _read_joint_state(message: JointState, options: Mapping[str, Any]) -> Array:
-    return joint_positions(message, options["joints"])
+    fields = joint_fields(options)
+    return np.concatenate([joint_values(message, options["joints"], field) for field in fields])
+
+
+def joint_fields(options: Mapping[str, Any]) -> Sequence[str]:
+    """The `fields` of a JointState; positions where none are given.
+
+    Raises:
+        InputError: when one is unknown or there twice.
+    """
+    fields = tuple(options["fields"]) or JOINT_FIELDS[:1]
+    wrong = [field for field in fields if field not in JOINT_FIELDS or fields.count(field) > 1]
+    if wrong:
+        raise InputError(
+            f"fields are {list(fields)}; expected {', '.join(JOINT_FIELDS)}, each at most once"
+        )
+    return fields
 
 
 def _read_pose_array(message: PoseArray, options: Mapping[str, Any]) -> Array:
@@ -103,8 +113,9 @@ def _read_pose(message: PoseStamped, options: Mapping[str, Any]) -> Array:
     return pose_coordinates([message.pose], options["axes"], options["transform"])
 
 
-def _read_numbers(message: Float32MultiArray | Float64MultiArray, _: Mapping[str, Any]) -> Array:
-    return np.array(message.data, dtype=np.float64)
+def _read_numbers(message: Any, _: Mapping[str, Any]) -> Array:
+    """Of a message with one number, or many, in `data`."""
+    return np.array(message.data, dtype=np.float64).ravel()
 
 
 @dataclass(frozen=True)
@@ -112,34 +123,56 @@ class Converter:
     """Conversion of one message type to an array: flat and float64, or for images (3, H, W) and uint8.
 
     Attributes:
-        read: takes the message and a mapping with the keys of `options` and with `shape`, the shape
-            of the policy's input.
+        read: takes the message and a mapping with the keys of `options`, with `type`, and with
+            `shape`, the shape of the policy's input.
+        width: number of values that messages have under such options; None where only the message
+            knows, or where they are pixels. Refuses options that mean nothing.
         options: keys of the inputs file that mean something for this type.
         is_image: true where it feeds inputs of shape (3, H, W).
     """
 
-    message: type
     read: Callable[[Any, Mapping[str, Any]], NDArray[Any]]
+    width: Callable[[Mapping[str, Any]], int | None]
     options: frozenset[str] = frozenset()
     is_image: bool = False
 
 
 _FRAME = frozenset({"frame_id"})
 _NUMBERS = frozenset({"scale", "offset"})
-_JOINTS = _NUMBERS | _FRAME | {"joints"}
+_SIZE = frozenset({"size"})
+_FIELDS = _NUMBERS | {"fields"}
+_JOINTS = _FIELDS | _FRAME | {"joints"}
 _POSES = _NUMBERS | _FRAME | {"axes", "transform"}
 _IMAGES = IMAGE_OPTIONS | _FRAME
 
+
+def _unknown(_: Mapping[str, Any]) -> None:
+    return None
+
+
+def _fields_converter(kind: str) -> Converter:
+    has_header = kind.endswith(("Stamped", "Odometry", "Imu"))
+    options = _FIELDS | _FRAME if has_header else _FIELDS
+    return Converter(read_fields, lambda given: len(paths(kind, given["fields"])), options)
+
+
 CONVERTERS: dict[str, Converter] = {
-    "sensor_msgs/msg/JointState": Converter(JointState, _read_joint_state, _JOINTS),
-    "geometry_msgs/msg/PoseArray": Converter(PoseArray, _read_pose_array, _POSES),
-    "geometry_msgs/msg/PoseStamped": Converter(PoseStamped, _read_pose, _POSES),
-    "sensor_msgs/msg/Image": Converter(Image, read_image, _IMAGES, is_image=True),
-    "sensor_msgs/msg/CompressedImage": Converter(
-        CompressedImage, read_compressed_image, _IMAGES, is_image=True
+    "sensor_msgs/msg/JointState": Converter(
+        _read_joint_state, lambda given: len(given["joints"]) * len(joint_fields(given)), _JOINTS
     ),
-    "std_msgs/msg/Float32MultiArray": Converter(Float32MultiArray, _read_numbers, _NUMBERS),
-    "std_msgs/msg/Float64MultiArray": Converter(Float64MultiArray, _read_numbers, _NUMBERS),
+    "geometry_msgs/msg/PoseArray": Converter(_read_pose_array, _unknown, _POSES | _SIZE),
+    "geometry_msgs/msg/PoseStamped": Converter(
+        _read_pose, lambda given: POSE_AXES[given["axes"]], _POSES
+    ),
+    "sensor_msgs/msg/Image": Converter(read_image, _unknown, _IMAGES | {"encoding"}, is_image=True),
+    "sensor_msgs/msg/CompressedImage": Converter(
+        read_compressed_image, _unknown, _IMAGES, is_image=True
+    ),
+    "std_msgs/msg/Float32": Converter(_read_numbers, lambda _: 1, _NUMBERS),
+    "std_msgs/msg/Float64": Converter(_read_numbers, lambda _: 1, _NUMBERS),
+    "std_msgs/msg/Float32MultiArray": Converter(_read_numbers, _unknown, _NUMBERS | _SIZE),
+    "std_msgs/msg/Float64MultiArray": Converter(_read_numbers, _unknown, _NUMBERS | _SIZE),
+    **{kind: _fields_converter(kind) for kind in FIELDS},
 }
 """Message types that can feed a policy; a new one needs one line here and one function."""
 

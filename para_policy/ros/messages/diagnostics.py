@@ -56,7 +56,7 @@ def describe_plan(plan: PlannedChunk, now_ns: int) -> dict[str, Any]:
     margin_s = deadline_s - plan.latency_s if deadline_s else math.nan
     spacings = {
         f"observation_spacing_ms/{name}": plan.spacing_ns.get(name, math.nan) / 1e6
-        for name in sorted(plan.seen)
+        for name in sorted(plan.settings.streams({n: v.shape[1:] for n, v in plan.seen.items()}))
     }
     return {
         "chunk": plan.chunk.id,

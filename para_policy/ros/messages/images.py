@@ -13,10 +13,12 @@ from PIL import UnidentifiedImageError
 from sensor_msgs.msg import CompressedImage, Image
 
 from para_policy.errors import InputError
+from para_policy.extras import extra
 
 Pixels = NDArray[np.uint8]
 
 IMAGE_OPTIONS = frozenset({"crop", "resize"})
+"""Keys of the inputs file for all images; raw ones also know `encoding`."""
 
 _ENCODINGS = {
     "rgb8": ("RGB", "RGB"),
@@ -27,6 +29,21 @@ _ENCODINGS = {
 }
 """Pillow's names of the pixels and of their bytes in the message. All have one byte for each
 channel, and then `is_bigendian` means nothing."""
+_BY_OPENCV = {
+    "yuv422": (2, "COLOR_YUV2RGB_UYVY"),
+    "uyvy": (2, "COLOR_YUV2RGB_UYVY"),
+    "yuv422_yuy2": (2, "COLOR_YUV2RGB_YUY2"),
+    "yuyv": (2, "COLOR_YUV2RGB_YUY2"),
+    # ROS calls a pattern by its first two rows, OpenCV by the second row from the second column on.
+    "bayer_rggb8": (1, "COLOR_BayerBG2RGB"),
+    "bayer_bggr8": (1, "COLOR_BayerRG2RGB"),
+    "bayer_gbrg8": (1, "COLOR_BayerGR2RGB"),
+    "bayer_grbg8": (1, "COLOR_BayerGB2RGB"),
+}
+"""Bytes of a pixel, and OpenCV's name of the conversion, which is the one of cv_bridge."""
+_KNOWN = (*_ENCODINGS, *_BY_OPENCV)
+_UNORDERED = {"8UC1": ("mono8",), "8UC3": ("bgr8", "rgb8"), "8UC4": ("bgra8", "rgba8")}
+"""Encodings that say how many channels there are, but not which."""
 _FORMATS = ("JPEG", "PNG")
 _MODES = ("L", "LA", "P", "RGB", "RGBA")
 
@@ -36,29 +53,68 @@ def read_image(message: Image, options: Mapping[str, Any]) -> Pixels:
 
     Args:
         options: `shape` (3, H, W) of the policy's input, and how the image comes to that size:
-            `crop` (top, left, height, width) in pixels or None, then `resize`.
+            `crop` (top, left, height, width) in pixels or None, then `resize`; `encoding`, which
+            takes the place of the message's, or None.
     Raises:
         InputError: when the encoding is not supported, the data are not as long as the header
             says, or the size is not the policy's.
+        MissingPackageError: when the encoding needs OpenCV, which is not there.
     """
-    if message.encoding not in _ENCODINGS:
-        raise InputError(
-            f"image encoding is {message.encoding!r}; expected one of {', '.join(_ENCODINGS)}"
-        )
-    mode, channels = _ENCODINGS[message.encoding]
-    height, width, row = message.height, message.width, message.width * len(channels)
+    encoding = options["encoding"] or message.encoding
+    check_encoding(encoding)
+    pixel_bytes = (
+        _BY_OPENCV[encoding][0] if encoding in _BY_OPENCV else len(_ENCODINGS[encoding][1])
+    )
+    height, width, row = message.height, message.width, message.width * pixel_bytes
     if not height or not width:
         raise InputError(f"image is empty: {_size(height, width)}")
     if message.step < row or len(message.data) != message.step * height:
         raise InputError(
-            f"image is damaged: {_size(height, width)} in {message.encoding} needs steps of at "
+            f"image is damaged: {_size(height, width)} in {encoding} needs steps of at "
             f"least {row} bytes and step x height bytes; it has step {message.step} and "
             f"{len(message.data)} bytes"
         )
     _check_size(height, width, options)
+    if encoding in _BY_OPENCV:
+        lines = np.frombuffer(message.data, dtype=np.uint8).reshape(height, message.step)[:, :row]
+        return _fitted(_converted(encoding, lines), options)
+    mode, channels = _ENCODINGS[encoding]
     size = (width, height)
     picture = Pillow.frombytes(mode, size, message.data, "raw", channels, message.step, 1)
     return _fitted(picture, options)
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse what cannot be turned into colours.
+
+    Raises:
+        InputError: with the encodings that can, or what else to do.
+    """
+    if encoding in _UNORDERED:
+        choices = " or ".join(_UNORDERED[encoding])
+        raise InputError(
+            f"image encoding is '{encoding}', which does not say what the channels are; set "
+            f"`encoding: {choices}` in the inputs file"
+        )
+    if encoding not in _KNOWN:
+        raise InputError(
+            f"image encoding is {encoding!r}; expected one of {', '.join(_KNOWN)}: let the camera "
+            "driver send one of them, or convert with a node such as debayer_node of image_proc"
+        )
+
+
+def _converted(encoding: str, lines: Pixels) -> Pillow.Image:
+    """Colours of rows of bytes (H, W x bytes of a pixel) that Pillow does not know."""
+    with extra(
+        "images", f"image encoding '{encoding}', which debayer_node of image_proc converts,"
+    ):
+        import cv2
+    size, conversion = _BY_OPENCV[encoding]
+    height, width = lines.shape[0], lines.shape[1] // size
+    if width % 2 or (height % 2 and encoding.startswith("bayer")):
+        raise InputError(f"image is {_size(height, width)}; {encoding} needs even numbers")
+    pixels = lines.reshape((height, width) if size == 1 else (height, width, size))
+    return Pillow.fromarray(cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, conversion)))
 
 
 def read_compressed_image(message: CompressedImage, options: Mapping[str, Any]) -> Pixels:

@@ -16,6 +16,7 @@ from para_policy.checkpoints.files import summarise
 from para_policy.errors import DataError
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import device_description
+from para_policy.ros.messages.input_files import InputForm, InputForms
 from para_policy.ros.messages.inputs import InputMapping
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class RecordedSettings(BaseModel):
     Attributes:
         id: names these settings in `~/chunk_info`.
         values: parameters of the node by name.
-        inputs: which topic fed which input.
+        inputs: which topic, or topics, fed which input.
         checkpoint: as the node was told; `weights_sha256` is what counts.
         calibration: digest of the calibration that the sampler used; empty without one.
         auto: for sampler "auto", what it stood for on that machine: a name and options.
@@ -46,7 +47,7 @@ class RecordedSettings(BaseModel):
 
     id: str = Field(min_length=1)
     values: dict[str, Any]
-    inputs: dict[str, InputMapping] = Field(min_length=1)
+    inputs: dict[str, InputForm] = Field(min_length=1)
     checkpoint: str
     weights_sha256: str
     calibration: str = ""
@@ -62,7 +63,7 @@ class RecordedSettings(BaseModel):
 def settings_text(
     policy: DiffusionPolicy,
     values: Mapping[str, Any],
-    inputs: Mapping[str, InputMapping],
+    inputs: InputForms,
     weights_sha256: str,
     *,
     dt_ns: int,
@@ -83,8 +84,8 @@ def settings_text(
     content = {
         "values": {name: _plain(value) for name, value in values.items()},
         "inputs": {
-            name: mapping.model_dump(mode="json", exclude_unset=True)
-            for name, mapping in inputs.items()
+            name: _dumped(form) if isinstance(form, InputMapping) else list(map(_dumped, form))
+            for name, form in inputs.items()
         },
         "checkpoint": str(values["checkpoint"]),
         "weights_sha256": weights_sha256,
@@ -145,10 +146,15 @@ def _auto(
 def _drop_unknown_keys(content: Any) -> None:
     """Mappings of inputs refuse unknown keys in files that people write; here they are newer ones."""
     inputs = content.get("inputs") if isinstance(content, dict) else None
-    for mapping in inputs.values() if isinstance(inputs, dict) else ():
-        if isinstance(mapping, dict):
-            for key in set(mapping) - set(InputMapping.model_fields):
-                del mapping[key]
+    for form in inputs.values() if isinstance(inputs, dict) else ():
+        for mapping in form if isinstance(form, list) else [form]:
+            if isinstance(mapping, dict):
+                for key in set(mapping) - set(InputMapping.model_fields):
+                    del mapping[key]
+
+
+def _dumped(mapping: InputMapping) -> dict[str, Any]:
+    return mapping.model_dump(mode="json", exclude_unset=True)
 
 
 def _plain(value: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+
+from para_policy.errors import InputError
 
 NO_NAMES = [""]
 """Default of a list of names: rclpy takes an empty list for a list of bytes."""
@@ -42,6 +45,32 @@ def declare(node: Node, parameters: Sequence[Parameter]) -> None:
             else:
                 descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
         node.declare_parameter(parameter.name, parameter.default, descriptor)
+
+
+def unknown_names(given: Collection[str], known: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Names in `given` that no node knows, each with advice. ROS ignores them without a word."""
+    for name in given:
+        if name not in known and not name.startswith("qos_overrides."):
+            close = difflib.get_close_matches(name, known, n=1)
+            yield name, f"did you mean {close[0]}?" if close else "remove it"
+
+
+def refuse_unknown(node: Node, others: Sequence[Parameter] = ()) -> None:
+    """Refuse names that are given to the node, in a file or an argument, and are no parameters.
+
+    A limit whose name is misspelt would not limit anything.
+
+    Args:
+        others: of other nodes, which a section for all nodes may name as well.
+    Raises:
+        InputError: with the name that was probably meant.
+    """
+    known = {*node._parameters, *(parameter.name for parameter in others)}
+    wrong = [
+        f"{name} ({advice})" for name, advice in unknown_names(node._parameter_overrides, known)
+    ]
+    if wrong:
+        raise InputError(f"{node.get_name()} has no parameter {', '.join(wrong)}")
 
 
 def value(node: Node, name: str) -> Any:

@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from para_policy.errors import InputError
-from para_policy.ros.messages.inputs import InputMapping, read_inputs
+from para_policy.ros.messages.input_files import InputForms, read_inputs
 
 _QUOTES = "\"'"
 _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -113,7 +113,7 @@ def offline_node(name: str, namespace: str, file: Path, *, given: bool = False) 
         rclpy.try_shutdown(context=context)
 
 
-def inputs_of_parameters(path: Path, namespace: str, policy_node: str) -> dict[str, InputMapping]:
+def inputs_of_parameters(path: Path, namespace: str, policy_node: str) -> InputForms:
     """The mapping that a parameter file gives to the policy node.
 
     Raises:

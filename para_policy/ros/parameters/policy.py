@@ -65,6 +65,12 @@ PARAMETERS = (
         live=True,
     ),
     Parameter(
+        "force_control_rate",
+        False,
+        "Let control_rate_hz rise above the rate of the demonstrations while the node runs.",
+        live=True,
+    ),
+    Parameter(
         "n_action_steps",
         0,
         "Actions of a chunk, at most those that the policy predicts; 0: the checkpoint's number.",

@@ -63,7 +63,9 @@ _INPUTS_HEAD = """\
 # Which topic feeds which input of the policy. One entry for each input of the checkpoint.
 #   topic     relative to the node's namespace
 #   type      message type, as `ros2 topic info` prints it
+#             (docs/ros2_reference.md has all that are known)
 #   joints    (JointState) whose positions, in this order
+#   fields    (JointState) of position, velocity, effort; (Twist, Wrench, Odometry, Imu) which values
 #   axes      (PoseArray) xy, xyz, or pose: x y z and the quaternion x y z w
 #   crop      (images) [top, left, height, width], pixels: the part that is used
 #   resize    (images) true scales what is left to the policy's size
@@ -77,6 +79,10 @@ _INPUTS_HEAD = """\
 #   frame_id         the header must name this frame; default any
 #   transform        (poses) {translation: [x, y, z], rotation: [x, y, z, w]}, into the trained frame
 #   scale, offset    (not images) value * scale + offset; one number, or one for each value
+# A list of such entries, each with its own age and latency, feeds one input from several topics:
+#   observation.state:
+#     - {topic: joint_states, type: sensor_msgs/msg/JointState, joints: [a, b]}
+#     - {topic: gripper/width, type: std_msgs/msg/Float32, latency_s: 0.02}
 inputs:
 """
 

@@ -25,7 +25,8 @@ class Health:
         self._timing = timing
         self._refusal = ""
         self._refused = 0
-        self._rivals = ""
+        self._chunk_rivals = ""
+        self._command_rivals = ""
         self._max_future_ns = max_future_ns
         self._ahead = ""
         self._seen_violations = 0
@@ -46,10 +47,16 @@ class Health:
                 f"{self._max_future_ns / 1e9:g}: synchronise the clocks (chrony)"
             )
 
-    def find_rivals(self, problem: str) -> bool:
+    def find_chunk_rivals(self, problem: str) -> bool:
         """Remember that two nodes send chunks, or '' that they do not; whether that is new."""
-        is_new = bool(problem) and problem != self._rivals
-        self._rivals = problem
+        is_new = bool(problem) and problem != self._chunk_rivals
+        self._chunk_rivals = problem
+        return is_new
+
+    def find_command_rivals(self, problem: str) -> bool:
+        """Remember that somebody else sends commands, or '' that nobody does; whether that is new."""
+        is_new = bool(problem) and problem != self._command_rivals
+        self._command_rivals = problem
         return is_new
 
     def has_new_violation(self) -> bool:
@@ -61,10 +68,14 @@ class Health:
     def state(self) -> tuple[bytes, str]:
         """Level and message."""
         commander = self._commander
-        if self._rivals:
-            return diagnostics.ERROR, f"holding: {self._rivals}"
+        for rivals in (self._command_rivals, self._chunk_rivals):
+            if rivals:
+                return diagnostics.ERROR, f"holding: {rivals}"
         if not commander.enabled:
             return diagnostics.OK, "disabled: call ~/enable"
+        if commander.latched_by:
+            then = "call ~/enable when it is safe"
+            return diagnostics.ERROR, f"holding since {commander.latched_by}; {then}"
         if commander.violation is not None:
             then = "call ~/enable when it is safe" if commander.latched else "until the next chunk"
             return diagnostics.ERROR, f"holding: {commander.violation}; {then}"
@@ -77,6 +88,8 @@ class Health:
         if self._ahead:
             doing = "playing" if commander.moving else "holding"
             return diagnostics.WARN, f"{doing}: {self._ahead}"
+        if commander.approaching:
+            return diagnostics.OK, "approaching the actions that are due"
         if commander.moving:
             return diagnostics.OK, "playing"
         return diagnostics.WARN, "holding: chunk ran out"

@@ -12,23 +12,21 @@ from rclpy.node import Node
 from para_policy.errors import InputError
 from para_policy.execution.blending import Blending, CrossFade, NoBlending, TemporalEnsemble
 from para_policy.execution.commander import Commander
-from para_policy.execution.coordinates import (
-    NUMBERS,
-    POSE_DIM,
-    Coordinates,
-    poses,
-    read_coordinates,
-)
+from para_policy.execution.coordinates import POSE_DIM, Coordinates, read_coordinates
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
-from para_policy.ros.messages.commands import OUTPUTS, Output, OutputOptions
+from para_policy.ros.messages.commands import OutputOptions
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
     ORIENTATION_FROM_ACTIONS,
     PARAMETERS,
+    TWIST_DIM,
     check_choices,
     check_combinations,
+    outputs,
 )
+from para_policy.ros.playing.controllers import Controller, coordinates_of, make_controllers
+from para_policy.ros.playing.present import StateSource, state_sources
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,20 @@ class Setup:
     """Everything that the parameters decide.
 
     Attributes:
+        controllers: what the commands go to, in the order of the actions.
         coordinates: of the actions.
         unmixed: those that are to be mixed, but cannot be, in words; empty: none.
-        state_joints: joints whose present positions the guards need; empty: none.
+        states: where the guards learn the present state; (): they need none.
         max_future_ns: chunks that are stamped further ahead of the clock are told of.
     """
 
     commander: Commander
     player: ChunkPlayer
-    output: Output
-    output_options: OutputOptions
+    controllers: tuple[Controller, ...]
     coordinates: Coordinates
     unmixed: str
     joint_names: list[str]
-    state_joints: list[str]
+    states: tuple[StateSource, ...]
     lockstep: bool
     period_s: float
     max_future_ns: int
@@ -62,7 +60,9 @@ def load_setup(node: Node) -> Setup:
         InputError: when a value is not known or two values do not go together.
     """
     given = {parameter.name: value(node, parameter.name) for parameter in PARAMETERS}
-    given |= {name: names(node, name) for name in ("joint_names", "state_joints", "coordinates")}
+    lists = ("joint_names", "state_joints", "state_topics", "command_topics", "command_outputs")
+    given |= {name: names(node, name) for name in (*lists, "coordinates")}
+    given["command_sizes"] = [size for size in given["command_sizes"] if size]
     check_choices(given)
     limit_names = [limit.name for limit in fields(Limits)]
     given |= {name: list(given[name]) for name in (*limit_names, "fixed_orientation")}
@@ -90,8 +90,10 @@ def _action_dim(given: dict[str, Any], limits: Limits) -> int | None:
         "the limits": limits.joints or 0,
         "state_joints": len(given["state_joints"]),
     }
+    if given["command_sizes"]:
+        sizes["command_sizes"] = sum(given["command_sizes"])
     if given["output"] == "twist_stamped":
-        sizes["output 'twist_stamped'"] = 6
+        sizes["output 'twist_stamped'"] = TWIST_DIM
     if given["output"] == "pose_stamped":
         sizes["output 'pose_stamped'"] = 3 if given["fixed_orientation"] else POSE_DIM
     known = {name: size for name, size in sizes.items() if size}
@@ -99,18 +101,6 @@ def _action_dim(given: dict[str, Any], limits: Limits) -> int | None:
         found = ", ".join(f"{size} for {name}" for name, size in known.items())
         raise InputError(f"the number of actions differs: {found}; expected the same everywhere")
     return next(iter(known.values()), None)
-
-
-def _coordinates(given: dict[str, Any], action_dim: int | None) -> Coordinates:
-    """What the actions are made of: what the output says, or the parameter."""
-    if given["output"] == "twist_stamped" or given["fixed_orientation"]:
-        return NUMBERS
-    if given["output"] == "pose_stamped":
-        return poses()
-    coordinates = read_coordinates(given["coordinates"])
-    if action_dim is not None:
-        coordinates.check(action_dim)
-    return coordinates
 
 
 def _blending(given: dict[str, Any]) -> Blending:
@@ -123,9 +113,18 @@ def _blending(given: dict[str, Any]) -> Blending:
 
 def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
     action_dim = _action_dim(given, limits)
-    coordinates = _coordinates(given, action_dim)
     mixes = given["interpolation"] != "none" or given["blending"] != "none"
-    twist = given["output"] == "twist_stamped"
+    period_s = 1.0 / given["command_rate_hz"]
+    joints = given["joint_names"]
+    horizon_ns = round(1e9 * given["horizon_periods"] * period_s)
+    options = OutputOptions(
+        horizon_ns, joints, given["frame_id"], tuple(given["fixed_orientation"])
+    )
+    controllers = make_controllers(given, options)
+    coordinates = coordinates_of(controllers, read_coordinates(given["coordinates"]))
+    if action_dim is not None:
+        coordinates.check(action_dim)
+    twist = outputs(given)[0] == "twist_stamped"
     settings = PlayerSettings(
         offset_ns=round(1e9 * given["latency_offset_s"]),
         max_age_ns=round(1e9 * given["max_chunk_age_s"]) or None,
@@ -134,8 +133,6 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         blending=_blending(given),
         coordinates=coordinates,
     )
-    period_s = 1.0 / given["command_rate_hz"]
-    joints = given["joint_names"]
     player = ChunkPlayer(action_dim, settings)
     commander = Commander(
         player,
@@ -144,20 +141,17 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         latch=given["on_violation"] == "latch",
         coordinates=coordinates,
         max_state_age_ns=round(1e9 * given["max_state_age_s"]),
+        max_approach_s=given["max_approach_s"],
         enabled=given["auto_enable"],
-    )
-    options = OutputOptions(
-        round(1e9 * period_s), joints, given["frame_id"], tuple(given["fixed_orientation"])
     )
     return Setup(
         commander=commander,
         player=player,
-        output=OUTPUTS[given["output"]],
-        output_options=options,
+        controllers=controllers,
         coordinates=coordinates,
         unmixed=coordinates.untold(action_dim) if mixes else "",
         joint_names=joints,
-        state_joints=(given["state_joints"] or joints) if limits.need_state else [],
+        states=state_sources(given, limits, controllers),
         lockstep=given["lockstep"],
         period_s=period_s,
         max_future_ns=round(1e9 * given["max_future_s"]),

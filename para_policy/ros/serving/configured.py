@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from para_policy.planning.fleet import Fleet
 from para_policy.planning.worker import Worker, check_cpus
-from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.parameters.policy import cpu_numbers, present_values, robot_names
 from para_policy.ros.serving.loading import LoadedPolicy, load
 from para_policy.ros.serving.planner_settings import make_settings, unmixed
@@ -44,7 +44,7 @@ class Configured:
 
 def configure(
     node: LifecycleNode,
-    observe: Callable[[str, str, InputMapping, Any], None],
+    observe: Callable[[str, str, InputReader, Any], None],
     reset: Callable[[str, Any, Any], Any],
     plan: Callable[[], None],
     report: Callable[[], None],
@@ -70,7 +70,6 @@ def configure(
         node.get_logger().warning(warning)
     fleet = Fleet(loaded.policy, settings, values["seed"], names)
     fleet.warm_up()
-    shapes = {name: tuple(shape) for name, shape in loaded.policy.config.inputs.items()}
     robots: dict[str, ServedRobot] = {}
     with ExitStack() as undo:
         for name in names:
@@ -78,7 +77,7 @@ def configure(
                 node,
                 name,
                 loaded.inputs,
-                shapes,
+                values["max_observation_age_s"],
                 functools.partial(observe, name),
                 functools.partial(reset, name),
                 chunks,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
-from para_policy.ros.messages.inputs import InputMapping, load_inputs
+from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
 from para_policy.ros.parameters.policy import Values, check_combinations
 
 if TYPE_CHECKING:
@@ -20,12 +20,15 @@ class LoadedPolicy:
 
     Attributes:
         weights_sha256: of the file that the weights came from.
-        inputs: of the policy, by name.
+        inputs: topics that feed it.
+        max_rate_hz: largest control rate that may be set while the node runs: that of the
+            demonstrations, or the one it was configured with where that is larger or the only one.
     """
 
     policy: DiffusionPolicy
     weights_sha256: str
-    inputs: Mapping[str, InputMapping]
+    inputs: PolicyInputs
+    max_rate_hz: float = math.inf
 
 
 def load(values: Values) -> LoadedPolicy:
@@ -47,4 +50,5 @@ def load(values: Values) -> LoadedPolicy:
     shapes = {name: tuple(shape) for name, shape in policy.config.inputs.items()}
     inputs = load_inputs(values["inputs_file"], shapes)
     policy.warm_up()
-    return LoadedPolicy(policy, checkpoint.sha256, inputs)
+    max_rate_hz = max(values["control_rate_hz"], policy.config.control_hz or 0.0)
+    return LoadedPolicy(policy, checkpoint.sha256, inputs, max_rate_hz)

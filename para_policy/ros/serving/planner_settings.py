@@ -41,7 +41,6 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         ParaPolicyError: when a parameter does not go together with the policy.
     """
     policy, inputs = loaded.policy, loaded.inputs
-    shapes = policy.config.inputs
     sampler = _sampler(policy, values)
     _check_certificate(sampler, values)
     return PlannerSettings(
@@ -58,7 +57,8 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         max_unconverged=values["max_unconverged"],
         max_residual=values["max_residual"],
         max_error=values["max_error"],
-        coordinates={n: i.coordinates_of(shapes[n]) for n, i in inputs.items()},
+        parts={n: {p: inputs.shapes[p][0] for p in parts} for n, parts in inputs.parts.items()},
+        coordinates={n: i.coordinates_of(inputs.shapes[n]) for n, i in inputs.items()},
         action_coordinates=action_coordinates(policy.config, values),
         sampler_name=values["sampler"],
         anytime=sampler.stops_early,
@@ -77,9 +77,9 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
 
 def unmixed(settings: PlannerSettings, config: PolicyConfig) -> list[str]:
     """What to tell a person about coordinates that are to be mixed, but cannot be."""
-    found = []
+    found, shapes = [], settings.streams(config.inputs)
     for name in sorted(settings.linear):
-        untold = settings.coordinates[name].untold(math.prod(config.inputs[name]))
+        untold = settings.coordinates[name].untold(math.prod(shapes[name]))
         if untold:
             found.append(
                 f"values {untold} of input {name} are not interpolated, as they may be angles or "
@@ -137,12 +137,24 @@ def change_parameters(
         return SetParametersResult(successful=True)
     try:
         values = present_values(node, {name: changes[name] for name in changed})
+        _check_rate(loaded, values)
         fleet.change(change_settings(loaded, fleet.settings, values, frozenset(changed)))
     except ParaPolicyError as error:
         return SetParametersResult(successful=False, reason=str(error))
     except Exception as error:  # options in YAML reach code that does not expect every type
         return SetParametersResult(successful=False, reason=f"not usable: {error!r}")
     return SetParametersResult(successful=True)
+
+
+def _check_rate(loaded: LoadedPolicy, values: Values) -> None:
+    """A slip of the finger in a rate multiplies the speed of the robot."""
+    rate_hz, highest_hz = values["control_rate_hz"], loaded.max_rate_hz
+    if rate_hz > highest_hz and not values["force_control_rate"]:
+        raise InputError(
+            f"parameter control_rate_hz is {rate_hz:g}; the policy was trained or configured for "
+            f"{highest_hz:g}, and the robot would move {rate_hz / highest_hz:.3g} times as fast: expected "
+            f"at most {highest_hz:g}, or force_control_rate: true with it"
+        )
 
 
 def _sampler(policy: DiffusionPolicy, values: Values) -> Sampler:
@@ -174,7 +186,7 @@ def _message(loaded: LoadedPolicy, values: Values) -> str:
     return settings_text(
         loaded.policy,
         values,
-        loaded.inputs,
+        loaded.inputs.forms,
         loaded.weights_sha256,
         dt_ns=dt_ns(loaded.policy.config, values),
         deadline_s=solve_deadline_s(values),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,11 +16,13 @@ from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.planner import Planner
 from para_policy.planning.statistics import PlanStatistics
 from para_policy.ros.messages import diagnostics
-from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.parameters.declare import value
 from para_policy.ros.serving.topics import RobotTopics
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_SAY_AGAIN_S = 1.0
+"""Time before the same state is told anew."""
 
 
 class ServedRobot:
@@ -58,15 +62,20 @@ class ServedRobot:
         self._rival_inputs: dict[str, str] = {}
         self._spacing: str | None = None
         self._reported = ""
+        self._said_s: dict[str, float] = {}  # states of the last second, and when they were told
 
-    def observe(self, name: str, mapping: InputMapping, message: Any) -> bool:
-        """Take in a message; whether it was usable."""
-        shape, now_ns = self.topics.shapes[name], self._now_ns()
+    def observe(self, name: str, reader: InputReader, message: Any) -> bool:
+        """Take in a message; whether it brought an observation."""
+        now_ns = self._now_ns()
         received_ns = None if self._simulated else now_ns
         try:
             if self._rivals_hold and name in self._rival_inputs:
                 raise InputError(self._rival_inputs[name])
-            self.planner.observe(name, *mapping.read(message, now_ns, shape), received_ns)
+            found = reader.read(message, now_ns)
+            if found is None:
+                self.planner.pass_over(name, reader.passed_over)
+                return False
+            self.planner.observe(name, *found, received_ns)
         except Exception as error:  # whatever a message holds, other robots of the node go on
             self.planner.reject(name, self._in_words(error))
             self.report_change()
@@ -76,6 +85,7 @@ class ServedRobot:
     def begin_episode(self, seed: int) -> None:
         self._problem = ""
         self._spacing = None
+        self.topics.forget()
         self.planner.reset(seed)
 
     def take(self, plan: PlannedChunk | Exception) -> None:
@@ -130,9 +140,13 @@ class ServedRobot:
         """Log and publish health at once where it differs from what was last said."""
         level, message = self.health()
         kind = _NUMBER.sub("", message)  # an age that grows is nothing new
-        if kind == self._reported:
+        now_s = time.monotonic()
+        # A state that comes and goes with every message fills no log: it is told once a second.
+        if kind == self._reported or now_s < self._said_s.get(kind, -math.inf) + _SAY_AGAIN_S:
             return
         self._reported = kind
+        self._said_s = {k: at for k, at in self._said_s.items() if now_s < at + _SAY_AGAIN_S}
+        self._said_s[kind] = now_s
         said = f"{self._label}: {message}" if self._label else message
         # Two lines on purpose: rclpy refuses one call site with two severities.
         if level == diagnostics.OK:
@@ -143,10 +157,9 @@ class ServedRobot:
 
     def numbers(self) -> dict[str, Any]:
         """Values for `/diagnostics`: the last chunk, the last 200, and the ages of observations."""
-        ages = {
-            f"observation_age_ms/{name}": 1e3 * age_s
-            for name, age_s in self.planner.observation_ages_s(self._now_ns()).items()
-        }
+        now_ns = self._now_ns()
+        of_inputs = self.planner.observation_ages_s(now_ns) | self.topics.joint_ages_s(now_ns)
+        ages = {f"observation_age_ms/{name}": 1e3 * age_s for name, age_s in of_inputs.items()}
         return self._last_plan | self._statistics.values() | ages
 
     def status(self, subject: str, level: bytes, message: str, values: Mapping[str, Any]) -> Any:

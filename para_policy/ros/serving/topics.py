@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ from para_policy.ros.graph import (
     type_conflicts,
 )
 from para_policy.ros.messages.conversions import chunk_to_message
-from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.input_files import PolicyInputs
+from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.messages.markers import check_axes, chunk_markers
 from para_policy.ros.parameters.policy import Values
 
@@ -60,6 +61,9 @@ def chunk_format(values: Values, config: PolicyConfig) -> ChunkFormat:
         InputError: when there are not as many joint names as actions, or no such axes.
     """
     joints = [name for name in values["joint_names"] if name] or list(config.action_names)
+    twice = sorted({joint for joint in joints if joints.count(joint) > 1})
+    if twice:
+        raise InputError(f"joint_names have {', '.join(twice)} more than once; expected each once")
     if len(joints) != config.action_dim:
         raise InputError(f"joint_names are {joints}; the policy has {config.action_dim} actions")
     axes = list(values["marker_axes"])
@@ -76,9 +80,9 @@ class RobotTopics:
 
     Args:
         robot: name before all topics, see `topic_of`; empty where there is only one.
-        inputs: of the policy, by name.
-        shapes: of these inputs.
-        observe: called with the name of an input, its mapping and a message of its topic.
+        inputs: topics that feed the policy.
+        max_age_s: of observations whose mapping gives none.
+        observe: called with the name of an input, the reader of its topic, and a message of it.
         reset: answers the reset service.
         lockstep: parameter of the node.
     """
@@ -87,15 +91,18 @@ class RobotTopics:
         self,
         node: LifecycleNode,
         robot: str,
-        inputs: Mapping[str, InputMapping],
-        shapes: Mapping[str, tuple[int, ...]],
-        observe: Callable[[str, InputMapping, Any], None],
+        inputs: PolicyInputs,
+        max_age_s: float,
+        observe: Callable[[str, InputReader, Any], None],
         reset: Callable[[Trigger.Request, Trigger.Response], Trigger.Response],
         chunks: ChunkFormat,
         *,
         lockstep: bool,
     ) -> None:
-        self.shapes = shapes
+        self._readers = {
+            name: InputReader(mapping, inputs.shapes[name], max_age_s)
+            for name, mapping in inputs.items()
+        }
         self._node = node
         self._format = chunks
         self._types: dict[str, str] = {}
@@ -116,12 +123,13 @@ class RobotTopics:
             self._markers = publisher(MarkerArray, "markers", 1) if chunks.marker_frame else None
             service = node.create_service(Trigger, f"{own}/reset", reset)
             undo.callback(node.destroy_service, service)
-            for name, mapping in inputs.items():
+            for name, reader in self._readers.items():
+                mapping = reader.mapping
                 qos = mapping.qos(lockstep=lockstep)
                 subscription = node.create_subscription(
-                    mapping.converter.message,
+                    mapping.message,
                     topic_of(mapping.topic, robot),
-                    functools.partial(self._hear, name, mapping),
+                    functools.partial(self._hear, name, reader),
                     qos,
                 )
                 undo.callback(node.destroy_subscription, subscription)
@@ -130,10 +138,11 @@ class RobotTopics:
                 self._qos[subscription.topic_name] = qos
             self._undo = undo.pop_all()
 
-    def _hear(self, name: str, mapping: InputMapping, message: Any, info: dict[str, Any]) -> None:
+    def _hear(self, name: str, reader: InputReader, message: Any, info: dict[str, Any]) -> None:
         number = info.get("publication_sequence_number")
-        self._sources[name].heard(mapping.parts(message), number, time.monotonic())
-        self._observe(name, mapping, message)
+        parts = reader.mapping.parts(message)
+        self._sources[name].heard(parts, number, time.monotonic())
+        self._observe(name, reader, message)
 
     def rival_inputs(self) -> dict[str, str]:
         """Inputs that more than one node sends, and what is wrong."""
@@ -155,6 +164,19 @@ class RobotTopics:
 
     def publish_info(self, status: DiagnosticStatus) -> None:
         self._infos.publish(status)
+
+    def joint_ages_s(self, now_ns: int) -> dict[str, float]:
+        """Age of the newest values of joints that do not come all at once, by "INPUT/JOINT"."""
+        return {
+            f"{name}/{joint}": age_s
+            for name, reader in self._readers.items()
+            for joint, age_s in reader.joint_ages_s(now_ns).items()
+        }
+
+    def forget(self) -> None:
+        """Forget what the topics have brought, as at the start of an episode."""
+        for reader in self._readers.values():
+            reader.clear()
 
     def conflicts(self) -> list[str]:
         """Publishers that this node cannot hear, and other nodes that publish chunks as it does."""

@@ -48,7 +48,7 @@ def unclosed(bag: Path, folder: Path, storage: Storage, flush_after: int) -> Pat
     with Reader(bag) as reader:
         writer = BagWriter(folder / "open", storage)
         for connection in reader.connections:
-            writer.add_topic(connection.topic, connection.msgtype, QoSProfile(depth=1))
+            writer.add_topic(connection.topic, connection.msgtype, [QoSProfile(depth=1)])
         for connection, time_ns, data in reader.messages():
             writer.write(connection.topic, time_ns, data)
             infos += connection.topic.endswith("/chunk_info")

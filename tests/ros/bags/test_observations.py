@@ -11,6 +11,7 @@ from para_policy.planning.history import ObservationHistory, observation_digest
 from para_policy.ros.bags.observations import Found, Observations
 from para_policy.ros.bags.reader import Recorded
 from para_policy.ros.bags.records import ChunkRecord
+from para_policy.ros.messages.input_files import policy_inputs
 from para_policy.ros.messages.inputs import InputMapping
 from tests.ros.bags.test_recorder import joints
 
@@ -48,7 +49,8 @@ def record(index: int, stamp_ns: int, values: Sequence[Sequence[float]]) -> Chun
 
 def find(mapping: InputMapping, messages: list[Recorded], chunks: list[ChunkRecord]) -> list[Found]:
     topic = f"/{mapping.topic}"
-    finder = Observations({"x": mapping}, {"x": (2,)}, {"x": topic}, lambda _: history())
+    inputs = policy_inputs({"x": mapping}, {"x": (2,)})
+    finder = Observations(inputs, {"x": topic}, 0.5, lambda _: history())
     return [found for _, found in finder.find(messages, chunks)]
 
 

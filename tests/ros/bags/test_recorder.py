@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rosbags.interfaces import QosDurability, QosReliability
+from rclpy.duration import Duration
+from rclpy.qos import LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.interfaces import QosDurability, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
@@ -22,9 +24,10 @@ from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.recorder import Recorder
 from para_policy.ros.bags.topics import RecordedNodes
 from para_policy.ros.bags.writer import BagWriter
+from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.conversions import ns_to_stamp
-from para_policy.ros.messages.inputs import read_inputs
+from para_policy.ros.messages.input_files import read_inputs
 from para_policy.ros.parameters.offline import inputs_of_parameters
 from para_policy.terminal import run as run_command
 from tests.ros.graph import CONFIG, Graph
@@ -35,17 +38,25 @@ RUN += "from para_policy.cli.record import Record; "
 RUN += "sys.exit(run(tyro.cli(Record, args=sys.argv[1:])))"
 
 
-@contextmanager
-def recording(domain_id: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`para-policy record` as a process of its own."""
-    environment = {
+def recorder_command(*arguments: str) -> list[str]:
+    """`para-policy record`."""
+    return [sys.executable, "-c", RUN, *arguments]
+
+
+def recorder_environment(domain_id: int) -> dict[str, str]:
+    return {
         **os.environ,
         "ROS_DOMAIN_ID": str(domain_id),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
+
+
+@contextmanager
+def recording(domain_id: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`para-policy record` as a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, *arguments],
-        env=environment,
+        recorder_command(*arguments),
+        env=recorder_environment(domain_id),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -61,6 +72,27 @@ def joints(number: int) -> JointState:
     message = JointState(name=["agent_x", "agent_y"], position=[float(number), 1.0])
     message.header.stamp = ns_to_stamp(10**9 + number)
     return message
+
+
+def test_commands_to_several_controllers_are_found_by_who_sends_them(
+    graph: Graph, tmp_path: Path
+) -> None:
+    topics = ["/arm/joint_trajectory", "/gripper/commands"]
+    writer = BagWriter(tmp_path / "bag", "mcap")
+    graph.add(lambda **options: Recorder(writer, RecordedNodes(), **options))
+    graph.add(
+        ChunkExecutor,
+        joint_names=["shoulder", "finger"],
+        command_topics=topics,
+        command_outputs=["joint_trajectory", "float64_multi_array"],
+        command_sizes=[1, 1],
+    )
+    graph.probe.create_publisher(Float64MultiArray, "/base/commands", 10)  # of somebody else
+    graph.wait(lambda: set(topics) <= set(writer.counts))
+    graph.wait(lambda: graph.probe.count_publishers("/base/commands"))
+    graph.spin_for(0.5)
+    assert "/base/commands" not in writer.counts
+    writer.close()
 
 
 def test_bytes_times_and_quality_of_service_are_kept(graph: Graph, tmp_path: Path) -> None:
@@ -90,6 +122,38 @@ def test_bytes_times_and_quality_of_service_are_kept(graph: Graph, tmp_path: Pat
     information = metadata["rosbag2_bagfile_information"]
     assert (information["version"], information["storage_identifier"]) == (8, "mcap")
     assert information["message_count"] == 21
+
+
+def test_the_quality_of_service_is_recorded_as_offered(graph: Graph, tmp_path: Path) -> None:
+    """Of every publisher; without it `ros2 bag play` offers another, or cannot publish at all."""
+    unusual = QoSProfile(
+        depth=5,
+        reliability=ReliabilityPolicy.BEST_EFFORT,
+        deadline=Duration(seconds=0.25),
+        lifespan=Duration(seconds=1.5),
+        liveliness=LivelinessPolicy.MANUAL_BY_TOPIC,
+        liveliness_lease_duration=Duration(seconds=2),
+    )
+    topic = "/joint_states"
+    publishers = [graph.probe.create_publisher(JointState, topic, qos) for qos in (unusual, 10)]
+    graph.wait(lambda: len(graph.probe.get_publishers_info_by_topic(topic)) == 2)
+    writer = BagWriter(tmp_path / "bag", "mcap")
+    nodes = RecordedNodes(read_inputs(INPUTS))
+    graph.add(lambda **options: Recorder(writer, nodes, **options))
+    graph.wait(lambda: all(publisher.get_subscription_count() for publisher in publishers))
+    writer.close()
+
+    with Reader(tmp_path / "bag") as reader:
+        (connection,) = reader.connections
+    offered = {qos.reliability: qos for qos in connection.ext.offered_qos_profiles}
+    assert set(offered) == {QosReliability.BEST_EFFORT, QosReliability.RELIABLE}
+    found = offered[QosReliability.BEST_EFFORT]
+    assert (found.deadline, found.lifespan) == (QosTime(0, 250_000_000), QosTime(1, 500_000_000))
+    assert found.liveliness == QosLiveliness.MANUAL_BY_TOPIC
+    assert found.liveliness_lease_duration == QosTime(2, 0)
+    usual = offered[QosReliability.RELIABLE]
+    assert usual.liveliness == QosLiveliness.AUTOMATIC
+    assert usual.deadline == usual.lifespan == QosTime(*divmod(2**63 - 1, 10**9))  # rmw: for ever
 
 
 def test_a_topic_that_appears_later_is_joined(graph: Graph, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.ros.doctor.connections import check_chunks, check_commands
+from para_policy.ros.chunk_executor import ChunkExecutor
+from para_policy.ros.doctor.connections import check_chunks, check_commands, check_state
 from para_policy.ros.doctor.report import Level
 from tests.ros.graph import Graph
 
@@ -65,6 +67,18 @@ def test_two_policies_on_one_chunk_topic(graph: Graph) -> None:
     assert "/other_policy, /policy_node" in rivalry.found
 
 
+def test_nobody_tells_the_executor_where_the_robot_is(graph: Graph) -> None:
+    assert not list(check_state(graph.probe, "/none"))
+    executor = graph.add(ChunkExecutor, velocity_max=[1.0], joint_names=["a"], auto_enable=True)
+    graph.wait(lambda: graph.probe.count_subscribers("joint_states"))
+    (finding,) = check_state(graph.probe, executor.get_fully_qualified_name())
+    assert finding.level == Level.FAIL
+    assert "nobody publishes /joint_states" in finding.found
+    publish(graph, "broadcaster", JointState, "/joint_states")
+    (finding,) = check_state(graph.probe, executor.get_fully_qualified_name())
+    assert (finding.level, finding.found) == (Level.OK, "/joint_states from /broadcaster")
+
+
 def test_nobody_obeys(graph: Graph) -> None:
     publish(graph, "chunk_executor", Float64MultiArray, COMMANDS)
     (finding,) = check_commands(graph.probe, "/chunk_executor")
@@ -92,3 +106,23 @@ def test_controller_that_asks_for_more(graph: Graph) -> None:
         "volatile and the subscription transient local of /listener_Float64MultiArray"
         in first.found
     )
+
+
+def test_each_of_several_controllers_must_listen(graph: Graph) -> None:
+    topics = ["/arm/joint_trajectory", "/gripper/commands"]
+    graph.add(
+        ChunkExecutor,
+        joint_names=["shoulder", "finger"],
+        command_topics=topics,
+        command_outputs=["joint_trajectory", "float64_multi_array"],
+        command_sizes=[1, 1],
+    )
+    graph.wait(lambda: all(graph.probe.count_publishers(topic) for topic in topics))
+    subscribe(graph, JointTrajectory, topics[0])
+    found = {
+        finding.found: finding.level for finding in check_commands(graph.probe, "/chunk_executor")
+    }
+    assert found == {
+        "/arm/joint_trajectory goes to /listener_JointTrajectory": Level.OK,
+        "nobody subscribes to /gripper/commands: the robot does not move": Level.FAIL,
+    }

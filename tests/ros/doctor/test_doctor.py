@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from para_policy.cli.doctor import Doctor
 from para_policy.errors import InputError
@@ -107,6 +108,7 @@ def test_soft_chunking_of_coordinates_that_nobody_told(checkpoint: Path) -> None
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
         ({"joint_names": ["x"]}, "joint_names are ['x']"),
         ({"coordinates": ["angle 7"]}, "'angle 7' name coordinate 7"),
+        ({"joint_names": ["x", "x"]}, "joint_names have x more than once"),
         ({"stamp_mode": "now"}, "stamp_mode is 'now'"),
     ],
 )
@@ -155,6 +157,17 @@ def test_inputs_file_that_does_not_fit_leaves_the_policy_examined(
     assert finding.level == Level.FAIL
     assert "the policy needs ['agent_pos', 'environment_state']" in finding.found
     assert {finding.level for finding in policy.check(case)} == {Level.OK}
+
+
+def test_inputs_that_can_never_fit_fail_with_both_numbers(checkpoint: Path, tmp_path: Path) -> None:
+    inputs = yaml.safe_load(INPUTS.read_text())
+    inputs["inputs"]["agent_pos"]["joints"] = ["agent_x", "agent_y", "agent_z"]
+    path = tmp_path / "inputs.yaml"
+    path.write_text(yaml.safe_dump(inputs))
+    case = case_of(checkpoint=str(checkpoint), inputs_file=str(path))
+    (finding,) = policy.check_inputs(case)
+    assert finding.level == Level.FAIL
+    assert "of shape (2,) with 3 values (position of 3 joints); expected 2" in finding.found
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

@@ -83,7 +83,8 @@ def test_a_good_sensor(graph: Graph) -> None:
     ("fault", "level", "words"),
     [
         ({"position": math.nan}, Level.FAIL, "holds NaN or infinity"),
-        ({"joints": ("x", "z")}, Level.FAIL, "no position of joint y"),
+        ({"joints": ("x", "z")}, Level.FAIL, "all passed over: no message has named y yet"),
+        ({"joints": ("p", "q")}, Level.FAIL, "a message names ['p', 'q'], none of x, y"),
         ({"delay_s": None}, Level.WARN, "stamps are zero"),
         ({"delay_s": 5.0}, Level.FAIL, "before arrival; policy_node holds beyond 0.5 s"),
         ({"delay_s": 0.4}, Level.WARN, "over half of the limit of 0.5 s"),
@@ -128,6 +129,17 @@ def test_only_values_that_can_be_interpolated_bridge_gaps(
     graph.add(lambda **options: Sensor(bursts=True, **options))
     graph.wait(lambda: stream.heard() > 12)
     assert the_finding(stream).level == level
+
+
+def test_joints_of_others_on_the_same_topic_are_no_fault(graph: Graph) -> None:
+    stream = listen(graph)
+    for joints in (("x", "y"), ("gripper",)):
+        graph.add(lambda joints=joints, **options: Sensor(joints=joints, **options))
+    graph.wait(lambda: stream.heard() > 19)
+    finding = the_finding(stream)
+    assert finding.level == Level.OK, finding
+    rate_hz = float(finding.found.split("messages, ")[1].split(" Hz")[0])
+    assert 15 < rate_hz < 30, "that of our joints, not of all messages"
 
 
 def test_in_lockstep_rate_and_age_do_not_count(graph: Graph) -> None:

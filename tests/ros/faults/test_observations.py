@@ -29,6 +29,10 @@ def other_names(joints: JointState, _: PoseArray) -> None:
     joints.name = ["elbow", "wrist"]
 
 
+def one_name(joints: JointState, _: PoseArray) -> None:
+    joints.name, joints.position = ["agent_x"], joints.position[:1]
+
+
 def fewer_positions(joints: JointState, _: PoseArray) -> None:
     del joints.position[-1]
 
@@ -52,7 +56,12 @@ def ahead(joints: JointState, keypoints: PoseArray) -> None:
     [
         (nan, "agent_pos: input 'agent_pos' holds NaN"),
         (too_few_poses, "environment_state: input 'environment_state' has shape (14,)"),
-        (other_names, "agent_pos: no position of joint agent_x, agent_y"),
+        (
+            other_names,
+            "newest observation of agent_pos (a message names ['elbow', 'wrist'], none of agent_x, "
+            "agent_y) is",
+        ),
+        (one_name, "newest values of joint agent_y are"),
         (fewer_positions, "agent_pos: no position of joint agent_y"),
         (frozen_stamps, "s old, the limit is 0.300 s"),
         (too_late, "s old, the limit is 0.300 s"),

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import sys
 from copy import deepcopy
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import Pose, PoseArray, PoseStamped
+from geometry_msgs.msg import (
+    Pose,
+    PoseArray,
+    PoseStamped,
+    Twist,
+    TwistStamped,
+    Vector3,
+    Wrench,
+    WrenchStamped,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float32MultiArray, Float64MultiArray
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float32, Float32MultiArray, Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.errors import InputError, NonFiniteError
@@ -19,6 +29,7 @@ from para_policy.ros.messages.conversions import (
     ns_to_stamp,
     stamp_to_ns,
 )
+from para_policy.ros.messages.fitting import check_shape
 from para_policy.ros.messages.inputs import InputMapping
 
 STAMP = 1_700_000_000_123_456_789
@@ -95,6 +106,9 @@ def make_pose(*values: float) -> Pose:
     return pose
 
 
+TWIST = Twist(linear=Vector3(x=1.0, y=2.0, z=3.0), angular=Vector3(x=4.0, y=5.0, z=6.0))
+WRENCH = Wrench(force=TWIST.linear, torque=TWIST.angular)
+IMU = Imu(angular_velocity=TWIST.angular, linear_acceleration=TWIST.linear)
 POSES = PoseArray(poses=[make_pose(1.0, 2.0, 3.0), make_pose(4.0, 5.0, 6.0)])
 
 
@@ -119,6 +133,35 @@ POSES = PoseArray(poses=[make_pose(1.0, 2.0, 3.0), make_pose(4.0, 5.0, 6.0)])
             [0.1, 0.2],
         ),
         ({"type": "std_msgs/msg/Float32MultiArray"}, Float32MultiArray(data=[0.5]), [0.5]),
+        ({"type": "std_msgs/msg/Float32"}, Float32(data=0.5), [0.5]),
+        ({"type": "std_msgs/msg/Float64"}, Float64(data=0.1), [0.1]),
+        (
+            {
+                "type": "sensor_msgs/msg/JointState",
+                "joints": ["b", "a"],
+                "fields": ["effort", "velocity"],
+            },
+            JointState(name=["a", "b"], velocity=[1.0, 2.0], effort=[3.0, 4.0]),
+            [4, 3, 2, 1],
+        ),
+        ({"type": "geometry_msgs/msg/Twist"}, TWIST, [1, 2, 3, 4, 5, 6]),
+        (
+            {"type": "geometry_msgs/msg/TwistStamped", "fields": ["angular.z", "linear"]},
+            TwistStamped(twist=TWIST),
+            [6, 1, 2, 3],
+        ),
+        ({"type": "geometry_msgs/msg/Wrench"}, WRENCH, [1, 2, 3, 4, 5, 6]),
+        (
+            {"type": "geometry_msgs/msg/WrenchStamped", "fields": ["torque"]},
+            WrenchStamped(wrench=WRENCH),
+            [4, 5, 6],
+        ),
+        ({"type": "sensor_msgs/msg/Imu"}, IMU, [0, 0, 0, 1, 4, 5, 6, 1, 2, 3]),
+        (
+            {"type": "sensor_msgs/msg/Imu", "fields": ["linear_acceleration.z"], "scale": -1.0},
+            IMU,
+            [-3],
+        ),
     ],
 )
 def test_messages_become_arrays(options: dict, message, expected: list[float]) -> None:
@@ -131,6 +174,41 @@ def test_messages_become_arrays(options: dict, message, expected: list[float]) -
     if hasattr(message, "header"):
         message.header.stamp = ns_to_stamp(STAMP)
         assert mapping.read(message, receive_ns=5, shape=(len(expected),))[0] == STAMP
+
+
+def test_odometry_becomes_an_array() -> None:
+    odometry = pytest.importorskip("nav_msgs.msg").Odometry()
+    odometry.pose.pose = make_pose(1.0, 2.0, 3.0)
+    odometry.twist.twist = TWIST
+    mapping = InputMapping(topic="t", type="nav_msgs/msg/Odometry")
+    assert mapping.width == 13
+    values = mapping.read(odometry, 0, shape=(13,))[1].tolist()
+    assert values == [1, 2, 3, 0, 0, 0, 0.5, 1, 2, 3, 4, 5, 6]
+    planar = InputMapping(
+        topic="t", type="nav_msgs/msg/Odometry", fields=("position.x", "linear.x", "angular.z")
+    )
+    assert planar.read(odometry, 0, shape=(3,))[1].tolist() == [1, 1, 6]
+
+
+def test_type_whose_package_is_missing_is_refused_before_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "nav_msgs.msg", None)
+    mapping = InputMapping(topic="t", type="nav_msgs/msg/Odometry")
+    with pytest.raises(
+        InputError, match="not available; install and source the package 'nav_msgs'"
+    ):
+        check_shape(mapping, (13,))
+
+
+def test_imu_that_does_not_measure_a_field_is_refused() -> None:
+    unknown = deepcopy(IMU)
+    unknown.orientation_covariance[0] = -1.0
+    whole = InputMapping(topic="t", type="sensor_msgs/msg/Imu")
+    with pytest.raises(InputError, match="does not measure orientation: its covariance begins"):
+        whole.read(unknown, 0, shape=(10,))
+    rates = InputMapping(topic="t", type="sensor_msgs/msg/Imu", fields=("angular_velocity",))
+    assert rates.read(unknown, 0, shape=(3,))[1].tolist() == [4, 5, 6]
 
 
 def test_absent_joint_is_named() -> None:

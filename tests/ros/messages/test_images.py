@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 
-from para_policy.errors import InputError
+from para_policy.errors import InputError, MissingPackageError
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.messages.images import read_compressed_image, read_image
 from para_policy.ros.messages.inputs import InputMapping
@@ -22,9 +23,13 @@ OPAQUE = np.concatenate([COLOURS, ALPHA], axis=-1)
 
 
 def options(
-    height: int = HEIGHT, width: int = WIDTH, crop: Any = None, resize: bool = False
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    crop: Any = None,
+    resize: bool = False,
+    encoding: str | None = None,
 ) -> dict[str, Any]:
-    return {"shape": (3, height, width), "crop": crop, "resize": resize}
+    return {"shape": (3, height, width), "crop": crop, "resize": resize, "encoding": encoding}
 
 
 def message(pixels: np.ndarray, encoding: str, padding: int = 0) -> Image:
@@ -65,6 +70,60 @@ def test_colours_come_out_as_red_green_blue(
     read = read_image(made, options())
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, COLOURS.transpose(2, 0, 1))
+
+
+COLOUR = (200, 60, 20)
+
+
+def mosaic(pattern: str) -> np.ndarray:
+    """What a sensor behind a filter of this pattern sees of one colour."""
+    values = dict(zip("rgb", COLOUR, strict=True))
+    tile = np.array([values[letter] for letter in pattern], dtype=np.uint8).reshape(2, 2)
+    return np.tile(tile, (HEIGHT // 2, WIDTH // 2))[..., None]
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns_give_the_colour_that_the_sensor_saw(pattern: str, padding: int) -> None:
+    pytest.importorskip("cv2")
+    read = read_image(message(mosaic(pattern), f"bayer_{pattern}8", padding), options())
+    assert read.reshape(3, -1).T.tolist() == [list(COLOUR)] * (HEIGHT * WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "order"),
+    [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")],
+)
+def test_both_orders_of_yuv_422_give_the_same_colour(encoding: str, order: str) -> None:
+    pytest.importorskip("cv2")
+    red, green, blue = (channel / 255 for channel in COLOUR)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue  # BT.601, studio range
+    values = {
+        "y": 16 + 219 * grey,
+        "u": 128 + 112 * (blue - grey) / 0.886,
+        "v": 128 + 112 * (red - grey) / 0.701,
+    }
+    pair = np.array([round(values[letter]) for letter in order], dtype=np.uint8).reshape(1, 2, 2)
+    pixels = np.tile(pair, (HEIGHT, WIDTH // 2, 1))
+    read = read_image(message(pixels, encoding, padding=2), options())
+    colours = read.reshape(3, -1).T.astype(int)
+    assert np.abs(colours - COLOUR).max() <= 3  # bytes are rounded
+
+
+def test_what_needs_opencv_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingPackageError, match=r"debayer_node .* needs cv2; pip install"):
+        read_image(message(mosaic("rggb"), "bayer_rggb8"), options())
+
+
+def test_channels_without_names_are_named_in_the_inputs_file() -> None:
+    made = message(COLOURS[..., ::-1], "8UC3")
+    with pytest.raises(InputError, match="set `encoding: bgr8 or rgb8` in the inputs file"):
+        read_image(made, options())
+    read = read_image(made, options(encoding="bgr8"))
+    np.testing.assert_array_equal(read, COLOURS.transpose(2, 0, 1))
+    with pytest.raises(ValueError, match=r"'8UC3', which does not say what the channels are"):
+        InputMapping(topic="t", type="sensor_msgs/msg/Image", encoding="8UC3")
 
 
 def test_grey_becomes_three_equal_channels() -> None:

@@ -8,13 +8,17 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 
 from para_policy.errors import InputError
-from para_policy.ros.messages.inputs import InputMapping, load_inputs
+from para_policy.ros.messages.input_files import load_inputs
+from para_policy.ros.messages.inputs import InputMapping
 from tests.ros.graph import CONFIG
 
 SHAPES = {"environment_state": (16,), "agent_pos": (2,)}
 JOINTS = "inputs: {a: {topic: t, type: sensor_msgs/msg/JointState, joints: [x]}}"
 POSE = "inputs: {a: {topic: t, type: geometry_msgs/msg/PoseStamped}}"
 NUMBERS = "inputs: {a: {topic: t, type: std_msgs/msg/Float64MultiArray}}"
+POSES = "inputs: {a: {topic: t, type: geometry_msgs/msg/PoseArray}}"
+TWIST = "inputs: {a: {topic: t, type: geometry_msgs/msg/Twist}}"
+IMU = "inputs: {a: {topic: t, type: sensor_msgs/msg/Imu}}"
 IMAGE = "inputs: {a: {topic: t, type: sensor_msgs/msg/Image}}"
 
 
@@ -27,7 +31,7 @@ def test_shipped_file_feeds_pusht() -> None:
 def test_shipped_file_feeds_pusht_with_a_camera() -> None:
     shapes = {"image": (3, 96, 96), "agent_pos": (2,)}
     mappings = load_inputs(CONFIG / "pusht_image_inputs.yaml", shapes)
-    assert mappings["image"].converter.message is Image
+    assert mappings["image"].message is Image
     assert mappings["image"].reliable
 
 
@@ -118,9 +122,25 @@ def test_images_feed_inputs_with_three_channels_first_only(
         (POSE.replace("}", ", axes: pose, scale: 2.0}", 1), r"scale \[2.0\] would change the quat"),
         (
             POSE.replace("}", ", axes: pose, offset: [1, 1, 1, 0, 0, 0, 1]}", 1),
-            "would change the quaternion.* seven numbers .* last four are 0",
+            r"would change the quaternion; expected numbers like \[\*, \*, \*, 0, 0, 0, 0\]",
         ),
-        (JOINTS.replace("JointState", "Imu"), "'sensor_msgs/msg/Imu' is not supported; choose"),
+        (JOINTS.replace("JointState", "Range"), "'sensor_msgs/msg/Range' is not supported; choose"),
+        (JOINTS.replace("s/msg/J", "s/J"), "choose sensor_msgs/msg/JointState, got"),
+        (JOINTS.replace("[x]", "[x, y]"), r"2 values \(position of 2 joints\); expected 1"),
+        (JOINTS.replace("[x]", "[x, x]"), "x more than once; expected each joint once"),
+        (
+            JOINTS.replace("[x]", "[x], fields: [torque]"),
+            "expected position, velocity, effort, each",
+        ),
+        (POSE, r"2 values \(axes: xy\); expected 1"),
+        (POSES, r"2 values for each pose \(axes: xy\); expected 1 in all"),
+        (TWIST, r"6 values \(fields: all\); expected 1"),
+        (TWIST.replace("}", ", fields: [speed]}", 1), "no field 'speed'; expected linear, angular"),
+        (TWIST.replace("}", ", fields: [linear.w]}", 1), "no field 'linear.w'; expected linear"),
+        (TWIST.replace("}", ", fields: [linear, linear.x]}", 1), "linear.x more than once"),
+        (TWIST.replace("}", ", frame_id: base}", 1), "Twist does not use frame_id"),
+        (IMU.replace("}", ", coordinates: [number 0]}", 1), "does not use coordinates: they are"),
+        (IMU.replace("}", ", scale: 2.0}", 1), r"expected numbers like \[1, 1, 1, 1, \*, \*"),
     ],
 )
 def test_wrong_files_say_what_is_wrong(tmp_path: Path, text: str, reason: str) -> None:
@@ -130,6 +150,43 @@ def test_wrong_files_say_what_is_wrong(tmp_path: Path, text: str, reason: str) -
         load_inputs(path, {"a": (1,)})
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "Undefined" not in str(caught.value), "only what somebody has written is named"
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "reason"),
+    [
+        (
+            NUMBERS,
+            (3, 8, 8),
+            r"an input of shape \(3, height, width\) expects sensor_msgs/msg/Image or",
+        ),
+        (
+            IMAGE.replace("}", ", crop: [0, 0, 4, 5]}", 1),
+            (3, 8, 8),
+            "leaves 4 x 5 pixels .* expected 8 x 8",
+        ),
+        (POSE.replace("}", ", axes: pose}", 1), (6,), r"7 values \(axes: pose\); expected 6"),
+        (
+            JOINTS.replace("[x]", "[p, q, r, s, t]"),
+            (6,),
+            r"5 values \(position of 5 joints\); expected 6",
+        ),
+    ],
+)
+def test_what_can_never_fit_is_refused_with_both_numbers(
+    tmp_path: Path, text: str, shape: tuple[int, ...], reason: str
+) -> None:
+    path = tmp_path / "inputs.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=reason):
+        load_inputs(path, {"a": shape})
+
+
+def test_cropped_images_of_the_policys_size_need_no_resize(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.yaml"
+    path.write_text(IMAGE.replace("}", ", crop: [0, 0, 8, 8]}", 1))
+    assert load_inputs(path, {"a": (3, 8, 8)})["a"].crop == (0, 0, 8, 8)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -164,3 +221,16 @@ def test_poses_say_themselves_what_they_are_and_other_messages_are_told() -> Non
         topic="t", type="std_msgs/msg/Float64MultiArray", coordinates=("rotation_vector 3-5",)
     )
     assert numbers.coordinates_of((7,)).untold(7) == "0, 1, 2, 6"
+
+
+def test_messages_with_an_orientation_say_what_it_is_and_a_part_of_it_is_not_mixed() -> None:
+    imu = InputMapping(topic="t", type="sensor_msgs/msg/Imu", interpolation="linear")
+    told = imu.coordinates_of((10,))
+    assert told.untold(10) == ""
+    assert told.groups[-1].index == (0, 1, 2, 3)
+    yaw = ("linear.x", "orientation.z", "orientation.w")
+    part = InputMapping(topic="t", type="nav_msgs/msg/Odometry", fields=yaw)
+    assert part.coordinates_of((3,)).untold(3) == "1, 2"
+    turned = ("orientation.w", "position", "orientation.x", "orientation.y", "orientation.z")
+    mixed = InputMapping(topic="t", type="nav_msgs/msg/Odometry", fields=turned)
+    assert mixed.coordinates_of((7,)).groups[-1].index == (0, 4, 5, 6)

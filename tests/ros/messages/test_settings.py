@@ -12,7 +12,7 @@ from para_policy import load_policy
 from para_policy.errors import DataError
 from para_policy.inference import EngineConfig, Size
 from para_policy.ros.bags.comparison import circumstances
-from para_policy.ros.messages.inputs import read_inputs
+from para_policy.ros.messages.input_files import read_inputs
 from para_policy.ros.messages.settings import read_settings, settings_text
 from para_policy.ros.parameters.policy import PARAMETERS
 from tests.ros.graph import CONFIG

@@ -12,7 +12,14 @@ from para_policy.ros.chunk_executor import ChunkExecutor
 from para_policy.ros.parameters.executor import CHOICES, PARAMETERS
 from tests.ros.graph import CONFIG, Graph
 
+BOTH = {
+    "command_topics": ["a", "b"],
+    "command_outputs": ["float64_multi_array", "float64_multi_array"],
+    "command_sizes": [6, 6],
+}
+HALVES = BOTH["command_outputs"][:1]
 POSE = {"output": "pose_stamped", "frame_id": "base"}
+ARM = {"joint_names": ["a", "b"]}
 TWIST = {"output": "twist_stamped", "frame_id": "base"}
 
 
@@ -28,7 +35,8 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
         ({"lockstep": True, "velocity_max": [1.0]}, r"velocity_max is \[1.0\] in lockstep"),
         ({"output": "joint_trajectory"}, "joint_names is empty"),
         ({"output": "pose_stamped"}, "frame_id is empty"),
-        ({**POSE, "max_jump": [1.0], "state_joints": ["a"]}, r"max_jump is \[1.0\] with output"),
+        ({**POSE, "state_joints": ["a"]}, r"state_joints is \['a'\] with output 'pose_stamped'"),
+        ({**TWIST, "max_jump": [1.0]}, r"max_jump is \[1.0\] with output 'twist_stamped'"),
         ({**POSE, "fixed_orientation": [0.0, 0.0, 2.0, 0.0]}, "quaternion x y z w of length 1"),
         ({**POSE, "fixed_orientation": [1.0]}, "quaternion x y z w of length 1"),
         ({**POSE, "joint_names": ["x", "y"]}, "2 for joint_names, 7 for output 'pose_stamped'"),
@@ -45,11 +53,48 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
             "'angle 2' name coordinate 2; there are 2, 0 to 1",
         ),
         ({"over_budget": "last"}, "set max_chunk_age_s"),
-        ({"max_jump": [1.0]}, "set state_joints to the names"),
+        ({"max_jump": [1.0]}, "max_jump is given .* set state_joints to the names"),
+        ({"velocity_max": [1.0]}, "velocity_max is given .* set state_joints to the names"),
+        (
+            {**ARM, "max_jump": [0.3, 0.02], "velocity_max": [1.5]},
+            "max_jump 0.02 and velocity_max 1.5 contradict .* at 50 Hz may move by 0.03;",
+        ),
+        (
+            {**ARM, "max_jump": [0.3], "velocity_max": [1.0, 0.05]},
+            "max_jump 0.3 and velocity_max 0.05 contradict .* takes 18 s, max_approach_s is 10;",
+        ),
+        ({**BOTH, "command_sizes": [6]}, "2 command_topics, 2 command_outputs, 1 command_sizes"),
+        ({**BOTH, "command_topics": ["a", "a"]}, "command_topics has 'a' more than once"),
+        ({**BOTH, "command_outputs": ["joint_trajectory", "magic"]}, "command_outputs has 'magic'"),
+        ({**BOTH, "output": "joint_trajectory"}, "give command_outputs instead"),
+        ({**BOTH, "command_outputs": ["joint_trajectory"] * 2}, "joint_names is empty"),
+        ({**BOTH, "command_outputs": [*HALVES, "twist_stamped"]}, "for all or for none"),
+        (
+            {**BOTH, "command_outputs": [*HALVES, "pose_stamped"]},
+            "has 6 for 'pose_stamped'; expected 7",
+        ),
+        (
+            {**BOTH, "command_sizes": [6, -1]},
+            "has -1 for 'float64_multi_array'; expected 1 or more",
+        ),
+        ({**BOTH, "joint_names": ["x", "y"]}, "2 for joint_names, 12 for command_sizes"),
+        ({**BOTH, "lockstep": True}, r"command_topics is \['a', 'b'\] in lockstep"),
+        ({"max_jump": [1.0], "state_topics": [""]}, "no state_topics"),
+        (
+            {
+                "command_topics": ["tool", "gripper"],
+                "command_outputs": ["pose_stamped", "float64_multi_array"],
+                "command_sizes": [7, 1],
+                "frame_id": "base",
+                "coordinates": ["angle 6-7"],
+            },
+            "coordinate 6 is in 'angle 6-7' and in '0-6 of an output'",
+        ),
         (
             {"joint_names": ["a", "b"], "velocity_max": [1.0] * 3},
             "2 for joint_names, 3 for the lim",
         ),
+        ({"velocity_maxx": [1.0]}, r"no parameter velocity_maxx \(did you mean velocity_max\?\)"),
         ({"velocity_max": [-1.0]}, r"velocity_max is \[-1.0\], expected numbers > 0"),
         ({"position_min": [math.nan]}, "position_min is .nan., expected numbers"),
     ],
@@ -59,6 +104,19 @@ def test_wrong_values_are_refused_at_start(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         graph.add(ChunkExecutor, **parameters)
+
+
+@pytest.mark.parametrize("file", ["policy.yaml", "arm_6dof/policy.yaml"])
+def test_jump_and_velocity_of_shipped_files_go_together(graph: Graph, file: str) -> None:
+    """And with a tenth of the velocity, as the checklist for a first run wants it."""
+    given = yaml.safe_load((CONFIG / file).read_text())["/**/chunk_executor"]["ros__parameters"]
+    graph.add(ChunkExecutor, **given)
+    slow = [limit / 10 for limit in given["velocity_max"]]
+    graph.add(ChunkExecutor, **{**given, "velocity_max": slow})
+
+
+def test_a_section_for_all_nodes_may_name_parameters_of_the_others(graph: Graph) -> None:
+    graph.add(ChunkExecutor, checkpoint="somewhere", control_rate_hz=10.0)
 
 
 def test_out_of_range_is_refused_at_start(graph: Graph) -> None:

@@ -42,7 +42,7 @@ def test_every_number_and_key_is_explained() -> None:
         status="",
     )
     chunk = ActionChunk(0, 100, np.zeros((2, 1)))
-    plan = PlannedChunk(chunk, stats, LOCKSTEP, 0, 0.1, 0, 0, None, None, 1, 0, "", withheld=False)
+    plan = PlannedChunk(chunk, stats, LOCKSTEP, 0, 0.1, 0, 0, None, None, 1, 0, {}, withheld=False)
     keys = [*describe_plan(plan, 0), *CommandTiming(0.1).values(), *InputMapping.model_fields]
     page = PAGE.read_text()
     assert [key for key in keys if f"`{key}`" not in page] == []

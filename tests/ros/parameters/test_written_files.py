@@ -18,7 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from para_policy import load_policy
 from para_policy.checkpoints.native import read_config
-from para_policy.ros.messages.inputs import load_inputs
+from para_policy.ros.messages.input_files import load_inputs
 from para_policy.ros.parameters.templates import write_ros_files
 from para_policy.ros.policy_node import PolicyNode
 from sim.pusht.rollout import rollout

@@ -29,10 +29,10 @@ def test_what_may_change_does_from_the_next_chunk_on(rig: Rig) -> None:
     assert fresh_chunk(rig).dt_ns == 50_000_000
     assert rig.info()["sampler"] == "sequential"
     changes = {"sampler": "x0", "sampler_options": "{window: 4}", "tolerance": 1.0}
-    changes |= {"n_action_steps": 3, "control_rate_hz": 25.0, "deadline_ms": 5000.0}
+    changes |= {"n_action_steps": 3, "control_rate_hz": 12.5, "deadline_ms": 5000.0}
     assert rig.set(**changes) == ""
     chunk = fresh_chunk(rig)
-    assert (chunk.dt_ns, len(chunk.actions)) == (40_000_000, 3)
+    assert (chunk.dt_ns, len(chunk.actions)) == (80_000_000, 3)
     loose = rig.info()
     assert (loose["sampler"], loose["converged"]) == ("x0", "true")
     assert 0 < float(loose["margin_ms"]) < 5000
@@ -60,6 +60,10 @@ def test_what_may_change_does_from_the_next_chunk_on(rig: Rig) -> None:
         ({"n_action_steps": -1}, "range"),
         ({"control_rate_hz": 1e-9}, "control_rate_hz is 1e-09; expected 0, or 0.001 to 1000"),
         ({"control_rate_hz": float("nan")}, "range"),
+        (
+            {"control_rate_hz": 200.0},
+            "configured for 20, and the robot would move 10 times as fast",
+        ),
         ({"deadline_ms": float("inf")}, "range"),
         ({"deadline_ms": "soon"}, "type"),
         ({"n_action_steps": 3, "checkpoint": "/other"}, "checkpoint cannot change now; deactivate"),
@@ -76,6 +80,20 @@ def test_nonsense_is_refused_and_changes_nothing(
     assert rig.node._parts.fleet.settings is settings
     assert len(fresh_chunk(rig).actions) == 8
     assert rig.info()["sampler"] == "sequential"
+
+
+def test_the_rate_rises_above_the_demonstrations_only_by_force(
+    graph: Graph, checkpoint: Path
+) -> None:
+    rig = Rig(graph, checkpoint=str(checkpoint), lockstep=False).start()
+    assert "at most 10, or force_control_rate" in rig.set(control_rate_hz=10.5)
+    assert rig.set(control_rate_hz=5.0) == ""
+    assert rig.set(control_rate_hz=10.0) == ""
+    assert rig.set(control_rate_hz=10.5, force_control_rate=True) == ""
+    assert fresh_chunk(rig).dt_ns == round(1e9 / 10.5)
+    assert "at most 10" in rig.set(force_control_rate=False)
+    assert rig.set(control_rate_hz=0.0, force_control_rate=False) == ""
+    assert fresh_chunk(rig).dt_ns == 100_000_000
 
 
 def test_a_sampler_that_fails_only_when_it_runs_is_refused(graph: Graph, checkpoint: Path) -> None:
@@ -104,7 +122,7 @@ def test_every_parameter_says_what_it_is_and_which_may_change(rig: Rig) -> None:
     live = {d.name for d in answer.descriptors if "any time" in d.additional_constraints}
     assert live == LIVE
     chosen = {"sampler", "sampler_options", "tolerance", "deadline_ms", "seed"}
-    assert live == chosen | {"control_rate_hz", "n_action_steps"}
+    assert live == chosen | {"control_rate_hz", "force_control_rate", "n_action_steps"}
     for descriptor, parameter in zip(answer.descriptors, PARAMETERS, strict=True):
         number = isinstance(parameter.default, (int, float)) and parameter.default is not False
         if number and parameter.default is not True:

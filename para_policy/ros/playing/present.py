@@ -1,0 +1,135 @@
+"""The present state of the robot: of its joints, of its tool, or of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+
+from para_policy.errors import ParaPolicyError
+from para_policy.execution.commander import RobotState
+from para_policy.execution.coordinates import Coordinates
+from para_policy.execution.guards import Limits
+from para_policy.ros.messages.commands import OUTPUTS
+from para_policy.ros.messages.conversions import pose_to_state, stamp_to_ns
+from para_policy.ros.messages.joints import NewestJoints
+from para_policy.ros.playing.controllers import Controller
+
+_POSE = OUTPUTS["pose_stamped"]
+
+
+@dataclass(frozen=True)
+class StateSource:
+    """Topics that tell where a part of the robot is, and how their messages are read.
+
+    Attributes:
+        places: of its values in the command; None: all of them.
+        read: the state in a message that has arrived at a time in nanoseconds; None where it is
+            about other joints.
+    """
+
+    topics: tuple[str, ...]
+    message: type
+    places: tuple[int, ...] | None
+    read: Callable[[Any, int], RobotState | None]
+
+
+def state_sources(
+    given: Mapping[str, Any], limits: Limits, controllers: Sequence[Controller]
+) -> tuple[StateSource, ...]:
+    """What the limits need; nothing where they need no state.
+
+    Args:
+        given: all parameters of chunk_executor.
+    """
+    twist = OUTPUTS["twist_stamped"] in [controller.output for controller in controllers]
+    if twist or not (limits.need_state or limits.motion):
+        return ()
+    joints = given["state_joints"] or given["joint_names"]
+    axes = "xyz" if given["fixed_orientation"] else "pose"
+    read_pose = partial(pose_to_state, axes=axes, frame_id=given["frame_id"])
+    newest_of = partial(NewestJoints, max_age_ns=round(1e9 * given["max_state_age_s"]))
+    topics = tuple(given["state_topics"])
+    if len(controllers) == 1:
+        if controllers[0].output is _POSE:
+            return (StateSource(("present_pose",), PoseStamped, None, read_pose),)
+        return (StateSource(topics, JointState, None, partial(_read, newest_of(joints))),)
+    places = list(range(sum(given["command_sizes"])))
+    found, of_joints = [], list[int]()
+    for controller in controllers:
+        mine = places[controller.places]
+        if controller.output is _POSE:
+            found.append(StateSource(("present_pose",), PoseStamped, tuple(mine), read_pose))
+        else:
+            of_joints += mine
+    if of_joints:
+        read = partial(_read, newest_of([joints[place] for place in of_joints]))
+        found.append(StateSource(topics, JointState, tuple(of_joints), read))
+    return tuple(found)
+
+
+def _read(joints: NewestJoints, message: JointState, now_ns: int) -> RobotState | None:
+    return joints.state(message, stamp_to_ns(message.header.stamp) or now_ns)
+
+
+class PresentState:
+    """Listens to all sources and puts together what they tell.
+
+    Args:
+        coordinates: of the whole command.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        sources: Sequence[StateSource],
+        coordinates: Coordinates,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._node, self._sources, self._now_ns = node, sources, now_ns
+        self._coordinates = coordinates
+        self._newest: list[RobotState | None] = [None] * len(sources)
+        for index, source in enumerate(sources):
+            for topic in source.topics:
+                hear = partial(self._hear, index, topic)
+                node.create_subscription(source.message, topic, hear, qos_profile_sensor_data)
+
+    def state(self) -> RobotState | None:
+        """Of all parts, with the time of the oldest; None before all have told theirs, or where it
+        means nothing: no command can be compared to that.
+        """
+        state = self._whole()
+        try:
+            if state is not None:
+                self._coordinates.canonical(state.positions)
+        except ParaPolicyError as error:
+            self._node.get_logger().warning(f"state: {error}", throttle_duration_sec=1.0)
+            return None
+        return state
+
+    def _whole(self) -> RobotState | None:
+        newest = [state for state in self._newest if state is not None]
+        if not newest or len(newest) < len(self._sources):
+            return None
+        if len(newest) == 1:
+            return newest[0]
+        positions = np.empty(sum(len(state.positions) for state in newest))
+        for source, state in zip(self._sources, newest, strict=True):
+            positions[list(source.places or ())] = state.positions
+        return RobotState(min(state.stamp_ns for state in newest), positions)
+
+    def _hear(self, index: int, topic: str, message: Any) -> None:
+        """A state that cannot be read is as good as none."""
+        try:
+            state = self._sources[index].read(message, self._now_ns())
+        except ParaPolicyError as error:
+            self._node.get_logger().warning(f"{topic}: {error}", throttle_duration_sec=1.0)
+        else:
+            self._newest[index] = state or self._newest[index]
