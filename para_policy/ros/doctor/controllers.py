@@ -7,7 +7,7 @@ docs/guides/arm.md tells it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from para_policy.ros.doctor.connections import TRAJECTORY, published
@@ -40,7 +40,8 @@ def check_controllers(listener: Listener, executor: str) -> Iterator[Finding]:
         yield skipped(_SUBJECT, text, "compare with docs/guides/arm.md by hand")
         return
     for name, values in controllers.items():
-        findings = [*_joints(name, values, own), *_tolerances(name, values, own)]
+        limits = _slice_for(values["joints"], own)
+        findings = [*_joints(name, values, list(limits)), *_tolerances(name, values, limits)]
         findings += [*_stream(name, values), *_holding(name, values)]
         fine = f"{name} takes {len(values['joints'])} joints, follows each message from its last set-point"
         yield from findings or [ok(_SUBJECT, f"{fine} and does not cancel")]
@@ -52,11 +53,26 @@ def _is_controller(values: Mapping[str, Any]) -> bool:
     )
 
 
-def _joints(
-    name: str, controller: Mapping[str, Any], executor: Mapping[str, Any]
-) -> Iterator[Finding]:
+def _slice_for(joints: Sequence[str], executor: Mapping[str, Any]) -> dict[str, float]:
+    """Joints of the trajectory that the executor means for a controller of `joints`, and their max_jump.
+
+    Of several slices that with the most of them: topics may be remapped, joints are not.
+    """
+    ours, jumps = list(executor["joint_names"]), list(executor["max_jump"])
+    limits = dict(zip(ours, jumps * len(ours) if len(jumps) == 1 else jumps, strict=False))
+    ends = [size for size in executor.get("command_sizes", ()) if size]
+    slices, first = [], 0
+    for output, size in zip(executor.get("command_outputs", ()), ends, strict=False):
+        if output == "joint_trajectory":
+            slices.append(ours[first : first + size])
+        first += size
+    found = max(slices or [ours], key=lambda part: len({*part} & {*joints}))
+    return {joint: limits.get(joint, math.inf) for joint in found}
+
+
+def _joints(name: str, controller: Mapping[str, Any], ours: Sequence[str]) -> Iterator[Finding]:
     """A message with other joints is refused whole."""
-    theirs, ours = list(controller["joints"]), list(executor["joint_names"])
+    theirs = list(controller["joints"])
     unknown = [joint for joint in ours if joint not in theirs]
     lacking = [joint for joint in theirs if joint not in ours]
     if unknown:
@@ -71,13 +87,10 @@ def _joints(
 
 
 def _tolerances(
-    name: str, controller: Mapping[str, Any], executor: Mapping[str, Any]
+    name: str, controller: Mapping[str, Any], max_jump: Mapping[str, float]
 ) -> Iterator[Finding]:
     """Beyond its tolerance the controller cancels, and the next message begins again."""
-    joints = list(executor["joint_names"])
-    jumps = list(executor["max_jump"])
-    jumps = jumps * len(joints) if len(jumps) == 1 else jumps
-    for joint, jump in zip(joints, jumps, strict=False):
+    for joint, jump in max_jump.items():
         tolerance = controller.get(f"constraints.{joint}.trajectory", 0.0)
         if 0 < tolerance <= jump:
             limit = f"max_jump is {jump:g}" if math.isfinite(jump) else "max_jump is not set"

@@ -143,6 +143,27 @@ def test_a_controller_that_fits(graph: Graph, parameters: dict[str, Any], reques
     assert "takes 6 joints" in finding.found
 
 
+def test_one_of_several_controllers_is_compared_with_its_own_slice(graph: Graph) -> None:
+    tolerances = {f"constraints.{joint}.trajectory": 0.31 for joint in JOINTS}
+    start(
+        graph,
+        "slice",
+        {**GOOD, **tolerances},
+        output="float64_multi_array",
+        joint_names=["finger", *JOINTS],
+        state_joints=["finger", *JOINTS],
+        position_min=[-4.0],
+        position_max=[4.0],
+        max_jump=[0.9, *[0.3] * 6],
+        velocity_max=[1.5],
+        command_topics=["fingers", COMMAND_TOPIC],
+        command_outputs=["float64_multi_array", "joint_trajectory"],
+        command_sizes=[1, 6],
+    )
+    (finding,) = look(graph, "slice")
+    assert finding.level == Level.OK, finding
+
+
 def test_a_tolerance_without_max_jump(graph: Graph) -> None:
     tolerances = {f"constraints.{joint}.trajectory": 0.1 for joint in JOINTS[:2]}
     start(graph, "unguarded", {**GOOD, **tolerances}, max_jump=[float("inf")])
