@@ -82,6 +82,7 @@ def test_a_controller_does_not_stand_still_between_late_messages(
         output="joint_trajectory",
         joint_names=["joint_0"],
         interpolation="linear",
+        coordinates=["number 0"],
         **horizon,
     )
     made.send([[0.01 * index] for index in range(30)])

@@ -41,8 +41,11 @@ def test_rotations_on_both_sides_of_pi_are_mixed_the_shorter_way(rig: Callable[.
         coordinates=POSE_AND_GRIPPER,
         **MIXING,
         velocity_max=[1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 10.0],  # 4 degrees in 0.1 s are 0.7 rad/s
+        state_joints=list("xyzabcg"),
     )
+    states = made.graph.talk(JointState, "joint_states")
     made.send(ACTIONS * 10)
+    states.publish(JointState(name=list("xyzabcg"), position=ACTIONS[0]))
     sent(made, 10)
     made.send(ACTIONS[::-1] * 10)
     commands = sent(made, 40)
