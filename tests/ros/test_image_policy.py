@@ -125,8 +125,8 @@ def test_policy_sees_the_pixels_of_the_camera(
         (
             Image,
             raw(camera_image()),
-            raw(camera_image(), encoding="yuv422"),
-            "image encoding is 'yuv422'",
+            raw(camera_image(), encoding="nv21"),
+            "image encoding is 'nv21'",
         ),
         (Image, raw(camera_image()), raw(camera_image(), data=b"12"), "image is damaged"),
         (Image, raw(camera_image()), Image(encoding="rgb8"), "image is empty"),
