@@ -124,11 +124,14 @@ class Commander:
         if action is None:
             return self._stand(now_ns, state)
         present = self._present(now_ns, state)
+        # A clock that was set back does not tell for how long the robot has stood.
+        if not (self._moving or 0 <= now_ns - self._stopped_ns <= _SETTLED_NS) and (
+            present is not None or self._guards.start_at_state
+        ):
+            self._guards.forget()
         if self._guards.need_state and present is None:
             self.waiting = self._describe(now_ns, state)
             return self._stand(now_ns, state)
-        if present is not None and not self._moving and now_ns - self._stopped_ns > _SETTLED_NS:
-            self._guards.forget()
         known = present if self._guards.last is None else self._guards.last
         if known is not None:
             action = self._coordinates.align(action, known)

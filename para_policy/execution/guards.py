@@ -154,8 +154,12 @@ class Guards:
     @property
     def need_state(self) -> bool:
         """True where the next command cannot be judged without the present state."""
-        starts = self.last is None and self._limits.motion and not self._direct
-        return self._limits.need_state or starts
+        return self._limits.need_state or (self.last is None and self.start_at_state)
+
+    @property
+    def start_at_state(self) -> bool:
+        """True where a motion may begin nowhere but at the present state."""
+        return self._limits.motion and not self._direct
 
     @property
     def period_s(self) -> float:

@@ -71,7 +71,8 @@ class ChunkExecutor(Node):
             # A system clock that is set back would stop a timer that runs on it.
             clock = self.get_clock() if value(self, "use_sim_time") else steady
             self.create_timer(self._setup.period_s, self._play, clock=clock)
-        self.create_timer(_WATCH_S, self._command_rivals, clock=steady)
+        self._state_rivals = ""
+        self.create_timer(_WATCH_S, self._watch, clock=steady)
         self.create_timer(1.0, self._look_around, clock=steady)
 
     def _receive(self, message: JointTrajectory, info: dict[str, Any]) -> None:
@@ -118,6 +119,11 @@ class ChunkExecutor(Node):
             self._report()
         return problem
 
+    def _watch(self) -> None:
+        """Several times a second."""
+        self._command_rivals()
+        self._state_rivals = self._present.rivals()
+
     def _look_around(self) -> None:
         """Once a second."""
         self._has_chunk_rivals()
@@ -133,7 +139,8 @@ class ChunkExecutor(Node):
 
     def _play(self) -> None:
         now_ns = self._now_ns()
-        command = self._commander.command(now_ns, self._present.state(), self._commands.absent())
+        held = self._commands.absent() or self._state_rivals
+        command = self._commander.command(now_ns, self._present.state(), held)
         self._send(command, now_ns)
         self._timing.record(time.monotonic(), sent=command is not None)
 

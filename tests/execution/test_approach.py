@@ -224,3 +224,30 @@ def test_no_start_breaks_a_limit(seed: int, size: float, velocity: float, accel:
         if arm.commander.moving:  # the next chunk finds a robot that stands
             arm.player.clear()
             arm.play(1)
+
+
+def test_after_a_pause_without_a_state_the_robot_waits_for_one() -> None:
+    """Somebody may have moved it: the last command says nothing any more."""
+    arm = Arm(Limits(velocity_max=(1.5,)), [0.0])
+    arm.offer(np.zeros((5, 1)))
+    arm.play(200)  # the chunk runs out
+    arm.offer(np.zeros((20, 1)))
+    for _ in range(5):
+        assert arm.commander.command(arm.now, None) is None
+        arm.now += PERIOD
+    arm.state = np.array([0.2])
+    commands = arm.play(5)
+    assert commands[0] == pytest.approx([0.2], abs=1.5 * PERIOD_S)
+
+
+def test_a_clock_that_was_set_back_does_not_hide_that_the_robot_has_stood() -> None:
+    arm = Arm(Limits(velocity_max=(1.5,)), [0.0])
+    arm.offer(np.zeros((5, 1)))
+    arm.play(60)  # the chunk runs out
+    arm.now -= 30 * 10**9
+    arm.player.clear()
+    arm.state = np.array([0.28])
+    arm.play(150)
+    arm.offer(np.zeros((20, 1)))
+    (first, *_) = arm.play(5)
+    assert first == pytest.approx([0.28], abs=1.5 * PERIOD_S)

@@ -193,7 +193,9 @@ def _check_state_joints(given: dict[str, Any], limited: Sequence[str]) -> None:
 
 def _check_jump(given: dict[str, Any], limits: Limits) -> None:
     """Refuse a `max_jump` that `velocity_max` exceeds in one command, or takes too long to cover."""
-    jumps, velocities = np.broadcast_arrays(limits.max_jump, limits.velocity_max)
+    jumps, velocities, _ = np.broadcast_arrays(
+        limits.max_jump, limits.velocity_max, limits.acceleration_max
+    )
     times_s = fade_times_s(jumps, limits)
     for jump, velocity, time_s in zip(jumps, velocities, times_s, strict=True):
         if not math.isfinite(jump):

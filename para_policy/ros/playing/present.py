@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,10 +14,11 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 
-from para_policy.errors import ParaPolicyError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.execution.commander import RobotState
 from para_policy.execution.coordinates import Coordinates
 from para_policy.execution.guards import Limits
+from para_policy.ros.graph import InputSources, full_name
 from para_policy.ros.messages.commands import OUTPUTS
 from para_policy.ros.messages.conversions import pose_to_state, stamp_to_ns
 from para_policy.ros.messages.joints import NewestJoints
@@ -33,12 +35,16 @@ class StateSource:
         places: of its values in the command; None: all of them.
         read: the state in a message that has arrived at a time in nanoseconds; None where it is
             about other joints.
+        parts: what a message tells of this part, by name.
+        missing: why no message has given a state yet.
     """
 
     topics: tuple[str, ...]
     message: type
     places: tuple[int, ...] | None
     read: Callable[[Any, int], RobotState | None]
+    parts: Callable[[Any], Iterable[str]]
+    missing: Callable[[], str]
 
 
 def state_sources(
@@ -59,20 +65,44 @@ def state_sources(
     topics = tuple(given["state_topics"])
     if len(controllers) == 1:
         if controllers[0].output is _POSE:
-            return (StateSource(("present_pose",), PoseStamped, None, read_pose),)
-        return (StateSource(topics, JointState, None, partial(_read, newest_of(joints))),)
+            return (_of_pose(None, read_pose),)
+        return (_of_joints(topics, None, joints, newest_of(joints)),)
     places = list(range(sum(given["command_sizes"])))
     found, of_joints = [], list[int]()
     for controller in controllers:
         mine = places[controller.places]
         if controller.output is _POSE:
-            found.append(StateSource(("present_pose",), PoseStamped, tuple(mine), read_pose))
+            found.append(_of_pose(tuple(mine), read_pose))
         else:
             of_joints += mine
     if of_joints:
-        read = partial(_read, newest_of([joints[place] for place in of_joints]))
-        found.append(StateSource(topics, JointState, tuple(of_joints), read))
+        named = [joints[place] for place in of_joints]
+        found.append(_of_joints(topics, tuple(of_joints), named, newest_of(named)))
     return tuple(found)
+
+
+def _of_pose(
+    places: tuple[int, ...] | None, read: Callable[[PoseStamped, int], RobotState]
+) -> StateSource:
+    return StateSource(
+        ("present_pose",), PoseStamped, places, read, lambda _: ("pose",), lambda: ""
+    )
+
+
+def _of_joints(
+    topics: tuple[str, ...],
+    places: tuple[int, ...] | None,
+    joints: Sequence[str],
+    newest: NewestJoints,
+) -> StateSource:
+    return StateSource(
+        topics,
+        JointState,
+        places,
+        partial(_read, newest),
+        lambda message: set(joints).intersection(message.name),
+        lambda: newest.passed_over,
+    )
 
 
 def _read(joints: NewestJoints, message: JointState, now_ns: int) -> RobotState | None:
@@ -96,10 +126,24 @@ class PresentState:
         self._node, self._sources, self._now_ns = node, sources, now_ns
         self._coordinates = coordinates
         self._newest: list[RobotState | None] = [None] * len(sources)
+        self._publishers: dict[str, InputSources] = {}
         for index, source in enumerate(sources):
             for topic in source.topics:
-                hear = partial(self._hear, index, topic)
+                name = node.resolve_topic_name(topic)
+                self._publishers.setdefault(name, InputSources(shared=source.message is JointState))
+                hear: Any = partial(self._hear, index, name)  # rclpy types no message info
                 node.create_subscription(source.message, topic, hear, qos_profile_sensor_data)
+
+    def rivals(self) -> str:
+        """Who tells two states of the same part of the robot; empty: nobody does."""
+        return "; ".join(
+            problem
+            for topic, publishers in self._publishers.items()
+            if (problem := publishers.problem(topic, self._names(topic), time.monotonic()))
+        )
+
+    def _names(self, topic: str) -> list[str]:
+        return list(map(full_name, self._node.get_publishers_info_by_topic(topic)))
 
     def state(self) -> RobotState | None:
         """Of all parts, with the time of the oldest; None before all have told theirs, or where it
@@ -125,10 +169,15 @@ class PresentState:
             positions[list(source.places or ())] = state.positions
         return RobotState(min(state.stamp_ns for state in newest), positions)
 
-    def _hear(self, index: int, topic: str, message: Any) -> None:
+    def _hear(self, index: int, topic: str, message: Any, info: dict[str, Any]) -> None:
         """A state that cannot be read is as good as none."""
+        source = self._sources[index]
+        number = info.get("publication_sequence_number")
+        self._publishers[topic].heard(source.parts(message), number, time.monotonic())
         try:
-            state = self._sources[index].read(message, self._now_ns())
+            state = source.read(message, self._now_ns())
+            if state is None and self._newest[index] is None:
+                raise InputError(source.missing())
         except ParaPolicyError as error:
             self._node.get_logger().warning(f"{topic}: {error}", throttle_duration_sec=1.0)
         else:

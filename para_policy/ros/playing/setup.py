@@ -7,6 +7,7 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 
 from para_policy.errors import InputError
@@ -70,9 +71,32 @@ def load_setup(node: Node) -> Setup:
         given["fixed_orientation"] = []
     limits = Limits(**{name: tuple(given[name]) for name in limit_names})
     check_combinations(given, limits)
+    _check_topics(node, given)
     setup = _make_setup(given, limits)
     node.add_on_set_parameters_callback(_refuse_changes)
     return setup
+
+
+def _check_topics(node: Node, given: dict[str, Any]) -> None:
+    """Refuse names that are no topics, and topics that would meet, however they are spelled."""
+    heard = {node.resolve_topic_name("action_chunk"): "action_chunk"}
+    sent: dict[str, str] = {}
+    for parameter, seen, others in (("state_topics", heard, sent), ("command_topics", sent, heard)):
+        for name in given[parameter]:
+            try:
+                topic = node.resolve_topic_name(name)
+            except (InvalidTopicNameException, RuntimeError) as error:  # rcl's is a RuntimeError
+                reason = str(error).splitlines()[0].split(", at ")[0]
+                raise InputError(
+                    f"{parameter} has '{name}', which is no topic: {reason}"
+                ) from error
+            if topic in seen or topic in others:
+                other = seen.get(topic) or others[topic]
+                raise InputError(
+                    f"{parameter} has '{name}', which is {topic}, as is '{other}'; "
+                    "expected a topic of its own"
+                )
+            seen[topic] = name
 
 
 def unmixed_warning(unmixed: str) -> str:

@@ -28,6 +28,7 @@ from para_policy.ros.graph import (
 from para_policy.ros.messages.conversions import chunk_to_message
 from para_policy.ros.messages.input_files import PolicyInputs
 from para_policy.ros.messages.input_reader import InputReader
+from para_policy.ros.messages.inputs import InputMapping
 from para_policy.ros.messages.markers import check_axes, chunk_markers
 from para_policy.ros.parameters.policy import Values
 
@@ -126,6 +127,9 @@ class RobotTopics:
             for name, reader in self._readers.items():
                 mapping = reader.mapping
                 qos = mapping.qos(lockstep=lockstep)
+                self._check_topic(
+                    name, mapping, node.resolve_topic_name(topic_of(mapping.topic, robot))
+                )
                 subscription = node.create_subscription(
                     mapping.message,
                     topic_of(mapping.topic, robot),
@@ -137,6 +141,15 @@ class RobotTopics:
                 self._types[subscription.topic_name] = mapping.type
                 self._qos[subscription.topic_name] = qos
             self._undo = undo.pop_all()
+
+    def _check_topic(self, name: str, mapping: InputMapping, topic: str) -> None:
+        """One topic has one type, however its name is spelled."""
+        known = self._types.get(topic, mapping.type)
+        if known != mapping.type:
+            raise InputError(
+                f"input {name!r} expects {mapping.type} on {topic}, of which another input expects "
+                f"{known}; expected one type for a topic"
+            )
 
     def _hear(self, name: str, reader: InputReader, message: Any, info: dict[str, Any]) -> None:
         number = info.get("publication_sequence_number")

@@ -78,6 +78,20 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
             "has -1 for 'float64_multi_array'; expected 1 or more",
         ),
         ({**BOTH, "joint_names": ["x", "y"]}, "2 for joint_names, 12 for command_sizes"),
+        ({**BOTH, "command_topics": ["a", "b c"]}, "command_topics has 'b c', which is no topic"),
+        (
+            {**BOTH, "command_topics": ["a", "/a"]},
+            "command_topics has '/a', which is /a, as is 'a'; expected a topic of its own",
+        ),
+        (
+            {**BOTH, "command_topics": ["action_chunk", "b"]},
+            "'action_chunk', which is /action_chunk, as is 'action_chunk'",
+        ),
+        ({"state_topics": ["joint_states", "/joint_states"]}, "expected a topic of its own"),
+        (
+            {**ARM, "max_jump": [0.01], "velocity_max": [1.5], "acceleration_max": [40.0, 40.0]},
+            "max_jump 0.01 and velocity_max 1.5 contradict",
+        ),
         ({**BOTH, "lockstep": True}, r"command_topics is \['a', 'b'\] in lockstep"),
         ({"max_jump": [1.0], "state_topics": [""]}, "no state_topics"),
         (
