@@ -19,7 +19,7 @@ from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import check_output_file, check_output_folder, run, write_text
 from sim import plots
 from sim.evaluation.batches import Sampling, Task, make_tasks, play, play_in_processes
-from sim.evaluation.partial import PartialResults
+from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import EvaluationProgress, print_results
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.evaluation.summary import Runs, summarize
@@ -144,11 +144,6 @@ def _identities(
         if variant.control != Control():
             identities[name]["control"] = repr(variant.control)
     return identities
-
-
-def partial_path(json_path: Path) -> Path:
-    """Where the finished batches of an unfinished run are kept."""
-    return json_path.with_suffix(".partial.jsonl")
 
 
 def _check(args: Arguments) -> None:

@@ -21,7 +21,7 @@ from para_policy.samplers import RoundInfo, Sequential
 from para_policy.terminal import progress_bars
 from sim import plots
 from sim.evaluation.batches import Sampling, Task
-from sim.evaluation.partial import PartialResults
+from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import sampling_identity
 from sim.evaluation.statistics import compare_paired, mean_interval, success_interval
 from sim.evaluation.variants import Variant
@@ -111,7 +111,7 @@ def measure(options: Options) -> dict[str, Any]:
     sampling = Sampling(options.checkpoint, options.device, options.engine)
     policy, all_points = sampling.load(), points(options)
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
-    partial = PartialResults(options.json.with_suffix(".partial.jsonl"), identities)
+    partial = PartialResults(partial_path(options.json), identities)
     finished, runs = partial.load(), {point.label: list[Episode]() for point in all_points}
     seeds = range(options.seed, options.seed + options.episodes)
     batches = [tuple(seeds[i : i + options.batch]) for i in range(0, len(seeds), options.batch)]

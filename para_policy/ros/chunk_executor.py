@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.errors import ParaPolicyError
 from para_policy.execution.timing import CommandTiming
-from para_policy.ros.graph import ChunkSources, full_name, qos_for
+from para_policy.ros.graph import ChunkSources, publishers, qos_for
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.parameters.declare import declare, refuse_unknown, value
@@ -100,11 +100,10 @@ class ChunkExecutor(Node):
 
     def _has_chunk_rivals(self) -> bool:
         """True where two nodes send chunks, which would pull the robot to and fro: hold then."""
-        publishers = self.get_publishers_info_by_topic(self._chunks.topic_name)
-        problem = self._sources.problem([full_name(publisher) for publisher in publishers])
+        problem = self._sources.problem(publishers(self, self._chunks.topic_name))
         if problem:
             self._player.clear()
-        if self._health.find_chunk_rivals(problem):
+        if self._health.find_rivals("chunks", problem):
             self.get_logger().error(problem)
             self._report()
         return bool(problem)
@@ -114,7 +113,7 @@ class ChunkExecutor(Node):
         problem = self._commands.rivals()
         if problem and self._commander.enabled:
             self._commander.latch(problem)
-        if self._health.find_command_rivals(problem):
+        if self._health.find_rivals("commands", problem):
             self.get_logger().error(problem)
             self._report()
         return problem

@@ -76,8 +76,7 @@ def rivals(node: Node, topic: str) -> list[str]:
     A process that was killed stays in the graph for some time (20 s with Fast DDS), beside its
     successor of the same name; that is no rival.
     """
-    found = {full_name(publisher) for publisher in node.get_publishers_info_by_topic(topic)}
-    names = sorted(name for name in found if not name.endswith(NAMELESS))
+    names = sorted(name for name in set(publishers(node, topic)) if not name.endswith(NAMELESS))
     if len(names) < 2:
         return []
     return [f"topic {topic} has {len(names)} publishers, expected one: {', '.join(names)}"]
@@ -163,6 +162,11 @@ class InputSources:
             f"{topic} has {len(publishers)} publishers, of which at least two send the same "
             f"values: {', '.join(known)}; expected one, stop the others or remap them"
         )
+
+
+def publishers(node: Node, topic: str) -> list[str]:
+    """Names of the nodes that publish on a topic, one for each publisher."""
+    return [full_name(publisher) for publisher in node.get_publishers_info_by_topic(topic)]
 
 
 def full_name(endpoint: Any) -> str:

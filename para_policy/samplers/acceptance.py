@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from para_policy.samplers.checks import check_number
@@ -113,3 +114,8 @@ def _rms(value: Tensor) -> Tensor:
 def largest(value: Tensor) -> Tensor:
     """(n, W) largest coordinate of (n, W, *shape)."""
     return value.flatten(2).abs().amax(dim=2)
+
+
+def is_finite(size: Tensor) -> Tensor:
+    """Whether a size (0 or more, infinity, or NaN) is finite; a third of the work of `isfinite`."""
+    return size < torch.inf

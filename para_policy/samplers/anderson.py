@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from para_policy.samplers.acceptance import is_finite
 from para_policy.samplers.checks import check_count, check_number
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Memory:
         gram.diagonal(dim1=-2, dim2=-1).add_(damping[..., None])
         gamma = _solve(gram, right)
         mixed = (gamma[..., None, :] @ (dX + dR))[..., 0, :]
-        usable = mixed.abs().amax(dim=2, keepdim=True) < torch.inf
+        usable = is_finite(mixed.abs().amax(dim=2, keepdim=True))
         return mixed.masked_fill(~usable, 0.0)
 
 

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from para_policy.errors import InputError
-from para_policy.samplers.acceptance import largest
+from para_policy.samplers.acceptance import is_finite, largest
 from para_policy.samplers.fixed_point import (
     Change,
     FixedPoint,
     FixedPointSolve,
     Verdict,
-    is_finite,
     where,
 )
 from para_policy.samplers.guess import Guess

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from para_policy.samplers.acceptance import Acceptance, largest
+from para_policy.samplers.acceptance import Acceptance, is_finite, largest
 from para_policy.samplers.anderson import TriangularAnderson
 from para_policy.samplers.checks import check_optional_count
 from para_policy.samplers.guess import Guess
@@ -358,11 +358,6 @@ def where(mask: Tensor, value: Tensor, otherwise: Tensor) -> Tensor:
 def cleared(value: Tensor, mask: Tensor, to: float = 0.0) -> Tensor:
     """`value` with a number where the mask of the leading dimensions is true."""
     return value.masked_fill(_over(mask, value), to)
-
-
-def is_finite(size: Tensor) -> Tensor:
-    """Whether a size (0 or more, infinity, or NaN) is finite; a third of the work of `isfinite`."""
-    return size < torch.inf
 
 
 def _over(mask: Tensor, value: Tensor) -> Tensor:

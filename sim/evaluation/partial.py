@@ -52,6 +52,11 @@ class PartialResults:
         self.path.unlink(missing_ok=True)
 
 
+def partial_path(json_path: Path) -> Path:
+    """Where finished tasks are kept beside the results that they are for."""
+    return json_path.with_suffix(".partial.jsonl")
+
+
 def _hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

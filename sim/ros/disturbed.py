@@ -17,12 +17,11 @@ from para_policy.errors import InputError
 from para_policy.extras import require_ros
 from para_policy.terminal import check_output_file, write_text
 from sim.evaluation.batches import Sampling
-from sim.evaluation.partial import PartialResults
+from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.pusht.env import simulator
 from sim.pusht.rollout import check_policy
 from sim.ros.disturbance import Disturbance
-from sim.ros.latency.__main__ import partial_path
 from sim.ros.latency.conditions import RunArguments
 from sim.ros.latency.report import summarize, table
 from sim.ros.latency.runs import Runs, play_missing, run_resumable

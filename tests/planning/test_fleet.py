@@ -92,27 +92,8 @@ def test_a_robot_that_starts_does_not_make_the_others_start_afresh() -> None:
     assert policy.options[-1]["executed"] == [8, 7]
 
 
-def test_one_robots_failure_does_not_hold_the_others_and_uses_up_no_noise() -> None:
-    robots, policy = fleet()
-    for name in robots.planners:
-        observe(robots.planners[name], 0, value=float(name == "right"))
-    sample = policy.sample
-
-    def refuse_ones(observation: dict[str, np.ndarray], **options: Any) -> Any:
-        if observation["y"].max() == 1:
-            raise NonFiniteError("the network returned NaN")
-        return sample(observation, **options)
-
-    policy.sample = refuse_ones
-    plans = robots.plan(T0)
-    assert isinstance(plans["right"], NonFiniteError)
-    assert plans["left"].chunk.id == plans["lift"].chunk.id == 0
-    policy.sample = sample
-    assert robots.plan(T0)["right"].chunk.id == 0  # no noise was used up
-
-
-@pytest.mark.parametrize("error", [NonFiniteError("NaN"), ZeroDivisionError(), MemoryError()])
-def test_an_error_of_any_kind_is_its_robots_own(error: Exception) -> None:
+def fleet_that_fails_for_right(error: Exception) -> tuple[Any, Any, Any]:
+    """Robots that have observed, a policy that raises for one of them, and its method that does not."""
     robots, policy = fleet()
     for name in robots.planners:
         observe(robots.planners[name], 0, value=float(name == "right"))
@@ -124,6 +105,21 @@ def test_an_error_of_any_kind_is_its_robots_own(error: Exception) -> None:
         return sample(observation, **options)
 
     policy.sample = refuse_ones
+    return robots, policy, sample
+
+
+def test_one_robots_failure_does_not_hold_the_others_and_uses_up_no_noise() -> None:
+    robots, policy, sample = fleet_that_fails_for_right(NonFiniteError("the network returned NaN"))
+    plans = robots.plan(T0)
+    assert isinstance(plans["right"], NonFiniteError)
+    assert plans["left"].chunk.id == plans["lift"].chunk.id == 0
+    policy.sample = sample
+    assert robots.plan(T0)["right"].chunk.id == 0  # no noise was used up
+
+
+@pytest.mark.parametrize("error", [NonFiniteError("NaN"), ZeroDivisionError(), MemoryError()])
+def test_an_error_of_any_kind_is_its_robots_own(error: Exception) -> None:
+    robots, *_ = fleet_that_fails_for_right(error)
     plans = robots.plan(T0)
     assert plans["right"] is error
     assert plans["left"].chunk.id == plans["lift"].chunk.id == 0

@@ -9,7 +9,7 @@ from rclpy.node import Node
 
 from para_policy.ros.doctor.report import Finding, fail, ok, warn
 from para_policy.ros.doctor.streams import same_type
-from para_policy.ros.graph import full_name, qos_conflicts, rivals
+from para_policy.ros.graph import full_name, publishers, qos_conflicts, rivals
 from para_policy.ros.messages.commands import COMMAND_TYPES
 
 TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
@@ -50,8 +50,8 @@ def check_commands(node: Node, executor: str) -> Iterator[Finding]:
 def check_state(node: Node, executor: str) -> Iterator[Finding]:
     """The topic on which an executor with limits hears where the robot is."""
     for topic in _topics(node, executor, _STATES, node.get_subscriptions_info_by_topic):
-        if publishers := node.get_publishers_info_by_topic(topic):
-            yield ok("state", f"{topic} from {', '.join(sorted(set(map(full_name, publishers))))}")
+        if names := publishers(node, topic):
+            yield ok("state", f"{topic} from {', '.join(sorted(set(names)))}")
         else:
             found = f"nobody publishes {topic}, without which {executor} does not begin to move"
             yield fail("state", found, "start the broadcaster, or remap the topic to it")

@@ -16,7 +16,7 @@ from para_policy.errors import ParaPolicyError
 from para_policy.execution.coordinates import Coordinates
 from para_policy.planning.history import ObservationHistory
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, warn
-from para_policy.ros.graph import InputSources, full_name, qos_conflicts, type_conflicts
+from para_policy.ros.graph import InputSources, publishers, qos_conflicts, type_conflicts
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.input_reader import InputReader
 from para_policy.ros.messages.inputs import InputMapping
@@ -243,7 +243,7 @@ class Stream:
         return bool(value(self._node, "use_sim_time"))
 
     def _publishers(self) -> list[str]:
-        return [full_name(p) for p in self._node.get_publishers_info_by_topic(self._topic)]
+        return publishers(self._node, self._topic)
 
     def _names(self) -> str:
         return ", ".join(sorted(set(self._publishers())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -58,6 +59,12 @@ def paths(kind: str, fields: Sequence[str]) -> tuple[str, ...]:
     >>> paths("geometry_msgs/msg/TwistStamped", ["linear.x", "angular.z"])
     ('twist.linear.x', 'twist.angular.z')
     """
+    return _paths(kind, tuple(fields))
+
+
+@lru_cache
+def _paths(kind: str, fields: tuple[str, ...]) -> tuple[str, ...]:
+    """As `paths`; messages ask for the same again and again."""
     groups = FIELDS[kind]
     found: list[str] = []
     for field in fields or groups:

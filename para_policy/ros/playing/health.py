@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from para_policy.execution.commander import Commander
 from para_policy.execution.player import ChunkPlayer
@@ -25,8 +25,7 @@ class Health:
         self._timing = timing
         self._refusal = ""
         self._refused = 0
-        self._chunk_rivals = ""
-        self._command_rivals = ""
+        self._rivals = {"commands": "", "chunks": ""}
         self._max_future_ns = max_future_ns
         self._ahead = ""
         self._seen_violations = 0
@@ -47,16 +46,10 @@ class Health:
                 f"{self._max_future_ns / 1e9:g}: synchronise the clocks (chrony)"
             )
 
-    def find_chunk_rivals(self, problem: str) -> bool:
-        """Remember that two nodes send chunks, or '' that they do not; whether that is new."""
-        is_new = bool(problem) and problem != self._chunk_rivals
-        self._chunk_rivals = problem
-        return is_new
-
-    def find_command_rivals(self, problem: str) -> bool:
-        """Remember that somebody else sends commands, or '' that nobody does; whether that is new."""
-        is_new = bool(problem) and problem != self._command_rivals
-        self._command_rivals = problem
+    def find_rivals(self, of: Literal["commands", "chunks"], problem: str) -> bool:
+        """Remember that two nodes send commands or chunks, or '' that they do not; whether it is new."""
+        is_new = bool(problem) and problem != self._rivals[of]
+        self._rivals[of] = problem
         return is_new
 
     def has_new_violation(self) -> bool:
@@ -68,7 +61,7 @@ class Health:
     def state(self) -> tuple[bytes, str]:
         """Level and message."""
         commander = self._commander
-        for rivals in (self._command_rivals, self._chunk_rivals):
+        for rivals in self._rivals.values():
             if rivals:
                 return diagnostics.ERROR, f"holding: {rivals}"
         if not commander.enabled:

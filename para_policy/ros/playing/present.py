@@ -18,7 +18,7 @@ from para_policy.errors import InputError, ParaPolicyError
 from para_policy.execution.commander import RobotState
 from para_policy.execution.coordinates import Coordinates
 from para_policy.execution.guards import Limits
-from para_policy.ros.graph import InputSources, full_name
+from para_policy.ros.graph import InputSources, publishers
 from para_policy.ros.messages.commands import OUTPUTS
 from para_policy.ros.messages.conversions import pose_to_state, stamp_to_ns
 from para_policy.ros.messages.joints import NewestJoints
@@ -138,12 +138,9 @@ class PresentState:
         """Who tells two states of the same part of the robot; empty: nobody does."""
         return "; ".join(
             problem
-            for topic, publishers in self._publishers.items()
-            if (problem := publishers.problem(topic, self._names(topic), time.monotonic()))
+            for topic, known in self._publishers.items()
+            if (problem := known.problem(topic, publishers(self._node, topic), time.monotonic()))
         )
-
-    def _names(self, topic: str) -> list[str]:
-        return list(map(full_name, self._node.get_publishers_info_by_topic(topic)))
 
     def state(self) -> RobotState | None:
         """Of all parts, with the time of the oldest; None before all have told theirs, or where it

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
 
-from para_policy.ros.graph import NAMELESS, full_name
+from para_policy.ros.graph import NAMELESS, publishers
 
 _LEASE_S = 30.0
 """Longer than DDS keeps a killed process in the graph (20 s with the defaults of Fast DDS)."""
@@ -47,8 +47,7 @@ class CommandRivals:
     def problem(self) -> str:
         """Names of the rivals, and what to do; '': none."""
         topic, own = self._commands.topic_name, self._node.get_fully_qualified_name()
-        publishers = self._node.get_publishers_info_by_topic(topic)
-        names = [name for name in map(full_name, publishers) if NAMELESS not in name]
+        names = [name for name in publishers(self._node, topic) if NAMELESS not in name]
         rivals = sorted(set(names) - {own})
         self._listen(names.count(own) > 1)
         if self._ear is not None and self._is_alive():

@@ -19,7 +19,7 @@ from para_policy.errors import InputError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.graph import (
     InputSources,
-    full_name,
+    publishers,
     qos_conflicts,
     qos_for,
     rivals,
@@ -127,12 +127,11 @@ class RobotTopics:
             for name, reader in self._readers.items():
                 mapping = reader.mapping
                 qos = mapping.qos(lockstep=lockstep)
-                self._check_topic(
-                    name, mapping, node.resolve_topic_name(topic_of(mapping.topic, robot))
-                )
+                topic = topic_of(mapping.topic, robot)
+                self._check_topic(name, mapping, node.resolve_topic_name(topic))
                 subscription = node.create_subscription(
                     mapping.message,
-                    topic_of(mapping.topic, robot),
+                    topic,
                     functools.partial(self._hear, name, reader),
                     qos,
                 )
@@ -161,7 +160,7 @@ class RobotTopics:
         """Inputs that more than one node sends, and what is wrong."""
         found = {}
         for name, topic in self._topics.items():
-            names = [full_name(p) for p in self._node.get_publishers_info_by_topic(topic)]
+            names = publishers(self._node, topic)
             if problem := self._sources[name].problem(topic, names, time.monotonic()):
                 found[name] = problem
         return found

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import tyro
@@ -20,7 +19,7 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import check_output_file, write_text
 from sim import plots
 from sim.evaluation.batches import Sampling
-from sim.evaluation.partial import PartialResults
+from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.pusht.env import simulator
 from sim.pusht.rollout import check_policy, rollout
@@ -62,11 +61,6 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
         "load_average": load,
         **summarize(runs.finished(seeds), conditions, IN_PROCESS, args.margin),
     }
-
-
-def partial_path(path: Path) -> Path:
-    """Where finished episodes are kept; they stay, for a run with more of them."""
-    return path.with_name(f"{path.stem}.partial.jsonl")
 
 
 def _check(args: Arguments) -> None:
