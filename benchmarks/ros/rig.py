@@ -6,14 +6,16 @@ import os
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, Pose, PoseArray
 from rclpy.clock import Clock, ClockType
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -62,14 +64,17 @@ def small_checkpoint(directory: Path) -> Path:
     return directory
 
 
-def policy_parameters(checkpoint: Path, folder: Path, rate_hz: float) -> dict[str, object]:
+def policy_parameters(
+    checkpoint: Path, folder: Path, rate_hz: float, inputs: str | None = None
+) -> dict[str, object]:
     """Parameters of a policy node that plans with the checkpoint above.
 
     Args:
         folder: receives the mapping of the inputs.
+        inputs: text of that mapping; None for the one that `Robot` sends.
     """
     inputs_file = folder / "inputs.yaml"
-    write_text(inputs_file, inputs_text(read_config(checkpoint)))
+    write_text(inputs_file, inputs or inputs_text(read_config(checkpoint)))
     return {
         "checkpoint": str(checkpoint),
         "inputs_file": str(inputs_file),
@@ -95,7 +100,13 @@ class Robot(WaitingNode):
         statuses: the last values of each status.
         marks: of `benchmarks.ros.timed_node`, where that is the node.
         holds: times at which the executor said that it holds.
+        sensor_types: message types of what it sends, by topic.
+        command_types: message types of the commands that it listens to, by topic; those of the first
+            are counted.
     """
+
+    sensor_types: ClassVar[Mapping[str, type]] = {"keypoints": PoseArray, "joint_states": JointState}
+    command_types: ClassVar[Mapping[str, type]] = {"chunk_executor/command": Float64MultiArray}
 
     def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -109,11 +120,15 @@ class Robot(WaitingNode):
         subscribe = self.node.create_subscription
         subscribe(JointTrajectory, "policy_node/action_chunk", self._on_chunk, 10)
         subscribe(DiagnosticStatus, "policy_node/chunk_info", self._on_info, 10)
-        subscribe(Float64MultiArray, "chunk_executor/command", self._on_command, 10)
+        first, *others = self.command_types
+        subscribe(self.command_types[first], first, self._on_command, 10)
+        for topic in others:
+            subscribe(self.command_types[topic], topic, lambda _: None, 10)
         subscribe(Int64MultiArray, "policy_node/marks", self._on_marks, 10)
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
-        self._joints = self.node.create_publisher(JointState, "joint_states", 10)
-        self._keypoints = self.node.create_publisher(PoseArray, "keypoints", 10)
+        self._publishers: dict[str, Publisher] = {}
+        for topic, kind in self.sensor_types.items():
+            self._publishers[topic] = self.node.create_publisher(kind, topic, 10)
 
     def observe_at(self, rate_hz: float) -> None:
         """From now on send observations in every period."""
@@ -122,19 +137,25 @@ class Robot(WaitingNode):
 
     def observe(self) -> int:
         """Send one observation of everything; the time at which the last message was sent."""
-        # An agent that moves in a circle: a stream that stands still is one of a broken sensor.
-        angle = 2 * np.pi * time.monotonic() / _TURN_S
-        agent = (256.0 + 100.0 * np.cos(angle), 256.0 + 100.0 * np.sin(angle))
-        stamp = self.node.get_clock().now()
-        joints = JointState(name=["agent_x", "agent_y"], position=list(map(float, agent)))
-        keypoints = PoseArray()
-        for x, y in np.linspace(100.0, 400.0, 16).reshape(-1, 2).tolist():
-            keypoints.poses.append(Pose(position=Point(x=x, y=y)))
-        joints.header.stamp = keypoints.header.stamp = ns_to_stamp(stamp.nanoseconds)
-        self._keypoints.publish(keypoints)
-        sent_ns = time.monotonic_ns()
-        self._joints.publish(joints)
+        stamp = ns_to_stamp(self.node.get_clock().now().nanoseconds)
+        sent_ns = 0
+        for topic, message in self._measure(*_agent()).items():
+            if hasattr(message, "header"):
+                message.header.stamp = stamp
+            sent_ns = time.monotonic_ns()
+            self._publishers[topic].publish(message)
         return sent_ns
+
+    def _measure(self, x: float, y: float) -> dict[str, Any]:
+        """What the sensors say, by topic, of an agent at x, y; sent in this order."""
+        poses = [
+            Pose(position=Point(x=along, y=across))
+            for along, across in np.linspace(100.0, 400.0, 16).reshape(-1, 2).tolist()
+        ]
+        return {
+            "keypoints": PoseArray(poses=poses),
+            "joint_states": JointState(name=["agent_x", "agent_y"], position=[x, y]),
+        }
 
     def listen(self, seconds: float) -> None:
         """Let messages in for so long, and look after the nodes."""
@@ -145,8 +166,7 @@ class Robot(WaitingNode):
 
     def connected(self) -> bool:
         """Whether observations have somebody to arrive at."""
-        publishers = (self._joints, self._keypoints)
-        return all(publisher.get_subscription_count() for publisher in publishers)
+        return all(one.get_subscription_count() for one in self._publishers.values())
 
     def forget(self) -> None:
         """Begin the records anew, once everything runs."""
@@ -165,7 +185,7 @@ class Robot(WaitingNode):
     def _on_marks(self, message: Int64MultiArray) -> None:
         self.marks.append(tuple(message.data))
 
-    def _on_command(self, _: Float64MultiArray) -> None:
+    def _on_command(self, _: object) -> None:
         self.commands.append(time.monotonic_ns())
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -178,3 +198,9 @@ class Robot(WaitingNode):
                 self.errors.append(self._problem)
             elif status.name.endswith("commands") and status.message.startswith("holding"):
                 self.holds.append(now_ns)
+
+
+def _agent() -> tuple[float, float]:
+    """Where an agent is that moves in a circle: a stream that stands still is one of a broken sensor."""
+    angle = 2 * np.pi * time.monotonic() / _TURN_S
+    return float(256.0 + 100.0 * np.cos(angle)), float(256.0 + 100.0 * np.sin(angle))

@@ -60,6 +60,8 @@ class Options:
     """How long to watch."""
     rate_hz: float = 10.0
     """Observations and actions per second; a chunk has twelve actions."""
+    cell: bool = False
+    """Inputs from six topics of all kinds, limits of motion, and two controllers."""
     json: Path | None = None
     """Where the numbers go."""
     plots: Path | None = None
@@ -91,18 +93,21 @@ def soak(options: Options) -> dict[str, Any]:
             "and a positive rate"
         )
     require_ros()
-    from benchmarks.ros.rig import Robot, policy_parameters, small_checkpoint
+    from benchmarks.ros import cell, rig
 
+    robot_type = cell.Cell if options.cell else rig.Robot
     with (
         tempfile.TemporaryDirectory(prefix="para_policy_soak_") as name,
         RosProcesses(options.domain_id, threads=1) as processes,
-        Robot(options.domain_id, processes.check) as robot,
+        robot_type(options.domain_id, processes.check) as robot,
     ):
         folder = Path(name)
-        checkpoint = small_checkpoint(folder / "policy")
-        policy = policy_parameters(checkpoint, folder, options.rate_hz)
+        checkpoint = rig.small_checkpoint(folder / "policy")
+        inputs = cell.INPUTS if options.cell else None
+        policy = rig.policy_parameters(checkpoint, folder, options.rate_hz, inputs)
         rate_hz = max(COMMAND_RATE_HZ, options.rate_hz)
-        start_runtime(processes, policy, {"auto_enable": True, "command_rate_hz": rate_hz})
+        executor = {"auto_enable": True, "command_rate_hz": rate_hz}
+        start_runtime(processes, policy, executor | (cell.EXECUTOR if options.cell else {}))
         robot.wait(robot.connected)
         robot.observe_at(options.rate_hz)
         robot.wait(lambda: robot.chunks and robot.commands)

@@ -87,5 +87,14 @@ def summarise(error: ValidationError, root: str = "configuration") -> str:
 
 
 def wrong_keys(error: ValidationError) -> list[ErrorDetails]:
-    """What pydantic found, without defaults that it could not compute because another key is wrong."""
-    return [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+    """What pydantic found, without what only follows from it: defaults that it could not compute,
+    and lists that are too short once their wrong items are left out."""
+    found = error.errors()
+    places = [item["loc"] for item in found]
+
+    def follows(item: ErrorDetails) -> bool:
+        loc = item["loc"]
+        inside = any(len(place) > len(loc) and place[: len(loc)] == loc for place in places)
+        return item["type"] == "default_factory_not_called" or (item["type"] == "too_short" and inside)
+
+    return [item for item in found if not follows(item)]

@@ -100,8 +100,9 @@ class InputMapping(BaseModel):
     @classmethod
     def _supported(cls, name: str) -> str:
         if name not in CONVERTERS:
-            ros_2 = name.replace("/", "/msg/", 1)
-            advice = ros_2 if ros_2 in CONVERTERS else f"one of {', '.join(CONVERTERS)}"
+            short = name.rpartition("/")[2]
+            meant = [full for full in CONVERTERS if full.rpartition("/")[2] == short]
+            advice = meant[0] if meant else f"one of {', '.join(CONVERTERS)}"
             raise ValueError(f"{name!r} is not supported; choose {advice}")
         return name
 
