@@ -105,7 +105,10 @@ class Robot(WaitingNode):
             are counted.
     """
 
-    sensor_types: ClassVar[Mapping[str, type]] = {"keypoints": PoseArray, "joint_states": JointState}
+    sensor_types: ClassVar[Mapping[str, type]] = {
+        "keypoints": PoseArray,
+        "joint_states": JointState,
+    }
     command_types: ClassVar[Mapping[str, type]] = {"chunk_executor/command": Float64MultiArray}
 
     def __init__(self, domain_id: int, check: Callable[[], None]) -> None:

@@ -95,6 +95,8 @@ def wrong_keys(error: ValidationError) -> list[ErrorDetails]:
     def follows(item: ErrorDetails) -> bool:
         loc = item["loc"]
         inside = any(len(place) > len(loc) and place[: len(loc)] == loc for place in places)
-        return item["type"] == "default_factory_not_called" or (item["type"] == "too_short" and inside)
+        return item["type"] == "default_factory_not_called" or (
+            item["type"] == "too_short" and inside
+        )
 
     return [item for item in found if not follows(item)]

@@ -126,6 +126,7 @@ def test_images_feed_inputs_with_three_channels_first_only(
         ),
         (JOINTS.replace("JointState", "Range"), "'sensor_msgs/msg/Range' is not supported; choose"),
         (JOINTS.replace("s/msg/J", "s/J"), "choose sensor_msgs/msg/JointState, got"),
+        (JOINTS.replace("sensor_msgs/msg/J", "J"), "choose sensor_msgs/msg/JointState, got"),
         (JOINTS.replace("[x]", "[x, y]"), r"2 values \(position of 2 joints\); expected 1"),
         (JOINTS.replace("[x]", "[x, x]"), "x more than once; expected each joint once"),
         (
@@ -151,6 +152,16 @@ def test_wrong_files_say_what_is_wrong(tmp_path: Path, text: str, reason: str) -
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "Undefined" not in str(caught.value), "only what somebody has written is named"
+
+
+def test_a_part_that_is_wrong_is_named_alone(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.yaml"
+    path.write_text("inputs: {a: [{topic: t, type: std_msgs/Float32}]}")
+    with pytest.raises(InputError) as caught:
+        load_inputs(path, {"a": (1,)})
+    said = str(caught.value)
+    assert "choose std_msgs/msg/Float32" in said
+    assert "at least 1" not in said, "that the list is empty without it only follows"
 
 
 @pytest.mark.parametrize(
