@@ -41,14 +41,16 @@ percentile), which makes all chunks later than they would be on an idle one.
 
 DISTURBED = """## Disturbed observations
 
-`python -m sim.ros.disturbed --json outputs/results/ros_disturbed.json --episodes {episodes} --jobs {jobs}`
+`python -m sim.ros.disturbed --json outputs/results/ros_disturbed.json --scheduler {scheduler} --steps {steps}
+--episodes {episodes} --jobs {jobs}`
 
 The same loop, start states {first} to {last}, with observations as real sensors, clocks and networks bring
 them, against the loop that is clean, both over ROS in real time. *Jitter*: each stamp up to 5 ms off,
 either way. *Network*: 5 % of the messages are lost, 5 % come twice, 5 % after the next. *Ahead*, *behind*:
 the sensors' clock differs by 20 ms. *All*: jitter, network and ahead. At 20 and 30 Hz the observations
 between two steps of the simulator are interpolated. `{sampler}`, {steps} {scheduler} steps; intervals are
-95 %.
+95 %. On a machine that does other work, too, the pipelines need real-time priority (`chrt -r 5`, as here):
+without it chunks took half a second, and mean rewards were 0.54 to 0.87, clean or disturbed.
 """
 
 SOAK = """## Soak
