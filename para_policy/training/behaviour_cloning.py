@@ -1,4 +1,4 @@
-"""Behaviour cloning of a diffusion policy (Chi et al. 2023): predict what the scheduler added."""
+"""Behaviour cloning of a diffusion policy (Chi et al. 2023): predict what the noise schedule added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from para_policy.checkpoints.native import save_checkpoint
-from para_policy.diffusion.schedulers import build_scheduler
+from para_policy.diffusion.noise_schedule import NoiseSchedule
+from para_policy.diffusion.process import Process
 from para_policy.errors import DataError
 from para_policy.extras import extra
 from para_policy.policies.build import VISION, build_network, build_vision
@@ -131,7 +132,10 @@ class _Cloning:
         self.config, self.run = config, config.training
         self.data = prepare_data(config)
         self.evaluation_name = self.data.evaluation_name
-        self.scheduler = build_scheduler(config.policy.noise_scheduler)
+        # What cannot be sampled is not worth training. All steps, the default, are too many for some.
+        steps = config.policy.num_inference_steps or 1
+        Process.from_scheduler(config.policy.noise_scheduler, steps)
+        self.levels = NoiseSchedule.from_config(config.policy.noise_scheduler)
 
     def network(self) -> nn.Module:
         return ObservedNetwork(self.config.policy)
@@ -177,14 +181,9 @@ class _Cloning:
     ) -> Tensor:
         action, device = batch["action"], accelerator.device
         noise = torch.randn(action.shape, generator=random)
-        levels = self.scheduler.config.num_train_timesteps
-        t = torch.randint(levels, (len(action),), generator=random)
-        noisy = self.scheduler.add_noise(action, noise, t)
-        target = {
-            "epsilon": lambda: noise,
-            "sample": lambda: action,
-            "v_prediction": lambda: self.scheduler.get_velocity(action, noise, t),
-        }[self.scheduler.config.prediction_type]()
+        t = torch.randint(len(self.levels), (len(action),), generator=random)
+        noisy = self.levels.noised(action, noise, t)
+        target = self.levels.target(action, noise, t)
         observed = {name: batch[name].to(device) for name in self.config.policy.inputs}
         with accelerator.autocast():
             prediction = network(noisy.to(device), t.to(device), observed)
