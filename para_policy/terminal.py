@@ -12,15 +12,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from para_policy.errors import InputError, ParaPolicyError
+from para_policy.stopping import Stopped, stoppable
 
 
 def run(command: Callable[[], None]) -> int:
-    """Exit code of `command`: 0, or 2 with one line on stderr for bad input."""
+    """Exit code of `command`: 0, or one line on stderr and 2 for bad input, 130 or 143 for a signal."""
     try:
-        command()
+        with stoppable():
+            command()
     except ParaPolicyError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as error:
+        stop = Stopped.of(error)
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     return 0
 
 

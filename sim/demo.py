@@ -206,12 +206,7 @@ def _plot(arguments: Arguments, played: Played, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.demo")
-    console = Console()
-    try:
-        return run(lambda: demo(arguments, console))
-    except KeyboardInterrupt:
-        console.print("stopped")
-        return 130
+    return run(lambda: demo(arguments, Console()))
 
 
 if __name__ == "__main__":

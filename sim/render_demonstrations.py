@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from para_policy.errors import InputError
 from para_policy.extras import extra
+from para_policy.stopping import keeping
 from para_policy.terminal import check_output_folder, progress_bars, run
 from para_policy.training.replay_buffer import ReplayBuffer
 from sim.pusht.env import PushT
@@ -45,7 +46,8 @@ class Arguments:
         states = source.array("state").astype(np.float64)
         board = PushT()
         first = frames.nchunks_initialized * _FRAMES_PER_CHUNK  # chunks are written in order
-        with progress_bars() as progress:
+        keeps = keeping(lambda: f"frames are kept in '{self.output}'; the same command goes on")
+        with keeps, progress_bars() as progress:
             bar = progress.add_task("frames", total=len(states), completed=min(first, len(states)))
             for begin in range(first, len(states), _FRAMES_PER_CHUNK):
                 chunk = states[begin : begin + _FRAMES_PER_CHUNK]

@@ -182,11 +182,7 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.ros.closed_loop")
-    try:
-        return run(lambda: _main(arguments))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return run(lambda: _main(arguments))
 
 
 def _main(arguments: Arguments) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from para_policy.errors import ParaPolicyError
+from para_policy.stopping import stoppable
 
 _PATIENCE_S = 8.0
 
@@ -36,13 +36,12 @@ class RosProcesses:
         if threads is not None:
             self._env["OMP_NUM_THREADS"] = str(threads)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._old_handler: Any = None
+        self._signals = contextlib.ExitStack()
         self._logs = tempfile.TemporaryDirectory(prefix="para_policy_")
 
     def __enter__(self) -> RosProcesses:
-        if threading.current_thread() is threading.main_thread():
-            # By default SIGTERM ends Python at once and would leave the nodes behind.
-            self._old_handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        # By default SIGTERM ends Python at once and would leave the nodes behind.
+        self._signals.enter_context(stoppable())
         return self
 
     def __exit__(
@@ -53,8 +52,7 @@ class RosProcesses:
     ) -> None:
         self.stop()
         self._logs.cleanup()
-        if self._old_handler is not None:
-            signal.signal(signal.SIGTERM, self._old_handler)
+        self._signals.close()
 
     def start(
         self, executable: str, module: str, parameters: Mapping[str, object], *args: str

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import random
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from rich.console import Console
 
 from para_policy.errors import ParaPolicyError
+from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars, run
 from sim.evaluation.batches import Task
 from sim.evaluation.partial import PartialResults
@@ -85,15 +84,12 @@ def play_missing(
 
 def run_resumable(command: Callable[[], None]) -> int:
     """Run a command that keeps what it has; the exit code."""
-    # By default SIGTERM ends Python at once and would leave the nodes behind.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        return run(command)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
+
+    def resumable() -> None:
+        with keeping(lambda: "the same command goes on where it stopped"):
+            command()
+
+    return run(resumable)
 
 
 class _Players:
