@@ -91,6 +91,7 @@ setup(
     # ROS 2, or from requirements-ros.txt.
     install_requires=[
         "diffusers",
+        "filelock",
         "numpy",
         "pillow",
         "pydantic>=2",

@@ -20,7 +20,7 @@ class DataError(ParaPolicyError):
 
 
 class NonFiniteError(ParaPolicyError):
-    """NaN or infinity where a robot would have to act on it."""
+    """NaN or infinity where a robot would have to act on it, or a training to go on with it."""
 
 
 class MissingPackageError(InputError, ImportError):

@@ -23,7 +23,7 @@ trajectories() { # SCHEDULER STEPS SPLITTING COUNT
 distill() { # RUN STORE ARGUMENT...
     local output=$OUT/$1 store=$OUT/$2.zarr resume=()
     shift 2
-    [[ -f $output/state/step.json ]] && resume=(--resume)
+    compgen -G "$output/state/step_*" > /dev/null && resume=(--resume)
     .venv/bin/para-policy distill --checkpoint "$CHECKPOINT" --data "$store" --threads "$THREADS" \
         --device cpu --output "$output" "${resume[@]}" "$@"
 }

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -65,6 +66,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def sha256(path: Path) -> str:
     """Return the hash of a file, which calibrations and results are bound to."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def arrays_sha256(arrays: Iterable[np.ndarray]) -> str:
+    """Return the hash of the values of several arrays, in single precision."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,10 +22,10 @@ from para_policy.policies.build import VISION, build_network, build_vision
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training import trainer
-from para_policy.training.config import TrainConfig
+from para_policy.training.config import LENGTH, TrainConfig
 from para_policy.training.dataset import ChunkDataset, read_features
+from para_policy.training.draws import batch_indices, generator
 from para_policy.training.replay_buffer import ReplayBuffer
-from para_policy.training.trainer import batch_indices, generator
 
 with extra("train", "training"):
     from accelerate import Accelerator
@@ -127,6 +127,8 @@ class ObservedNetwork(nn.Module):
 
 class _Cloning:
     """Mean squared error of the prediction at uniformly drawn noise levels."""
+
+    changeable: ClassVar = {"data": {"path"}, "training": LENGTH}
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.run = config, config.training

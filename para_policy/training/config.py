@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,10 +25,16 @@ class DataConfig(BaseModel):
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0)
 
 
+Momentum: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+
+LENGTH = {"steps", "log_every", "checkpoint_every"}
+"""Keys of `RunConfig` that may change when a run is resumed."""
+
+
 class RunConfig(BaseModel):
     """Length and records of any training run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int = Field(ge=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -38,7 +44,7 @@ class RunConfig(BaseModel):
 
 
 class OptimisationConfig(RunConfig):
-    """AdamW with a cosine schedule, and the power-law EMA of the original project.
+    """AdamW with a cosine schedule over all steps, and the power-law EMA of the original project.
 
     Attributes:
         evaluation_windows: how many windows the evaluation loss is measured on, in one batch.
@@ -46,7 +52,7 @@ class OptimisationConfig(RunConfig):
 
     batch_size: int = Field(256, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
-    betas: tuple[float, float] = (0.95, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.95, 0.999)
     weight_decay: float = Field(1e-6, ge=0)
     warmup_steps: int = Field(500, ge=0)
     ema_power: float = Field(0.75, gt=0)

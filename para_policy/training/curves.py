@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from para_policy.extras import extra
@@ -11,9 +11,10 @@ with extra("train", "training"):
     from matplotlib.figure import Figure
 
 
-def plot_curves(metrics_file: Path, output: Path, evaluation_name: str) -> None:
-    """Draw training and evaluation loss over steps from `metrics.jsonl`."""
-    records = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+def plot_curves(records: Sequence[Mapping[str, float]], output: Path, evaluation_name: str) -> None:
+    """Draw training and evaluation loss over steps, if anything was recorded."""
+    if not records:
+        return
     steps = [record["step"] for record in records]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -1,112 +1,71 @@
 """Training run: optimise, average, log, save and resume. What is trained is a `Task`.
 
-Randomness of step k comes from (seed, k) alone, so a resumed run repeats an uninterrupted one.
+Randomness of step k comes from (seed, k) alone, so a resumed run repeats an uninterrupted one. A run that
+diverges ends before a bad number reaches the weights or a file.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import time
-from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
 import torch
-from diffusers.training_utils import EMAModel
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from para_policy.errors import InputError
+from para_policy.errors import InputError, NonFiniteError
 from para_policy.extras import extra
-from para_policy.terminal import check_output_folder, progress_bars
-from para_policy.training.config import RunConfig
+from para_policy.stopping import Stop, deferred, keeping
+from para_policy.terminal import check_output_folder, progress_bars, write_text
 from para_policy.training.curves import plot_curves
+from para_policy.training.lock import sole_writer
+from para_policy.training.records import Records
+from para_policy.training.states import States
+from para_policy.training.task import Task
 
 with extra("train", "training"):
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-
-class Task(Protocol):
-    """What a run trains.
-
-    Attributes:
-        config: all that the result depends on; a run is resumed with the same one only.
-        evaluation_name: what `evaluation_loss` is measured on.
-        run: length and records of the run.
-    """
-
-    @property
-    def config(self) -> BaseModel: ...
-
-    @property
-    def evaluation_name(self) -> str: ...
-
-    @property
-    def run(self) -> RunConfig: ...
-
-    def network(self) -> nn.Module:
-        """The network to train; parameters without `requires_grad` stay as they are."""
-        ...
-
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
-
-    def schedule(self, optimizer: torch.optim.Optimizer) -> Any:
-        """A learning rate scheduler of torch."""
-        ...
-
-    def ema(self, parameters: Iterable[nn.Parameter]) -> EMAModel: ...
-
-    def loss(self, network: nn.Module, step: int, accelerator: Accelerator) -> Tensor:
-        """Loss of optimiser step `step`."""
-        ...
-
-    def evaluation_loss(self, network: nn.Module, accelerator: Accelerator) -> float:
-        """Loss on a fixed set, comparable over steps; `network` holds the averaged weights."""
-        ...
-
-    def export(self, network: nn.Module, directory: Path) -> None:
-        """Write what a user loads; `network` holds the averaged weights."""
-        ...
+_STATE = "state"
+_LEAST_SCALE = 1.0
+"""Of a loss in half precision. Its gradients overflow at first; those that still do at 1 are infinite."""
 
 
 def run(task: Task, output: str | Path, *, resume: bool = False, device: str | None = None) -> Path:
     """Train and return the directory of the result (`output`/checkpoint).
 
+    A signal ends it after the step at hand, when that is saved; see `para_policy.stopping`.
+
     Args:
         output: receives `config.json`, `state/` (to resume), `metrics.jsonl`, `curves.png` and
             `checkpoint/`.
-        resume: continue from `output`/state; without it an existing run is refused, not overwritten.
+        resume: continue from the newest whole state in `output`/state, to more or fewer steps than
+            were planned; without it an existing run is refused, not overwritten.
         device: "cpu" forces the CPU; otherwise `accelerate` chooses (one or many devices).
 
     Raises:
-        InputError: if `output` holds a run and `resume` is false, or there is nothing to resume.
+        InputError: if `output` holds a run and `resume` is false, there is nothing to resume, or
+            another run writes there.
+        NonFiniteError: if losses, gradients or weights become NaN or infinite. What was saved before
+            stays as it is.
     """
     output = Path(output)
     if device not in (None, "cpu"):
         raise InputError(f"device is {device!r}; expected 'cpu', or None to let accelerate choose")
+    if resume and not States(output / _STATE).newest_first():
+        raise InputError(f"nothing to resume in '{output}'; start without --resume")
     trainer = Trainer(task, output, device)
-    start = trainer.load() if resume else trainer.refuse_existing()
-    total = task.run.steps
-    with progress_bars(hidden=not trainer.accelerator.is_main_process) as progress:
-        bar = progress.add_task("training", total=total, completed=start)
-        recent: list[Tensor] = []
-        for step in range(start, total):
-            recent.append(trainer.step(step))
-            done = step + 1
-            if done % task.run.log_every == 0 or done == total:
-                losses = trainer.log(done, torch.stack(recent).mean().item())
-                recent.clear()
-                progress.update(
-                    bar, description=f"loss {losses['loss']:.4f}  ema {losses['ema_loss']:.4f}"
-                )
-            if done % task.run.checkpoint_every == 0 or done == total:
-                trainer.save(done)
-            progress.advance(bar)
-    if trainer.accelerator.is_main_process:
-        plot_curves(trainer.metrics_file, output / "curves.png", task.evaluation_name)
-    return output / "checkpoint"
+    with trainer.sole_writer(), keeping(trainer.kept), deferred() as stop:
+        start = trainer.load() if resume else trainer.begin()
+        stopped = trainer.train(start, stop)
+        trainer.plot()
+        if stopped:
+            stop.end(trainer.kept())
+    return trainer.checkpoint
 
 
 class Trainer:
@@ -115,7 +74,9 @@ class Trainer:
     def __init__(self, task: Task, output: Path, device: str | None) -> None:
         set_seed(task.run.seed)
         self.task, self.output = task, output
-        self.metrics_file = output / "metrics.jsonl"
+        self.checkpoint = output / "checkpoint"
+        self.states, self.records = States(output / _STATE), Records(output / "metrics.jsonl")
+        self._saved: int | None = None
         self._started, self._spent = time.monotonic(), 0.0
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=task.run.precision)
         network = task.network()
@@ -126,11 +87,49 @@ class Trainer:
         self.ema.to(self.accelerator.device)
         self.accelerator.register_for_checkpointing(self.ema, self.schedule)
 
+    @property
+    def is_main(self) -> bool:
+        """Of the processes of the run, the one that writes."""
+        return bool(self.accelerator.is_main_process)
+
+    def sole_writer(self) -> AbstractContextManager[None]:
+        if not self.is_main:
+            return nullcontext()
+        check_output_folder(self.output)
+        return sole_writer(self.output, self.output / ".lock")
+
+    def train(self, start: int, stop: Stop) -> bool:
+        """All steps from `start` on; whether a signal has ended it before."""
+        run, recent = self.task.run, list[Tensor]()
+        if start == run.steps:  # it may have been killed between its last state and the result
+            self._export()
+        with progress_bars(hidden=not self.is_main) as progress:
+            bar = progress.add_task("training", total=run.steps, completed=start)
+            for done in range(start + 1, run.steps + 1):
+                recent.append(self.step(done - 1))
+                if done % run.log_every == 0 or done == run.steps:
+                    losses = self.log(done, torch.stack(recent).mean().item())
+                    recent.clear()
+                    progress.update(
+                        bar, description=f"loss {losses['loss']:.4f}  ema {losses['ema_loss']:.4f}"
+                    )
+                stopped = self._is_to_stop(stop)
+                if done % run.checkpoint_every == 0 or done == run.steps or stopped:
+                    self.save(done)
+                progress.advance(bar)
+                if stopped:
+                    return True
+        return False
+
     def step(self, step: int) -> Tensor:
         """One optimiser step; returns the detached loss."""
         loss = self.task.loss(self.network, step, self.accelerator)
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(_trained(self.network), 1.0)
+        norm = self.accelerator.clip_grad_norm_(_trained(self.network), 1.0)
+        self._refuse("loss", float(loss.detach()), step + 1)
+        scaler = self.accelerator.scaler
+        if scaler is None or scaler.get_scale() <= _LEAST_SCALE:
+            self._refuse("norm of the gradients", float(norm), step + 1)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -138,61 +137,131 @@ class Trainer:
         return loss.detach()
 
     def log(self, step: int, loss: float) -> dict[str, float]:
-        rate = float(self.schedule.get_last_lr()[0])
         record = {
             "step": step,
             "loss": loss,
             "ema_loss": self._evaluate(),
-            "learning_rate": rate,
-            "seconds": round(self._spent + time.monotonic() - self._started, 1),
+            "learning_rate": float(self.schedule.get_last_lr()[0]),
+            "seconds": self._seconds(),
         }
-        if self.accelerator.is_main_process:
-            with self.metrics_file.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            self._refuse(name, value, step)
+        if self.is_main:
+            self.records.add(record)
         return record
 
     def save(self, step: int) -> None:
-        self.accelerator.save_state(str(self.output / "state"))
-        if not self.accelerator.is_main_process:
-            return
-        (self.output / "state" / "step.json").write_text(json.dumps({"step": step}))
-        self.ema.store(_trained(self.network))
-        self.ema.copy_to(_trained(self.network))
-        self.task.export(self.accelerator.unwrap_model(self.network), self.output / "checkpoint")
-        self.ema.restore(_trained(self.network))
+        """Keep state and result of a step, if its weights are finite."""
+        averaged = torch.stack([value.abs().max() for value in self.ema.shadow_params])
+        trained = torch.stack([value.detach().abs().max() for value in _trained(self.network)])
+        self._refuse("largest weight", float(torch.cat([trained, averaged]).max()), step)
+        try:
+            if self.is_main:
+                self.states.begin()
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(self.states.unfinished))
+            self.accelerator.wait_for_everyone()
+            if self.is_main:
+                self.states.finish(step, self._seconds())
+        # torch turns the errors of a full disk into RuntimeError.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise InputError(
+                f"cannot write the state of step {step} ({error}); {self.kept()}, once there is room"
+            ) from error
+        self._saved = step
+        self._export()
+
+    def kept(self) -> str:
+        """What is left if the run ends now, for messages."""
+        if self._saved is None:
+            return "no step was saved"
+        return f"step {self._saved} is kept in '{self.output}', --resume goes on from there"
+
+    def plot(self) -> None:
+        if self.is_main:
+            found = self.records.read()
+            plot_curves(found, self.output / "curves.png", self.task.evaluation_name)
 
     def load(self) -> int:
-        step_file = self.output / "state" / "step.json"
-        if not step_file.is_file():
-            raise InputError(f"nothing to resume in '{self.output}'; start without --resume")
-        if self._begun_with() != self._resumed_with():
+        path, facts = self.states.newest()
+        changeable = self.task.changeable
+        begun, now = self._begun_with(), self.task.config
+        if begun.model_dump(exclude=changeable) != now.model_dump(exclude=changeable):
             raise InputError(
                 f"'{self.output}' was begun with another configuration (see its config.json); "
                 "resume with that one, or start anew in another --output"
             )
-        self.accelerator.load_state(str(self.output / "state"))
-        step: int = json.loads(step_file.read_text())["step"]
-        lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        self.metrics_file.write_text("".join(line + "\n" for line in kept))
-        self._spent = json.loads(kept[-1])["seconds"] if kept else 0.0
-        return step
-
-    def refuse_existing(self) -> int:
-        if (self.output / "state" / "step.json").exists():
+        if self.task.run.steps < facts.step:
             raise InputError(
-                f"'{self.output}' already holds a run; pass --resume or another --output"
+                f"'{self.output}' has done {facts.step} steps, asked for {self.task.run.steps}; "
+                "give as many, or more to train on"
             )
-        check_output_folder(self.output)
-        (self.output / "config.json").write_text(self.task.config.model_dump_json(indent=2) + "\n")
-        self.metrics_file.unlink(missing_ok=True)  # of a run that never reached a checkpoint
+        try:
+            self.accelerator.load_state(str(path))
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"'{path}' does not fit this release ({error}); start anew in another --output"
+            ) from error
+        self._saved, self._spent = facts.step, facts.seconds
+        if self.is_main:
+            self._write_config()
+            self.records.cut(facts.step)
+        return facts.step
+
+    def begin(self) -> int:
+        if self.is_main:
+            if self.states.newest_first() or self.checkpoint.exists():
+                raise InputError(
+                    f"'{self.output}' already holds a run; pass --resume or another --output"
+                )
+            self._write_config()
+            self.records.path.unlink(missing_ok=True)  # of a run that never reached a state
         return 0
 
-    def _begun_with(self) -> Any:
-        return _without_data(json.loads((self.output / "config.json").read_text()))
+    def _write_config(self) -> None:
+        write_text(self._config_file, self.task.config.model_dump_json(indent=2) + "\n")
 
-    def _resumed_with(self) -> Any:
-        return _without_data(json.loads(self.task.config.model_dump_json()))
+    def _begun_with(self) -> BaseModel:
+        try:
+            return type(self.task.config).model_validate_json(self._config_file.read_bytes())
+        except (OSError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"'{self._config_file}' does not say what the run was begun with ({reason}); "
+                "start anew in another --output"
+            ) from error
+
+    @property
+    def _config_file(self) -> Path:
+        return self.output / "config.json"
+
+    def _is_to_stop(self, stop: Stop) -> bool:
+        """Whether any process has got a signal: all end after the same step."""
+        if stop.requested:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
+
+    def _seconds(self) -> float:
+        return round(self._spent + time.monotonic() - self._started, 1)
+
+    def _refuse(self, name: str, value: float, step: int) -> None:
+        """Raise NonFiniteError if a number of step `step` (from 1) is NaN or infinite."""
+        if math.isfinite(value):
+            return
+        good = f"good weights, of step {self._saved}, are kept in '{self.checkpoint}'"
+        raise NonFiniteError(
+            f"training diverged at step {step}: its {name} is {value}; "
+            f"{'no step was saved' if self._saved is None else good}; lower the learning rate, or look "
+            "for outliers in the data, and start anew in another --output"
+        )
+
+    def _export(self) -> None:
+        if not self.is_main:
+            return
+        self.ema.store(_trained(self.network))
+        self.ema.copy_to(_trained(self.network))
+        self.task.export(self.accelerator.unwrap_model(self.network), self.checkpoint)
+        self.ema.restore(_trained(self.network))
 
     @torch.no_grad()
     def _evaluate(self) -> float:
@@ -203,27 +272,5 @@ class Trainer:
         return loss
 
 
-def generator(seed: int, *key: int) -> torch.Generator:
-    """Random numbers that depend on `seed` and `key` alone."""
-    words = np.random.SeedSequence([seed, *(k % 2**32 for k in key)]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-
-
-def batch_indices(
-    step: int, size: int, batch_size: int, seed: int, accelerator: Accelerator
-) -> Tensor:
-    """Which of `size` examples this process sees in `step`: each once in an epoch, shuffled."""
-    per_device = max(1, batch_size // accelerator.num_processes)
-    epoch, position = divmod(step, size // (per_device * accelerator.num_processes))
-    order = torch.randperm(size, generator=generator(seed, -1 - epoch))
-    first = (position * accelerator.num_processes + accelerator.process_index) * per_device
-    return order[first : first + per_device]
-
-
 def _trained(network: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-def _without_data(config: dict[str, Any]) -> dict[str, Any]:
-    """Where the data lies may change between a stop and the next start."""
-    return {key: value for key, value in config.items() if key != "data"}

@@ -21,6 +21,7 @@ from para_policy.training import behaviour_cloning
 from para_policy.training.behaviour_cloning import ObservedNetwork, prepare_data, train
 from para_policy.training.config import TrainConfig
 from para_policy.training.dataset import Images
+from para_policy.training.states import States
 from sim.pusht.env import check_inputs
 from tests.checkpoint import tiny_config
 from tests.training.demonstrations import REPOSITORY, circles, write_group
@@ -214,6 +215,9 @@ def changed(section: str, key: str, value: Any) -> str:
         (changed("training", "steps", 0), "training.steps"),
         (changed("training", "steps", "many"), "training.steps"),
         (changed("training", "precision", "fp8"), "training.precision"),
+        (changed("training", "learning_rate", float("inf")), "training.learning_rate"),
+        (changed("training", "weight_decay", float("nan")), "training.weight_decay"),
+        (changed("training", "betas", [0.9, 1.0]), "training.betas"),
         (changed("data", "validation_ratio", 1.0), "data.validation_ratio"),
         (changed("policy", "horizon", 15), "horizon is 15"),
     ],
@@ -345,7 +349,8 @@ def test_the_policy_sees_as_in_training(image_path: Path, image_run: Path) -> No
 def test_averaged_weights_of_network_and_encoder_are_exported(
     image_run: Path,
 ) -> None:
-    live = load_file(image_run / "state" / "model.safetensors")
+    newest, _ = States(image_run / "state").newest()
+    live = load_file(newest / "model.safetensors")
     averaged = load_file(image_run / "checkpoint" / "model.safetensors")
     renamed = {
         f"network.{name}" if not name.startswith("vision.") else name: value

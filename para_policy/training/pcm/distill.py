@@ -17,7 +17,7 @@ import copy
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
@@ -37,10 +37,10 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import Propagate
 from para_policy.samplers.window import evaluated, interpolate
 from para_policy.training import trainer
-from para_policy.training.config import RunConfig
+from para_policy.training.config import LENGTH, RunConfig
+from para_policy.training.draws import batch_indices
 from para_policy.training.pcm import low_rank
 from para_policy.training.pcm.trajectories import Problem, Trajectories
-from para_policy.training.trainer import batch_indices
 
 with extra("train", "distilling"):
     from accelerate import Accelerator
@@ -68,7 +68,7 @@ class DistillConfig(RunConfig):
     stride: int = Field(1, ge=1)
     steps: int = Field(2000, ge=1)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(1e-3, gt=0)
     warmup_steps: int = Field(50, ge=0)
     ema_decay: float = Field(0.999, gt=0, lt=1)
     log_every: int = Field(50, ge=1)
@@ -137,7 +137,9 @@ def sweep(
 
 
 class _Distillation:
-    """A `trainer.Task`."""
+    """A `Task`."""
+
+    changeable: ClassVar = {"data", *LENGTH}
 
     def __init__(self, policy: DiffusionPolicy, weights_sha256: str, config: DistillConfig) -> None:
         self.data = Trajectories(config.data)

@@ -7,9 +7,8 @@ stored, `Noise.from_seeds` draws it again.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from para_policy.calibration import Calibration
+from para_policy.checkpoints.files import arrays_sha256
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
@@ -36,7 +36,9 @@ from para_policy.samplers import (
     Splitting,
 )
 from para_policy.samplers.checks import check_count
+from para_policy.stopping import keeping
 from para_policy.terminal import check_output_folder, progress_bars
+from para_policy.training.lock import sole_writer
 
 with extra("train", "making trajectories"):
     import zarr
@@ -129,7 +131,7 @@ class Problem:
             self.calibration.guess.weight,
             self.calibration.guess.bias,
         ]
-        return _digest(part.cpu().numpy() for part in parts)
+        return arrays_sha256(part.cpu().numpy() for part in parts)
 
 
 def generate(
@@ -148,8 +150,9 @@ def generate(
         weights_sha256: of the policy, to which the store is bound.
 
     Raises:
-        InputError: if `path` cannot be written, or holds something else, or trajectories of other
-            settings, observations, weights or calibration; or for a multistep scheduler.
+        InputError: if `path` cannot be written, is being written, or holds something else, or
+            trajectories of other settings, observations, weights or calibration; or for a multistep
+            scheduler.
         DataError: if the policy returns NaN or infinity.
     """
     problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
@@ -172,35 +175,42 @@ def generate(
         "rounds": settings.rounds,
         "count": settings.count,
         "calibration": problem.digest,
-        "observations": _digest(np.asarray(observations[name]) for name in policy.config.inputs),
+        "observations": arrays_sha256(
+            np.asarray(observations[name]) for name in policy.config.inputs
+        ),
     }
+    path = Path(path)
     shape = (policy.config.horizon, policy.config.action_dim)
-    group = _open(Path(path), facts, shape, policy.config.condition_dim)
     index = np.arange(settings.count) % len(next(iter(observations.values())))
-    with progress_bars() as progress:
-        bar = progress.add_task("trajectories", total=settings.count, completed=_finished(group))
-        while (first := _finished(group)) < settings.count:
-            part = slice(first, min(first + _BATCH, settings.count))
-            chosen = {name: values[index[part]] for name, values in observations.items()}
-            seeds = range(_FIRST_SEED + part.start, _FIRST_SEED + part.stop)
-            noise = Noise.from_seeds(seeds, shape, N, device=policy.device)
-            denoiser = policy.denoiser(chosen)
-            assert denoiser.condition is not None
-            solution = Sequential()(denoiser, problem.process, noise).trajectory
-            if not solution.isfinite().all():
-                raise DataError("the policy returns NaN or infinity; it must not be used")
-            rows = {
-                "seed": torch.tensor(list(seeds)),
-                "condition": denoiser.condition,
-                "solution": solution,
-                "iterates": problem.iterates(denoiser, noise, settings.rounds),
-            }
-            for name, values in rows.items():
-                _array(group, name)[part] = values.cpu().numpy()
-            group.attrs["finished"] = part.stop
-            progress.update(bar, completed=part.stop)
+    check_output_folder(path.parent)
+    with sole_writer(path, path.with_name(f".{path.name}.lock")):
+        group = _open(path, facts, shape, policy.config.condition_dim)
+        with keeping(lambda: _progress(path, group)), progress_bars() as progress:
+            bar = progress.add_task(
+                "trajectories", total=settings.count, completed=_finished(group)
+            )
+            while (first := _finished(group)) < settings.count:
+                part = slice(first, min(first + _BATCH, settings.count))
+                chosen = {name: values[index[part]] for name, values in observations.items()}
+                seeds = range(_FIRST_SEED + part.start, _FIRST_SEED + part.stop)
+                noise = Noise.from_seeds(seeds, shape, N, device=policy.device)
+                denoiser = policy.denoiser(chosen)
+                assert denoiser.condition is not None
+                solution = Sequential()(denoiser, problem.process, noise).trajectory
+                if not solution.isfinite().all():
+                    raise DataError("the policy returns NaN or infinity; it must not be used")
+                rows = {
+                    "seed": torch.tensor(list(seeds)),
+                    "condition": denoiser.condition,
+                    "solution": solution,
+                    "iterates": problem.iterates(denoiser, noise, settings.rounds),
+                }
+                for name, values in rows.items():
+                    _array(group, name)[part] = values.cpu().numpy()
+                group.attrs["finished"] = part.stop
+                progress.update(bar, completed=part.stop)
     Trajectories(path)  # whole?
-    return Path(path)
+    return path
 
 
 class Trajectories:
@@ -242,10 +252,7 @@ class Trajectories:
                     "missing; delete it and run para-policy trajectories again"
                 )
         if _finished(self._group) < count:
-            raise DataError(
-                f"'{self.path}' holds {_finished(self._group)} of {count} trajectories; "
-                "give the same para-policy trajectories command again to go on"
-            )
+            raise DataError(_progress(self.path, self._group))
 
     def __len__(self) -> int:
         return int(self.facts["count"])
@@ -290,7 +297,6 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
         return group
     # Whole or not at all: a group without its attributes could not be gone on with.
     unfinished = path.with_name(f".{path.name}.tmp")
-    check_output_folder(path.parent)
     shutil.rmtree(unfinished, ignore_errors=True)
     count, rounds, N = facts["count"], facts["rounds"], facts["steps"]
     group = zarr.create_group(unfinished)
@@ -309,13 +315,6 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
     return zarr.open_group(path, mode="r+")
 
 
-def _digest(arrays: Iterable[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
-    return digest.hexdigest()
-
-
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name]
     if not isinstance(array, zarr.Array):
@@ -326,3 +325,11 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def _finished(group: zarr.Group) -> int:
     value = group.attrs.get("finished", 0)
     return value if isinstance(value, int) else 0
+
+
+def _progress(path: Path, group: zarr.Group) -> str:
+    """How far an unfinished store is, for messages."""
+    return (
+        f"'{path}' holds {_finished(group)} of {group.attrs['count']} trajectories; give the same "
+        "para-policy trajectories command again to go on"
+    )

@@ -23,6 +23,7 @@ from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.samplers import Prior, Sequential
+from para_policy.training.lock import sole_writer
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.trajectories import Settings, Trajectories
 from tests.checkpoint import (
@@ -317,6 +318,7 @@ def test_something_else_is_not_overwritten(
     before = files(tmp_path)
     with pytest.raises(InputError, match=r"t\.zarr"):
         make(policy, path)
+    (tmp_path / ".t.zarr.lock").unlink()
     assert files(tmp_path) == before
 
 
@@ -455,6 +457,16 @@ def test_a_run_that_stopped_while_the_store_was_made_can_go_on(
         with pytest.raises(KeyboardInterrupt):
             make(policy, tmp_path / "t.zarr", count=4)
     make(policy, tmp_path / "t.zarr", count=4)
+
+
+def test_a_store_is_written_by_one_at_a_time(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    path = tmp_path / "t.zarr"
+    with (
+        sole_writer(path, tmp_path / ".t.zarr.lock"),
+        pytest.raises(InputError, match=r"another run is writing to .*t\.zarr"),
+    ):
+        make(policy, path, count=4)
+    make(policy, path, count=4)
 
 
 def raise_interrupt(*arguments: Any, **options: Any) -> None:
