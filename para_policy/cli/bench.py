@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from para_policy.cli.common import Precision
+from para_policy.stopping import deferred
 from para_policy.terminal import check_output_file, write_text
 
 
@@ -56,10 +57,13 @@ class Bench:
             self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
         )
         recorded = read_observations(self.checkpoint, policy.config)
-        report = {
-            "checkpoint": str(self.checkpoint),
-            "checkpoint_sha256": checkpoint_hash(self.checkpoint),
-            **comparison.make_report(benchmark, policy, recorded),
-        }
-        write_text(self.json, json.dumps(report, indent=2) + "\n")
-        Console().print(comparison.table(report))
+        with deferred() as stop:
+            report = {
+                "checkpoint": str(self.checkpoint),
+                "checkpoint_sha256": checkpoint_hash(self.checkpoint),
+                **comparison.make_report(benchmark, policy, recorded, stop),
+            }
+            Console().print(comparison.table(report))
+            write_text(self.json, json.dumps(report, indent=2) + "\n")
+        if report["partial"]:
+            stop.end(f"the report in '{self.json}' is partial")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
 from para_policy.policies.sampler_spec import ANOTHER_SAMPLE, SamplerSpec
 from para_policy.samplers import Sampler
+from para_policy.stopping import Stop
 from para_policy.terminal import progress_bars
 
 REFERENCE = "sequential"
@@ -67,6 +69,57 @@ def run(
     Returns:
         for each sampler the entries of the `bench` JSON contract.
     """
+    made = _make(benchmark, policy)
+    return _entries(benchmark, made, _measure(benchmark, made, policy, observations, Stop()))
+
+
+def make_report(
+    benchmark: Benchmark,
+    policy: DiffusionPolicy,
+    observations: Mapping[str, np.ndarray],
+    stop: Stop | None = None,
+) -> dict[str, Any]:
+    """Run the benchmark and say what it was run on; see `run` for arguments and errors.
+
+    Args:
+        stop: ends the benchmark between two chunks; the report is then `partial`, about the
+            observations that all samplers were measured on.
+
+    Raises:
+        Stopped: if there are none.
+    """
+    kind, steps = policy.chain(benchmark.scheduler, benchmark.steps).key
+    stop = stop or Stop()
+    made = _make(benchmark, policy)
+    results = _measure(benchmark, made, policy, observations, stop)
+    done = len(results[0])
+    if not done:
+        stop.end("nothing was measured yet")
+    return {
+        **describe_machine(policy),
+        **describe_software(),
+        "scheduler": kind,
+        "steps": steps,
+        "partial": done < benchmark.observations,
+        "observations": done,
+        "cameras": list(policy.config.cameras),
+        "seeds": [benchmark.first, benchmark.first + done - 1],
+        "samplers": _entries(benchmark, made, results),
+    }
+
+
+def _make(benchmark: Benchmark, policy: DiffusionPolicy) -> list[Sampler]:
+    return [spec.make(policy, benchmark.scheduler, benchmark.steps) for spec in benchmark.specs()]
+
+
+def _measure(
+    benchmark: Benchmark,
+    made: Sequence[Sampler],
+    policy: DiffusionPolicy,
+    observations: Mapping[str, np.ndarray],
+    stop: Stop,
+) -> list[list[ActionResult]]:
+    """Chunks of each sampler, on as many observations for one as for the other."""
     available = len(next(iter(observations.values())))
     if benchmark.first + benchmark.observations > available:
         raise InputError(
@@ -74,51 +127,41 @@ def run(
             f"the checkpoint holds {available}"
         )
     specs = benchmark.specs()
-    made = [spec.make(policy, benchmark.scheduler, benchmark.steps) for spec in specs]
     results: list[list[ActionResult]] = [[] for _ in specs]
     policy.warm_up()
+    turns = range(-_WARM_UP_CHUNKS, benchmark.observations)
     with progress_bars() as progress:
-        total = len(specs) * (benchmark.observations + _WARM_UP_CHUNKS)
-        bar = progress.add_task("benchmark", total=total)
-        for turn in range(-_WARM_UP_CHUNKS, benchmark.observations):
+        bar = progress.add_task("benchmark", total=len(specs) * len(turns))
+        for turn, k in itertools.product(turns, range(len(specs))):
+            if stop.requested:
+                break
             index = benchmark.first + max(turn, 0)
-            obs = {name: values[index] for name, values in observations.items()}
-            for k in range(len(specs)):
-                which = (k + turn) % len(specs)
-                progress.update(bar, description=specs[which].label)
-                result = policy.sample(
-                    obs,
-                    sampler=made[which],
-                    seed=index,
-                    scheduler=benchmark.scheduler,
-                    steps=benchmark.steps,
-                )
-                if turn >= 0:
-                    results[which].append(result)
-                progress.advance(bar)
+            which = (k + turn) % len(specs)
+            progress.update(bar, description=specs[which].label)
+            result = policy.sample(
+                {name: values[index] for name, values in observations.items()},
+                sampler=made[which],
+                seed=index,
+                scheduler=benchmark.scheduler,
+                steps=benchmark.steps,
+            )
+            if turn >= 0:
+                results[which].append(result)
+            progress.advance(bar)
+    done = min(map(len, results))
+    return [chunks[:done] for chunks in results]
+
+
+def _entries(
+    benchmark: Benchmark, made: Sequence[Sampler], results: Sequence[Sequence[ActionResult]]
+) -> dict[str, dict[str, Any]]:
+    """What the benchmark says about each sampler."""
     return {
         spec.label: {
             **_describe(spec, sampler),
             **summarise(chunks, results[0], solves=sampler.same_sample),
         }
-        for spec, sampler, chunks in zip(specs, made, results, strict=True)
-    }
-
-
-def make_report(
-    benchmark: Benchmark, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Run the benchmark and say what it was run on; see `run` for arguments and errors."""
-    kind, steps = policy.chain(benchmark.scheduler, benchmark.steps).key
-    return {
-        **describe_machine(policy),
-        **describe_software(),
-        "scheduler": kind,
-        "steps": steps,
-        "observations": benchmark.observations,
-        "cameras": list(policy.config.cameras),
-        "seeds": [benchmark.first, benchmark.first + benchmark.observations - 1],
-        "samplers": run(benchmark, policy, observations),
+        for spec, sampler, chunks in zip(benchmark.specs(), made, results, strict=True)
     }
 
 

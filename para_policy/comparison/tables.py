@@ -30,8 +30,9 @@ CAPTION = (
 
 def title(report: Mapping[str, Any]) -> str:
     """One line that says what was measured on what."""
+    part = "stopped early: " if report.get("partial") else ""
     return (
-        f"{report['scheduler']}, {report['steps']} steps, {report['observations']} observations, "
+        f"{part}{report['scheduler']}, {report['steps']} steps, {report['observations']} observations, "
         f"{report['device']}, {report['threads']} thread(s), {report['dtype']}{_engine(report)}"
     )
 

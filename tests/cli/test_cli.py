@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from para_policy.checkpoints.observations import save_observations
 from para_policy.cli.main import main
+from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoint import (
     calibrate_tiny_checkpoint,
     save_tiny_checkpoint,
@@ -72,6 +74,49 @@ def test_bench_writes_the_report_of_the_contract(
     assert parallel["rounds_max"] <= 10
     assert 0 < parallel["max_abs_error"]["max"] < 0.5
     assert set(parallel["latency_ms"]) >= {"p50", "p95", "p99"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_bench_that_is_stopped_reports_what_it_has(
+    checkpoint: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+) -> None:
+    """3 samplers, two turns to warm up, and one whole turn before the signal."""
+    sample, calls = DiffusionPolicy.sample, [0]
+
+    def signalled(*arguments: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3 * 2 + 3 + 2:
+            signal.raise_signal(number)
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(DiffusionPolicy, "sample", signalled)
+    output = tmp_path / "out.json"
+    found, out, err = run(*bench(checkpoint, output))
+    assert found == code
+    assert "stopped early: ddpm, 10 steps, 1 observations" in " ".join(out.split())
+    assert err == f"stopped by {signal.Signals(number).name}; the report in '{output}' is partial\n"
+    report = json.loads(output.read_text())
+    assert (report["partial"], report["observations"], report["seeds"]) == (True, 1, [0, 0])
+    assert list(report["samplers"]) == ["sequential", "paradigms", "x0"]
+    assert calls[0] == 3 * 2 + 3 + 2
+
+
+def test_a_bench_that_is_stopped_at_once_leaves_the_report_before(
+    checkpoint: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.json"
+    assert run(*bench(checkpoint, output))[0] == 0
+    before = output.read_text()
+    assert json.loads(before)["partial"] is False
+    monkeypatch.setattr(DiffusionPolicy, "warm_up", lambda self: signal.raise_signal(signal.SIGINT))
+    code, _, err = run(*bench(checkpoint, output))
+    assert (code, err) == (130, "stopped by SIGINT; nothing was measured yet\n")
+    assert output.read_text() == before
 
 
 def test_bench_takes_another_scheduler(checkpoint: Path, tmp_path: Path, run: Run) -> None:
