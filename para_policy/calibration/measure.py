@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -72,13 +72,20 @@ class Measurable(Protocol):
 
 
 def calibrate(
-    chain: Measurable, observations: Mapping[str, np.ndarray], settings: Settings
+    chain: Measurable,
+    observations: Mapping[str, np.ndarray],
+    settings: Settings,
+    *,
+    begun: Calibration | None = None,
+    keep: Callable[[Calibration], None] | None = None,
 ) -> Calibration:
     """Measure; minutes on a CPU.
 
     Args:
         observations: {name: (n, To, *shape)}, physical units, at least one; with fewer than
             `settings.cases`, each is used with several noises.
+        begun: what was kept of the same measurement, which goes on from there.
+        keep: called after each sampler with what is measured so far.
     """
     count = len(next(iter(observations.values())))
     if count == 0:
@@ -94,7 +101,8 @@ def calibrate(
         noise = Noise.from_seeds(seeds, chain.shape, steps, device=chain.device)
         batches.append((denoiser, noise))
     with progress_bars() as progress:
-        return _Measurement(chain.process, batches, settings, progress).run()
+        measurement = _Measurement(chain.process, batches, settings, progress)
+        return measurement.run(begun, keep or (lambda calibration: None))
 
 
 def second_half(observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -140,8 +148,25 @@ class _Measurement:
         self.process, self.batches, self.settings = process, batches, settings
         self.progress = progress
 
-    def run(self) -> Calibration:
+    def run(self, begun: Calibration | None, keep: Callable[[Calibration], None]) -> Calibration:
         references = self._solve(Sequential(), "sequential")
+        found = self._basis(references) if begun is None else begun.to(self._device)
+        keep(found)
+        # Samplers are measured as they are without bounds, in whatever order.
+        basis = replace(found, variants=found.variants[:1])
+        for name, options in candidates(self.process.num_steps, self.settings.tolerance):
+            if all((name, options) != (v.sampler, v.options) for v in found.variants):
+                variant = self._variant(basis, name, options, references)
+                found = replace(found, variants=(*found.variants, variant))
+                keep(found)
+        return found.to("cpu")
+
+    @property
+    def _device(self) -> torch.device:
+        return self.batches[0][1].initial.device
+
+    def _basis(self, references: list[SampleResult]) -> Calibration:
+        """All but the samplers."""
         matrices, spread = self._jacobian(references)
         condition = torch.cat([_condition(denoiser) for denoiser, _ in self.batches])
         guess = fit_linear_guess(condition, torch.cat([result.sample for result in references]))
@@ -153,7 +178,7 @@ class _Measurement:
             matrices,
             spread,
         )
-        measured = Calibration(
+        return Calibration(
             scheduler=self.process.kind,
             steps=self.process.num_steps,
             tolerance=self.settings.tolerance,
@@ -164,11 +189,6 @@ class _Measurement:
             nodes=nodes,
             fingerprint=self.process.fingerprint,
         )
-        found = [
-            self._variant(measured, name, options, references)
-            for name, options in candidates(self.process.num_steps, self.settings.tolerance)
-        ]
-        return replace(measured, variants=(*measured.variants, *found)).to("cpu")
 
     def _jacobian(
         self, references: list[SampleResult]

@@ -44,11 +44,17 @@ def save_calibration(
 ) -> Path:
     """Write a calibration beside the weights that it belongs to, and return its path."""
     path = Path(directory) / FOLDER / f"{calibration.scheduler}_{calibration.steps}.safetensors"
+    bound_to = {"weights_sha256": weights_sha256, "noise_scheduler": dict(noise_scheduler)}
+    write_calibration(path, calibration, bound_to)
+    return path
+
+
+def write_calibration(path: Path, calibration: Calibration, bound_to: Mapping[str, Any]) -> None:
+    """Write one file; `bound_to`: facts of what it belongs to, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         "format_version": FORMAT_VERSION,
-        "weights_sha256": weights_sha256,
-        "noise_scheduler": dict(noise_scheduler),
+        **bound_to,
         "scheduler": calibration.scheduler,
         "steps": calibration.steps,
         "tolerance": calibration.tolerance,
@@ -67,7 +73,6 @@ def save_calibration(
     if calibration.nodes is not None:
         tensors |= {f"nodes.{part}": getattr(calibration.nodes, part) for part in _NODES}
     replace(path, lambda file: save_file(tensors, file, {"calibration": json.dumps(facts)}))
-    return path
 
 
 def read_calibrations(
@@ -86,7 +91,7 @@ def read_calibrations(
     """
     found = {}
     for path in sorted((Path(directory) / FOLDER).glob("*.safetensors")):
-        calibration, facts = _read(path)
+        calibration, facts = read_calibration(path)
         for what, given, expected in (
             ("weights", facts["weights_sha256"], weights_sha256),
             ("noise_scheduler", facts["noise_scheduler"], dict(noise_scheduler)),
@@ -131,7 +136,12 @@ def _nodes(tensors: Mapping[str, Tensor]) -> Nodes | None:
     return None if parts["order"] is None else Nodes(**parts)  # type: ignore[arg-type]
 
 
-def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
+def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
+    """Read one file, with all its facts.
+
+    Raises:
+        CheckpointError: if it is broken, or lacks `weights_sha256` or `noise_scheduler`.
+    """
     tensors = read_tensors(path)
     try:
         with safe_open(path, "pt") as file:
@@ -152,7 +162,7 @@ def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
             # Files of earlier releases have none: the noise schedule alone tells what they are for.
             fingerprint=_FINGERPRINT.validate_python(facts.get("fingerprint", ())),
         )
-        bound_to = {key: facts[key] for key in ("weights_sha256", "noise_scheduler")}
+        _ = facts["weights_sha256"], facts["noise_scheduler"]
     except ValidationError as error:
         raise CheckpointError(f"'{path}': {summarise(error)}") from error
     except (KeyError, TypeError, ValueError, AttributeError, InputError, SafetensorError) as error:
@@ -172,7 +182,7 @@ def _read(path: Path) -> tuple[Calibration, dict[str, Any]]:
             f"'{path}': variants do not say what sequential and the other samplers took; "
             "run para-policy calibrate again"
         )
-    return calibration, bound_to
+    return calibration, facts
 
 
 def save_latency(directory: str | Path, device_key: str, table: LatencyTable) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,14 @@ from rich.console import Console
 
 from para_policy.cli.common import Precision, demonstrated
 from para_policy.errors import InputError
+from para_policy.stopping import keeping
 from para_policy.terminal import check_output_folder
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
     from para_policy.calibration import Calibration
     from para_policy.calibration.measure import Settings
+    from para_policy.checkpoints.partial_calibration import PartialCalibration
 
 
 @dataclass(frozen=True)
@@ -65,29 +67,46 @@ class Calibrate:
         check_output_folder(folder if folder.exists() else self.checkpoint)
         calibration = self._known() if self.device_only else self._measure(policy, settings)
         policy.runtime = policy.runtime.on(wanted)  # samplers were measured with exact arithmetic
-        sizes = policy.runtime.measure_sizes()
-        if sizes:
-            save_sizes(self.checkpoint, policy.runtime.device_key, sizes)
-            policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
-        table = policy.runtime.measure_latency(max(calibration.steps, 128))
-        save_latency(self.checkpoint, policy.runtime.device_key, table)
+        with keeping(lambda: f"'{folder}' lacks the latency of this device: --device-only adds it"):
+            sizes = policy.runtime.measure_sizes()
+            if sizes:
+                save_sizes(self.checkpoint, policy.runtime.device_key, sizes)
+                policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
+            table = policy.runtime.measure_latency(max(calibration.steps, 128))
+            save_latency(self.checkpoint, policy.runtime.device_key, table)
         Console().print(measure.table(calibration, table))
         print(f"calibration: {folder}")
 
     def _measure(self, policy: DiffusionPolicy, settings: Settings) -> Calibration:
         from para_policy.calibration.measure import calibrate, second_half
-        from para_policy.checkpoints.calibration import save_calibration
+        from para_policy.checkpoints.calibration import FOLDER, save_calibration
+        from para_policy.checkpoints.files import arrays_sha256
         from para_policy.checkpoints.native import checkpoint_hash
         from para_policy.checkpoints.observations import read_observations
+        from para_policy.checkpoints.partial_calibration import PartialCalibration
 
         if self.data is None:
             recorded = second_half(read_observations(self.checkpoint, policy.config))
         else:
             recorded = demonstrated(policy.config, self.config, self.data, self.cases)
         chain = policy.chain(self.scheduler, self.steps)
-        calibration = calibrate(chain, recorded, settings)
-        sha256 = checkpoint_hash(self.checkpoint)
-        save_calibration(self.checkpoint, calibration, sha256, policy.config.noise_scheduler)
+        sha256, schedule = checkpoint_hash(self.checkpoint), policy.config.noise_scheduler
+        kind, steps = chain.key
+        partial = PartialCalibration(
+            self.checkpoint / FOLDER / f"{kind}_{steps}.partial",
+            {
+                "weights_sha256": sha256,
+                "noise_scheduler": schedule,
+                "fingerprint": list(chain.process.fingerprint),
+                "settings": asdict(settings),
+                "observations": arrays_sha256(recorded[name] for name in policy.config.inputs),
+            },
+        )
+        with keeping(lambda: _progress(partial)):
+            begun = partial.load()
+            calibration = calibrate(chain, recorded, settings, begun=begun, keep=partial.keep)
+        save_calibration(self.checkpoint, calibration, sha256, schedule)
+        partial.remove()
         return calibration
 
     def _known(self) -> Calibration:
@@ -101,3 +120,10 @@ class Calibrate:
                 "leave the option out"
             )
         return chain.calibration
+
+
+def _progress(partial: PartialCalibration) -> str:
+    """What is kept of an unfinished calibration, for messages."""
+    if not partial.path.exists():
+        return "no sampler was measured yet"
+    return f"the samplers measured so far are kept in '{partial.path}'; the same command goes on"

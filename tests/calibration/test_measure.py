@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import json
 import math
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +87,76 @@ def test_it_writes_what_load_policy_reads(checkpoint: Path, run: Run) -> None:
     (device,) = policy.runtime.latencies
     assert "1 thread(s)" in device
     assert policy.runtime.latencies[device].rows[-1] >= 10
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_a_calibration_that_is_stopped_goes_on(
+    checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """No sampler is measured twice, and what is found is the same."""
+    assert run(*few(checkpoint))[0] == 0
+    file = checkpoint / "calibration" / "ddpm_10.safetensors"
+    whole = load_policy(checkpoint).calibrations["ddpm", 10]
+    file.unlink()
+    measured: list[str] = []
+    variant = calibrate._Measurement._variant
+
+    def signalled(self: Any, basis: Any, name: str, *rest: Any) -> Any:
+        if len(measured) == at:
+            signal.raise_signal(signal.SIGTERM)
+        measured.append(name)
+        return variant(self, basis, name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calibrate._Measurement, "_variant", signalled)
+        code, _, err = run(*few(checkpoint))
+    assert code == 143
+    assert "are kept in" in err
+    assert err.count("\n") == 1
+    assert load_policy(checkpoint).calibrations == {}
+    monkeypatch.setattr(calibrate._Measurement, "_variant", counted(measured, variant))
+    monkeypatch.setattr(calibrate, "chord_matrices", pytest.fail)
+    assert run(*few(checkpoint))[0] == 0
+    assert measured == [variant.sampler for variant in whole.variants[1:]]
+    assert {path.name for path in file.parent.iterdir()} == {file.name, "latency.json"}
+    found = load_policy(checkpoint).calibrations["ddpm", 10]
+    assert torch.equal(found.matrices, whole.matrices)  # type: ignore[arg-type]
+    assert repr(found.variants) == repr(whole.variants)
+
+
+def counted(measured: list[str], variant: Any) -> Any:
+    def measure(self: Any, basis: Any, name: str, *rest: Any) -> Any:
+        measured.append(name)
+        return variant(self, basis, name, *rest)
+
+    return measure
+
+
+@pytest.mark.parametrize("change", ["--cases=6", "--tolerance=0.02", "broken"])
+def test_what_was_kept_of_something_else_is_not_used(
+    checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            calibrate._Measurement,
+            "_variant",
+            lambda *rest: signal.raise_signal(signal.SIGINT),
+        )
+        assert run(*few(checkpoint))[0] == 130
+    partial = checkpoint / "calibration" / "ddpm_10.partial"
+    if change == "broken":
+        partial.write_bytes(partial.read_bytes()[:-10])
+    basis = calibrate._Measurement._basis
+    made: list[Any] = []
+
+    def again(self: Any, references: Any) -> Any:
+        made.append(references)
+        return basis(self, references)
+
+    monkeypatch.setattr(calibrate._Measurement, "_basis", again)
+    assert run(*few(checkpoint, *([] if change == "broken" else [change])))[0] == 0
+    assert len(made) == 1
+    assert not partial.exists()
 
 
 def test_auto_and_chord_work_afterwards(checkpoint: Path, run: Run) -> None:
