@@ -16,9 +16,17 @@ from para_policy.errors import InputError
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
+from para_policy.stopping import Stopped
 from para_policy.terminal import check_output_file, check_output_folder, run, write_text
 from sim import plots
-from sim.evaluation.batches import Sampling, Task, make_tasks, play, play_in_processes
+from sim.evaluation.batches import (
+    Sampling,
+    Task,
+    make_tasks,
+    paired_runs,
+    play,
+    play_in_processes,
+)
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import EvaluationProgress, print_results
 from sim.evaluation.provenance import circumstances, sampling_identity
@@ -101,34 +109,62 @@ class Arguments:
 
 
 def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
-    """Run the evaluation, write all outputs and return the JSON document."""
+    """Run the evaluation, write all outputs and return the JSON document.
+
+    Raises:
+        Stopped: when what is finished by then is printed and written, marked as partial.
+    """
     _check(args)
     policy = args.sampling.load()
     check_policy(policy)
     identity = sampling_identity(policy, args.sampling)
     tasks = make_tasks(args.sampler_names, args.seed, args.episodes, args.batch)
     partial = PartialResults(partial_path(args.json), _identities(args, policy, identity))
-    runs = _play_all(args, policy, tasks, partial, console)
+    finished = {task: found for task, found in partial.load().items() if task in tasks}
+    latencies: dict[str, list[float]] = {name: [] for name in args.sampler_names}
 
-    console.print("Measuring the latency of one robot ...")
-    latencies = {name: _latencies_ms(policy, args, name) for name in runs}
-    document = {
-        "episodes": args.episodes,
-        "seed": args.seed,
-        **identity,
-        **circumstances(policy),
-        "jobs": args.jobs,
-        "batch": args.batch,
-        "margin": args.margin,
-        **summarize(runs, latencies, args.margin),
-    }
-    write_text(args.json, json.dumps(document, indent=1, allow_nan=False))
-    if args.report is not None:
-        write_html(document, args.report)
+    def document(runs: Runs, *, stopped: bool = False) -> dict[str, Any]:
+        return {
+            "partial": stopped,
+            "episodes": len(runs[args.sampler_names[0]]),
+            "seed": args.seed,
+            **identity,
+            **circumstances(policy),
+            "jobs": args.jobs,
+            "batch": args.batch,
+            "margin": args.margin,
+            **summarize(runs, latencies, args.margin),
+        }
+
+    try:
+        _play_all(args, policy, tasks, finished, partial, console)
+        console.print("Measuring the latency of one robot ...")
+        for name in latencies:
+            latencies[name] = _latencies_ms(policy, args, name)
+    except KeyboardInterrupt as error:
+        kept = "no batch was finished by all samplers"
+        if runs := paired_runs(tasks, finished):
+            part = document(runs, stopped=True)
+            print_results(Console(), part)
+            _write(args, part)
+            kept = f"'{args.json}' is partial"
+        if partial.path.exists():
+            kept += f", finished batches are kept in '{partial.path}'"
+        again = "give the same command again to go on"
+        raise Stopped(Stopped.of(error).number, f"{kept}; {again}") from error
+    runs = paired_runs(tasks, finished)
+    results = document(runs)
+    _write(args, results)
     if args.video is not None:
         write_videos(runs, args.video, args.video_episodes)
     partial.remove()
-    return document
+    return results
+
+
+def _write(args: Arguments, document: Mapping[str, Any]) -> None:
+    write_text(args.json, json.dumps(document, indent=1, allow_nan=False))
+    if args.report is not None:
+        write_html(document, args.report)
 
 
 def _identities(
@@ -180,11 +216,11 @@ def _play_all(
     args: Arguments,
     policy: DiffusionPolicy,
     tasks: Sequence[Task],
+    finished: dict[Task, list[Episode]],
     partial: PartialResults,
     console: Console,
-) -> Runs:
-    """Episodes of each sampler in the order of their seeds, from finished batches and new ones."""
-    finished = {task: found for task, found in partial.load().items() if task in tasks}
+) -> None:
+    """Add the tasks that are missing to `finished` and `partial`, as they are played."""
     if finished:
         console.print(f"Resuming: {len(finished)} of {len(tasks)} batches are already there.")
     todo = [task for task in tasks if task not in finished]
@@ -198,10 +234,6 @@ def _play_all(
             partial.add(task, episodes)
             finished[task] = episodes
             progress.finish(task, episodes)
-    runs: dict[str, list[Episode]] = {name: [] for name in args.sampler_names}
-    for task in tasks:
-        runs[task.sampler] += finished[task]
-    return runs
 
 
 def _latencies_ms(policy: DiffusionPolicy, args: Arguments, sampler: str) -> list[float]:
@@ -230,14 +262,7 @@ def main() -> None:
         print_results(Console(), document)
         console.print(f"Results: {args.json}", soft_wrap=True)
 
-    try:
-        code = run(command)
-    except KeyboardInterrupt:
-        kept = partial_path(args.json)
-        what = f"Finished batches are kept in {kept}" if kept.exists() else "No batch was finished"
-        console.print(f"Stopped. {what}; give the same command again to go on.", soft_wrap=True)
-        code = 130
-    sys.exit(code)
+    sys.exit(run(command))
 
 
 if __name__ == "__main__":

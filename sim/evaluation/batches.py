@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import queue
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,18 @@ def make_tasks(samplers: Sequence[str], seed: int, episodes: int, batch: int) ->
     seeds = range(seed, seed + episodes)
     batches = [tuple(seeds[first : first + batch]) for first in range(0, episodes, batch)]
     return [Task(sampler, part) for part in batches for sampler in samplers]
+
+
+def paired_runs(
+    tasks: Sequence[Task], finished: Mapping[Task, Sequence[Episode]]
+) -> dict[str, list[Episode]]:
+    """Episodes of each sampler in the order of their seeds, up to the first batch that one of them
+    has not finished; empty if that is the first."""
+    unfinished = {task.seeds for task in tasks if task not in finished}
+    runs: dict[str, list[Episode]] = {}
+    for task in itertools.takewhile(lambda task: task.seeds not in unfinished, tasks):
+        runs.setdefault(task.sampler, []).extend(finished[task])
+    return runs
 
 
 def play(
@@ -115,7 +128,8 @@ class StoppedError(Exception):
 
 
 def _start_worker(sampling: Sampling, threads: int, put: Callable[[int], None], stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they reach the parent, too, which sets `stop`
     torch.set_num_threads(threads)
 
     def report(steps: int) -> None:

@@ -76,7 +76,9 @@ class EvaluationProgress:
 
 def print_results(console: Console, document: Mapping[str, Any]) -> None:
     """Show the main numbers of an evaluation JSON document."""
-    table = Table(title=f"{document['episodes']} PushT episodes from seed {document['seed']}")
+    part = "stopped early: " if document.get("partial") else ""
+    title = f"{part}{document['episodes']} PushT episodes from seed {document['seed']}"
+    table = Table(title=title)
     table.add_column("sampler", overflow="fold")
     for heading in ("max reward, 95 %", "success", "rounds (max)", "ms"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -88,8 +88,9 @@ def title(document: Document) -> str:
 def lead(document: Document) -> str:
     """One sentence on what was run."""
     n, first = document["episodes"], document["seed"]
+    part = "Stopped early: " if document.get("partial") else ""
     return (
-        f"{n} episodes per sampler, seeds {first} to {first + n - 1} (legacy start states), "
+        f"{part}{n} episodes per sampler, seeds {first} to {first + n - 1} (legacy start states), "
         f"{document['scheduler'].upper()} with {document['steps']} steps, on "
         f"{document['device']} with {_count(document['threads'], 'thread')}, "
         f"engine {document['backend']}, {document['date'][:10]}."

@@ -19,7 +19,9 @@ from rich.console import Console
 
 import sim.evaluate
 import sim.report
+from para_policy.stopping import Stopped, stoppable
 from sim.evaluate import Arguments, evaluate, partial_path
+from sim.evaluation.batches import Task, make_tasks, paired_runs
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.progress import print_results
 from sim.evaluation.provenance import sampling_identity
@@ -74,6 +76,7 @@ def without_timings(value: Any) -> Any:
 def test_json_contract(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, document = finished
     assert document["episodes"] == 3
+    assert document["partial"] is False
     assert document["seed"] == 100000
     assert (document["scheduler"], document["steps"]) == ("ddpm", 4)
     assert (document["backend"], document["dtype"]) == ("eager", "float32")
@@ -382,21 +385,64 @@ def test_report_command(
     assert "no evaluation JSON ('seams')" in capsys.readouterr().err
 
 
-def test_interrupt_tells_how_to_go_on(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_what_was_played(
+    checkpoint: Path, tmp_path: Path, number: int, code: int
+) -> None:
     out = tmp_path / "out.json"
     process = subprocess.Popen(
         [sys.executable, "-m", "sim.evaluate", "--checkpoint", checkpoint, "--json", out,
          "--episodes", "500", "--batch", "1", "--steps", "4"],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
-        # A shell starts background jobs, and all their children, with SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not partial_path(out).exists() and time.monotonic() < deadline:
+    kept = partial_path(out)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (
+        kept.exists() and kept.read_text().count("episodes") >= 2
+    ):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "give the same command again" in " ".join(error.split())
+    process.send_signal(number)
+    printed, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    last = error.splitlines()[-1]
+    assert last.startswith(f"stopped by {signal.Signals(number).name}; '{out}' is partial")
+    assert last.endswith("give the same command again to go on")
     assert "Traceback" not in error
-    assert not out.exists()
+    document = json.loads(out.read_text())
+    assert document["partial"] is True
+    assert 1 <= document["episodes"] < 500
+    assert len(document["samplers"]["x0"]["per_episode"]) == document["episodes"]
+    assert f"stopped early: {document['episodes']} PushT episodes" in " ".join(printed.split())
+    assert kept.exists()
+
+
+def test_a_stop_before_all_samplers_have_a_batch_leaves_older_results(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = arguments(checkpoint, tmp_path)
+    args.json.write_text("older")
+    play = sim.evaluate.play
+
+    def one_sampler(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
+        if task.sampler != SAMPLERS[0]:
+            signal.raise_signal(signal.SIGTERM)
+        return play(policy, sampling, task, on_progress)
+
+    monkeypatch.setattr(sim.evaluate, "play", one_sampler)
+    with (
+        stoppable(),
+        pytest.raises(Stopped, match=r"no batch was finished by all samplers, .* kept"),
+    ):
+        run_quietly(args)
+    assert args.json.read_text() == "older"
+
+
+def test_batches_are_compared_up_to_the_first_that_is_missing() -> None:
+    tasks = make_tasks(("a", "b"), 0, 3, 1)
+    played: dict[Task, list[Any]] = {task: [task] for task in tasks}
+    assert paired_runs(tasks, played) == {"a": tasks[::2], "b": tasks[1::2]}
+    del played[tasks[3]]  # b of the second batch, while others went on
+    assert paired_runs(tasks, played) == {"a": [tasks[0]], "b": [tasks[1]]}
+    del played[tasks[0]]
+    assert paired_runs(tasks, played) == {}
