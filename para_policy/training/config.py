@@ -26,6 +26,8 @@ class DataConfig(BaseModel):
 
 
 Momentum: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+Rate: TypeAlias = Annotated[float, Field(gt=0, le=1e20)]
+"""Learning rate; steps with a larger one overflow single precision, whatever the momentum."""
 
 LENGTH = {"steps", "log_every", "checkpoint_every"}
 """Keys of `RunConfig` that may change when a run is resumed."""
@@ -51,9 +53,9 @@ class OptimisationConfig(RunConfig):
     """
 
     batch_size: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: Rate = 1e-4
     betas: tuple[Momentum, Momentum] = (0.95, 0.999)
-    weight_decay: float = Field(1e-6, ge=0)
+    weight_decay: float = Field(1e-6, ge=0, le=1)
     warmup_steps: int = Field(500, ge=0)
     ema_power: float = Field(0.75, gt=0)
     evaluation_windows: int = Field(1024, ge=1)

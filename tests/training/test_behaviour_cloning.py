@@ -216,6 +216,7 @@ def changed(section: str, key: str, value: Any) -> str:
         (changed("training", "steps", "many"), "training.steps"),
         (changed("training", "precision", "fp8"), "training.precision"),
         (changed("training", "learning_rate", float("inf")), "training.learning_rate"),
+        (changed("training", "learning_rate", 1e38), "training.learning_rate"),
         (changed("training", "weight_decay", float("nan")), "training.weight_decay"),
         (changed("training", "betas", [0.9, 1.0]), "training.betas"),
         (changed("data", "validation_ratio", 1.0), "data.validation_ratio"),

@@ -254,7 +254,7 @@ def test_a_run_that_diverges_ends_and_keeps_its_good_weights(
 def test_weights_that_are_infinite_are_never_saved(
     zarr_path: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    made = config(zarr_path, learning_rate=1e38, warmup_steps=0, checkpoint_every=1, **changes)
+    made = config(zarr_path, learning_rate=1e20, warmup_steps=0, checkpoint_every=1, **changes)
     with pytest.raises(NonFiniteError, match="diverged at step"):
         train(made, tmp_path / "run", device="cpu")
     if (tmp_path / "run" / "checkpoint").exists():

@@ -37,7 +37,7 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import Propagate
 from para_policy.samplers.window import evaluated, interpolate
 from para_policy.training import trainer
-from para_policy.training.config import LENGTH, RunConfig
+from para_policy.training.config import LENGTH, Rate, RunConfig
 from para_policy.training.draws import batch_indices
 from para_policy.training.pcm import low_rank
 from para_policy.training.pcm.trajectories import Problem, Trajectories
@@ -68,7 +68,7 @@ class DistillConfig(RunConfig):
     stride: int = Field(1, ge=1)
     steps: int = Field(2000, ge=1)
     batch_size: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: Rate = 1e-3
     warmup_steps: int = Field(50, ge=0)
     ema_decay: float = Field(0.999, gt=0, lt=1)
     log_every: int = Field(50, ge=1)
