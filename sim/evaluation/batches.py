@@ -128,8 +128,7 @@ class StoppedError(Exception):
 
 
 def _start_worker(sampling: Sampling, threads: int, put: Callable[[int], None], stop: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # they reach the parent, too, which sets `stop`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
     torch.set_num_threads(threads)
 
     def report(steps: int) -> None:
