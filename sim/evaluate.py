@@ -13,10 +13,11 @@ import tyro
 from rich.console import Console
 
 from para_policy.errors import InputError
+from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
-from para_policy.terminal import check_output_file, check_output_folder, run, write_text
+from para_policy.terminal import run
 from sim import plots
 from sim.evaluation.batches import Sampling, Task, make_tasks, play, play_in_processes
 from sim.evaluation.partial import PartialResults, partial_path
@@ -101,7 +102,7 @@ class Arguments:
 
 
 def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
-    """Run the evaluation, write all outputs and return the JSON document."""
+    """Run the evaluation, print it, write all outputs and return the JSON document."""
     _check(args)
     policy = args.sampling.load()
     check_policy(policy)
@@ -122,6 +123,7 @@ def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
         "margin": args.margin,
         **summarize(runs, latencies, args.margin),
     }
+    print_results(Console(), document)  # first: the disk may be full by now
     write_text(args.json, json.dumps(document, indent=1, allow_nan=False))
     if args.report is not None:
         write_html(document, args.report)
@@ -226,8 +228,7 @@ def main() -> None:
     console = Console(stderr=True)
 
     def command() -> None:
-        document = evaluate(args, console)
-        print_results(Console(), document)
+        evaluate(args, console)
         console.print(f"Results: {args.json}", soft_wrap=True)
 
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from para_policy.cli.common import Precision
-from para_policy.terminal import check_output_file, write_text
+from para_policy.files import check_output_file, write_text
 
 
 @dataclass(frozen=True)
@@ -61,5 +61,5 @@ class Bench:
             "checkpoint_sha256": checkpoint_hash(self.checkpoint),
             **comparison.make_report(benchmark, policy, recorded),
         }
-        write_text(self.json, json.dumps(report, indent=2) + "\n")
         Console().print(comparison.table(report))
+        write_text(self.json, json.dumps(report, indent=2) + "\n")

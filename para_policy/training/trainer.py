@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from para_policy.errors import InputError
 from para_policy.extras import extra
-from para_policy.terminal import check_output_folder, progress_bars
+from para_policy.files import check_output_folder
+from para_policy.terminal import progress_bars
 from para_policy.training.config import RunConfig
 from para_policy.training.curves import plot_curves
 

@@ -8,7 +8,7 @@ stored, `Noise.from_seeds` draws it again.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
 from para_policy.extras import extra
+from para_policy.files import check_output_folder, make_folder, writing
+from para_policy.memory import check_disk
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import (
     SPLITTINGS,
@@ -36,7 +38,7 @@ from para_policy.samplers import (
     Splitting,
 )
 from para_policy.samplers.checks import check_count
-from para_policy.terminal import check_output_folder, progress_bars
+from para_policy.terminal import progress_bars
 
 with extra("train", "making trajectories"):
     import zarr
@@ -148,8 +150,9 @@ def generate(
         weights_sha256: of the policy, to which the store is bound.
 
     Raises:
-        InputError: if `path` cannot be written, or holds something else, or trajectories of other
-            settings, observations, weights or calibration; or for a multistep scheduler.
+        InputError: if `path` cannot be written, its disk is too small, or it holds something else,
+            or trajectories of other settings, observations, weights or calibration; or for a
+            multistep scheduler.
         DataError: if the policy returns NaN or infinity.
     """
     problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
@@ -176,12 +179,13 @@ def generate(
     }
     shape = (policy.config.horizon, policy.config.action_dim)
     group = _open(Path(path), facts, shape, policy.config.condition_dim)
-    index = np.arange(settings.count) % len(next(iter(observations.values())))
+    given = len(next(iter(observations.values())))
     with progress_bars() as progress:
         bar = progress.add_task("trajectories", total=settings.count, completed=_finished(group))
         while (first := _finished(group)) < settings.count:
             part = slice(first, min(first + _BATCH, settings.count))
-            chosen = {name: values[index[part]] for name, values in observations.items()}
+            index = np.arange(part.start, part.stop) % given
+            chosen = {name: values[index] for name, values in observations.items()}
             seeds = range(_FIRST_SEED + part.start, _FIRST_SEED + part.stop)
             noise = Noise.from_seeds(seeds, shape, N, device=policy.device)
             denoiser = policy.denoiser(chosen)
@@ -195,9 +199,10 @@ def generate(
                 "solution": solution,
                 "iterates": problem.iterates(denoiser, noise, settings.rounds),
             }
-            for name, values in rows.items():
-                _array(group, name)[part] = values.cpu().numpy()
-            group.attrs["finished"] = part.stop
+            with writing(path):
+                for name, values in rows.items():
+                    _array(group, name)[part] = values.cpu().numpy()
+                group.attrs["finished"] = part.stop
             progress.update(bar, completed=part.stop)
     Trajectories(path)  # whole?
     return Path(path)
@@ -288,12 +293,18 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
             what = ", ".join(f"{key} ({held[key]}, asked for {facts[key]})" for key in differing)
             raise InputError(f"'{path}' holds trajectories with another {what}; give another path")
         return group
-    # Whole or not at all: a group without its attributes could not be gone on with.
-    unfinished = path.with_name(f".{path.name}.tmp")
+    count, iterates = facts["count"], facts["rounds"] + 1
+    states = iterates * (facts["steps"] + 1) * math.prod(shape)
     check_output_folder(path.parent)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    check_disk(f"a store of {count} trajectories", 4 * count * (states + width), path.parent)
+    # Whole or not at all: a group without its attributes could not be gone on with.
+    make_folder(path, lambda folder: _create(folder, facts, shape, width))
+    return zarr.open_group(path, mode="r+")
+
+
+def _create(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: int) -> None:
     count, rounds, N = facts["count"], facts["rounds"], facts["steps"]
-    group = zarr.create_group(unfinished)
+    group = zarr.create_group(path)
     states = (N + 1, *shape)
     for name, tail, dtype in (
         ("seed", (), "int64"),
@@ -305,8 +316,6 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
             name, shape=(count, *tail), chunks=(min(_CHUNK, count), *tail), dtype=dtype
         )
     group.attrs.update({**facts, "finished": 0})
-    unfinished.rename(path)
-    return zarr.open_group(path, mode="r+")
 
 
 def _digest(arrays: Iterable[np.ndarray]) -> str:
