@@ -131,13 +131,12 @@ def wrong_keys(error: ValidationError) -> list[ErrorDetails]:
     """What pydantic found, without what only follows from it: defaults that it could not compute,
     and lists that are too short once their wrong items are left out."""
     found = error.errors()
-    places = [item["loc"] for item in found]
+    above = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
 
     def follows(item: ErrorDetails) -> bool:
-        loc = item["loc"]
-        inside = any(len(place) > len(loc) and place[: len(loc)] == loc for place in places)
-        return item["type"] == "default_factory_not_called" or (
-            item["type"] == "too_short" and inside
+        kind = item["type"]
+        return kind == "default_factory_not_called" or (
+            kind == "too_short" and item["loc"] in above
         )
 
     return [item for item in found if not follows(item)]
