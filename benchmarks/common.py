@@ -17,9 +17,10 @@ from para_policy import comparison, load_policy
 from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
+from para_policy.files import check_output_file, write_text
 from para_policy.inference.device import set_threads
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.terminal import check_output_file, run, write_text
+from para_policy.terminal import run
 from sim import plots
 from sim.plots import Document
 
@@ -122,11 +123,16 @@ def main(
     options = tyro.cli(kind)
 
     def command() -> None:
-        for path in (options.json, options.plot):
-            if path is not None:
-                check_output_file(path)
+        check_output_file(options.json)
+        if options.plot is not None:
+            plots.check_output(options.plot)
         document = measure(options)
-        write_text(options.json, json.dumps(document, indent=1) + "\n")
+        numbers = json.dumps(document, indent=1) + "\n"
+        try:
+            write_text(options.json, numbers)
+        except InputError:  # the disk is full or gone, and measuring took hours
+            print(numbers)
+            raise
         print(f"numbers: {options.json}")
         if options.plot is not None:
             plots.save(figure, document, options.plot)

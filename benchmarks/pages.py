@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from para_policy.files import check_output_folder
 from sim import plots
 from sim.plots import Document
 
@@ -36,7 +37,7 @@ def fill(page: str, part: Callable[[str], str | None]) -> str:
 def images_beside(page: Path) -> Path:
     """Folder of the pictures of a page; made if it is not there."""
     folder = page.parent / "images"
-    folder.mkdir(parents=True, exist_ok=True)
+    check_output_folder(folder)
     return folder
 
 

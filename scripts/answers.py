@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from para_policy import DiffusionPolicy, load_policy
+from para_policy.checkpoints.files import write_tensors
 from para_policy.errors import InputError
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "pusht_state"
@@ -169,7 +170,7 @@ def main(argv: list[str]) -> int:
 
 def _store(path: Path) -> int:
     numbers = {f"{case.name}/{name}": v for case, all_ in answers() for name, v in all_.items()}
-    save_file(numbers, path)
+    write_tensors(path, numbers)
     print(f"{len(CASES)} answers: {path}")
     return 0
 

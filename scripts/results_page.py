@@ -26,8 +26,9 @@ from benchmarks.samplers import (
 )
 from para_policy import comparison
 from para_policy.errors import InputError
+from para_policy.files import write_text
 from para_policy.policies.sampler_spec import AUTO
-from para_policy.terminal import run, write_text
+from para_policy.terminal import run
 from para_policy.training.pcm.trajectories import Trajectories
 from sim import report
 from sim.evaluation import figures, tables

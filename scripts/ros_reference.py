@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import pages
+from para_policy.files import write_text
 from para_policy.ros.parameters import executor, policy
 from para_policy.ros.parameters.declare import Parameter
-from para_policy.terminal import write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ros2_reference.md"
 TABLES: dict[str, Sequence[Parameter]] = {

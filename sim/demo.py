@@ -21,9 +21,10 @@ from rich.table import Table
 from para_policy import comparison, load_policy
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
+from para_policy.files import check_output_folder, replace, write_text
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.terminal import check_output_folder, progress_bars, run, write_text
+from para_policy.terminal import progress_bars, run
 from sim.plots import STYLE, pyplot
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, simulator
 from sim.pusht.episode import Episode
@@ -102,9 +103,9 @@ def demo(arguments: Arguments, console: Console) -> None:
         (REFERENCE, arguments.sampler), None, None, arguments.observations
     )
     report = comparison.make_report(benchmark, policy, observations)
-    _write(arguments, played, report)
     console.print(comparison.table(report))
     console.print(_reward_table(arguments.sampler, played))
+    _write(arguments, played, report)
     for name in ("demo.mp4", "demo.png", "demo.json"):
         console.print(f"  {arguments.output / name}")
 
@@ -200,7 +201,7 @@ def _plot(arguments: Arguments, played: Played, path: Path) -> None:
         right.yaxis.get_major_locator().set_params(integer=True)
         right.set(xlabel="network calls in a row, per chunk", ylabel="chunks", xlim=(0, steps + 5))
         right.legend()
-        figure.savefig(path, dpi=130)
+        replace(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=130))
         plt.close(figure)
 
 

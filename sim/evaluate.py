@@ -13,11 +13,12 @@ import tyro
 from rich.console import Console
 
 from para_policy.errors import InputError
+from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.stopping import Stopped
-from para_policy.terminal import check_output_file, check_output_folder, run, write_text
+from para_policy.terminal import run
 from sim import plots
 from sim.evaluation.batches import (
     Sampling,
@@ -109,7 +110,7 @@ class Arguments:
 
 
 def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
-    """Run the evaluation, write all outputs and return the JSON document.
+    """Run the evaluation, print it, write all outputs and return the JSON document.
 
     Raises:
         Stopped: when what is finished by then is printed and written, marked as partial.
@@ -154,6 +155,7 @@ def evaluate(args: Arguments, console: Console) -> dict[str, Any]:
         raise Stopped(Stopped.of(error).number, f"{kept}; {again}") from error
     runs = paired_runs(tasks, finished)
     results = document(runs)
+    print_results(Console(), results)  # first: the disk may be full by now
     _write(args, results)
     if args.video is not None:
         write_videos(runs, args.video, args.video_episodes)
@@ -258,8 +260,7 @@ def main() -> None:
     console = Console(stderr=True)
 
     def command() -> None:
-        document = evaluate(args, console)
-        print_results(Console(), document)
+        evaluate(args, console)
         console.print(f"Results: {args.json}", soft_wrap=True)
 
     sys.exit(run(command))

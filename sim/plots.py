@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from para_policy.errors import InputError
 from para_policy.extras import extra
+from para_policy.files import check_output_file, replace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +64,21 @@ def save(plot: Callable[[Document], Figure], document: Document, path: Path) -> 
     plt = pyplot()
     with plt.rc_context(STYLE):
         figure = plot(document)
-        figure.savefig(path, dpi=130, bbox_inches="tight")
+        write = partial(figure.savefig, format=_format(path), dpi=130, bbox_inches="tight")
+        replace(path, write)
         plt.close(figure)
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError unless a figure can be written to `path`; call before the long work."""
+    known = sorted(pyplot().Figure().canvas.get_supported_filetypes())
+    if _format(path) not in known:
+        raise InputError(f"output {path} must end with one of .{', .'.join(known)}")
+    check_output_file(path)
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
 
 
 def new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:

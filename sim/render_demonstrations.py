@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from para_policy.errors import InputError
 from para_policy.extras import extra
+from para_policy.files import make_folder, writing
+from para_policy.memory import check_memory
 from para_policy.stopping import keeping
-from para_policy.terminal import check_output_folder, progress_bars, run
+from para_policy.terminal import progress_bars, run
 from para_policy.training.replay_buffer import ReplayBuffer
 from sim.pusht.env import PushT
 
@@ -41,6 +43,7 @@ class Arguments:
     def __call__(self) -> None:
         if self.size < 1:
             raise InputError(f"size is {self.size}; expected at least 1 pixel")
+        check_memory(f"--size {self.size}", _FRAMES_PER_CHUNK * 3 * self.size**2)
         source = ReplayBuffer(self.data)
         frames = _open(self.output, source, self.size)
         states = source.array("state").astype(np.float64)
@@ -51,7 +54,9 @@ class Arguments:
             bar = progress.add_task("frames", total=len(states), completed=min(first, len(states)))
             for begin in range(first, len(states), _FRAMES_PER_CHUNK):
                 chunk = states[begin : begin + _FRAMES_PER_CHUNK]
-                frames[begin : begin + len(chunk)] = render(board, chunk, self.size)
+                images = render(board, chunk, self.size)
+                with writing(self.output):
+                    frames[begin : begin + len(chunk)] = images
                 progress.advance(bar, len(chunk))
         print(f"{len(states)} frames of {len(source.episode_ends)} episodes in {self.output}")
 
@@ -68,7 +73,7 @@ def render(board: PushT, states: NDArray[np.float64], size: int) -> NDArray[np.u
 def _open(path: Path, source: ReplayBuffer, size: int) -> Any:
     """The array of frames in the replay buffer at `path`, which is made if it is not there."""
     if not path.exists():
-        _create(path, source, size)
+        make_folder(path, lambda folder: _create(folder, source, size))
     with extra("train", "writing images of demonstrations"):
         import zarr
     begun = ReplayBuffer(path)
@@ -92,11 +97,9 @@ def _create(path: Path, source: ReplayBuffer, size: int) -> None:
             f"{source.path} has data/state of shape {state.shape}; expected (steps, 5): agent x, y, "
             "block x, y, angle"
         )
-    check_output_folder(path.parent)
     with extra("train", "writing images of demonstrations"):
         import zarr
-    unfinished = path.with_name(f".{path.name}.tmp")
-    group = zarr.open_group(str(unfinished), mode="w", zarr_format=2)
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
     for name, values in (
         ("data/state", state),
         ("data/action", action),
@@ -109,7 +112,6 @@ def _create(path: Path, source: ReplayBuffer, size: int) -> None:
         chunks=(_FRAMES_PER_CHUNK, size, size, 3),
         dtype=np.uint8,
     )
-    unfinished.replace(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from para_policy.errors import InputError
-from para_policy.terminal import check_output_file, run, write_text
+from para_policy.files import check_output_file, write_text
+from para_policy.terminal import run
 from sim import plots
 from sim.evaluation import figures, tables
 from sim.plots import Document

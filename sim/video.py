@@ -19,9 +19,10 @@ from PIL import Image
 from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.extras import extra
+from para_policy.files import check_output_file, check_output_folder, replace
 from para_policy.inference.config import Precision
 from para_policy.policies.sampler_spec import split_samplers
-from para_policy.terminal import check_output_file, run
+from para_policy.terminal import run
 from sim.evaluation.variants import Variant
 from sim.pusht.drawing import draw, moments
 from sim.pusht.env import CONTROL_DT
@@ -53,8 +54,13 @@ def write_mp4(episodes: Mapping[str, Episode], path: Path, size: int = 480) -> N
     """H.264 video that every browser plays. `episodes`: label -> episode, shown side by side."""
     pictures = list(frames(episodes, size))
     pictures += [pictures[-1]] * HOLD_FRAMES
+    replace(path, lambda unfinished: _encode(pictures, unfinished))
+
+
+def _encode(pictures: Sequence[Frame], path: Path) -> None:
+    ffmpeg = encoder()
     height, width, _ = pictures[0].shape
-    writer = encoder().write_frames(
+    writer = ffmpeg.write_frames(
         str(path),
         (width, height),
         fps=FPS,
@@ -63,12 +69,18 @@ def write_mp4(episodes: Mapping[str, Episode], path: Path, size: int = 480) -> N
         macro_block_size=2,
         quality=8,
         ffmpeg_log_level="error",
-        output_params=["-movflags", "+faststart"],
+        output_params=["-f", "mp4", "-movflags", "+faststart"],
     )
     writer.send(None)
-    for picture in pictures:
-        writer.send(np.ascontiguousarray(picture))
-    writer.close()
+    try:
+        for picture in pictures:
+            writer.send(np.ascontiguousarray(picture))
+        writer.close()
+        whole = ffmpeg.count_frames_and_secs(path)[0] == len(pictures)
+    except (OSError, RuntimeError):  # with all of ffmpeg's command in the message
+        whole = False
+    if not whole:  # ffmpeg's exit code is not passed on
+        raise OSError("ffmpeg could not write it whole")
 
 
 def write_gif(
@@ -83,8 +95,12 @@ def write_gif(
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in kept
     ]
     durations = [1000 // fps] * (len(images) - 1) + [2000]
-    images[0].save(
-        path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True
+    options = {"duration": durations, "loop": 0, "optimize": True}
+    replace(
+        path,
+        lambda unfinished: images[0].save(
+            unfinished, "GIF", save_all=True, append_images=images[1:], **options
+        ),
     )
 
 
@@ -97,12 +113,13 @@ def write_strips(
         shown = moments(episode, label)
         picked = np.linspace(0, len(shown) - 1, count).round().astype(int)
         rows.append(np.concatenate([draw(shown[at], size)[:size] for at in picked], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+    image = Image.fromarray(np.concatenate(rows))
+    replace(path, lambda unfinished: image.save(unfinished, "PNG", optimize=True))
 
 
 def write_videos(runs: Mapping[str, Sequence[Episode]], folder: Path, count: int) -> list[Path]:
     """The first `count` episodes: one video per sampler, and one with all of them side by side."""
-    folder.mkdir(parents=True, exist_ok=True)
+    check_output_folder(folder)
     written = []
     for index in range(min(count, *(len(episodes) for episodes in runs.values()))):
         together = {name: episodes[index] for name, episodes in runs.items()}

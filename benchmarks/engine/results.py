@@ -12,7 +12,8 @@ from benchmarks.common import Document
 from benchmarks.engine import network, roofline
 from benchmarks.engine.report import TABLES, facts
 from para_policy.errors import InputError
-from para_policy.terminal import run, write_text
+from para_policy.files import write_text
+from para_policy.terminal import run
 from sim.evaluation import tables
 
 FILES = {"cpu": "engine.json", "gpu": "engine_gpu.json"}

@@ -19,8 +19,9 @@ from benchmarks.common import Document, quantiles, run_within_limits
 from para_policy import comparison
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
+from para_policy.files import check_output_file, write_text
 from para_policy.inference.device import cpu_name
-from para_policy.terminal import check_output_file, progress_bars, write_text
+from para_policy.terminal import progress_bars
 from sim.ros.processes import RosProcesses
 
 _PAUSE = 1.25

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks import pages
 from benchmarks.ros import fleet, overhead
-from para_policy.terminal import write_text
+from para_policy.files import replace, write_text
 from sim.evaluation import tables
 from sim.plots import Document
 from sim.ros.latency import report
@@ -158,7 +158,8 @@ def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
         )
         for measure in ("memory", "latency", "command_gap"):
             name = f"soak_{soak['rate_hz']:g}hz_{measure}.png"
-            shutil.copyfile(folder / name, images / name)
+            picture = (folder / name).read_bytes()
+            replace(images / name, partial(Path.write_bytes, data=picture))
             pictures.append(f"![{measure} at {soak['rate_hz']:g} Hz](images/{name})")
     text = SOAK.format(seconds=soaks[0]["seconds"], rate=soaks[0]["command_rate_hz"])
     load = ", ".join(f"{soak['load_average']['p50']:.1f}" for soak in soaks)

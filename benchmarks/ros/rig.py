@@ -21,6 +21,7 @@ from std_msgs.msg import Float64MultiArray, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.checkpoints.native import read_config, save_checkpoint
+from para_policy.files import write_text
 from para_policy.networks.config import UnetConfig
 from para_policy.policies.build import build_network
 from para_policy.policies.config import PolicyConfig
@@ -28,7 +29,6 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.parameters.templates import inputs_text
-from para_policy.terminal import write_text
 from sim.ros.client import WaitingNode
 
 CHUNK_STEPS = 12

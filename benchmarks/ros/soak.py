@@ -21,13 +21,9 @@ from benchmarks.common import Document, quantiles, run_within_limits
 from para_policy import comparison
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
+from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.device import cpu_name
-from para_policy.terminal import (
-    check_output_file,
-    check_output_folder,
-    progress_bars,
-    write_text,
-)
+from para_policy.terminal import progress_bars
 from sim import plots
 from sim.ros.processes import RosProcesses, start_runtime
 
@@ -279,12 +275,12 @@ def main(argv: list[str] | None = None) -> int:
         document = soak(options)
         broken.extend(broken_limits(options.max_growth_percent, document))
         document["broken_limits"] = broken
+        shown = {key: value for key, value in document.items() if key != "samples"}
+        Console().print_json(json.dumps(shown))
         if options.json is not None:
             write_text(options.json, json.dumps(document, indent=1) + "\n")
         if options.plots is not None:
             draw(document, options.plots)
-        shown = {key: value for key, value in document.items() if key != "samples"}
-        Console().print_json(json.dumps(shown))
 
     return run_within_limits(command, broken)
 

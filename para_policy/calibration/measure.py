@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
+from para_policy.memory import check_memory
 from para_policy.samplers import Sampler, SampleResult, Sequential
 from para_policy.samplers.checks import check_count, check_number
 from para_policy.samplers.deadline import LatencyTable
@@ -86,10 +88,16 @@ def calibrate(
             `settings.cases`, each is used with several noises.
         begun: what was kept of the same measurement, which goes on from there.
         keep: called after each sampler with what is measured so far.
+
+    Raises:
+        InputError: if there are no observations, or more cases than the memory holds.
     """
     count = len(next(iter(observations.values())))
     if count == 0:
         raise InputError("there are no observations to calibrate with; expected at least one")
+    states = (chain.process.num_steps + 1) * math.prod(chain.shape)
+    # The noise of each case, its exact solution, and that of the sampler that is measured.
+    check_memory(f"a calibration with {settings.cases} cases", 3 * 4 * states * settings.cases)
     index = np.arange(settings.cases) % count
     batches: list[tuple[Denoiser, Noise]] = []
     for part in np.array_split(index, -(-settings.cases // _BATCH)):

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from para_policy.calibration import Calibration, LinearGuess, Variant
-from para_policy.checkpoints.files import read_tensors, replace, summarise
+from para_policy.checkpoints.files import read_json, read_tensors, summarise, write_tensors
 from para_policy.errors import CheckpointError, InputError
+from para_policy.files import check_output_folder, write_text
 from para_policy.inference import Size
 from para_policy.samplers import Nodes
 from para_policy.samplers.deadline import LatencyTable
@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 LATENCY_FILE = "latency.json"
 ENGINE_FILE = "engine.json"
 
+_AGAIN = "run para-policy calibrate again"
 _FACTORS = ("left", "right")
 _NODES = ("order", "error", "sensitivity")
 _VARIANTS = TypeAdapter(tuple[Variant, ...])
@@ -51,7 +52,7 @@ def save_calibration(
 
 def write_calibration(path: Path, calibration: Calibration, bound_to: Mapping[str, Any]) -> None:
     """Write one file; `bound_to`: facts of what it belongs to, as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_output_folder(path.parent)
     facts = {
         "format_version": FORMAT_VERSION,
         **bound_to,
@@ -72,7 +73,7 @@ def write_calibration(path: Path, calibration: Calibration, bound_to: Mapping[st
     tensors = {name: value.float().contiguous() for name, value in tensors.items()}
     if calibration.nodes is not None:
         tensors |= {f"nodes.{part}": getattr(calibration.nodes, part) for part in _NODES}
-    replace(path, lambda file: save_file(tensors, file, {"calibration": json.dumps(facts)}))
+    write_tensors(path, tensors, {"calibration": json.dumps(facts)})
 
 
 def read_calibrations(
@@ -214,13 +215,12 @@ def read_sizes(directory: str | Path) -> dict[str, tuple[Size, ...]]:
 
 
 def _save_entry(path: Path, kind: TypeAdapter[dict[str, _T]], key: str, entry: _T) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_output_folder(path.parent)
     try:
         entries = {**_read_entries(path, kind), key: entry}
     except CheckpointError:  # broken: this is the remedy
         entries = {key: entry}
-    text = json.dumps(kind.dump_python(entries, mode="json"), indent=2) + "\n"
-    replace(path, lambda file: file.write_text(text))
+    write_text(path, json.dumps(kind.dump_python(entries, mode="json"), indent=2) + "\n")
     return path
 
 
@@ -228,7 +228,8 @@ def _read_entries(path: Path, kind: TypeAdapter[dict[str, _T]]) -> dict[str, _T]
     if not path.is_file():
         return {}
     try:
-        return kind.validate_json(path.read_text())
-    except (ValidationError, UnicodeDecodeError) as error:
-        reason = summarise(error) if isinstance(error, ValidationError) else str(error)
-        raise CheckpointError(f"'{path}': {reason}; run para-policy calibrate again") from error
+        return kind.validate_python(read_json(path))
+    except ValidationError as error:
+        raise CheckpointError(f"'{path}': {summarise(error)}; {_AGAIN}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {_AGAIN}") from error

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from para_policy.checkpoints.files import sha256
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, InputError, shown
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 
@@ -54,6 +54,9 @@ class Checkpoint:
         state: weights of the network, and those of the vision encoder with the prefix "vision.".
         normalizers: one for each input, and one for "action".
         source: the file that the weights came from.
+
+    Raises:
+        CheckpointError: for statistics that no data has, see `LinearNormalizer.check`.
     """
 
     config: PolicyConfig
@@ -61,6 +64,15 @@ class Checkpoint:
     normalizers: dict[str, LinearNormalizer]
     report: KeyReport
     source: Path
+
+    def __post_init__(self) -> None:
+        for name, normalizer in self.normalizers.items():
+            try:
+                normalizer.check()
+            except InputError as error:
+                raise CheckpointError(
+                    f"'{self.source}', statistics of '{name}': {error}"
+                ) from error
 
     @cached_property
     def sha256(self) -> str:
@@ -103,7 +115,7 @@ def match(
     for name, mine in ours.items():
         if found[name].shape != expected[mine]:
             raise CheckpointError(
-                f"'{source}': '{name}' has shape {tuple(found[name].shape)}; "
+                f"'{source}': {shown(name)} has shape {tuple(found[name].shape)}; "
                 f"its configuration needs {tuple(expected[mine])}"
             )
         if found[name].is_floating_point() and not torch.isfinite(found[name]).all():
@@ -113,4 +125,4 @@ def match(
 
 def _some(names: tuple[str, ...] | list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + more
+    return ", ".join(shown(name) for name in names[:_SHOWN]) + more

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from para_policy.checkpoints.files import read_tensors, replace, summarise
+from para_policy.checkpoints.files import read_tensors, summarise, write_tensors
 from para_policy.errors import CheckpointError, InputError
+from para_policy.files import check_output_folder
 from para_policy.policies.consistency import Change, PicardConsistencyModel
 from para_policy.samplers import SplittingName
 
@@ -62,9 +62,10 @@ def save_consistency(
 
     Raises:
         CheckpointError: if half precision cannot hold them; nothing is written.
+        InputError: if the file cannot be written.
     """
     path = Path(directory) / file_name(model.scheduler, model.steps, model.splitting)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_output_folder(path.parent)
     facts = _Facts(
         format_version=FORMAT_VERSION,
         weights_sha256=weights_sha256,
@@ -87,7 +88,7 @@ def save_consistency(
             f"PCM weights hold NaN, infinity or values beyond half precision in {broken[:3]}; "
             "train with a smaller learning rate"
         )
-    replace(path, lambda file: save_file(half, file, {"pcm": facts.model_dump_json()}))
+    write_tensors(path, half, {"pcm": facts.model_dump_json()})
     return path
 
 

@@ -1,12 +1,10 @@
-"""Files of a checkpoint, one at a time: reading and writing."""
+"""Files of a checkpoint, one at a time: tensors and JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +12,24 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, shown
+from para_policy.files import replace
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+# Files of real policies stay far below; what is read of them takes up to 15 times their size.
+_MOST_JSON = 2**24
+_MOST_KEYS = 20
+_KEY = 80
+_DTYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
 
 
 def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
@@ -35,15 +44,36 @@ def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"'{path}' is missing from the checkpoint")
     try:
+        _check_header(path)
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"'{path}' is truncated or no safetensors file ({error}); copy the checkpoint again"
         ) from error
+    for name, value in tensors.items():
+        if value.dtype not in _DTYPES:
+            raise CheckpointError(
+                f"'{path}' holds {shown(name)} as {value.dtype}; expected plain numbers, such as "
+                "torch.float32"
+            )
     broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if finite and broken:
-        raise CheckpointError(f"'{path}' holds NaN or infinite values in {broken[:3]}")
+        raise CheckpointError(f"'{path}' holds NaN or infinite values in {shown(broken[:3])}")
     return tensors
+
+
+def _check_header(path: Path) -> None:
+    """Names, shapes and metadata, a JSON document that is read whole."""
+    with path.open("rb") as file:
+        _check_size(path, int.from_bytes(file.read(8), "little"))
+
+
+def _check_size(path: Path, size: int) -> None:
+    if _MOST_JSON < size <= path.stat().st_size:
+        raise CheckpointError(
+            f"'{path}' holds {size} bytes of JSON; expected at most {_MOST_JSON}: it is damaged, or "
+            "no file of a policy"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -54,6 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"'{path}' is missing from the checkpoint")
+    _check_size(path, path.stat().st_size)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -76,36 +107,45 @@ def arrays_sha256(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it appears whole or not at all."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    write(temporary)
-    os.replace(temporary, path)
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file in one step; errors are those of `files.replace`."""
+
+    def write(unfinished: Path) -> None:
+        try:
+            save_file(dict(tensors), unfinished, metadata)
+        except SafetensorError as error:  # what the operating system said, as text
+            raise OSError(str(error)) from error
+
+    replace(path, write)
 
 
 def summarise(error: ValidationError, root: str = "configuration") -> str:
-    """One line that names every wrong key of a pydantic error; `root` names the whole.
+    """One line that names the wrong keys of a pydantic error; `root` names the whole.
 
     Alternatives whose tag is empty have no place of their own in a name.
     """
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc'] if part != '') or root}: {item['msg']}, "
-        f"got {reprlib.repr(item['input'])}"
-        for item in wrong_keys(error)
-    )
+    found = wrong_keys(error)
+    keys = [
+        f"{'.'.join(str(part)[:_KEY] for part in item['loc'] if part != '') or root}: {item['msg']}, "
+        f"got {shown(item['input'])}"
+        for item in found[:_MOST_KEYS]
+    ]
+    more = len(found) - len(keys)
+    return "; ".join(keys) + (f"; and {more} more" if more else "")
 
 
 def wrong_keys(error: ValidationError) -> list[ErrorDetails]:
     """What pydantic found, without what only follows from it: defaults that it could not compute,
     and lists that are too short once their wrong items are left out."""
     found = error.errors()
-    places = [item["loc"] for item in found]
+    above = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
 
     def follows(item: ErrorDetails) -> bool:
-        loc = item["loc"]
-        inside = any(len(place) > len(loc) and place[: len(loc)] == loc for place in places)
-        return item["type"] == "default_factory_not_called" or (
-            item["type"] == "too_short" and inside
+        kind = item["type"]
+        return kind == "default_factory_not_called" or (
+            kind == "too_short" and item["loc"] in above
         )
 
     return [item for item in found if not follows(item)]

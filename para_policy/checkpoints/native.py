@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from para_policy.checkpoints.checkpoint import Checkpoint, match
-from para_policy.checkpoints.files import read_json, read_tensors, replace, sha256, summarise
+from para_policy.checkpoints.files import read_json, read_tensors, sha256, summarise, write_tensors
 from para_policy.errors import CheckpointError
+from para_policy.files import check_output_folder, write_text
 from para_policy.policies.build import state_shapes
 from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
@@ -28,19 +28,23 @@ def save_checkpoint(
     model_state: dict[str, Tensor],
     normalizers: dict[str, LinearNormalizer],
 ) -> None:
-    """Write a native checkpoint; each file appears whole or not at all."""
+    """Write a native checkpoint; each file appears whole or not at all.
+
+    Raises:
+        InputError: if a file cannot be written.
+    """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    check_output_folder(directory)
     statistics = {
         f"{name}.{key}": value.cpu().clone()  # one tensor may serve two features
         for name, normalizer in normalizers.items()
         for key, value in (("scale", normalizer.scale), ("offset", normalizer.offset))
     }
     model = {key: _stored(value) for key, value in model_state.items()}
-    replace(directory / MODEL_FILE, lambda path: save_file(model, path))
-    replace(directory / NORMALIZER_FILE, lambda path: save_file(statistics, path))
+    write_tensors(directory / MODEL_FILE, model)
+    write_tensors(directory / NORMALIZER_FILE, statistics)
     text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
-    replace(directory / CONFIG_FILE, lambda path: path.write_text(text))
+    write_text(directory / CONFIG_FILE, text)
 
 
 def _stored(value: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
-from para_policy.checkpoints.files import read_tensors, replace
+from para_policy.checkpoints.files import read_tensors, write_tensors
 from para_policy.errors import CheckpointError
 from para_policy.policies.config import PolicyConfig
 
@@ -23,7 +22,7 @@ def save_observations(directory: str | Path, observations: Mapping[str, np.ndarr
         array = np.asarray(values)
         kept = array if array.dtype == np.uint8 else array.astype(np.float32)
         tensors[name] = torch.from_numpy(np.ascontiguousarray(kept))
-    replace(Path(directory) / OBSERVATIONS_FILE, lambda path: save_file(tensors, path))
+    write_tensors(Path(directory) / OBSERVATIONS_FILE, tensors)
 
 
 def read_observations(directory: str | Path, config: PolicyConfig) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from para_policy.cli.common import Precision
+from para_policy.files import check_output_file, write_text
 from para_policy.stopping import deferred
-from para_policy.terminal import check_output_file, write_text
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from para_policy.cli.common import Precision, demonstrated
 from para_policy.errors import InputError
+from para_policy.files import check_output_folder
 from para_policy.stopping import keeping
-from para_policy.terminal import check_output_folder
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from para_policy.terminal import check_output_file, write_text
+from para_policy.files import check_output_file, write_text
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tyro
 
 from para_policy.cli.common import Weights
 from para_policy.errors import InputError
-from para_policy.terminal import check_output_file
+from para_policy.files import check_output_file
 
 
 @dataclass(frozen=True)

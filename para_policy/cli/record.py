@@ -13,7 +13,7 @@ from rich.table import Table
 
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
-from para_policy.terminal import check_output_folder
+from para_policy.files import check_output_folder
 
 
 @dataclass(frozen=True)

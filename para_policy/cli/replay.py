@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from para_policy.extras import require_ros
-from para_policy.terminal import check_output_file, check_output_folder, write_text
+from para_policy.files import check_output_file, check_output_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,17 @@ class Replay:
 
             check_output_folder(self.plots)
         other = None if self.sampler is None else SamplerSpec.parse(self.sampler)
-        report = replay_bag(self.bag, self.checkpoint, self.device, other, self.plots)
         console = Console()
+        report = replay_bag(
+            self.bag,
+            self.checkpoint,
+            self.device,
+            other,
+            self.plots,
+            on_run=lambda run: console.print(table(run)),
+        )
         for warning in report["warnings"]:
             console.print(f"warning: {warning}", soft_wrap=True)
-        for run in report["runs"]:
-            console.print(table(run))
         for path in report["plots"]:
             console.print(path, soft_wrap=True)
         if self.json is not None:

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from para_policy.errors import InputError
+from para_policy.diffusion.schedule_options import check_options
+from para_policy.errors import InputError, shown
 
 Scheduler: TypeAlias = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
 
@@ -60,18 +61,19 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
 
 
 def _construct(scheduler: type[Any], options: Mapping[str, Any]) -> Scheduler:
+    check_options(options)
     try:
         built: Scheduler = scheduler(**options)
     # diffusers does not check its options: what it raises depends on where they fail.
     except Exception as error:
         raise InputError(
-            f"{scheduler.__name__} cannot be made from {dict(options)} "
+            f"{scheduler.__name__} cannot be made from {shown(dict(options))} "
             f"({type(error).__name__}: {error}); correct the noise schedule"
         ) from error
     alpha_bar = built.alphas_cumprod
     if not ((alpha_bar >= 0) & (alpha_bar <= 1)).all():
         raise InputError(
-            f"{scheduler.__name__} with {dict(options)} has betas that are no noise schedule; "
+            f"{scheduler.__name__} with {shown(dict(options))} has betas that are no noise schedule; "
             "expected values in [0, 1]"
         )
     return built
@@ -119,6 +121,7 @@ def _refuse_unrepresentable(scheduler: Any, eta: float) -> None:
     if eta > 0 and not isinstance(scheduler, DDIMScheduler):
         raise InputError(f"eta is {eta}, but only DDIM takes it, not {type(scheduler).__name__}")
     config = scheduler.config
+    check_options(config)
     allowed: dict[str, tuple[object, ...]] = {
         "prediction_type": ("epsilon", "sample", "v_prediction"),
         "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", None),

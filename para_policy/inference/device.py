@@ -95,14 +95,17 @@ def cpu_name() -> str:
         return "CPU"
 
 
+_MOST_THREADS = 1024
+
+
 def set_threads(threads: int | None) -> None:
     """Use so many CPU threads; None keeps torch's choice.
 
     Raises:
-        InputError: for fewer than one.
+        InputError: for fewer than one, or more than any machine has: each is made at once.
     """
     if threads is None:
         return
-    if threads < 1:
-        raise InputError(f"--threads is {threads}; expected at least 1")
+    if not 1 <= threads <= _MOST_THREADS:
+        raise InputError(f"--threads is {threads}; expected at least 1 and at most {_MOST_THREADS}")
     torch.set_num_threads(threads)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 _CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
 
-Count = Annotated[int, Field(ge=1, le=100_000)]
+Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 """Larger numbers are mistakes, and what they describe could not be built."""
 
-Size = tuple[Count, Count]
+Steps = Annotated[int, Field(ge=1, le=4096, strict=True)]
+"""Of a chunk or an observation. Masks of attention grow with their product, at most to 64 MiB."""
+
+_Layers = Annotated[int, Field(le=100, strict=True)]
+"""A module is made of each, however small the file that asks for them."""
+
+_MOST_PIXELS = 2**24
+
+
+def _affordable(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise ValueError(f"{size[0]} x {size[1]} pixels; expected at most {_MOST_PIXELS} of them")
+    return size
+
+
+Size = Annotated[tuple[Count, Count], AfterValidator(_affordable)]
 """Height and width in pixels."""
 
 
@@ -58,10 +73,10 @@ class TransformerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["transformer"] = "transformer"
-    n_layer: int = Field(12, ge=1, le=1000)
+    n_layer: _Layers = Field(12, ge=1)
     n_head: Count = 12
     n_emb: int = Field(768, ge=4, le=100_000)
-    n_cond_layers: int = Field(0, ge=0, le=1000)
+    n_cond_layers: _Layers = Field(0, ge=0)
     causal_attn: bool = False
     p_drop_emb: float = Field(0.1, ge=0, lt=1)
     p_drop_attn: float = Field(0.1, ge=0, lt=1)
@@ -91,7 +106,7 @@ class VisionConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cameras: tuple[str, ...] = Field(min_length=1)
+    cameras: tuple[str, ...] = Field(min_length=1, max_length=16)
     shared: bool = False
     backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
     norm: Literal["batch", "group"] = "group"

@@ -17,10 +17,22 @@ from pydantic import (
 )
 
 from para_policy.diffusion.schedulers import build_scheduler
-from para_policy.networks.config import Count, TransformerConfig, UnetConfig, VisionConfig
+from para_policy.errors import shown
+from para_policy.networks.config import Count, Steps, TransformerConfig, UnetConfig, VisionConfig
 
 FORMAT_VERSION: Final = 2
-_MOST_TIMESTEPS = 100_000
+
+# Far beyond every robot that is known; 0.4 GB as float32.
+_MOST_OBSERVED = 100_000_000
+_MOST_CONDITIONS = 1_000_000
+_MOST_ACTIONS = 100_000
+_MOST_STATES = 100_000_000
+
+
+def _is_note(value: Any) -> bool:
+    """Whether it is of the kind that diffusers notes about a configuration, under a private key."""
+    texts = value if isinstance(value, list) else [value]
+    return all(text is None or isinstance(text, str) for text in texts)
 
 
 def _kind(network: Any) -> str:
@@ -44,7 +56,7 @@ class PolicyConfig(BaseModel):
         vision: encoders of the inputs that are images; None if there are none.
         first_action: index in the horizon of the action that belongs to the newest observation.
         control_hz: rate in Hz at which the demonstrations were recorded, so that actions are
-            1 / control_hz apart; None if the checkpoint does not say.
+            1 / control_hz apart; from one in 1000 s to 100 kHz; None if the checkpoint does not say.
         units: physical unit of an input, or of "action", where it is known.
         noise_scheduler: a diffusers scheduler configuration with its `_class_name`.
         num_inference_steps: denoising steps unless the caller says otherwise; None for all.
@@ -54,14 +66,14 @@ class PolicyConfig(BaseModel):
 
     format_version: Literal[2] = FORMAT_VERSION
     type: Literal["diffusion"] = "diffusion"
-    inputs: dict[str, tuple[Count, ...]] = Field(min_length=1)
+    inputs: dict[str, Annotated[tuple[Count, ...], Field(max_length=8)]] = Field(min_length=1)
     vision: VisionConfig | None = None
     action_names: tuple[str, ...] = Field(min_length=1)
-    n_obs_steps: Count = 2
-    horizon: Count = 16
-    n_action_steps: Count = 8
+    n_obs_steps: Steps = 2
+    horizon: Steps = 16
+    n_action_steps: Steps = 8
     first_action: int = Field(default_factory=lambda data: data.get("n_obs_steps", 1) - 1, ge=0)
-    control_hz: float | None = Field(10.0, gt=0)
+    control_hz: float | None = Field(10.0, ge=1e-3, le=1e5, strict=True)
     units: dict[str, str] = Field(default_factory=dict)
     network: NetworkConfig = Field(default_factory=lambda: UnetConfig.model_validate({}))
     noise_scheduler: dict[str, Any]
@@ -95,9 +107,9 @@ class PolicyConfig(BaseModel):
     @field_validator("noise_scheduler")
     @classmethod
     def _known_schedule(cls, value: dict[str, Any]) -> dict[str, Any]:
-        count = value.get("num_train_timesteps", 0)
-        if isinstance(count, int) and count > _MOST_TIMESTEPS:
-            raise ValueError(f"num_train_timesteps is {count}; expected at most {_MOST_TIMESTEPS}")
+        for key in value:
+            if key.startswith("_") and not _is_note(value[key]):
+                raise ValueError(f"{key} is {shown(value[key])}; expected text or a list of texts")
         build_scheduler(value)
         return value
 
@@ -125,7 +137,23 @@ class PolicyConfig(BaseModel):
             raise ValueError(f"units name {sorted(foreign)}, which are neither inputs nor 'action'")
         if self.vision is not None:
             self._check_cameras(self.vision)
+        self._check_products()
         return self
+
+    def _check_products(self) -> None:
+        """Sizes that are each allowed may together be more than any machine holds."""
+        steps = self.noise_scheduler.get("num_train_timesteps", 1000)
+        actions = self.horizon * self.action_dim
+        observed = self.n_obs_steps * sum(math.prod(shape) for shape in self.inputs.values())
+        sizes = {
+            "an observation, n_obs_steps of all inputs,": (observed, _MOST_OBSERVED),
+            "a condition, n_obs_steps of all features,": (self.condition_dim, _MOST_CONDITIONS),
+            "a chunk, horizon of action_names,": (actions, _MOST_ACTIONS),
+            "a solve, num_train_timesteps of a chunk,": (steps * actions, _MOST_STATES),
+        }
+        for what, (size, most) in sizes.items():
+            if size > most:
+                raise ValueError(f"{what} has {size} numbers; expected at most {most}")
 
     def _check_cameras(self, vision: VisionConfig) -> None:
         for name in vision.cameras:

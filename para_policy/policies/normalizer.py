@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from para_policy.errors import DataError
+from para_policy.errors import DataError, InputError, shown
 
 # Coordinates that hardly move are only shifted: dividing by their range would amplify noise.
 _MIN_RANGE = 1e-4
@@ -45,6 +45,17 @@ class LinearNormalizer:
         return cls(
             torch.tensor(scale, dtype=torch.float32), torch.tensor(offset, dtype=torch.float32)
         )
+
+    def check(self) -> None:
+        """Raise InputError for statistics that no data has: both must be finite and the scale above
+        0, also as float32, and so must what `unnormalize` makes of a normalised value."""
+        scale, offset = self.scale.float(), self.offset.float()
+        finite = all(x.isfinite().all() for x in (scale, offset, 1 / scale, offset / scale))
+        if not finite or (scale <= 0).any():
+            raise InputError(
+                f"scale {shown(scale.tolist())} and offset {shown(offset.tolist())} are no statistics "
+                "of data; expected finite numbers, and every scale above 0"
+            )
 
     def normalize(self, x: Tensor) -> Tensor:
         """Physical units (..., D) to normalised ones."""

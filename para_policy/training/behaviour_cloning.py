@@ -18,7 +18,8 @@ from para_policy.diffusion.noise_schedule import NoiseSchedule
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError
 from para_policy.extras import extra
-from para_policy.policies.build import VISION, build_network, build_vision
+from para_policy.memory import check_memory
+from para_policy.policies.build import VISION, build_network, build_vision, state_shapes
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training import trainer
@@ -85,9 +86,12 @@ def train(
     """Train and return the directory of the finished native checkpoint; arguments as `trainer.run`.
 
     Raises:
-        InputError: as `trainer.run`.
+        InputError: as `trainer.run`, or for a network that the memory does not hold.
         DataError: if the demonstrations cannot be used.
     """
+    weights = sum(shape.numel() for shape in state_shapes(config.policy).values())
+    # Weights, their gradients, two moments of Adam, and the average.
+    check_memory("training a network of this size", 5 * 4 * weights)
     return trainer.run(_Cloning(config), output, resume=resume, device=device)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from para_policy.extras import extra
+from para_policy.files import replace
 
 with extra("train", "training"):
     from matplotlib.figure import Figure
@@ -25,4 +26,4 @@ def plot_curves(records: Sequence[Mapping[str, float]], output: Path, evaluation
     axes.set(xlabel="optimiser step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
-    figure.savefig(output, dpi=130)
+    replace(output, lambda unfinished: figure.savefig(unfinished, format="png", dpi=130))

@@ -155,7 +155,7 @@ def observation_windows(
     features = read_features(buffer, observations, action, config)
     ends = buffer.episode_ends
     begins = np.concatenate([[0], ends[:-1]])
-    now = np.unique(np.linspace(0, ends[-1] - 1, count).astype(np.int64))
+    now = np.unique(np.linspace(0, ends[-1] - 1, min(count, ends[-1])).astype(np.int64))
     first = begins[np.searchsorted(ends, now, side="right")]
     past = now[:, None] + np.arange(1 - config.n_obs_steps, 1)
     steps = np.maximum(past, first[:, None])

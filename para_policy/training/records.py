@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from para_policy.terminal import write_text
+from para_policy.files import write_text
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.extras import extra
+from para_policy.files import check_output_folder, write_text
 from para_policy.stopping import Stop, deferred, keeping
-from para_policy.terminal import check_output_folder, progress_bars, write_text
+from para_policy.terminal import progress_bars
 from para_policy.training.curves import plot_curves
 from para_policy.training.lock import sole_writer
 from para_policy.training.records import Records

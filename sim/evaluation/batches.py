@@ -16,12 +16,15 @@ import torch
 
 from para_policy import load_policy
 from para_policy.inference.config import Precision
+from para_policy.memory import check_memory
 from para_policy.policies.policy import DiffusionPolicy
 from sim.evaluation.variants import Variant
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import Progress
 
 POLL_S = 0.2
+_WORKER_BYTES = 300 * 2**20
+"""Of a process with torch, before it has loaded a policy."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Sampling:
 
 def make_tasks(samplers: Sequence[str], seed: int, episodes: int, batch: int) -> list[Task]:
     """All tasks, with the samplers of one batch next to each other: a stopped run is paired too."""
+    kept = 4096  # bytes of an episode at least: its states, actions and chunks
+    check_memory(f"--episodes {episodes}", episodes * len(samplers) * kept)
     seeds = range(seed, seed + episodes)
     batches = [tuple(seeds[first : first + batch]) for first in range(0, episodes, batch)]
     return [Task(sampler, part) for part in batches for sampler in samplers]
@@ -93,6 +98,8 @@ def play_in_processes(
     sampling: Sampling, tasks: Sequence[Task], jobs: int, on_progress: Progress
 ) -> Iterator[tuple[Task, list[Episode]]]:
     """Play the tasks in `jobs` processes that share the CPU threads; yield each as it finishes."""
+    jobs = min(jobs, len(tasks))
+    check_memory(f"--jobs {jobs}", jobs * _WORKER_BYTES)
     context = multiprocessing.get_context("spawn")
     progress: multiprocessing.Queue[int] = context.Queue()
     stop = context.Event()

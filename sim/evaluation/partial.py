@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from para_policy.files import append_text
 from sim.evaluation.batches import Task
 from sim.pusht.episode import Episode
 
@@ -44,9 +45,8 @@ class PartialResults:
             "seeds": task.seeds,
             "episodes": [episode.to_json() for episode in episodes],
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            # A line of its own, even after one that a crash has cut off.
-            file.write("\n" + json.dumps(record) + "\n")
+        # A line of its own, even after one that a crash has cut off.
+        append_text(self.path, "\n" + json.dumps(record) + "\n")
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

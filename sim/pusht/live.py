@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from para_policy.files import check_output_folder, replace
 from sim.pusht.env import MAX_STEPS, STATE_INPUTS, Observation, PushT, legacy_start_state
 from sim.pusht.episode import Array
 
@@ -79,13 +80,22 @@ class LiveEpisode:
         }
 
     def save(self, path: Path) -> None:
-        """Write states (T+1, 5), actions (T, 2), rewards (T,) and coverage (T,) as .npz."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            path,
-            seed=self.seed,
-            states=np.stack(self.states),
-            actions=np.stack(self._actions),
-            rewards=np.array(self._rewards),
-            coverage=np.array(self.coverage),
-        )
+        """Write states (T+1, 5), actions (T, 2), rewards (T,) and coverage (T,) as .npz.
+
+        Raises:
+            InputError: if the file cannot be written.
+        """
+        check_output_folder(path.parent)
+        arrays: dict[str, Any] = {
+            "seed": self.seed,
+            "states": np.stack(self.states),
+            "actions": np.stack(self._actions),
+            "rewards": np.array(self._rewards),
+            "coverage": np.array(self.coverage),
+        }
+
+        def write(unfinished: Path) -> None:
+            with unfinished.open("wb") as file:  # numpy adds a suffix to a path that has none
+                np.savez_compressed(file, **arrays)
+
+        replace(path, write)

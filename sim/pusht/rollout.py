@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from para_policy.errors import InputError
+from para_policy.memory import check_memory
 from para_policy.planning.seeding import chunk_seed
 from para_policy.policies.chain import Chain
 from para_policy.policies.config import PolicyConfig
@@ -92,6 +93,8 @@ def rollout(
     check_policy(policy)
     if start not in STARTS:
         raise InputError(f"start is {start!r}; expected one of {', '.join(STARTS)}")
+    states = policy.process(scheduler, steps).num_steps * policy.config.horizon * 2
+    check_memory(f"a batch of {len(seeds)} episodes", 4 * states * len(seeds))
     # Made once, as a robot would, and not in the time of each chunk.
     solver = (
         policy.sampler(sampler, scheduler=scheduler, steps=steps)

@@ -21,15 +21,10 @@ from rich.console import Console
 from para_policy import samplers
 from para_policy.checkpoints.load import read_checkpoint
 from para_policy.errors import InputError
+from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
 from para_policy.ros.parameters.templates import inputs_text
-from para_policy.terminal import (
-    check_output_file,
-    check_output_folder,
-    progress_bars,
-    run,
-    write_text,
-)
+from para_policy.terminal import progress_bars, run
 from sim.pusht.env import MAX_STEPS
 from sim.pusht.episode import Chunk, Episode
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator

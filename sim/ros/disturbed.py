@@ -15,7 +15,7 @@ from rich.console import Console
 from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
-from para_policy.terminal import check_output_file, write_text
+from para_policy.files import check_output_file, write_text
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
@@ -134,9 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         document = measure(args, console)
+        print(table(document))
         write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
         write_text(args.json.with_suffix(".md"), table(document))
-        print(table(document))
 
     return run_resumable(command)
 

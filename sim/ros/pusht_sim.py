@@ -214,8 +214,8 @@ class PushTSim(Node):
             try:
                 self._episode.save(path)
                 result["record"] = str(path)
-            except OSError as error:
-                self.get_logger().error(f"cannot write '{path}': {error.strerror}")
+            except InputError as error:
+                self.get_logger().error(str(error))
         self._results.publish(String(data=json.dumps(result)))
         self.get_logger().info(
             f"seed {result['seed']}: max reward {result['max_reward']:.3f} after {result['steps']} steps"

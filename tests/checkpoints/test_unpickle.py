@@ -210,3 +210,19 @@ def test_configurations_become_plain() -> None:
     assert cfg["training"]["max_train_steps"] is None
     assert cfg["optimizer"]["lr"] == 1e-4
     assert cfg["policy"]["noise_scheduler"]["beta_schedule"] == "squaredcos_cap_v2"
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for i in range(depth):
+        value = (value,) if i % 2 else (i, value)
+    return value
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_tuples_may_be_nested_a_hundred_deep(tmp_path: Path, protocol: int) -> None:
+    found = read_pickle(forge(tmp_path / "deep.ckpt", dumps({"a": nested(99)}, protocol)))
+    assert found == {"a": nested(99)}
+    path = forge(tmp_path / "deeper.ckpt", dumps({"a": nested(103)}, protocol))
+    with pytest.raises(CheckpointError, match="nested more than 100 deep"):
+        read_pickle(path)

@@ -21,6 +21,7 @@ from tests.checkpoint import (
     save_tiny_checkpoint,
     tiny_config,
 )
+from tests.full_disk import full_disk
 from tests.training.demonstrations import circles, write_group
 
 Run = Callable[..., tuple[int, str, str]]
@@ -194,3 +195,16 @@ def test_train_makes_a_checkpoint_that_info_reads(tmp_path: Path, run: Run) -> N
     assert code == 0
     assert f"checkpoint: {tmp_path / 'run' / 'checkpoint'}" in out.replace("\n", "")
     assert run("info", tmp_path / "run" / "checkpoint")[0] == 0
+
+
+def test_what_was_measured_is_printed_where_it_cannot_be_written(
+    checkpoint: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = tmp_path / "reports"
+    with full_disk():
+        code, out, err = run(*bench(checkpoint, folder / "out.json"))
+    assert code == 2
+    assert "paradigms" in out
+    assert f"cannot write '{folder / 'out.json'}' (File too large)" in err
+    assert err.count("\n") == 1
+    assert not list(folder.iterdir())

@@ -10,13 +10,13 @@ import re
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from para_policy.checkpoints.checkpoint import Checkpoint, match
 from para_policy.checkpoints.files import read_json, read_tensors
 from para_policy.checkpoints.lerobot.config import LeRobotPolicy, read_policy
 from para_policy.checkpoints.lerobot.statistics import BUFFERS, read_normalizers
+from para_policy.checkpoints.original.unpickle import read_pickle
 from para_policy.errors import CheckpointError, InputError
 from para_policy.policies.build import VISION, state_shapes
 
@@ -32,6 +32,7 @@ _LEFT_OUT = {
     "pool.pos_y": "positions of pixels, which follow from the size of the image",
     "pool.temperature": "temperature of the spatial softmax, which is 1",
 }
+_NUMBER = re.compile(r"[0-9]{1,9}")
 # The order in which LeRobot's modules were made, and so that of `parameters()`.
 _MADE = (
     "diffusion rgb_encoder unet backbone pool nets out diffusion_step_encoder down_modules "
@@ -119,9 +120,9 @@ def _averaged(directory: Path, live: dict[str, Tensor]) -> tuple[Path, dict[str,
             "Use weights='live'; LeRobot averages only if trained with --ema.enable=true"
         )
     try:
-        shadow = torch.load(path, map_location="cpu", weights_only=True)["shadow_params"]
-        shapes = [tuple(value.shape) for value in shadow]
-    except Exception as error:  # Damaged pickles fail in every way that there is.
+        shadow = read_pickle(path)["shadow_params"]
+        shapes = [value.shape for value in shadow]
+    except (AttributeError, CheckpointError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"'{path}' is no state of averaged weights with 'shadow_params' ({error}); copy the "
             "checkpoint again, or use weights='live'"
@@ -133,7 +134,8 @@ def _averaged(directory: Path, live: dict[str, Tensor]) -> tuple[Path, dict[str,
             f"'{path}' holds {len(shapes)} tensors of other shapes than the {len(expected)} "
             f"parameters of '{directory / MODEL_FILE}'; they belong to different policies"
         )
-    return path, {**live, **dict(zip(names, shadow, strict=True))}
+    averaged = {name: value.read() for name, value in zip(names, shadow, strict=True)}
+    return path, {**live, **averaged}
 
 
 def _is_parameter(name: str) -> bool:
@@ -145,7 +147,9 @@ def _is_parameter(name: str) -> bool:
 def _made_at(name: str) -> list[int]:
     """Sort key that puts parameters in the order in which LeRobot lists them."""
     parts = name.replace(_COMPILED, "").split(".")
-    return [int(part) if part.isdigit() else _RANKS.get(part, len(_RANKS)) for part in parts]
+    return [
+        int(part) if _NUMBER.fullmatch(part) else _RANKS.get(part, len(_RANKS)) for part in parts
+    ]
 
 
 def _control_hz(path: Path) -> float | None:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from para_policy.checkpoints.files import replace
 from para_policy.checkpoints.onnx.check import Agreement, compare
 from para_policy.checkpoints.onnx.metadata import KEY, metadata
 from para_policy.errors import InputError
 from para_policy.extras import extra
+from para_policy.files import replace
 from para_policy.inference.quiet import quiet
 from para_policy.networks.unet1d import SinusoidalPosEmb
 from para_policy.policies.policy import DiffusionPolicy
@@ -45,7 +45,8 @@ def export_onnx(
         How far the model and torch are apart.
 
     Raises:
-        InputError: for an opset that torch cannot write, or a network too large for one file.
+        InputError: for an opset that torch cannot write, a network too large for one file, or a
+            file that cannot be written.
         CheckpointError: if the model is not what the policy's network is.
     """
     _check(policy.network, opset)

@@ -26,11 +26,9 @@ from para_policy.checkpoints.original.vision import (
     LowdimOptions,
     Observations,
 )
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, shown
 from para_policy.networks.config import TransformerConfig, UnetConfig
 from para_policy.policies.config import PolicyConfig
-
-_SHOWN = 80
 
 # `fps` in a configuration is that of the rendered videos, not the rate of control.
 _CONTROL_HZ = {
@@ -203,10 +201,11 @@ def _explain(error: ValidationError) -> str:
     """One line that names every wrong option and its value."""
     lines = []
     for item in wrong_keys(error):
-        name, value = ".".join(map(str, item["loc"])), repr(item["input"])
-        shown = value if len(value) < _SHOWN else value[:_SHOWN] + "..."
+        name = ".".join(map(str, item["loc"]))
         wrong = (
-            f"{name} is {shown}: " if item["type"] not in ("missing", "value_error") or name else ""
+            f"{name} is {shown(item['input'])}: "
+            if item["type"] not in ("missing", "value_error") or name
+            else ""
         )
         lines.append(wrong + item["msg"])
     return "; ".join(lines)

@@ -21,7 +21,7 @@ from para_policy.checkpoints.original.config import convert
 from para_policy.checkpoints.original.torch_archive import StoredTensor
 from para_policy.checkpoints.original.unpickle import plain, read_pickle
 from para_policy.checkpoints.original.vision import Observations
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, shown
 from para_policy.extras import extra
 from para_policy.policies.build import state_shapes
 from para_policy.policies.config import PolicyConfig
@@ -117,9 +117,9 @@ def _stored(path: Path, states: Any, kind: str) -> dict[str, StoredTensor | Tens
     """The tensors of one model."""
     name = _STATE_DICTS[kind]
     if not isinstance(states, dict) or name not in states:
-        there = sorted(map(str, states)) if isinstance(states, dict) else type(states).__name__
+        there = list(states) if isinstance(states, dict) else type(states).__name__
         raise CheckpointError(
-            f"'{path}' has no {kind} weights, '{name}', in its state_dicts; there: {there}"
+            f"'{path}' has no {kind} weights, '{name}', in its state_dicts; there: {shown(there)}"
         )
     state = states[name]
     if not isinstance(state, dict) or not all(

@@ -1,24 +1,31 @@
 """Archive that `torch.save` writes, a zip file, and the tensors that lie in it.
 
 A file may have been forged. Every number in it is checked against the bytes that are there before
-a tensor is made of them; reading takes no more memory than the file is long.
+a tensor is made of them.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo, is_zipfile
 
 import torch
 from torch import Tensor
 
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, shown
 
 _MOST_DIMENSIONS = 64
+_MOST_COPIES = 3
+"""Weights may have two names, or three; tensors that take more are an attack on the memory."""
+_SLACK = 2**20
+_MOST_LISTED = 2**22
+"""Bytes: more than 40 000 records."""
+_LONGEST_END = 2**16 + 22 + 20 + 56
 
 
 @contextmanager
@@ -50,12 +57,14 @@ class Archive(Sealed):
     Attributes:
         root: the folder, with a slash at its end.
         sizes: bytes of each record, by full name.
+        readings: of its storages.
     """
 
     path: Path
     file: ZipFile
     root: str
     sizes: dict[str, int]
+    readings: Readings = field(default_factory=lambda: Readings(), repr=False)
 
     @classmethod
     def open(cls, path: Path) -> Archive:
@@ -70,6 +79,7 @@ class Archive(Sealed):
                     f"'{path}' is truncated or no file of torch.save from PyTorch 1.6 or newer; copy "
                     "it again, or load it with the PyTorch that wrote it and save it with a newer one"
                 )
+            _check_directory(path)
             file = ZipFile(path)
             archive = cls(path, file, *_checked(path, file.infolist()))
             record = archive.root + "byteorder"
@@ -84,8 +94,40 @@ class Archive(Sealed):
         CheckpointError: if there is no such record.
         """
         if self.root + record not in self.sizes:
-            raise CheckpointError(f"'{self.path}' lacks its record '{record}'; copy it again")
+            raise CheckpointError(f"'{self.path}' lacks its record {shown(record)}; copy it again")
         return self.file.read(self.root + record)
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse an archive that lists records without end: zipfile makes an object of each.
+
+    The size of the list stands in the record at the end of the file, or in the longer one before
+    that if a locator of 20 bytes lies between; zipfile looks in the same places.
+    """
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, _LONGEST_END), os.SEEK_END)
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    size = tail[end + 12 : end + 16]
+    if tail[max(end - 20, 0) :].startswith(b"PK\x06\x07"):
+        size = tail[max(end - 36, 0) : max(end - 28, 0)]
+    if int.from_bytes(size, "little") > _MOST_LISTED:
+        raise CheckpointError(f"'{path}' is forged: it lists more records than a policy has")
+
+
+@dataclass
+class Readings:
+    """What was read of an archive's storages.
+
+    Attributes:
+        records: the storages: many tensors may be views of one.
+        held: bytes of them together.
+        copied: bytes of the tensors that were made of them.
+    """
+
+    records: dict[str, bytearray] = field(default_factory=dict)
+    held: int = 0
+    copied: int = 0
 
 
 def _checked(path: Path, records: list[ZipInfo]) -> tuple[str, dict[str, int]]:
@@ -112,14 +154,18 @@ class Storage(Sealed):
     numel: int
 
     def read(self) -> Tensor:
-        """Copy all numbers into memory, (numel,)."""
-        data = self.archive.read(f"data/{self.key}")
+        """All numbers, (numel,): shared by all who ask."""
+        record, readings = f"data/{self.key}", self.archive.readings
+        if record not in readings.records:
+            readings.records[record] = bytearray(self.archive.read(record))
+            readings.held += len(readings.records[record])
+        data = readings.records[record]
         if len(data) != self.numel * self.dtype.itemsize:
             raise CheckpointError(
-                f"'{self.archive.path}' is damaged or forged: its record 'data/{self.key}' has "
+                f"'{self.archive.path}' is damaged or forged: its record {shown(record)} has "
                 f"{len(data)} bytes, not {self.numel} numbers of {self.dtype}"
             )
-        return torch.frombuffer(bytearray(data), dtype=self.dtype)
+        return torch.frombuffer(data, dtype=self.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,11 +187,18 @@ class StoredTensor(Sealed):
         with refusing(path):
             if not self._lies_in_storage():
                 raise CheckpointError(
-                    f"'{path}' is forged: a tensor reaches beyond record 'data/{self.storage.key}'"
+                    f"'{path}' is forged: a tensor reaches beyond record "
+                    f"{shown(f'data/{self.storage.key}')}"
                 )
             if 0 in self.shape:
                 return torch.empty(self.shape, dtype=self.storage.dtype)
             view = self.storage.read().as_strided(self.shape, self.stride, self.offset)
+            readings = self.storage.archive.readings
+            readings.copied += view.nbytes
+            if readings.copied > _MOST_COPIES * readings.held + _SLACK:
+                raise CheckpointError(
+                    f"'{path}' is forged: its tensors are views of the same numbers again and again"
+                )
             return view.clone(memory_format=torch.contiguous_format)
 
     def _lies_in_storage(self) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from para_policy.checkpoints.original.steps import check_steps
 from para_policy.checkpoints.original.torch_archive import (
     Archive,
     Sealed,
@@ -27,7 +27,7 @@ from para_policy.checkpoints.original.torch_archive import (
     StoredTensor,
     refusing,
 )
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, shown
 
 _MOST_ENTRIES = 100_000
 
@@ -45,7 +45,7 @@ def read_pickle(path: Path) -> Any:
     archive = Archive.open(path)
     with refusing(path):
         program = archive.read("data.pkl")
-        _check(path, program)
+        check_steps(path, program)
         return _Unpickler(archive, program).load()
 
 
@@ -57,16 +57,6 @@ def plain(path: Path, config: Any) -> Any:
     """
     with refusing(path):
         return _plain(config, count())
-
-
-def _check(path: Path, program: bytes) -> None:
-    """Refuse the two things that an unpickler does before it asks for a name."""
-    for position, (opcode, argument, _) in enumerate(pickletools.genops(program)):
-        # Remembered objects are numbered one after another; room is made up to the highest number.
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > position:
-            raise CheckpointError(f"'{path}' is forged: it makes room for {argument} objects")
-        if opcode.name in ("EXT1", "EXT2", "EXT4"):
-            raise CheckpointError(f"'{path}' is forged: it uses {opcode.name} in place of a name")
 
 
 def _plain(value: Any, visited: Iterator[int]) -> Any:
@@ -171,7 +161,7 @@ class _Unpickler(pickle.Unpickler):
         full = f"{module}.{name}"
         if full not in _ALLOWED:
             raise CheckpointError(
-                f"'{self._archive.path}' asks for {full!r}: refused, because weights and a "
+                f"'{self._archive.path}' asks for {shown(full)}: refused, because weights and a "
                 "configuration do not need it and it may run code. Only if you trust those who "
                 "made the file, load it with --trust-pickle"
             )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from para_policy.extras import extra
+from para_policy.files import check_output_folder, replace
 from para_policy.ros.bags.records import ChunkRecord
 
 with extra("plots", "drawing a recorded run"):
@@ -46,7 +48,7 @@ def save_plots(
         names: of the action's coordinates.
         prefix: of the file names.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    check_output_folder(folder)
     paths = []
     with rc_context(_STYLE):
         figures = {
@@ -57,7 +59,7 @@ def save_plots(
         for name, figure in figures.items():
             paths.append(folder / f"{prefix}{name}.png")
             FigureCanvasAgg(figure)
-            figure.savefig(paths[-1], dpi=130)
+            replace(paths[-1], partial(figure.savefig, format="png", dpi=130))
     return paths
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ def replay_bag(
     device: str | None = None,
     other: SamplerSpec | None = None,
     plots: Path | None = None,
+    on_run: Callable[[Mapping[str, Any]], None] = lambda report: None,
 ) -> dict[str, Any]:
     """Replay every run in a bag and return the report; see docs/recording.md for its keys.
 
@@ -41,6 +42,7 @@ def replay_bag(
         checkpoint, device: None for those of the recording.
         other: a sampler to run beside the recorded one.
         plots: folder that receives figures.
+        on_run: is given the report of each run before its figures are written.
     Raises:
         DataError: when the bag cannot be read or lacks what replaying needs.
         CheckpointError: when the policy cannot be loaded.
@@ -54,26 +56,26 @@ def replay_bag(
         )
     recorded = next(iter(settings.values()))
     policy, sha256 = _load(recorded, checkpoint, device)
+    drawn: list[Path] = []
     with _threads(recorded.threads):
         replay = Replay(bag, settings, policy, sha256, other)
-        reports = [_report(replay, run, settings, plots, len(runs) > 1) for run in runs]
+        reports = []
+        for run in runs:
+            reports.append(_report(replay, run, settings))
+            on_run(reports[-1])
+            if plots is not None:
+                drawn += _draw(run, reports[-1], policy, plots, len(runs) > 1)
     return {
         "bag": str(path),
         "checkpoint": str(checkpoint or recorded.checkpoint),
         "warnings": [bag.incomplete] if bag.incomplete else [],
         "equal": all(_is_equal(report) for report in reports),
         "runs": reports,
-        "plots": [name for report in reports for name in report.pop("plots")],
+        "plots": [str(path) for path in drawn],
     }
 
 
-def _report(
-    replay: Replay,
-    run: Run,
-    settings: Mapping[str, RecordedSettings],
-    plots: Path | None,
-    several: bool,
-) -> dict[str, Any]:
+def _report(replay: Replay, run: Run, settings: Mapping[str, RecordedSettings]) -> dict[str, Any]:
     policy = replay.policy
     units = 1 / policy.normalizers["action"].scale.cpu().abs().numpy()
     differs = {
@@ -90,16 +92,16 @@ def _report(
     report = summarise(run, outcomes, coordinates)
     if replay.other is not None:
         report["other_name"] = replay.other.label
-    report["plots"] = []
-    if plots is not None:
-        from para_policy.ros.bags.plots import save_plots
-
-        prefix = run.node.strip("/").replace("/", "_") + "_" if several else ""
-        names = list(policy.config.action_names)
-        names = names or [f"action {i}" for i in range(policy.config.action_dim)]
-        drawn = save_plots(run.chunks, report["seams"], names, plots, prefix)
-        report["plots"] = [str(path) for path in drawn]
     return report
+
+
+def _draw(
+    run: Run, report: Mapping[str, Any], policy: DiffusionPolicy, folder: Path, several: bool
+) -> list[Path]:
+    from para_policy.ros.bags.plots import save_plots
+
+    prefix = run.node.strip("/").replace("/", "_") + "_" if several else ""
+    return save_plots(run.chunks, report["seams"], policy.config.action_names, folder, prefix)
 
 
 def _is_equal(report: Mapping[str, Any]) -> bool:

@@ -14,8 +14,8 @@ from para_policy.checkpoints.calibration import FOLDER
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import scheduler_kind
 from para_policy.errors import InputError
+from para_policy.files import check_output_folder, write_text
 from para_policy.policies.config import PolicyConfig
-from para_policy.terminal import check_output_folder, write_text
 
 PARAMETERS_FILE = "policy.yaml"
 INPUTS_FILE = "inputs.yaml"

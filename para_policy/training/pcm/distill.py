@@ -64,7 +64,7 @@ class DistillConfig(RunConfig):
     data: Path
     facts: dict[str, Any] = Field(default_factory=dict)
     objective: Literal["picard", "own"] = "own"
-    rank: int = Field(16, ge=0)
+    rank: int = Field(16, ge=0, le=1024)
     stride: int = Field(1, ge=1)
     steps: int = Field(2000, ge=1)
     batch_size: int = Field(8, ge=1)

@@ -7,7 +7,7 @@ stored, `Noise.from_seeds` draws it again.
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
 from para_policy.extras import extra
+from para_policy.files import check_output_folder, make_folder, writing
+from para_policy.memory import check_disk
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import (
     SPLITTINGS,
@@ -37,7 +39,7 @@ from para_policy.samplers import (
 )
 from para_policy.samplers.checks import check_count
 from para_policy.stopping import keeping
-from para_policy.terminal import check_output_folder, progress_bars
+from para_policy.terminal import progress_bars
 from para_policy.training.lock import sole_writer
 
 with extra("train", "making trajectories"):
@@ -150,9 +152,9 @@ def generate(
         weights_sha256: of the policy, to which the store is bound.
 
     Raises:
-        InputError: if `path` cannot be written, is being written, or holds something else, or
-            trajectories of other settings, observations, weights or calibration; or for a multistep
-            scheduler.
+        InputError: if `path` cannot be written, is being written, its disk is too small, or it holds
+            something else, or trajectories of other settings, observations, weights or calibration;
+            or for a multistep scheduler.
         DataError: if the policy returns NaN or infinity.
     """
     problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
@@ -205,9 +207,10 @@ def generate(
                     "solution": solution,
                     "iterates": problem.iterates(denoiser, noise, settings.rounds),
                 }
-                for name, values in rows.items():
-                    _array(group, name)[part] = values.cpu().numpy()
-                group.attrs["finished"] = part.stop
+                with writing(path):
+                    for name, values in rows.items():
+                        _array(group, name)[part] = values.cpu().numpy()
+                    group.attrs["finished"] = part.stop
                 progress.update(bar, completed=part.stop)
     Trajectories(path)  # whole?
     return path
@@ -295,11 +298,18 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
             what = ", ".join(f"{key} ({held[key]}, asked for {facts[key]})" for key in differing)
             raise InputError(f"'{path}' holds trajectories with another {what}; give another path")
         return group
+    count, iterates = facts["count"], facts["rounds"] + 1
+    states = iterates * (facts["steps"] + 1) * math.prod(shape)
+    check_output_folder(path.parent)
+    check_disk(f"a store of {count} trajectories", 4 * count * (states + width), path.parent)
     # Whole or not at all: a group without its attributes could not be gone on with.
-    unfinished = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    make_folder(path, lambda folder: _create(folder, facts, shape, width))
+    return zarr.open_group(path, mode="r+")
+
+
+def _create(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: int) -> None:
     count, rounds, N = facts["count"], facts["rounds"], facts["steps"]
-    group = zarr.create_group(unfinished)
+    group = zarr.create_group(path)
     states = (N + 1, *shape)
     for name, tail, dtype in (
         ("seed", (), "int64"),
@@ -311,8 +321,6 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
             name, shape=(count, *tail), chunks=(min(_CHUNK, count), *tail), dtype=dtype
         )
     group.attrs.update({**facts, "finished": 0})
-    unfinished.rename(path)
-    return zarr.open_group(path, mode="r+")
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:

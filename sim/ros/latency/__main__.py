@@ -15,8 +15,8 @@ from rich.console import Console
 from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
+from para_policy.files import check_output_file, write_text
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.terminal import check_output_file, write_text
 from sim import plots
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
@@ -102,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         arguments = {name: str(value) for name, value in asdict(args).items()}
         document = {"arguments": arguments, **measure(args, console)}
+        print(table(document))
         write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
         write_text(args.json.with_suffix(".md"), table(document))
         plots.save(figure, document, args.json.with_suffix(".png"))
-        print(table(document))
 
     return run_resumable(command)
 

@@ -13,9 +13,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.checkpoints.load import read_checkpoint
 from para_policy.execution.chunk import ActionChunk
+from para_policy.files import write_text
 from para_policy.ros.messages.conversions import message_to_chunk
 from para_policy.ros.parameters.templates import inputs_text
-from para_policy.terminal import write_text
 from sim.pusht.env import CONTROL_DT
 from sim.pusht.episode import Chunk, Episode
 from sim.ros.client import LoopClient, Played

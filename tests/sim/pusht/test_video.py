@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -23,6 +24,7 @@ from sim.video import (
     write_strips,
     write_videos,
 )
+from tests.full_disk import full_disk
 
 
 def straight_line(seed: int, steps: int) -> Episode:
@@ -93,6 +95,15 @@ def test_gif_and_strips(episode: Episode, tmp_path: Path) -> None:
     write_strips({"a": episode, "b": episode}, tmp_path / "x.png", size=100, count=4)
     with Image.open(tmp_path / "x.png") as strip:
         assert strip.size == (400, 200)
+
+
+@pytest.mark.parametrize("write", [write_mp4, write_gif, write_strips])
+def test_a_full_disk_leaves_no_half_of_a_picture(
+    episode: Episode, tmp_path: Path, write: Callable[..., None]
+) -> None:
+    with full_disk(), pytest.raises(InputError, match="cannot write"):
+        write({"sequential": episode}, tmp_path / "x", size=160)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_format(tmp_path: Path) -> None:

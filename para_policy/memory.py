@@ -1,0 +1,40 @@
+"""Memory and disk that a large request would take, compared with what there is before it begins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from para_policy.errors import InputError
+
+_GIB = 2**30
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def check_memory(what: str, needed: int) -> None:
+    """Raise InputError if no more than `what` takes more memory than this machine, or container, has.
+
+    Args:
+        what: the request as the user made it, for the message: "--cases 100000000".
+        needed: bytes at least.
+    """
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in _LIMITS:
+        with suppress(OSError, ValueError):  # no Linux, no container, or no limit: "max"
+            there = min(there, int(Path(file).read_text()))
+    _compare(what, needed, there, "memory")
+
+
+def check_disk(what: str, needed: int, folder: Path) -> None:
+    """Raise InputError if `what` takes more than is free on the disk of `folder`, which exists."""
+    _compare(what, needed, shutil.disk_usage(folder).free, "free disk")
+
+
+def _compare(what: str, needed: int, there: int, kind: str) -> None:
+    if needed > there:
+        raise InputError(
+            f"{what} takes at least {needed / _GIB:.3g} GiB; there are {there / _GIB:.3g} GiB of "
+            f"{kind}. Ask for less"
+        )

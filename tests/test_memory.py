@@ -1,0 +1,106 @@
+"""Counts that no machine could serve are refused before anything is allocated."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from para_policy import DiffusionPolicy, load_policy
+from para_policy.calibration.measure import Settings, calibrate
+from para_policy.errors import InputError
+from para_policy.inference.device import set_threads
+from para_policy.memory import check_disk, check_memory
+from para_policy.networks.config import UnetConfig
+from para_policy.training import behaviour_cloning
+from para_policy.training.config import DataConfig, OptimisationConfig, TrainConfig
+from para_policy.training.dataset import Columns, Feature, observation_windows
+from para_policy.training.pcm import trajectories
+from para_policy.training.pcm.distill import DistillConfig
+from para_policy.training.replay_buffer import ReplayBuffer
+from sim.evaluation.batches import Sampling, Task, make_tasks, play_in_processes
+from sim.pusht.rollout import rollout
+from sim.render_demonstrations import Arguments
+from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
+from tests.training.demonstrations import circles, write_group
+
+MANY = 10**13
+
+
+def test_what_fits_is_let_pass_and_what_does_not_is_named(tmp_path: Path) -> None:
+    check_memory("--count 1", 2**20)
+    with pytest.raises(
+        InputError, match=r"--count 9 takes at least 1.05e\+06 GiB; there are .* of memory"
+    ):
+        check_memory("--count 9", 2**50)
+    free = shutil.disk_usage(tmp_path).free
+    check_disk("a file", free // 2, tmp_path)
+    with pytest.raises(InputError, match="free disk"):
+        check_disk("a file", 2 * free, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> DiffusionPolicy:
+    return load_policy(save_tiny_checkpoint(tmp_path_factory.mktemp("policy"), train_timesteps=8))
+
+
+def train_a_huge_network() -> None:
+    network = UnetConfig(down_dims=(96_000, 96_000), n_groups=8)
+    behaviour_cloning.train(
+        TrainConfig(
+            policy=tiny_config().changed({"network": network.model_dump()}),
+            data=DataConfig(path=Path("none"), action=Columns(array="action"), observations={}),
+            training=OptimisationConfig(steps=1),
+        ),
+        "none",
+    )
+
+
+REQUESTS: dict[str, Callable[[DiffusionPolicy, Path], object]] = {
+    "cases": lambda policy, _: calibrate(
+        policy.chain(), random_observations(2), Settings(cases=MANY)
+    ),
+    "trajectories": lambda policy, folder: trajectories.generate(
+        policy,
+        random_observations(2),
+        trajectories.Settings(splitting="x0", count=MANY),
+        folder / "store",
+        "0",
+    ),
+    "network": lambda policy, _: train_a_huge_network(),
+    "--episodes": lambda policy, _: make_tasks(["x0"], 0, MANY, 25),
+    "episodes": lambda policy, _: rollout(policy, range(MANY)),
+    "--jobs": lambda policy, folder: next(
+        play_in_processes(Sampling(folder), [Task("x0", (0,))] * 10**5, 10**5, lambda _: None)
+    ),
+    "--size": lambda policy, folder: Arguments(folder, folder / "out", size=10**7)(),
+    "--threads": lambda policy, _: set_threads(10**9),
+}
+
+
+@pytest.mark.parametrize("words", REQUESTS)
+def test_counts_beyond_the_machine_are_refused(
+    policy: DiffusionPolicy, tmp_path: Path, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        REQUESTS[words](policy, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_more_observations_are_made_than_were_recorded(tmp_path: Path) -> None:
+    buffer = ReplayBuffer(write_group(tmp_path / "data.zarr", *circles()))
+    config = tiny_config().changed({"inputs": {"agent_pos": (2,)}})
+    columns: dict[str, Feature] = {"agent_pos": Columns(array="state", columns=(0, 1))}
+    found = observation_windows(buffer, columns, Columns(array="action"), config, MANY)
+    every = observation_windows(buffer, columns, Columns(array="action"), config, len(buffer))
+    assert np.array_equal(found["agent_pos"], every["agent_pos"])
+    assert len(found["agent_pos"]) == len(buffer)
+
+
+def test_ranks_beyond_every_layer_are_refused() -> None:
+    with pytest.raises(ValidationError, match="rank"):
+        DistillConfig(data=Path("none"), rank=10**9)
