@@ -28,6 +28,7 @@ def sample(
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
+    partial: bool = False,
     **options: Any,
 ) -> SampleResult:
     """Solve the denoising steps of a diffusers scheduler in parallel.
@@ -46,14 +47,17 @@ def sample(
         eta: noise level of DDIM in [0, 1].
         generator: of all noise; None for torch's global one.
         device: where noise is drawn, if `start` is a shape.
+        partial: return the other samples of a batch where some are not finite; those are NaN.
         options: of the sampler, such as `tolerance` and `window`; see `samplers.options(name)`.
 
     Returns:
         `sample` (batch, *shape), and for every sample `rounds`, `evals`, `converged`, `status` and
-        the rest of `SampleResult`. Values of networks that return NaN are in it, marked by `status`.
+        the rest of `SampleResult`.
 
     Raises:
-        InputError: for schedulers, options or shapes that do not fit.
+        InputError: for schedulers, options or shapes that do not fit, and for what a network returns
+            if it is no tensor, or one of another shape, type or device.
+        NonFiniteError: if a sample holds NaN or infinity, unless `partial`.
 
     >>> from diffusers import DDIMScheduler
     >>> scheduler = DDIMScheduler(1000, prediction_type="sample")
@@ -82,5 +86,5 @@ def sample(
         )
     process = Process.from_scheduler(scheduler, steps, eta=eta)
     network = Mixed.here(denoise, initial.dtype, initial.device)
-    noise = draw_steps(scheduler, process, initial, eta=eta, generator=generator)
-    return solve(sampler, network, condition, process, initial, noise, generator)
+    noise = draw_steps(process, initial, eta=eta, generator=generator)
+    return solve(sampler, network, condition, process, initial, noise, generator, partial=partial)

@@ -27,8 +27,8 @@ from para_policy.adapters.plan import (
 from para_policy.adapters.solve import Mixed, draw_steps, solve
 from para_policy.calibration import Calibration
 from para_policy.checkpoints.calibration import save_calibration
-from para_policy.errors import InputError, NonFiniteError
-from para_policy.samplers import Sampler, SampleResult, Status
+from para_policy.errors import InputError
+from para_policy.samplers import Sampler, SampleResult
 
 PolicyT = TypeVar("PolicyT")
 
@@ -189,14 +189,10 @@ class Acceleration:
         plan, sampler = self._prepare(call)
         network = Mixed.here(self._convention.evaluate(self._owner), call.dtype, call.device)
         initial = call.initial()
-        steps = draw_steps(
-            plan.scheduler, plan.process, initial, eta=plan.eta, generator=call.generator
-        )
+        steps = draw_steps(plan.process, initial, eta=plan.eta, generator=call.generator)
         result = solve(
             sampler, network, call.condition, plan.process, initial, steps, call.generator
         )
-        if Status.NON_FINITE in result.status:
-            raise NonFiniteError(f"the sampled actions hold NaN: {Status.NON_FINITE.value}")
         self.last = result
         if call.condition is not None:
             self.seen.append(call.without_noise(1))

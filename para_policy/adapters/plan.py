@@ -13,7 +13,13 @@ import torch
 from para_policy import samplers
 from para_policy.calibration import Calibration
 from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import Scheduler, build_scheduler, scheduler_kind
+from para_policy.diffusion.schedulers import (
+    SCHEDULERS,
+    build_scheduler,
+    kind_of,
+    own_options,
+    scheduler_kind,
+)
 from para_policy.errors import InputError
 from para_policy.samplers import Sampler, as_sampler
 
@@ -61,12 +67,11 @@ class Plan:
     Attributes:
         source: the policy's own scheduler object and step count, which it was made from.
         schedule: the configuration of that scheduler, which calibrations are bound to.
-        scheduler, kind, process, eta: what is sampled with.
+        kind, process, eta: what is sampled with.
     """
 
     source: tuple[Any, ...]
     schedule: Mapping[str, Any]
-    scheduler: Scheduler
     kind: str
     process: Process
     eta: float
@@ -93,7 +98,7 @@ def make_plan(owner: Any, settings: Settings, step_options: Mapping[str, Any]) -
     process = Process.from_scheduler(scheduler, steps, **step_options)
     kind = settings.scheduler or scheduler_kind(schedule)
     eta = step_options.get("eta", 0.0)
-    return Plan(source(owner, step_options), schedule, scheduler, kind, process, eta)
+    return Plan(source(owner, step_options), schedule, kind, process, eta)
 
 
 def source(owner: Any, step_options: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -150,6 +155,6 @@ def schedule_of(scheduler: Any) -> dict[str, Any]:
         raise InputError(
             f"noise_scheduler is a {type(scheduler).__name__}; expected a diffusers scheduler"
         )
-    given = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+    given = own_options(scheduler)
     plain = json.loads(json.dumps(given, default=lambda value: np.asarray(value).tolist()))
-    return {"_class_name": type(scheduler).__name__, **plain}
+    return {"_class_name": SCHEDULERS[kind_of(scheduler)].__name__, **plain}

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from para_policy.diffusion.denoiser import Denoiser
+from para_policy.diffusion.denoiser import Denoiser, answered
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import Scheduler
 from para_policy.samplers import Sampler, SampleResult
 
 _PAD = 8
@@ -53,7 +51,7 @@ class Mixed:
         return torch.promote_types(self.dtype, torch.float32)
 
     def __call__(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
-        return self.output(x, t, *condition).to(self.solve_dtype)
+        return answered(self.output(x, t, *condition), x).to(self.solve_dtype)
 
     def output(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         """What the caller would get."""
@@ -62,7 +60,6 @@ class Mixed:
 
 
 def draw_steps(
-    scheduler: Scheduler,
     process: Process,
     initial: Tensor,
     *,
@@ -75,7 +72,7 @@ def draw_steps(
     so the generator is afterwards where the loop would have left it. Under autocast the loop draws in
     half precision: the same numbers, rounded.
     """
-    ddpm = isinstance(scheduler, DDPMScheduler)
+    ddpm = process.kind == "ddpm"
     steps = [
         randn_tensor(initial.shape, generator=generator, device=initial.device, dtype=initial.dtype)
         if (t > 0 if ddpm else eta > 0)
@@ -94,12 +91,18 @@ def solve(
     initial: Tensor,
     steps: Tensor,
     generator: torch.Generator | None = None,
+    *,
+    partial: bool = False,
 ) -> SampleResult:
     """Run a sampler in `network.solve_dtype`, outside of autocast.
 
     Args:
         initial, steps: X_0 and the noise of every step.
         generator: where `asd` takes its coins from.
+        partial: see `SampleResult.checked`.
+
+    Raises:
+        InputError, NonFiniteError: as the sampler.
     """
     uniforms: Any = None
     if sampler.uses_uniforms:
@@ -110,4 +113,4 @@ def solve(
     with torch.autocast(network.device, enabled=False):
         # Kernels are prepared for each batch size anew; a few sizes are prepared once.
         denoiser = Denoiser(network, condition, pad_to=_PAD, pad_from=_PAD + 1)
-        return sampler(denoiser, process, noise)
+        return sampler(denoiser, process, noise, partial=partial)

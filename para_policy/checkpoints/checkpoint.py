@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +20,9 @@ from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 
 _SHOWN = 5
+_WRAPPED = re.compile(r"^(?:(?:module|_orig_mod)[.])+")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,41 @@ def match(
         if found[name].is_floating_point() and not torch.isfinite(found[name]).all():
             raise CheckpointError(f"'{source}' holds NaN or infinite values in '{name}'")
     return state, KeyReport(tuple(ours), ignored=ignored)
+
+
+def executed(source: Path, asked: int, horizon: int, first: int) -> int:
+    """Actions of a chunk that are executed: what was asked for, or as many as there are.
+
+    The other projects cut them out of the horizon, from action `first` on, and take what they get.
+
+    Warns:
+        UserWarning: if there are fewer.
+    """
+    there = horizon - first
+    if there < 1 or asked <= there:
+        return asked
+    warnings.warn(
+        f"'{source}' has n_action_steps {asked}, but of the horizon {horizon} only {there} actions "
+        f"are left from number {first} on: {there} are executed, as in the project that it is from",
+        stacklevel=2,
+    )
+    return there
+
+
+def unwrapped(source: Path, found: Mapping[str, _T]) -> dict[str, _T]:
+    """Weights by name, without what DistributedDataParallel and torch.compile put before the names.
+
+    Raises:
+        CheckpointError: if two then have one name.
+    """
+    bare = {_WRAPPED.sub("", name): value for name, value in found.items()}
+    if len(bare) < len(found):
+        counts = Counter(_WRAPPED.sub("", name) for name in found)
+        twice = [name for name, count in counts.items() if count > 1]
+        raise CheckpointError(
+            f"'{source}' holds two weights under one name, wrapped and as they are: {_some(twice)}"
+        )
+    return bare
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 
@@ -23,12 +25,18 @@ from para_policy.policies.policy import DiffusionPolicy
 Weights = Literal["live", "ema"]
 
 
-def read_checkpoint(path: str | Path, *, weights: Weights = "live") -> Checkpoint:
+def read_checkpoint(
+    path: str | Path,
+    *,
+    weights: Weights = "live",
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Checkpoint:
     """Read a native or LeRobot checkpoint directory.
 
     Args:
         weights: "ema" for the averaged weights that LeRobot keeps beside those of a checkpoint; a
             native checkpoint has one set only.
+        changes: other values of keys of `config.json`, see `changes.read_changed`.
 
     Raises:
         CheckpointError: if nothing that can be read is there, or it is not whole.
@@ -44,12 +52,12 @@ def read_checkpoint(path: str | Path, *, weights: Weights = "live") -> Checkpoin
             f"diffusion_policy project run: para-policy convert {path} DIRECTORY"
         )
     if is_lerobot(path):
-        return read_lerobot(path, weights)
+        return read_lerobot(path, weights, changes)
     if weights != "live":
         raise CheckpointError(
             f"'{path}' is no LeRobot checkpoint; it has no other weights to choose"
         )
-    return read_native(path)
+    return read_native(path, changes)
 
 
 def resolve(path: str | Path) -> Path:

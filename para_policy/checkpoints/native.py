@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor
 
+from para_policy.checkpoints.changes import read_changed
 from para_policy.checkpoints.checkpoint import Checkpoint, match
 from para_policy.checkpoints.files import read_json, read_tensors, sha256, summarise, write_tensors
 from para_policy.errors import CheckpointError
@@ -52,28 +56,38 @@ def _stored(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def read_native(directory: str | Path) -> Checkpoint:
+def read_native(
+    directory: str | Path, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Checkpoint:
     """Read a native checkpoint.
+
+    Args:
+        changes: other values of keys of `config.json`, see `changes.read_changed`.
 
     Raises:
         CheckpointError: if a file is missing or truncated, or does not fit the configuration.
     """
     directory = Path(directory)
-    config = read_config(directory)
+    config = read_config(directory, changes)
     path = directory / MODEL_FILE
     state, report = match(path, read_tensors(path), state_shapes(config))
     return Checkpoint(config, state, _read_normalizers(directory, config), report, path)
 
 
-def read_config(directory: str | Path) -> PolicyConfig:
-    """Read and validate `config.json`."""
+def read_config(
+    directory: str | Path, changes: Mapping[str, Any] = MappingProxyType({})
+) -> PolicyConfig:
+    """Read and validate `config.json`, with other values of some keys."""
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(
             f"no checkpoint at '{directory}': {CONFIG_FILE} is missing; "
             f"expected a directory with {CONFIG_FILE}, {MODEL_FILE} and {NORMALIZER_FILE}"
         )
-    content = read_json(path)
+    return read_changed(path, read_json(path), changes, lambda content: _config(path, content))
+
+
+def _config(path: Path, content: Mapping[str, Any]) -> PolicyConfig:
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(

@@ -30,8 +30,14 @@ class Convert:
     """Actions per second, where the checkpoint does not say."""
     action_names: tuple[str, ...] = ()
     """Names of the action's coordinates, where the checkpoint does not say."""
+    set: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")
+    ] = ()
+    """Another value of a key of the source's configuration, such as policy.n_action_steps=8; again for
+    each. Values are YAML."""
 
     def __call__(self) -> None:
+        from para_policy.checkpoints.changes import parse
         from para_policy.checkpoints.load import read_checkpoint, resolve
         from para_policy.checkpoints.native import CONFIG_FILE, save_checkpoint
         from para_policy.checkpoints.original.read import read_original
@@ -40,15 +46,19 @@ class Convert:
             raise InputError(
                 f"'{self.output}' holds a checkpoint already; choose another directory"
             )
+        changes = parse(self.set)
         if self.source.is_file():
             checkpoint = read_original(
                 self.source,
                 trust_pickle=self.trust_pickle,
                 weights=None if self.weights == "auto" else self.weights,
+                changes=changes,
             )
         else:
             checkpoint = read_checkpoint(
-                resolve(self.source), weights="ema" if self.weights == "ema" else "live"
+                resolve(self.source),
+                weights="ema" if self.weights == "ema" else "live",
+                changes=changes,
             )
         config = self._completed(checkpoint.config)
         save_checkpoint(self.output, config, checkpoint.state, checkpoint.normalizers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ class Denoiser:
         """Evaluate states `x` (M, *shape) at timesteps `t` (M,); row m belongs to `sample[m]`.
 
         Raises:
-            InputError: if the network changes the shape of its input.
+            InputError: as `answered`.
         """
         rows = len(x)
         self.calls.rounds += 1
@@ -103,12 +103,7 @@ class Denoiser:
             )
         if self._bound is None:
             self._bound = _bind(self.network, self.condition)
-        output = self._bound(x, t, sample)
-        if output.shape != x.shape:
-            raise InputError(
-                f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
-            )
-        return output[:rows]
+        return answered(self._bound(x, t, sample), x)[:rows].to(x.dtype)
 
     def predict_clean(self, process: Process, x: Tensor, s: Tensor, sample: Tensor) -> Tensor:
         """Unclipped clean samples x0raw (M, *shape) at steps `s` (M,), with what is known put in.
@@ -141,6 +136,27 @@ class Denoiser:
     ) -> Denoiser:
         pads = {"pad_to": self._pad_to, "pad_from": self._pad_from}
         return Denoiser(network, condition, known=known, **pads)
+
+
+def answered(output: Any, x: Tensor) -> Tensor:
+    """What a network has made of states `x`.
+
+    Raises:
+        InputError: unless it is a tensor of floating-point numbers, of the shape of `x` and beside it.
+    """
+    if not isinstance(output, Tensor):
+        fix = "; return its attribute 'sample'" if hasattr(output, "sample") else ""
+        raise InputError(f"the network returns a {type(output).__name__}, not a tensor{fix}")
+    if output.shape != x.shape:
+        raise InputError(
+            f"the network maps {tuple(x.shape)} to {tuple(output.shape)}; the shape must not change"
+        )
+    if not output.is_floating_point() or output.device != x.device:
+        raise InputError(
+            f"the network maps {x.dtype} on {x.device} to {output.dtype} on {output.device}; "
+            "expected floating-point numbers on the same device"
+        )
+    return output
 
 
 def _bind(network: Network, condition: Tensor | None) -> BoundNetwork:

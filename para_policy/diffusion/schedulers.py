@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DDPMParallelScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+)
 
 from para_policy.diffusion.schedule_options import check_options
 from para_policy.errors import InputError, shown
@@ -20,6 +26,12 @@ SCHEDULERS: dict[str, type[Any]] = {
     "ddim": DDIMScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
 }
+
+# They take the same options and steps; the parallel ones only add a batched step, which is not used.
+_PARALLEL: dict[str, type[Any]] = {"ddpm": DDPMParallelScheduler, "ddim": DDIMParallelScheduler}
+
+# Betas that diffusers makes for DDPM only.
+_OF_DDPM = ("laplace", "sigmoid")
 
 # DPM-Solver has no clipping; below this log-SNR a cosine schedule divides by almost zero.
 # The value is the one that diffusers recommends for `squaredcos_cap_v2`.
@@ -37,7 +49,7 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
         InputError: for an unknown class, kind or key, or values that make no noise schedule.
     """
     trained = SCHEDULERS[scheduler_kind(config)]
-    known = set(inspect.signature(trained.__init__).parameters) - {"self"}
+    known = _options(trained)
     unknown = sorted(key for key in config if key not in known and not key.startswith("_"))
     if unknown:
         raise InputError(
@@ -51,8 +63,11 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
     if kind not in SCHEDULERS:
         raise InputError(f"unknown scheduler {kind!r}; expected one of {sorted(SCHEDULERS)}")
     target = SCHEDULERS[kind]
-    shared = set(inspect.signature(target.__init__).parameters)
+    shared = _options(target)
     options = {key: value for key, value in given.items() if key in shared}
+    if target is not trained and options.get("beta_schedule") in _OF_DDPM:
+        del options["beta_schedule"]
+        options["trained_betas"] = _construct(trained, given).betas.tolist()
     if kind == "dpmsolver++" and config.get("beta_schedule") == "squaredcos_cap_v2":
         options.setdefault("lambda_min_clipped", _LAMBDA_MIN_COSINE)
     if target is not trained:
@@ -85,13 +100,42 @@ def scheduler_kind(config: Mapping[str, Any]) -> str:
     Raises:
         InputError: for another class.
     """
-    for kind, scheduler in SCHEDULERS.items():
-        if config.get("_class_name") == scheduler.__name__:
-            return kind
+    named = config.get("_class_name")
+    for kinds in (SCHEDULERS, _PARALLEL):
+        for kind, scheduler in kinds.items():
+            if named == scheduler.__name__:
+                return kind
     expected = sorted(scheduler.__name__ for scheduler in SCHEDULERS.values())
     raise InputError(
         f"noise scheduler _class_name is {config.get('_class_name')!r}; expected one of {expected}"
     )
+
+
+def own_options(scheduler: Any) -> dict[str, Any]:
+    """Options of a diffusers scheduler that its class knows.
+
+    `Other.from_config(scheduler.config)` keeps what only the former class knew, without effect.
+    """
+    known = {name for base in type(scheduler).__mro__[:-1] for name in _options(base)}
+    return {key: value for key, value in scheduler.config.items() if key in known}
+
+
+def kind_of(scheduler: Any) -> str:
+    """Return "ddpm", "ddim" or "dpmsolver++" for a diffusers scheduler.
+
+    Raises:
+        InputError: for an object of another class.
+    """
+    for kinds in (SCHEDULERS, _PARALLEL):
+        for kind, known in kinds.items():
+            if isinstance(scheduler, known):
+                return kind
+    expected = ", ".join(cls.__name__ for cls in SCHEDULERS.values())
+    raise InputError(f"cannot represent a {type(scheduler).__name__}; expected one of {expected}")
+
+
+def _options(scheduler: type[Any]) -> set[str]:
+    return set(inspect.signature(scheduler.__init__).parameters) - {"self"}
 
 
 def prepare(
@@ -111,16 +155,12 @@ def prepare(
 
 
 def _refuse_unrepresentable(scheduler: Any, eta: float) -> None:
-    if not any(isinstance(scheduler, known) for known in SCHEDULERS.values()):
-        expected = ", ".join(cls.__name__ for cls in SCHEDULERS.values())
-        raise InputError(
-            f"cannot represent a {type(scheduler).__name__}; expected one of {expected}"
-        )
+    kind = kind_of(scheduler)
     if not 0.0 <= eta <= 1.0:
         raise InputError(f"eta is {eta}; it must lie in [0, 1]")
-    if eta > 0 and not isinstance(scheduler, DDIMScheduler):
+    if eta > 0 and kind != "ddim":
         raise InputError(f"eta is {eta}, but only DDIM takes it, not {type(scheduler).__name__}")
-    config = scheduler.config
+    config = own_options(scheduler)
     check_options(config)
     allowed: dict[str, tuple[object, ...]] = {
         "prediction_type": ("epsilon", "sample", "v_prediction"),

@@ -13,7 +13,8 @@ import numpy as np
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
-from para_policy.diffusion.schedulers import Scheduler, prepare
+from para_policy.diffusion.absurd import warn_of_absurd
+from para_policy.diffusion.schedulers import Scheduler, kind_of, own_options, prepare
 from para_policy.errors import InputError
 
 Array = NDArray[np.float64]
@@ -45,20 +46,23 @@ def step_table(
 ) -> StepTable:
     """The table of a scheduler; arguments and errors are those of `Process.from_scheduler`."""
     scheduler = prepare(scheduler, num_steps, eta)
-    if use_clipped_model_output and not isinstance(scheduler, DDIMScheduler):
+    kind = kind_of(scheduler)
+    if use_clipped_model_output and kind != "ddim":
         raise InputError(
             f"use_clipped_model_output is an option of DDIM, not of {type(scheduler).__name__}"
         )
-    if isinstance(scheduler, DDPMScheduler):
-        kind, columns = "ddpm", _ddpm(scheduler)
-    elif isinstance(scheduler, DDIMScheduler):
-        kind, columns = "ddim", _ddim(scheduler, eta, use_clipped_model_output)
+    if kind == "ddpm":
+        columns = _ddpm(scheduler)
+    elif kind == "ddim":
+        columns = _ddim(scheduler, eta, use_clipped_model_output)
     else:
-        kind, columns = "dpmsolver++", _dpmsolver(scheduler)
+        columns = _dpmsolver(scheduler)
     _refuse_infinite(scheduler, columns)
-    config: Any = scheduler.config
-    clip = float(config.clip_sample_range) if config.get("clip_sample", False) else None
-    return StepTable(kind, scheduler.timesteps.cpu().numpy().astype(np.int64), clip, columns)
+    timesteps = scheduler.timesteps.cpu().numpy().astype(np.int64)
+    warn_of_absurd(kind, timesteps, columns)
+    options = own_options(scheduler)
+    clip = float(options["clip_sample_range"]) if options.get("clip_sample", False) else None
+    return StepTable(kind, timesteps, clip, columns)
 
 
 def _refuse_infinite(scheduler: Scheduler, columns: Columns) -> None:

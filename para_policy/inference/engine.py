@@ -92,13 +92,13 @@ class Engine:
         """
         if len(inputs[0]) == 0:
             raise InputError("the engine was called with no rows; expected at least one")
-        output: Tensor | None = None
-        while output is None:
+        while True:
             try:
                 _, precision, run = self._in_use or self._choose(inputs)
                 # Without a GPU there are no tensor cores to allow or forbid.
                 with tensor_cores(precision) if inputs[0].is_cuda else nullcontext():
                     output = run(*inputs)
+                break
             except UnavailableError as error:
                 self._pass_over(error)
         if len(self.passed_over) > self._told and not self._warming_up:

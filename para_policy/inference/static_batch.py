@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from para_policy.errors import InputError
 from para_policy.inference.backends import Prepare
 from para_policy.inference.config import Precision, Size
 from para_policy.inference.failures import attempt
@@ -28,6 +30,7 @@ class StaticBatch:
 
     Raises:
         UnavailableError: if the backend fails, or computes something else than `body`.
+        InputError: if `body` returns no tensor of as many rows.
         Exception: what `body` itself raises for such inputs.
     """
 
@@ -42,7 +45,7 @@ class StaticBatch:
         before = _reserved(example[0].device)
         self._buffers = tuple(_repeated(v, size.rows) for v in example)
         # What the caller has done wrong is no fault of the backend.
-        body(*self._buffers)
+        _check_rows(body(*self._buffers), size.rows)
         self._runner = attempt(lambda: prepare(self._buffers, size))
         # Other values than at compilation: what was taken for a constant is found out.
         _disturb(self._buffers)
@@ -59,6 +62,12 @@ class StaticBatch:
         for buffer, value in zip(self._buffers, inputs, strict=True):
             buffer[:rows].copy_(value)
         return self._runner()[:rows]
+
+
+def _check_rows(output: Any, rows: int) -> None:
+    if not isinstance(output, Tensor) or output.shape[:1] != (rows,):
+        found = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise InputError(f"the network returns {found}; expected a tensor of {rows} rows")
 
 
 def _repeated(example: Tensor, rows: int) -> Tensor:

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-_CHANNELS = {"resnet18": 512, "resnet34": 512, "resnet50": 2048}
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+"""Networks of He et al. 2015, by their torchvision names."""
+
+_SHALLOW = ("resnet18", "resnet34")
 
 Count = Annotated[int, Field(ge=1, le=100_000, strict=True)]
 """Larger numbers are mistakes, and what they describe could not be built."""
@@ -40,7 +43,7 @@ class UnetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["unet1d"] = "unet1d"
-    down_dims: tuple[Count, ...] = Field((256, 512, 1024), min_length=2, max_length=16)
+    down_dims: tuple[Count, ...] = Field((256, 512, 1024), min_length=1, max_length=16)
     step_embed_dim: int = Field(256, ge=4, le=100_000)
     kernel_size: Count = 5
     n_groups: Count = 8
@@ -108,7 +111,7 @@ class VisionConfig(BaseModel):
 
     cameras: tuple[str, ...] = Field(min_length=1, max_length=16)
     shared: bool = False
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    backbone: Backbone = "resnet18"
     norm: Literal["batch", "group"] = "group"
     resize: Size | None = None
     antialias: bool = True
@@ -120,7 +123,7 @@ class VisionConfig(BaseModel):
     @property
     def channels(self) -> int:
         """Of the backbone's last layer."""
-        return _CHANNELS[self.backbone]
+        return 512 if self.backbone in _SHALLOW else 2048
 
     @property
     def width(self) -> int:

@@ -16,9 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from para_policy.errors import InputError
-from para_policy.networks.config import Size, VisionConfig
+from para_policy.networks.config import Backbone, Size, VisionConfig
 
-_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+_BLOCKS: dict[Backbone, tuple[int, ...]] = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
 _BOTTLENECK_EXPANSION = 4
 
 Norm = Callable[[int], nn.Module]
@@ -148,9 +154,9 @@ def _position_grid(height: int, width: int, device: torch.device, dtype: torch.d
         return torch.cartesian_prod(y, x).flip(1).to(device, dtype)
 
 
-def _resnet(kind: str, norm: Literal["batch", "group"]) -> nn.Sequential:
+def _resnet(kind: Backbone, norm: Literal["batch", "group"]) -> nn.Sequential:
     """The convolutional part of torchvision's ResNet, with random weights, numbered like its
-    children (He et al. 2015; ResNet-50 in version 1.5)."""
+    children (He et al. 2015; from ResNet-50 on in version 1.5)."""
     make_norm: Norm = nn.BatchNorm2d if norm == "batch" else _group_norm
     stem = [
         nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
@@ -164,7 +170,9 @@ def _resnet(kind: str, norm: Literal["batch", "group"]) -> nn.Sequential:
         blocks: list[nn.Module] = []
         for i in range(depth):
             stride = 2 if stage > 0 and i == 0 else 1
-            layers = _block_layers(64 * 2**stage, stride, bottleneck=kind == "resnet50")
+            layers = _block_layers(
+                64 * 2**stage, stride, bottleneck=kind not in ("resnet18", "resnet34")
+            )
             blocks.append(ResidualBlock(channels, layers, make_norm))
             channels = layers[-1][0]
         stages.append(nn.Sequential(*blocks))

@@ -25,7 +25,7 @@ from para_policy.policies.encoder import Encoder, Observation
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.previous import Overlap, PreviousChunk
 from para_policy.policies.result import ActionResult, statistics
-from para_policy.samplers import Callback, Sampler, Status, as_sampler
+from para_policy.samplers import Callback, Sampler, as_sampler
 from para_policy.samplers.deadline import Deadline
 
 _RESERVE = 0.1
@@ -236,9 +236,10 @@ class Chain:
             denoiser, self.process, noise, guess=guess, deadline=deadline, callback=callback
         )
         prediction, actions = self.physical(result.sample)
-        if Status.NON_FINITE in result.status or not np.isfinite(prediction).all():
+        if not np.isfinite(prediction).all():
             raise NonFiniteError(
-                f"the sampled actions hold NaN or infinity: {Status.NON_FINITE.value}"
+                "the sampled actions are beyond float32 in physical units and must not be executed; "
+                "check the statistics of the checkpoint's actions"
             )
         sample = result.sample.cpu().numpy()
         unit = 1 / self.normalizer.scale.cpu().abs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import warnings
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from para_policy.errors import NonFiniteError
 
 
 class Status(enum.Enum):
@@ -83,6 +86,33 @@ class SampleResult:
     residuals: Tensor
     status: tuple[Status, ...]
     error_bound: Tensor | None = None
+
+    def checked(self, *, partial: bool) -> SampleResult:
+        """The same if all samples are finite.
+
+        Args:
+            partial: return it even if not: samples of status `NON_FINITE` are NaN from the first
+                state on that is not finite, whatever the sampler went on with.
+
+        Raises:
+            NonFiniteError: for such samples, unless `partial`.
+        """
+        broken = torch.tensor([status is Status.NON_FINITE for status in self.status])
+        if not broken.any():
+            return self
+        if not partial:
+            raise NonFiniteError(
+                f"{int(broken.sum())} of {len(broken)} samples hold NaN or infinity (number "
+                f"{int(broken.nonzero()[0])}): {Status.NON_FINITE.value}; check its weights and inputs"
+            )
+        trajectory = self.trajectory
+        lost = ~trajectory.isfinite().flatten(2).all(dim=2)
+        lost[:, -1] = True
+        lost = (lost.cumsum(dim=1) > 0) & broken.to(lost.device)[:, None]
+        trajectory = trajectory.masked_fill(
+            lost.reshape(*lost.shape, *(1,) * (trajectory.ndim - 2)), torch.nan
+        )
+        return dataclasses.replace(self, sample=trajectory[:, -1], trajectory=trajectory)
 
     @property
     def converged(self) -> Tensor:

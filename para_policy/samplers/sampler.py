@@ -123,6 +123,7 @@ class Sampler(ABC):
         guess: Guess | None = None,
         deadline: Deadline | None = None,
         callback: Callback | None = None,
+        partial: bool = False,
     ) -> SampleResult:
         """Solve for all samples of `noise`.
 
@@ -134,10 +135,13 @@ class Sampler(ABC):
             deadline: stop at the last round that fits and return its iterate, which is the closest in
                 practice and never NaN.
             callback: called with a `RoundInfo` after every round.
+            partial: see `SampleResult.checked`.
 
         Raises:
             InputError: if the arguments do not fit each other, the sampler was made for another
-                process, or it cannot stop early.
+                process, or it cannot stop early; for a network that returns no tensor, or one of
+                another shape, type or device.
+            NonFiniteError: if a sample is not finite, unless `partial`.
         """
         self.check(process, noise, deadline)
         solve = None
@@ -146,7 +150,7 @@ class Sampler(ABC):
             solve = self.recordings.find(self, denoiser, process, noise, guess, waits=waits)
         if solve is None:
             solve = self.begin(denoiser, process, noise, guess)
-        result = solve.result(_drive(solve, denoiser, deadline, callback))
+        result = solve.result(_drive(solve, denoiser, deadline, callback)).checked(partial=partial)
         if self.certificate is None:
             return result
         bound = self.certificate.bound(result, own_start=guess is None)
@@ -248,9 +252,15 @@ class Foreign(Sampler):
 
     call: Callable[..., SampleResult]
 
-    def __call__(self, *args: Any, **options: Any) -> SampleResult:
+    def __call__(self, *args: Any, partial: bool = False, **options: Any) -> SampleResult:
         """See `Sampler`."""
-        return self.call(*args, **options)
+        result = self.call(*args, **options)
+        finite = result.sample.isfinite().flatten(1).all(dim=1).tolist()
+        status = tuple(
+            told if whole else Status.NON_FINITE
+            for told, whole in zip(result.status, finite, strict=True)
+        )
+        return dataclasses.replace(result, status=status).checked(partial=partial)
 
     def begin(
         self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ class ReplayBuffer:
 
         Raises:
             DataError: if there is no such array, or its chunks cannot be decoded.
+
+        Warns:
+            UserWarning: if chunks are absent. zarr leaves out those that hold the fill value only, so
+                that a chunk that was lost looks the same.
         """
         data = self._group["data"]
         if name not in data:
@@ -78,11 +83,17 @@ class ReplayBuffer:
 
     def _read(self, key: str) -> np.ndarray:
         array = self._group[key]
-        # zarr reads a chunk that is not there as zeros.
+        absent = f"{array.nchunks - array.nchunks_initialized} of {array.nchunks} chunks of {key}"
         if array.nchunks_initialized < array.nchunks:
-            missing = array.nchunks - array.nchunks_initialized
-            raise DataError(
-                f"'{self.path}': {missing} of {array.nchunks} chunks of {key} are missing"
+            if array.metadata.fill_value is None:
+                raise DataError(
+                    f"'{self.path}': {absent} are missing, and no fill value stands for them; copy "
+                    "the data set again"
+                )
+            warnings.warn(
+                f"'{self.path}': {absent} are not stored and read as {array.fill_value}: zarr leaves "
+                "out chunks of nothing else; if the data set was copied, compare the copy",
+                stacklevel=3,
             )
         try:
             return np.asarray(array[:])

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DDPMParallelScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +33,15 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "original transformer": peers.OriginalTransformerPolicy,
 }
 TIGHT = {"tolerance": 1e-5}
+SCHEDULERS: dict[str, Any] = {
+    "ddpm": DDPMScheduler,
+    "ddim": DDIMScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+}
+PARALLEL: dict[str, Any] = {
+    "ddpm parallel": DDPMParallelScheduler,
+    "ddim parallel": DDIMParallelScheduler,
+}
 
 
 def make(kind: str, noise_scheduler: Any = None, seed: int = 0) -> Any:
@@ -423,6 +439,28 @@ def test_actions_with_nan_do_not_leave() -> None:
         policy.select_action(nan)
     with pytest.raises(InputError, match="conditions that hold NaN"):
         accelerate(policy, sampler="chord", observations=[nan])
+
+
+@pytest.mark.parametrize("target", [*SCHEDULERS, *PARALLEL])
+@pytest.mark.parametrize("trained", SCHEDULERS)
+def test_a_scheduler_may_be_replaced_as_diffusers_does_it(trained: str, target: str) -> None:
+    """`from_config` keeps options that the new class does not know."""
+    makers = {**SCHEDULERS, **PARALLEL}
+    options = {"num_train_timesteps": 40, "beta_schedule": "squaredcos_cap_v2"}
+    if trained != "dpmsolver++":
+        options |= {"clip_sample": True, "clip_sample_range": 1.0}
+    config = makers[trained](**options).config
+    extra = {"lambda_min_clipped": -5.1} if target == "dpmsolver++" else {}
+
+    def swapped() -> Any:
+        policy = make("lerobot")
+        policy.diffusion.noise_scheduler = makers[target].from_config(config, **extra)
+        policy.diffusion.num_inference_steps = 10
+        return policy
+
+    expected = drive(swapped())
+    found = drive(accelerate(swapped(), **TIGHT))
+    assert float((found - expected).abs().max()) < 1e-4
 
 
 class Other(nn.Module):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import (
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DDPMParallelScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+)
 from torch import Tensor
 
 from para_policy import samplers
 from para_policy.adapters import sample
-from para_policy.errors import InputError
+from para_policy.errors import InputError, NonFiniteError
+from para_policy.samplers import SampleResult
 from tests import problems
+
+UNTRAINED = ("sequential", "paradigms", "parataa", "x0", "asd")
+PARALLEL = {"ddpm": DDPMParallelScheduler, "ddim": DDIMParallelScheduler}
 
 
 def denoise(x: Tensor, t: Tensor) -> Tensor:
@@ -103,3 +116,98 @@ def test_bad_arguments(given: dict[str, Any], message: str) -> None:
     arguments = {"start": (1, 3), **given}
     with pytest.raises(InputError, match=message):
         sample(denoise, problems.scheduler("ddpm"), **arguments)
+
+
+@dataclass(frozen=True)
+class Output:
+    """As diffusers' own networks answer."""
+
+    sample: Tensor
+
+
+ANSWERS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "a list": (lambda x: [x], "returns a list, not a tensor"),
+    "nothing": (lambda x: None, "returns a NoneType"),
+    "numpy": (lambda x: x.numpy(), "returns a ndarray"),
+    "an object": (Output, "returns a Output, not a tensor; return its attribute 'sample'"),
+    "too few rows": (lambda x: x[:1], r"maps \(\d+, 4\) to \(1, 4\)"),
+    "more channels": (lambda x: torch.cat([x, x], dim=1), r"\(\d+, 8\); the shape must not change"),
+    "one number": (lambda x: x.sum(), r"to \(\)"),
+    "whole numbers": (lambda x: x.long(), "to torch.int64"),
+    "complex numbers": (lambda x: x + 1j, "to torch.complex64"),
+    "elsewhere": (lambda x: x.to("meta"), "float32 on meta"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("sampler", ["sequential", "x0"])
+def test_answers_that_are_no_prediction_are_refused(sampler: str, answer: str) -> None:
+    make, message = ANSWERS[answer]
+    with pytest.raises(InputError, match=message):
+        sample(lambda x, t: make(x), problems.scheduler("ddim"), (3, 4), steps=5, sampler=sampler)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_predictions_of_another_precision_are_taken(dtype: torch.dtype) -> None:
+    scheduler, noise = problems.scheduler("ddim"), torch.randn(2, 4)
+    result = sample(lambda x, t: (0.5 * x).to(dtype), scheduler, noise, steps=5)
+    assert (result.sample.dtype, bool(result.converged.all())) == (torch.float32, True)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("sampler", UNTRAINED)
+def test_nan_is_an_error_for_every_sampler_unless_the_rest_is_asked_for(
+    sampler: str, bad: float
+) -> None:
+    start, condition = torch.randn(3, 4), torch.tensor([[0.0], [bad], [0.0]])
+
+    def answer(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        return 0.5 * x + condition
+
+    given: dict[str, Any] = {"steps": 8, "sampler": sampler, "condition": condition}
+    scheduler = problems.scheduler("ddpm")  # asd needs noise in every step
+    with pytest.raises(NonFiniteError, match=r"1 of 3 samples .*number 1.*must not be executed"):
+        sample(answer, scheduler, start, **given)
+    result = sample(answer, scheduler, start, partial=True, **given)
+    assert result.converged.tolist() == [True, False, True]
+    assert result.sample.isnan().all(dim=1).tolist() == [False, True, False]
+    assert result.sample[[0, 2]].isfinite().all()
+
+
+def test_a_sampler_of_ones_own_may_not_hide_nan_either() -> None:
+    def own(*args: Any, **kwargs: Any) -> SampleResult:
+        result = samplers.get("sequential")(*args, **kwargs)
+        return replace(result, sample=result.sample * torch.nan)
+
+    with pytest.raises(NonFiniteError, match="2 of 2 samples"):
+        sample(denoise, problems.scheduler("ddim"), (2, 4), steps=5, sampler=own)
+    result = sample(denoise, problems.scheduler("ddim"), (2, 4), steps=5, sampler=own, partial=True)
+    assert not result.converged.any()
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+def test_diffusers_parallel_schedulers_take_the_same_steps(kind: str) -> None:
+    plain = problems.scheduler(kind)
+    parallel = PARALLEL[kind].from_config(plain.config)
+    expected = loop(parallel, (2, 5), 20)
+    generator = torch.Generator().manual_seed(3)
+    result = sample(denoise, parallel, (2, 5), steps=20, tolerance=1e-5, generator=generator)
+    assert float((result.sample - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("target", [DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+def test_options_that_a_former_scheduler_leaves_behind_have_no_effect(
+    kind: str, target: type[Any]
+) -> None:
+    """`from_config` keeps clip_sample in the configuration of DPM-Solver, which does not clip."""
+    options = {"clip_sample": True, "clip_sample_range": 0.3}
+    if kind == "ddpm":  # DDIM cannot represent it, and DPM-Solver has nothing to do with it
+        options["variance_type"] = "fixed_large"
+    scheduler = target.from_config(
+        dict(problems.scheduler(kind, **options).config), lambda_min_clipped=-5.1
+    )
+    expected = loop(scheduler, (2, 5), 20)
+    generator = torch.Generator().manual_seed(3)
+    result = sample(denoise, scheduler, (2, 5), steps=20, tolerance=1e-5, generator=generator)
+    assert float((result.sample - expected).abs().max()) < 1e-4

@@ -18,10 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from para_policy import Process
 from para_policy.checkpoints.checkpoint import Checkpoint
+from para_policy.checkpoints.lerobot.config import read_policy
 from para_policy.checkpoints.lerobot.read import is_lerobot, read_lerobot
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import CheckpointError, InputError
+from para_policy.policies.build import state_shapes
 from para_policy.policies.encoder import Encoder
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoints.damage import Damage, edit_tensors
@@ -182,6 +185,76 @@ def test_robomimic_s_spatial_softmax_of_early_2024_is_understood(tmp_path: Path)
     edit_tensors("model.safetensors", lambda tensors: older(tensors, 2.0))(tmp_path)
     with pytest.raises(CheckpointError, match=r"pool.temperature' is \[2.0\]; only .* 1"):
         read_lerobot(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("case", ["states", "old_states"])
+def test_names_of_wrapped_networks_are_understood(case: str, prefix: str, tmp_path: Path) -> None:
+    expected = read_lerobot(save(case, tmp_path))
+
+    def wrap(tensors: dict[str, Tensor]) -> None:
+        for name in list(tensors):
+            tensors[prefix + name] = tensors.pop(name)
+
+    edit_tensors("model.safetensors", wrap)(tmp_path)
+    found = read_lerobot(tmp_path)
+    assert found.state.keys() == expected.state.keys()
+    assert all(torch.equal(found.state[name], expected.state[name]) for name in found.state)
+    for name, normalizer in expected.normalizers.items():
+        assert torch.equal(found.normalizers[name].scale, normalizer.scale)
+
+
+def test_weights_with_and_without_a_prefix_are_refused(tmp_path: Path) -> None:
+    name = "diffusion.unet.final_conv.1.bias"
+    damage = edit_tensors("model.safetensors", lambda t: t.update({f"module.{name}": t[name] + 1}))
+    assert_refused("states", damage, f"two weights under one name.*'{name}'", tmp_path)
+
+
+def test_more_actions_than_there_are_means_all_of_them(tmp_path: Path) -> None:
+    """LeRobot cuts them out of the horizon and takes what it gets."""
+    save("states", tmp_path)
+    edit_config(lambda c: c.update(n_action_steps=c["horizon"]))(tmp_path)
+    with pytest.warns(UserWarning, match="are executed, as in the project"):
+        config = read_lerobot(tmp_path).config
+    assert config.n_action_steps == config.horizon - config.n_obs_steps + 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vision_backbone": "resnet101", "use_group_norm": True},
+        {"vision_backbone": "resnet152"},
+        {"down_dims": [16]},
+        {"beta_schedule": "sigmoid", "noise_scheduler_type": "DDPM"},
+        {"beta_schedule": "laplace", "noise_scheduler_type": "DDPM"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_what_lerobot_can_run_is_understood(changes: dict[str, Any], tmp_path: Path) -> None:
+    path = save("camera", tmp_path) / "config.json"
+    content = json.loads(path.read_text()) | changes
+    config = read_policy(path, content, None).config
+    assert state_shapes(config)
+    assert Process.from_scheduler(config.noise_scheduler, 5).num_steps == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("policy_preprocessor.json", "relative_actions_processor"),
+        ("policy_postprocessor.json", "absolute_actions_processor"),
+    ],
+)
+def test_a_processor_step_counts_if_it_is_switched_on(name: str, step: str, tmp_path: Path) -> None:
+    def add(enabled: bool) -> Damage:
+        new = {"registry_name": step, "config": {"enabled": enabled, "exclude_joints": []}}
+        return edit_json(name, lambda content: content["steps"].insert(0, new))
+
+    expected = read_lerobot(save("states", tmp_path)).normalizers
+    add(False)(tmp_path)
+    found = read_lerobot(tmp_path).normalizers
+    assert all(torch.equal(found[name].scale, expected[name].scale) for name in expected)
+    assert_refused("states", add(True), f"the steps .*'{step}'", tmp_path)
 
 
 def test_keys_that_only_later_versions_write_may_be_missing(tmp_path: Path) -> None:
@@ -358,12 +431,11 @@ def assert_refused(case: str, damage: Damage, message: str, directory: Path) -> 
         (edit_config(lambda c: c.update(horizon="16")), "horizon: .*valid integer"),
         (edit_config(lambda c: c.update(horizon=True)), "horizon: .*valid integer"),
         (edit_config(lambda c: c.update(horizon=7)), "horizon is 7"),
-        (edit_config(lambda c: c.update(n_action_steps=8)), "n_action_steps is 8; at most"),
         (edit_config(lambda c: c.update(down_dims=[16, 10**9])), "down_dims.1: .*100000"),
         (edit_config(lambda c: c.update(down_dims=[12, 24], n_groups=4)), "multiple of 8"),
         (edit_config(lambda c: c.update(clip_sample=1)), "clip_sample: .*valid boolean"),
         (edit_config(lambda c: c.update(clip_sample_range=float("nan"))), "clip_sample_range"),
-        (edit_config(lambda c: c.update(beta_schedule="sigmoid")), "beta_schedule: .*'linear'"),
+        (edit_config(lambda c: c.update(beta_schedule="wavy")), "beta_schedule: .*'linear'"),
         (edit_config(lambda c: c.update(prediction_type="flow")), "prediction_type: .*'sample'"),
         (edit_config(lambda c: c.update(noise_scheduler_type="LMS")), "noise_scheduler_type"),
         (

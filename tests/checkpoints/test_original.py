@@ -207,6 +207,51 @@ def changed_golden(
     return path
 
 
+def with_references(payload: Payload) -> None:
+    cfg, policy = payload["cfg"], payload["cfg"]["policy"]
+    cfg.update(horizon=policy["horizon"], n_obs_steps=policy["n_obs_steps"])
+    policy["horizon"] = "${horizon}"
+    policy["model"]["input_dim"] = "${eval:'${policy.action_dim} if True else None'}"
+    policy["model"]["global_cond_dim"] = "${eval: ${policy.obs_dim} * ${n_obs_steps}}"
+
+
+def with_an_unknown_reference(payload: Payload) -> None:
+    payload["cfg"]["policy"]["horizon"] = "${now:%H}"
+
+
+def test_references_that_a_file_still_holds_are_resolved(
+    read_changed: Callable[..., Checkpoint],
+) -> None:
+    expected = read_original(UNET).config
+    assert read_changed(with_references).config == expected
+    assert read_changed(with_references, changes={"horizon": 32}).config.horizon == 32
+    with pytest.raises(
+        CheckpointError, match=r"horizon is '\$\{now:%H\}': .*--set policy.KEY=VALUE"
+    ):
+        read_changed(with_an_unknown_reference)
+    found = read_changed(with_an_unknown_reference, changes={"policy.horizon": 16})
+    assert found.config == expected
+
+
+def test_a_change_that_nothing_reads_is_told(read_changed: Callable[..., Checkpoint]) -> None:
+    with pytest.warns(UserWarning, match="--set horizon=32 changes nothing"):
+        read_changed(lambda payload: None, changes={"horizon": 32})
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod."])
+def test_weights_of_a_distributed_training_are_understood(
+    read_changed: Callable[..., Checkpoint], prefix: str
+) -> None:
+    def wrap(payload: Payload) -> None:
+        states = payload["state_dicts"]
+        states["ema_model"] = {prefix + key: value for key, value in states["ema_model"].items()}
+
+    expected, found = read_original(UNET), read_changed(wrap)
+    assert found.state.keys() == expected.state.keys()
+    assert all(torch.equal(found.state[name], value) for name, value in expected.state.items())
+    assert torch.equal(found.normalizers["obs"].scale, expected.normalizers["obs"].scale)
+
+
 def test_a_softmax_of_another_temperature_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

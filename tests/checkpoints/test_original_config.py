@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from para_policy.checkpoints.original.config import convert
 from para_policy.checkpoints.original.unpickle import plain, read_pickle
 from para_policy.errors import CheckpointError
+from para_policy.policies.build import state_shapes
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoints.original_goldens import checkpoint_without_weights
+from tests.checkpoints.random_weights import random_normalizers, random_weights
 
 GIVEN = Path("given.ckpt")
 
@@ -75,7 +80,7 @@ REFUSED = [
     ("unet", "policy.model.local_cond_dim", 5, "local_cond_dim is 5"),
     ("unet", "policy.model._target_", "other.ConditionalUnet1D", "model._target_ is 'other"),
     ("unet", "policy.eta", 0.5, "eta is 0.5"),
-    ("unet", "policy.guidance", 2.0, "guidance is 2.0: .*not permitted"),
+    ("unet", "policy.guidance", 2.0, "guidance is 2.0: .*not permitted.*--set policy.KEY=VALUE"),
     ("unet", "policy.horizon", "${horizon}", r"horizon is '\$\{horizon\}'"),
     ("unet", "policy.horizon", 15, "horizon is 15; .*divisible"),
     (
@@ -95,7 +100,6 @@ REFUSED = [
     ("transformer", "policy.model.horizon", 20, "20 positions and a causal mask"),
     ("transformer", "policy.model.horizon", 12, "12 positions"),
     ("hybrid", "policy.shape_meta.obs.robot0_eef_pos.type", "depth", "obs.robot0_eef_pos.type"),
-    ("hybrid", "policy.shape_meta.obs.robot0_eef_pos.horizon", 2, "robot0_eef_pos.horizon is 2"),
     ("hybrid", "policy.shape_meta.obs.agentview_image.shape", [1, 52, 60], r"\(1, 52, 60\)"),
     ("image", "policy.obs_encoder._target_", "other.Encoder", "obs_encoder._target_ is 'other"),
     ("image", "policy.obs_encoder.rgb_model.name", "vit_b_16", "rgb_model.name is 'vit_b_16'"),
@@ -124,6 +128,73 @@ def test_options_without_effect_are_accepted() -> None:
         changed(cfg_of("unet", GIVEN), "policy.eta", 0), "policy.num_inference_steps", None
     )
     assert convert(GIVEN, cfg)[0].num_inference_steps is None
+
+
+def test_more_actions_than_there_are_means_all_of_them() -> None:
+    """There, `action_pred[:, start:end]` gives what there is."""
+    cfg = cfg_of("unet", GIVEN)
+    horizon = cfg["policy"]["horizon"]
+    with pytest.warns(
+        UserWarning, match=rf"n_action_steps {horizon}, but of the horizon {horizon} only"
+    ):
+        config, _ = convert(GIVEN, changed(cfg, "policy.n_action_steps", horizon))
+    assert config.n_action_steps == horizon - config.first_action < horizon
+
+
+def test_notes_of_others_in_shape_meta_are_not_read(tmp_path: Path) -> None:
+    expected = convert(GIVEN, cfg_of("hybrid", tmp_path))
+    cfg = cfg_of("hybrid", tmp_path)
+    for place in ("obs.robot0_eef_pos", "action", "obs.agentview_image"):
+        changed(cfg, f"policy.shape_meta.{place}.horizon", 2)
+        changed(cfg, f"policy.shape_meta.{place}.rotation_rep", "rotation_6d")
+    assert convert(GIVEN, changed(cfg, "policy.shape_meta.notes", "a task")) == expected
+
+
+@pytest.mark.parametrize("name", ["hybrid", "hybrid_transformer", "image"])
+def test_policies_of_images_may_have_no_camera(name: str, tmp_path: Path) -> None:
+    cfg = cfg_of(name, tmp_path)
+    obs = cfg["policy"]["shape_meta"]["obs"]
+    vectors = {key: entry for key, entry in obs.items() if entry.get("type") != "rgb"}
+    changed(cfg, "policy.shape_meta.obs", vectors)
+    if name == "image":
+        changed(cfg, "policy.obs_encoder.shape_meta", cfg["policy"]["shape_meta"])
+        changed(cfg, "policy.obs_encoder.imagenet_norm", False)
+    config, seen = convert(GIVEN, cfg)
+    assert (config.vision, seen.names, config.cameras) == (None, {}, ())
+    assert set(config.inputs) == set(vectors)
+    assert config.feature_dim == sum(entry["shape"][0] for entry in vectors.values())
+    assert_runs(config)
+
+
+def assert_runs(config: PolicyConfig) -> None:
+    policy = DiffusionPolicy(config, random_weights(config), random_normalizers(config))
+    shapes = {name: (config.n_obs_steps, *shape) for name, shape in config.inputs.items()}
+    result = policy.sample({name: np.zeros(s) for name, s in shapes.items()}, sampler="x0")
+    assert result.actions.shape == (config.n_action_steps, config.action_dim)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("image", "policy.obs_encoder.rgb_model.name", "resnet101"),
+        ("image", "policy.obs_encoder.rgb_model.name", "resnet152"),
+        ("unet", "policy.model.down_dims", [16]),
+        ("unet", "policy.noise_scheduler.beta_schedule", "sigmoid"),
+        (
+            "unet_plain",
+            "policy.noise_scheduler._target_",
+            "diffusers.schedulers.scheduling_ddim_parallel.DDIMParallelScheduler",
+        ),
+        ("unet", "policy.noise_scheduler._target_", "diffusers.DDPMParallelScheduler"),
+    ],
+)
+def test_what_the_original_project_can_run_can_be_converted(
+    name: str, option: str, value: object, tmp_path: Path
+) -> None:
+    config, _ = convert(GIVEN, changed(cfg_of(name, tmp_path), option, value))
+    assert state_shapes(config)
+    if not config.cameras:
+        assert_runs(config)
 
 
 def test_crops_given_for_each_camera_may_be_equal(tmp_path: Path) -> None:

@@ -55,8 +55,38 @@ def test_a_lerobot_checkpoint_is_converted_and_loaded_as_it_is(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("ckpt", "policy.n_action_steps"),
+        ("lerobot", "n_action_steps"),
+        ("native", "n_action_steps"),
+    ],
+)
+def test_values_of_a_file_that_cannot_be_edited_are_set(
+    kind: str, key: str, tmp_path: Path
+) -> None:
+    source = CKPT
+    if kind != "ckpt":
+        source = save_lerobot("states", tmp_path / "source")
+    if kind == "native":
+        assert convert(source, tmp_path / "native") == 0
+        source = tmp_path / "native"
+    rate = ("--set", "control_hz=7") if kind == "native" else ()
+    assert convert(source, tmp_path / "new", "--set", f"{key}=1", *rate) == 0
+    policy = load_policy(tmp_path / "new")
+    assert policy.config.n_action_steps == 1
+    assert actions(policy).shape[0] == 1
+    if rate:
+        assert policy.config.control_hz == 7
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--set", "policy.horizon"), "expected KEY=VALUE"),
+        (("--set", "policy.horizon=15"), "horizon is 15; .*divisible"),
+        (("--set", "policy.horizon.x=15"), "which has no keys"),
+        (("--set", "policy.horizont=16"), "horizont is 16: .*not permitted"),
         (("--action-names", "x"), "gives 1 names; the policy has 2 action coordinates"),
         (("--control-hz", "0"), "control_hz.*greater than 0, got 0"),
         (("--control-hz", "nan"), "control_hz"),

@@ -6,6 +6,7 @@ import copy
 import re
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -135,6 +136,28 @@ def test_another_sampler_keeps_the_trained_noise_schedule(kind: str) -> None:
     process = Process.from_scheduler(built, 16)
     assert process.num_steps == 16
     assert (process.clip == 1.0) == (kind != "dpmsolver++")
+
+
+@pytest.mark.parametrize("betas", ["sigmoid", "laplace"])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmsolver++"])
+def test_betas_that_diffusers_makes_for_ddpm_only_serve_every_sampler(
+    kind: str, betas: str
+) -> None:
+    config = {**TRAINED, "beta_schedule": betas}
+    built = build_scheduler(config, kind)
+    assert torch.equal(built.alphas_cumprod, build_scheduler(config).alphas_cumprod)
+    assert Process.from_scheduler(built, 16).num_steps == 16
+
+
+@pytest.mark.parametrize("name", ["DDPM", "DDIM"])
+def test_diffusers_parallel_schedulers_are_the_plain_ones(name: str) -> None:
+    config = {"num_train_timesteps": 100, **COSINE}
+    plain = build_scheduler({"_class_name": f"{name}Scheduler", **config})
+    parallel = build_scheduler({"_class_name": f"{name}ParallelScheduler", **config})
+    assert type(parallel) is type(plain)
+    live = getattr(diffusers, f"{name}ParallelScheduler")(**config)
+    live.set_timesteps(20)
+    assert_same_table(Process.from_scheduler(live), Process.from_scheduler(plain, 20))
 
 
 def test_an_unknown_kind_is_refused_with_the_choices() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from para_policy import Denoiser, Process, samplers
+from para_policy.errors import NonFiniteError
 from para_policy.samplers import Status
 from tests.problems import SOLVERS, Network, Problem, problem, row_by_row, scheduler, solver
 
@@ -82,7 +83,13 @@ def test_a_network_that_breaks_for_one_sample_leaves_the_others_alone(
         return row_by_row(base.network)(x, t) + poison
 
     noise = base.noise()
-    result = solver(name, base.process)(Denoiser(net, broken), base.process, noise)
+    sampler = solver(name, base.process)
+    with pytest.raises(NonFiniteError, match=r"1 of 3 samples .*number 1.*must not be executed"):
+        sampler(Denoiser(net, broken), base.process, noise)
+    result = sampler(Denoiser(net, broken), base.process, noise, partial=True)
+    assert result.sample[1].isnan().all()
+    bad_states = ~result.trajectory[1].isfinite().flatten(1).all(dim=1)
+    assert bad_states.tolist() == sorted(bad_states.tolist())
     assert result.status == (Status.CONVERGED, Status.NON_FINITE, Status.CONVERGED)
     assert result.converged.tolist() == [True, False, True]
     alone = solver(name, base.process)(
@@ -102,5 +109,8 @@ def test_a_network_that_breaks_in_the_very_last_step_is_noticed(tolerance: float
         return torch.where((t == last)[:, None, None], torch.nan, base.network(x, t))
 
     solved = Problem(net, base.process)
-    result = solved.solve(samplers.get("paradigms", tolerance=tolerance), solved.noise())
+    sampler = samplers.get("paradigms", tolerance=tolerance)
+    with pytest.raises(NonFiniteError, match="3 of 3 samples"):
+        solved.solve(sampler, solved.noise())
+    result = solved.solve(sampler, solved.noise(), partial=True)
     assert set(result.status) == {Status.NON_FINITE}

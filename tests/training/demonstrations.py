@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -26,9 +27,11 @@ def circles(lengths: tuple[int, ...] = (30, 25, 40)) -> tuple[Arrays, np.ndarray
     return arrays, np.cumsum(lengths)
 
 
-def write_group(path: Path, arrays: Arrays, episode_ends: np.ndarray) -> Path:
-    """A zarr v2 group, chunked so that one file can be damaged."""
-    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+def write_group(
+    path: Path, arrays: Arrays, episode_ends: np.ndarray, zarr_format: Literal[2, 3] = 2
+) -> Path:
+    """A zarr group, v2 as a rule, chunked so that one file can be damaged."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=zarr_format)
     data, meta = group.create_group("data"), group.create_group("meta")
     for name, values in arrays.items():
         array = data.create_array(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -135,10 +137,35 @@ def test_a_damaged_chunk_is_named_when_it_is_read(zarr_path: Path) -> None:
         buffer.array("action")
 
 
-def test_a_missing_chunk_is_no_silence(zarr_path: Path) -> None:
-    """zarr fills a chunk that is not there with zeros: the robot would be told to go to (0, 0)."""
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_chunks_of_the_fill_value_need_not_be_stored(
+    tmp_path: Path, zarr_format: Literal[2, 3]
+) -> None:
+    """What zarr does by default: a gripper that stays open for a while is not written at all."""
+    arrays, ends = circles()
+    gripper = np.zeros((len(arrays["state"]), 1), np.float32)
+    gripper[80:] = 1
+    path = write_group(tmp_path / "demo.zarr", {**arrays, "gripper": gripper}, ends, zarr_format)
+    with pytest.warns(UserWarning, match=r"5 of 6 chunks of data/gripper .*read as 0\.0"):
+        found = ReplayBuffer(path).array("gripper")
+    np.testing.assert_array_equal(found, gripper)
+
+
+def test_a_missing_chunk_that_nothing_stands_for_is_damage(tmp_path: Path) -> None:
+    path = write_group(tmp_path / "demo.zarr", *circles())
+    description = path / "data" / "action" / ".zarray"
+    facts = json.loads(description.read_text())
+    description.write_text(json.dumps({**facts, "fill_value": None}))
+    assert ReplayBuffer(path).array("action").shape == (95, 2)
+    (path / "data" / "action" / "2.0").unlink()
+    with pytest.raises(DataError, match="1 of 6 chunks of data/action are missing"):
+        ReplayBuffer(path).array("action")
+
+
+def test_a_lost_chunk_is_no_silence(zarr_path: Path) -> None:
+    """It is filled with zeros: the robot would be told to go to (0, 0)."""
     (zarr_path / "data" / "action" / "2.0").unlink()
-    with pytest.raises(DataError, match="data/action"):
+    with pytest.warns(UserWarning, match="1 of 6 chunks of data/action are not stored"):
         ReplayBuffer(zarr_path).array("action")
 
 

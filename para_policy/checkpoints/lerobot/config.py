@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from para_policy.checkpoints.checkpoint import executed
 from para_policy.checkpoints.files import summarise
 from para_policy.checkpoints.lerobot.options import (
     ACTION,
@@ -95,10 +96,11 @@ def read_policy(path: Path, content: Mapping[str, Any], control_hz: float | None
     try:
         options = layout.model_validate(dict(content))
         inputs, action = _in_order(path, options.features())
-        config = _translated(options, inputs, action, control_hz)
+        config = _translated(path, options, inputs, action, control_hz)
     except ValidationError as error:
         raise CheckpointError(
-            f"'{path}': {summarise(error)}; it is understood as written by {_UNDERSTOOD}"
+            f"'{path}': {summarise(error)}; it is understood as written by {_UNDERSTOOD}. Correct "
+            "it with para-policy convert --set KEY=VALUE"
         ) from error
     _check(path, options)
     return LeRobotPolicy(config, inputs, action, options.use_separate_rgb_encoder_per_camera)
@@ -161,7 +163,11 @@ def _in_order(path: Path, features: list[Feature]) -> tuple[tuple[Feature, ...],
 
 
 def _translated(
-    options: Options, inputs: tuple[Feature, ...], action: Feature, control_hz: float | None
+    path: Path,
+    options: Options,
+    inputs: tuple[Feature, ...],
+    action: Feature,
+    control_hz: float | None,
 ) -> PolicyConfig:
     cameras = tuple(feature.name for feature in inputs if feature.kind == "VISUAL")
     resize, keypoints = options.resize_shape, options.spatial_softmax_num_keypoints
@@ -185,7 +191,9 @@ def _translated(
         action_names=tuple(f"action_{i}" for i in range(action.shape[0])),
         n_obs_steps=options.n_obs_steps,
         horizon=options.horizon,
-        n_action_steps=options.n_action_steps,
+        n_action_steps=executed(
+            path, options.n_action_steps, options.horizon, options.n_obs_steps - 1
+        ),
         control_hz=control_hz,
         network=options.network(),
         noise_scheduler=options.scheduler(),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from para_policy.networks.config import UnetConfig
+from para_policy.networks.config import Backbone, UnetConfig
 
 ACTION = "action"
 STATE = "observation.state"
@@ -54,7 +54,7 @@ class Options(StrictModel):
     n_obs_steps: Count
     horizon: Count
     n_action_steps: Count
-    vision_backbone: Literal["resnet18", "resnet34", "resnet50"]
+    vision_backbone: Backbone
     crop_shape: Pair | None
     use_group_norm: bool
     spatial_softmax_num_keypoints: Count
@@ -64,7 +64,7 @@ class Options(StrictModel):
     diffusion_step_embed_dim: Count
     use_film_scale_modulation: bool
     num_train_timesteps: Count
-    beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
+    beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear", "sigmoid", "laplace"]
     beta_start: float = Field(gt=0, lt=1)
     beta_end: float = Field(gt=0, lt=1)
     prediction_type: Literal["epsilon", "sample"]

@@ -7,12 +7,15 @@ since LeRobot 0.4 two files of processors with the statistics. LeRobot itself is
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import Tensor
 
-from para_policy.checkpoints.checkpoint import Checkpoint, match
+from para_policy.checkpoints.changes import read_changed
+from para_policy.checkpoints.checkpoint import Checkpoint, match, unwrapped
 from para_policy.checkpoints.files import read_json, read_tensors
 from para_policy.checkpoints.lerobot.config import LeRobotPolicy, read_policy
 from para_policy.checkpoints.lerobot.statistics import BUFFERS, read_normalizers
@@ -51,12 +54,17 @@ def is_lerobot(directory: str | Path) -> bool:
     return "input_features" in content or "input_shapes" in content
 
 
-def read_lerobot(directory: str | Path, weights: Literal["live", "ema"] = "live") -> Checkpoint:
+def read_lerobot(
+    directory: str | Path,
+    weights: Literal["live", "ema"] = "live",
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Checkpoint:
     """Read a LeRobot checkpoint; inputs keep LeRobot's names, such as "observation.state".
 
     Args:
         weights: "ema" for the averaged weights that LeRobot 0.6 and later keep beside those of a
             checkpoint if it was trained with `--ema.enable=true`.
+        changes: other values of keys of `config.json`, see `changes.read_changed`.
 
     Raises:
         CheckpointError: if a file is missing or broken, says something that is not understood, or
@@ -67,9 +75,12 @@ def read_lerobot(directory: str | Path, weights: Literal["live", "ema"] = "live"
         raise InputError(f"weights is {weights!r}; expected 'live' or 'ema'")
     directory = Path(directory)
     path = directory / CONFIG_FILE
-    policy = read_policy(path, read_json(path), _control_hz(directory / TRAIN_FILE))
+    rate = _control_hz(directory / TRAIN_FILE)
+    policy = read_changed(
+        path, read_json(path), changes, lambda content: read_policy(path, content, rate)
+    )
     model = directory / MODEL_FILE
-    tensors = read_tensors(model, finite=False)
+    tensors = unwrapped(model, read_tensors(model, finite=False))
     normalizers = read_normalizers(directory, model, tensors, policy)
     source, tensors = (model, tensors) if weights == "live" else _averaged(directory, tensors)
     for name, value in tensors.items():
@@ -112,7 +123,7 @@ def _averaged(directory: Path, live: dict[str, Tensor]) -> tuple[Path, dict[str,
     directory = directory.resolve()
     sibling = directory.with_name(f"{directory.name}_ema") / MODEL_FILE
     if sibling.is_file():
-        return sibling, read_tensors(sibling, finite=False)
+        return sibling, unwrapped(sibling, read_tensors(sibling, finite=False))
     path = directory.parent / "training_state" / "ema_state.pt"
     if not path.is_file():
         raise CheckpointError(

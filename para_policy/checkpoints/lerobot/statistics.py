@@ -44,6 +44,11 @@ class _Step(StrictModel):
     config: dict[str, Any] = Field(default_factory=dict)
     state_file: str | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """Steps that can be switched off, such as LeRobot's relative actions, pass values on then."""
+        return self.config.get("enabled") is not False
+
 
 class _Pipeline(StrictModel):
     steps: list[_Step]
@@ -168,7 +173,7 @@ def _processor(path: Path, kind: str, features: tuple[Feature, ...]) -> _Source:
     """The normalisation step of a pipeline, which must be its only one that changes values."""
     content = read_json(path)
     try:
-        steps = _Pipeline.model_validate(content).steps
+        steps = [step for step in _Pipeline.model_validate(content).steps if step.is_on]
         others = [str(step.registry_name) for step in steps if step.registry_name != kind]
         strange = [name for name in others if name not in _HARMLESS_STEPS]
         chosen = [step for step in steps if step.registry_name == kind]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveInt, ValidationError, model_validator
 
+from para_policy.checkpoints.checkpoint import executed
 from para_policy.checkpoints.files import wrong_keys
 from para_policy.checkpoints.original.networks import (
     TransformerModel,
@@ -29,6 +30,8 @@ from para_policy.checkpoints.original.vision import (
 from para_policy.errors import CheckpointError, shown
 from para_policy.networks.config import TransformerConfig, UnetConfig
 from para_policy.policies.config import PolicyConfig
+
+_FIX = ". Correct it with para-policy convert --set policy.KEY=VALUE"
 
 # `fps` in a configuration is that of the rendered videos, not the rate of control.
 _CONTROL_HZ = {
@@ -164,14 +167,16 @@ def convert(source: Path, cfg: Any) -> tuple[PolicyConfig, Observations]:
     try:
         policy = _POLICIES[target].model_validate(options)
         seen = policy.observations()
-        return _policy_config(policy, seen, _control_hz(cfg)), seen
+        return _policy_config(source, policy, seen, _control_hz(cfg)), seen
     except ValidationError as error:
-        raise CheckpointError(f"'{source}', policy: {_explain(error)}") from error
+        raise CheckpointError(f"'{source}', policy: {_explain(error)}{_FIX}") from error
     except ValueError as error:
-        raise CheckpointError(f"'{source}', policy: {error}") from error
+        raise CheckpointError(f"'{source}', policy: {error}{_FIX}") from error
 
 
-def _policy_config(policy: _Policy, seen: Observations, control_hz: float | None) -> PolicyConfig:
+def _policy_config(
+    source: Path, policy: _Policy, seen: Observations, control_hz: float | None
+) -> PolicyConfig:
     horizon, first = policy.chunk()
     return PolicyConfig(
         inputs=seen.inputs,
@@ -179,7 +184,7 @@ def _policy_config(policy: _Policy, seen: Observations, control_hz: float | None
         action_names=tuple(f"action_{i}" for i in range(seen.action_dim)),
         n_obs_steps=policy.n_obs_steps,
         horizon=horizon,
-        n_action_steps=policy.n_action_steps,
+        n_action_steps=executed(source, policy.n_action_steps, horizon, first),
         first_action=first,
         control_hz=control_hz,
         network=policy.network(),

@@ -10,7 +10,13 @@ from para_policy.checkpoints.original.options import Options, only
 from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.networks.config import TransformerConfig, UnetConfig
 
-_SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
+_SCHEDULERS = {
+    "DDPMScheduler": "DDPMScheduler",
+    "DDIMScheduler": "DDIMScheduler",
+    "DDPMParallelScheduler": "DDPMScheduler",
+    "DDIMParallelScheduler": "DDIMScheduler",
+}
+"""Known ones, and which of ours takes the same steps."""
 
 
 def scheduler(options: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +28,10 @@ def scheduler(options: dict[str, Any]) -> dict[str, Any]:
     private = [key for key in options if key.startswith("_") and key != "_target_"]
     if private:
         raise ValueError(f"unknown option {private[0]!r}")
-    config = {"_class_name": name, **{key: options[key] for key in options if key != "_target_"}}
+    config = {
+        "_class_name": _SCHEDULERS[name],
+        **{key: options[key] for key in options if key != "_target_"},
+    }
     try:
         build_scheduler(config)
     # diffusers computes with whatever it is given.

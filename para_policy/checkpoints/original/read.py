@@ -11,14 +11,17 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from para_policy.checkpoints.checkpoint import Checkpoint, match
+from para_policy.checkpoints.changes import read_changed
+from para_policy.checkpoints.checkpoint import Checkpoint, match, unwrapped
 from para_policy.checkpoints.original.config import convert
-from para_policy.checkpoints.original.torch_archive import StoredTensor
+from para_policy.checkpoints.original.references import resolve
+from para_policy.checkpoints.original.torch_archive import StoredTensor, refusing
 from para_policy.checkpoints.original.unpickle import plain, read_pickle
 from para_policy.checkpoints.original.vision import Observations
 from para_policy.errors import CheckpointError, shown
@@ -43,7 +46,11 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def read_original(
-    path: str | Path, *, trust_pickle: bool = False, weights: Literal["live", "ema"] | None = None
+    path: str | Path,
+    *,
+    trust_pickle: bool = False,
+    weights: Literal["live", "ema"] | None = None,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Checkpoint:
     """Read a `.ckpt` file. Actions are called action_0, action_1 and so on.
 
@@ -51,6 +58,8 @@ def read_original(
         trust_pickle: unpickle with dill, which runs the code that the file may contain.
         weights: as trained ("live") or averaged ("ema"); None for those that the original project
             evaluates.
+        changes: other values of keys of the configuration, such as "policy.n_action_steps", see
+            `changes.read_changed`.
 
     Raises:
         CheckpointError: if the file is damaged, contains code, or holds another policy or one that
@@ -67,9 +76,10 @@ def read_original(
             f"'{path}' is no checkpoint of diffusion_policy: expected a dictionary with 'cfg' and "
             "'state_dicts'"
         )
-    cfg = plain(path, payload["cfg"])
-    config, seen = convert(path, cfg)
-    stored = _stored(path, payload["state_dicts"], weights or _evaluated(path, cfg))
+    config, seen, kind = read_changed(
+        path, plain(path, payload["cfg"]), changes, lambda cfg: _understood(path, cfg, weights)
+    )
+    stored = unwrapped(path, _stored(path, payload["state_dicts"], kind))
     left_out = {name: why for name in stored if (why := _why_left_out(name)) is not None}
     _check_temperatures(path, stored)
     found = {name: _read(stored[name]) for name in stored if name not in left_out}
@@ -100,6 +110,15 @@ def _trusted(path: Path) -> Any:
             f"'{path}' cannot be unpickled ({type(error).__name__}: {error}); packages that it needs "
             "must be installed"
         ) from error
+
+
+def _understood(
+    path: Path, cfg: Any, weights: Literal["live", "ema"] | None
+) -> tuple[PolicyConfig, Observations, str]:
+    """What a configuration says: the policy, what it observes, and its weights."""
+    with refusing(path):
+        cfg = resolve(cfg)
+    return *convert(path, cfg), weights or _evaluated(path, cfg)
 
 
 def _evaluated(path: Path, cfg: Any) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, PositiveInt, model_validator
 
 from para_policy.checkpoints.original.options import Options
-from para_policy.networks.config import Size, VisionConfig
+from para_policy.networks.config import Backbone, Size, VisionConfig
 
 _RESNET_CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
@@ -42,11 +42,17 @@ class LowdimOptions(Options):
         return Observations({"obs": (self.obs_dim,)}, self.action_dim)
 
 
-class _Action(Options):
+class _Meta(Options):
+    """What the original project reads of `shape_meta`; others keep notes of their own in it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Action(_Meta):
     shape: tuple[PositiveInt]
 
 
-class _Input(Options):
+class _Input(_Meta):
     shape: tuple[PositiveInt, ...]
     type: Literal["rgb", "low_dim"] = "low_dim"
 
@@ -57,7 +63,7 @@ class _Input(Options):
         return self
 
 
-class _ShapeMeta(Options):
+class _ShapeMeta(_Meta):
     obs: dict[str, _Input] = Field(min_length=1)
     action: _Action
 
@@ -91,20 +97,24 @@ class HybridOptions(Options):
             names[f"{theirs}0.nets."] = f"{ours}backbone."
             names[f"{theirs}1.nets."] = f"{ours}pool.nets."
             names[f"{theirs}3."] = f"{ours}head."
-        vision = VisionConfig(
-            cameras=tuple(cameras),
-            norm="group" if self.obs_encoder_group_norm else "batch",
-            crop=self.crop_shape,
+        vision = (
+            VisionConfig(
+                cameras=tuple(cameras),
+                norm="group" if self.obs_encoder_group_norm else "batch",
+                crop=self.crop_shape,
+            )
+            if cameras
+            else None
         )
         inputs = meta.shapes(list(meta.obs))
-        return Observations(inputs, meta.action.shape[0], vision if cameras else None, names)
+        return Observations(inputs, meta.action.shape[0], vision, names)
 
 
 class _Resnet(Options):
     target: Literal["diffusion_policy.model.vision.model_getter.get_resnet"] = Field(
         alias="_target_"
     )
-    name: Literal["resnet18", "resnet34", "resnet50"]
+    name: Backbone
     weights: str | None = None
     """What training started from."""
 

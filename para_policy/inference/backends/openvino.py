@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from para_policy.inference.backends.base import Prepare, Runner
+from para_policy.inference.backends.openvino_nan import reveal
 from para_policy.inference.config import Precision, Size
 from para_policy.inference.failures import UnavailableError
 from para_policy.inference.precision import check_precision
@@ -63,6 +64,7 @@ class _Compiler:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": self._hint,
         }
+        model = reveal(openvino, model, size.rows, self._hint)
         compiled = openvino.Core().compile_model(model, "CPU", options)
         request = compiled.create_infer_request()
         for i, buffer in enumerate(buffers):

@@ -155,7 +155,7 @@ def generate(
         InputError: if `path` cannot be written, is being written, its disk is too small, or it holds
             something else, or trajectories of other settings, observations, weights or calibration;
             or for a multistep scheduler.
-        DataError: if the policy returns NaN or infinity.
+        NonFiniteError: if the policy returns NaN or infinity.
     """
     problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
     kind, N = policy.chain(settings.scheduler, settings.steps).key
@@ -199,15 +199,14 @@ def generate(
                 denoiser = policy.denoiser(chosen)
                 assert denoiser.condition is not None
                 solution = Sequential()(denoiser, problem.process, noise).trajectory
-                if not solution.isfinite().all():
-                    raise DataError("the policy returns NaN or infinity; it must not be used")
                 rows = {
                     "seed": torch.tensor(list(seeds)),
                     "condition": denoiser.condition,
                     "solution": solution,
                     "iterates": problem.iterates(denoiser, noise, settings.rounds),
                 }
-                with writing(path):
+                # Otherwise zarr leaves out chunks of zeros only, which then look as if they were lost.
+                with writing(path), zarr.config.set({"array.write_empty_chunks": True}):
                     for name, values in rows.items():
                         _array(group, name)[part] = values.cpu().numpy()
                     group.attrs["finished"] = part.stop

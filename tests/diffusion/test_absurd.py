@@ -1,0 +1,81 @@
+"""Schedules that are legal and cannot be meant are warned of, with what to change; others are not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+from para_policy import Process
+from para_policy.diffusion.absurd import noise_left
+
+COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+SENSIBLE: list[Any] = [
+    DDPMScheduler(100, **COSINE),
+    DDPMScheduler(1000, variance_type="fixed_large"),
+    DDIMScheduler(100, **COSINE),
+    DDIMScheduler(1000, set_alpha_to_one=False, steps_offset=1, beta_schedule="scaled_linear"),
+    DPMSolverMultistepScheduler(100, lambda_min_clipped=-5.1, **COSINE),
+    DPMSolverMultistepScheduler(1000, use_karras_sigmas=True),
+]
+LEFT: list[tuple[Any, str]] = [
+    (
+        DDPMScheduler(100, variance_type="fixed_large", timestep_spacing="trailing", **COSINE),
+        "offset",
+    ),
+    (DDPMScheduler(100, variance_type="fixed_large", steps_offset=3, **COSINE), "'fixed_small'"),
+    (DDIMScheduler(40, set_alpha_to_one=False, **COSINE), "set_alpha_to_one=True"),
+    (
+        DPMSolverMultistepScheduler(
+            40, final_sigmas_type="sigma_min", lambda_min_clipped=-5.1, **COSINE
+        ),
+        "final_sigmas_type='zero'",
+    ),
+]
+
+
+@pytest.mark.parametrize("scheduler", SENSIBLE, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("steps", [5, 16])
+def test_sensible_schedules_pass_without_a_word(scheduler: Any, steps: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        Process.from_scheduler(scheduler, steps)
+
+
+@pytest.mark.parametrize(("scheduler", "fix"), LEFT)
+def test_noise_that_is_left_on_the_sample_is_told(scheduler: Any, fix: str) -> None:
+    with pytest.warns(UserWarning, match=f"is left on every finished sample.*{fix}"):
+        Process.from_scheduler(scheduler, 10)
+
+
+@pytest.mark.parametrize("scheduler", [*(s for s, _ in LEFT), *SENSIBLE])
+@pytest.mark.filterwarnings("ignore:noise of standard deviation")
+def test_the_noise_that_is_left_is_what_a_perfect_network_leaves(scheduler: Any) -> None:
+    """Sampled by diffusers' own loop: the clean sample is 0, and nothing is clipped of it."""
+    process = Process.from_scheduler(scheduler, 10)
+    columns = {"B": process.B.numpy(), "c": process.c.numpy()}
+    generator = torch.Generator().manual_seed(0)
+    scheduler.set_timesteps(10)
+    x = torch.randn(40_000, 1, generator=generator, dtype=torch.float64)
+    for t in scheduler.timesteps:
+        # The noise in x if the clean sample is 0.
+        level = (1 - scheduler.alphas_cumprod[int(t)].double()).sqrt()
+        if isinstance(scheduler, DPMSolverMultistepScheduler):
+            ratio = scheduler.sigmas[scheduler.step_index or 0].double()
+            level = ratio / (ratio**2 + 1).sqrt()
+        x = scheduler.step(x / level, t, x, generator=generator).prev_sample
+    np.testing.assert_allclose(float(x.std()), noise_left(columns), rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "option", ["use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas"]
+)
+def test_steps_that_are_repeated_at_pure_noise_are_told(option: str) -> None:
+    """These spacings are even between the noise levels, the largest of which is 2e4 here."""
+    scheduler = DPMSolverMultistepScheduler(100, **{option: True}, **COSINE)
+    with pytest.warns(UserWarning, match=r"\d+ of 16 steps repeat timestep 9\d, .* pure noise"):
+        Process.from_scheduler(scheduler, 16)
