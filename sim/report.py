@@ -37,10 +37,11 @@ p.lead { color: #5a6068; margin-top: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px;
         font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 10px; text-align: right; border-bottom: 1px solid #e9ebee;
-         white-space: nowrap; }
-th { color: #5a6068; font-weight: 600; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: 7px 8px; text-align: right; border-bottom: 1px solid #e9ebee; }
+th { color: #5a6068; font-weight: 600; vertical-align: bottom; }
+td { overflow-wrap: anywhere; }
+td:not(:first-child) { min-width: 3.5em; }
+th:first-child, td:first-child { text-align: left; min-width: 8em; }
 .figures { display: flex; flex-wrap: wrap; gap: 0 36px; }
 .figures section { flex: 1 1 430px; max-width: 500px; }
 figure { margin: 10px 0 0; }

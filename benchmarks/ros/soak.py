@@ -223,7 +223,11 @@ def pauses(heard: Heard, lasts_ms: float) -> list[dict[str, Any]]:
                 "too_late": int((ages_ms[inside] > lasts_ms).sum()),
                 # Words only: each refused chunk is late by another number.
                 "said": sorted(
-                    {re.sub(r"\d[\d.]*", "N", text) for at, text in heard.warnings if begin < at < end}
+                    {
+                        re.sub(r"\d[\d.]*", "N", text)
+                        for at, text in heard.warnings
+                        if begin < at < end
+                    }
                 ),
             }
         )

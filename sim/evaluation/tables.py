@@ -210,7 +210,7 @@ def circumstances(document: Document) -> dict[str, str]:
         "Device": f"{document['device']}, engine {document['backend']}, {document['dtype']}, "
         f"{_count(document['threads'], 'thread')}",
         "Machine": document["machine"],
-        "Vectorised": f"{_count(document['batch'], 'episode')} per batch, "
+        "Vectorised": f"{_count(document['batch'], 'episode')} in the largest batch, "
         f"{_count(document['jobs'], 'process', 'processes')}; "
         "latency measured apart",
         "Versions": ", ".join(f"{name} {number}" for name, number in document["versions"].items()),
