@@ -61,14 +61,14 @@ policy_node and chunk_executor with a small network. Memory is that in RAM; its 
 the last half with the first tenth, after a warm-up. A heartbeat is missed when `/diagnostics` says
 nothing for 2.5 s. Jitter is that of the arrival of commands at a listener, command rate {rate:g} Hz.
 
-A *pause* is the longest time without a command, in brackets the chunks that came meanwhile and how many of them
-were too late. At 50 Hz the twelve actions of a chunk are over 240 ms after its observation. Where the machine is
-so busy that chunks take longer for a while, each arrives when all of its actions are past; the executor refuses
-it and the robot [holds](faults.md) until one comes in time, as it must. Both nodes live on meanwhile: their
-heartbeats say so. In five minutes at 50 Hz with a load of 6 to 14 on two cores the longest pauses were
-60.5 and 59.3 s, in which 154 chunks came, 153 of them too late. So on a robot p99 of latency and
-age together must stay below the duration of a chunk: more actions in a chunk, a lower rate or a faster engine
-(see [tuning](ros2.md#tuning)). `longest_pauses` in the JSON file has the same for every run.
+A *pause* is the longest time without a command, in brackets the chunks that came meanwhile and how many of
+them were too late. At 50 Hz the twelve actions of a chunk are over 240 ms after its observation. Where the
+machine is so busy that chunks take longer for a while, each arrives when all of its actions are past; the
+executor refuses it and the robot [holds](faults.md) until one comes in time, as it must. Both nodes live on
+meanwhile: their heartbeats say so. In five minutes at 50 Hz with a load of 6 to 14 on two cores the longest
+pauses were 60.5 and 59.3 s, in which 154 chunks came, 153 of them too late. So on a robot p99 of latency
+and age together must stay below the duration of a chunk: more actions in a chunk, a lower rate or a faster
+engine (see [tuning](ros2.md#tuning)). `longest_pauses` in the JSON file has the same for every run.
 """
 
 OVERHEAD = """## Overhead of the node

@@ -46,7 +46,7 @@ def evaluation() -> dict[str, Any]:
     return {
         "episodes": 1,
         "samplers": entries(per_episode=[episode], residual_per_round=curve, latency_ms=LATENCY),
-        "paired": {name: pair for name in VARIANTS[1:]},
+        "paired": dict.fromkeys(VARIANTS[1:], pair),
     }
 
 
