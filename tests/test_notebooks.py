@@ -13,17 +13,14 @@ NOTEBOOKS = sorted(DOCS.rglob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_and_shows_what_it_shows(path: Path) -> None:
+def test_a_notebook_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    stored = [len(cell.get("outputs", ())) for cell in notebook.cells]
+    nbformat.validate(notebook)
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=folder).execute()
-    assert [len(cell.get("outputs", ())) for cell in notebook.cells] == stored
-    assert not any(
-        output.get("name") == "stderr"
-        for cell in notebook.cells
-        for output in cell.get("outputs", ())
-    )
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert outputs
+    assert not [output["text"] for output in outputs if output.get("name") == "stderr"]
 
 
 def test_there_is_a_notebook() -> None:

@@ -48,7 +48,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 def figure(document: Document) -> Figure:
     """Median over the chunks in flight, and the range up to the 95th percentile."""
-    drawing, axes = plots.new_figure("Residual before each round, median up to p95")
+    drawing, axes = plots.new_figure("Residual in each round, median up to p95")
     colors = colors_of(document["samplers"])
     for label, entry in document["samplers"].items():
         curve = entry["residual_per_round"]

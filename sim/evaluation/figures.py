@@ -88,7 +88,7 @@ def rounds(document: Document) -> Figure:
 
 def residuals(document: Document) -> Figure:
     """Residual after each round, median and 95th percentile of the chunks still in flight."""
-    figure, axes = plots.new_figure("Residual that each round leaves, median up to p95")
+    figure, axes = plots.new_figure("Residual in each round, median up to p95")
     for name, result in document["samplers"].items():
         curve = result["residual_per_round"]
         if not curve["p50"]:
