@@ -154,7 +154,6 @@ def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
     for soak in soaks:
         memory = [soak["memory"][name] for name in ("policy_node", "chunk_executor")]
         latency, jitter = soak["latency_ms"], soak["command_jitter_ms"]
-        pause = soak["longest_pauses"][0]
         rows.append(
             [
                 f"{soak['rate_hz']:g} Hz, {soak['seconds'] / 60:g} min",
@@ -165,7 +164,7 @@ def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
                 str(sum(soak["missed_heartbeats"].values())),
                 f"{latency['p50']:.0f} / {latency['p99']:.0f}",
                 f"{jitter['p50']:.1f} / {jitter['p99']:.1f}",
-                f"{pause['ms'] / 1e3:.2f} ({pause['chunks']}, {pause['too_late']})",
+                _longest_pause(soak),
             ]
         )
         for measure in ("memory", "latency", "command_gap"):
@@ -176,6 +175,14 @@ def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
     load = ", ".join(f"{soak['load_average']['p50']:.1f}" for soak in soaks)
     note = f"Median load average of {soaks[0]['machine']}: {load}.\n"
     return "\n".join((text, note, tables.markdown(columns, rows), "", *pictures, ""))
+
+
+def _longest_pause(soak: Document) -> str:
+    """Seconds, and the chunks of that time, which soaks before 2026-11-29 did not record."""
+    if "longest_pauses" not in soak:
+        return f"{soak['samples']['command_gap_ms']['edges'][-1] / 1e3:.2f} (not recorded)"
+    pause = soak["longest_pauses"][0]
+    return f"{pause['ms'] / 1e3:.2f} ({pause['chunks']}, {pause['too_late']})"
 
 
 def _overhead(document: Document, _: Path) -> str:
