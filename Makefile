@@ -33,7 +33,7 @@ lint: setup
 
 docs: setup
 	@$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[docs]'
-	$(BIN)/python -m pdoc --docformat google --no-include-undocumented -o outputs/docs para_policy '!para_policy.cli'
+	@$(BIN)/python -m scripts.reference outputs/docs
 
 results: setup
 	scripts/results.sh

@@ -8,10 +8,9 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -73,15 +72,6 @@ class Options:
     """ROS domain of the run; two runs at the same time need two."""
     max_growth_percent: float = 1.0
     """Most that the memory of a node may grow."""
-
-
-class Heard(Protocol):
-    """What a `rig.Robot` remembers, as far as pauses need it; times in nanoseconds."""
-
-    commands: Sequence[int]
-    chunks: Sequence[int]
-    chunk_ages_ms: Sequence[float]
-    warnings: Sequence[tuple[int, str]]
 
 
 @dataclass
@@ -200,7 +190,7 @@ def chunk_lasts_ms(rate_hz: float) -> float:
     return 1e3 * CHUNK_STEPS / rate_hz
 
 
-def pauses(heard: Heard, lasts_ms: float) -> list[dict[str, Any]]:
+def pauses(heard: Robot, lasts_ms: float) -> list[dict[str, Any]]:
     """The longest times without a command, longest first, and why they were so long.
 
     Returns:
