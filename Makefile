@@ -1,6 +1,7 @@
 # make demo   a trained diffusion policy drives PushT over ROS 2; video, plot and table in outputs/demo
 # make test   all tests, ROS ones included
 # make lint   ruff, mypy, import rules
+# make docs   every class and function from the docstrings, to outputs/docs/index.html
 # make results   regenerate docs/results.md (about an hour on two cores)
 # Each sets up .venv/ first. PYTHON=python3.12 chooses the interpreter.
 
@@ -12,7 +13,7 @@ WORKERS ?= 2
 # Further options of pytest for make test.
 PYTEST ?=
 
-.PHONY: demo test lint results setup
+.PHONY: demo test lint docs results setup
 .DEFAULT_GOAL := demo
 
 setup:
@@ -29,6 +30,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup
+	@$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m scripts.reference outputs/docs
 
 results: setup
 	scripts/results.sh

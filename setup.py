@@ -44,7 +44,11 @@ EXTRAS = {
 ALL = sorted({package for packages in EXTRAS.values() for package in packages})
 # omegaconf needs a package that exists as source only, which must not stop `make test`.
 TESTED = [package for package in ALL if package not in EXTRAS["convert"]]
-TEST = ["hypothesis", "imageio", "pytest", "pytest-timeout", "pytest-xdist"]
+TEST = [
+    *("hypothesis", "imageio", "ipykernel", "nbclient", "nbformat"),
+    *("pytest", "pytest-timeout", "pytest-xdist"),
+]
+DOCS = ["pdoc"]
 DEV = ["import-linter", "mypy", "ruff", "scipy-stubs", "types-PyYAML"]
 
 setup(
@@ -102,7 +106,7 @@ setup(
         "torch>=2.4",
         "tyro",
     ],
-    extras_require={**EXTRAS, "all": ALL, "test": [*TESTED, *TEST], "dev": DEV},
+    extras_require={**EXTRAS, "all": ALL, "test": [*TESTED, *TEST], "docs": DOCS, "dev": DEV},
     entry_points={
         "console_scripts": [
             f"para-policy = {NAME}.cli.main:main",

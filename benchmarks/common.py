@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,10 +105,14 @@ def circumstances(options: Common, policy: DiffusionPolicy) -> dict[str, Any]:
     }
 
 
-def color_of(label: str) -> str:
-    """Colour of a sampler, by the method that its label begins with."""
-    index = next((i for i, name in enumerate(_METHODS) if label.startswith(name)), len(_METHODS))
-    return plots.COLORS[index % len(plots.COLORS)]
+def colors_of(labels: Iterable[str]) -> dict[str, str]:
+    """A colour for each sampler, no two alike: the first of a method has the method's own."""
+    labels = list(labels)
+    own = zip(_METHODS, plots.COLORS, strict=False)
+    return plots.colors(
+        labels,
+        {label: color for name, color in own for label in labels if label.startswith(name)},
+    )
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Common)

@@ -25,7 +25,7 @@ from para_policy.files import check_output_folder, replace, write_text
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import progress_bars, run
-from sim.plots import STYLE, pyplot
+from sim.plots import COLORS, STYLE, colors, new_panels, pyplot
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, simulator
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import rollout
@@ -184,18 +184,20 @@ def _plot(arguments: Arguments, played: Played, path: Path) -> None:
     """Reward over time of every episode, and the rounds of every chunk."""
     plt = pyplot()
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-        for index, (ros, exact) in enumerate(zip(played.over_ros, played.sequential, strict=True)):
+        title = f"PushT over ROS 2, {arguments.sampler}"
+        figure, ((left, right),) = new_panels(title, 1, 2, 10, 3.8)
+        each = colors(str(episode.seed) for episode in played.over_ros)
+        for ros, exact in zip(played.over_ros, played.sequential, strict=True):
             # The reference is broad and pale, so that it shows where both are the same.
             for episode, line in ((exact, _BROAD), (ros, _THIN)):
                 seconds = CONTROL_DT * np.arange(1, episode.steps + 1)
-                left.plot(seconds, episode.rewards, color=f"C{index}", **line)
+                left.plot(seconds, episode.rewards, color=each[str(ros.seed)], **line)
         left.plot([], [], color="gray", label=f"{REFERENCE}, in process", **_BROAD)
         left.plot([], [], color="gray", label=f"{arguments.sampler}, over ROS 2", **_THIN)
         left.set(xlabel="time, s", ylabel="reward", ylim=(0, 1.03))
         left.legend(loc="lower right")
         rounds = [chunk.rounds for episode in played.over_ros for chunk in episode.chunks]
-        right.hist(rounds, bins=np.arange(0.5, max(rounds) + 1.5), color="C0")
+        right.hist(rounds, bins=np.arange(0.5, max(rounds) + 1.5), color=COLORS[0])
         steps = played.sequential[0].chunks[0].rounds
         right.axvline(steps, color="gray", linestyle=":", label=f"{REFERENCE}: {steps}")
         right.yaxis.get_major_locator().set_params(integer=True)

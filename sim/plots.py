@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from colorsys import hls_to_rgb
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,9 +82,49 @@ def _format(path: Path) -> str:
     return path.suffix.lower().removeprefix(".")
 
 
-def new_figure(width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
-    figure, axes = pyplot().subplots(figsize=(width, height))
+def new_figure(title: str, width: float = 6.0, height: float = 3.3) -> tuple[Figure, Axes]:
+    """One plot under a title, so that it says what it is wherever it is shown; inches."""
+    figure, axes = new_panels(title, 1, 1, width, height)
+    return figure, axes[0, 0]
+
+
+def new_panels(
+    title: str, rows: int, columns: int, width: float, height: float, **options: Any
+) -> tuple[Figure, Any]:
+    """Plots (rows, columns) under one title."""
+    figure, axes = pyplot().subplots(
+        rows, columns, figsize=(width, height), squeeze=False, **options
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color="#26292e")
     return figure, axes
+
+
+def colors(names: Iterable[str], fixed: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A colour for each series of a figure, no two alike.
+
+    Args:
+        fixed: the colour that a series has in all figures; of several with the same one, the first
+            keeps it.
+
+    >>> colors(["a", "b", "c"], {"b": COLORS[0], "c": COLORS[0]}) == dict(
+    ...     a=COLORS[1], b=COLORS[0], c=COLORS[2])
+    True
+    """
+    names = list(dict.fromkeys(names))
+    found: dict[str, str] = {}
+    for name, color in (fixed or {}).items():
+        if name in names and color not in found.values():
+            found[name] = color
+    spare = (color for color in _palette(len(names)) if color not in found.values())
+    return {name: found[name] if name in found else next(spare) for name in names}
+
+
+def _palette(count: int) -> Iterator[str]:
+    """`COLORS`, and beyond them hues around the wheel, paler, which are none of these."""
+    yield from COLORS
+    for place in range(count):
+        red, green, blue = hls_to_rgb(place / count, 0.72, 0.6)
+        yield f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def legend_above(axes: Axes) -> None:

@@ -38,10 +38,11 @@ p.lead { color: #5a6068; margin-top: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px;
         font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 10px; text-align: right; border-bottom: 1px solid #e9ebee;
-         white-space: nowrap; }
-th { color: #5a6068; font-weight: 600; }
-th:first-child, td:first-child { text-align: left; }
+th, td { padding: 7px 8px; text-align: right; border-bottom: 1px solid #e9ebee; }
+th { color: #5a6068; font-weight: 600; vertical-align: bottom; }
+td { overflow-wrap: anywhere; }
+td.number { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; min-width: 8em; }
 .figures { display: flex; flex-wrap: wrap; gap: 0 36px; }
 .figures section { flex: 1 1 430px; max-width: 500px; }
 figure { margin: 10px 0 0; }
@@ -182,9 +183,15 @@ def _has_data(document: Document, plot: Callable[[Document], Figure]) -> bool:
 def _html_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        f"<tr>{''.join(f'<td{_kind(cell)}>{escape(cell)}</td>' for cell in row)}</tr>"
+        for row in rows
     )
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _kind(cell: str) -> str:
+    """Numbers stay in one line; names of samplers and sentences break, so that a table fits."""
+    return ' class="number"' if cell[:1] in "+-0123456789" else ""
 
 
 def main() -> None:

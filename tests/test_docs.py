@@ -1,4 +1,4 @@
-"""Links of README.md and the documentation: every file and every heading that they name is there."""
+"""README.md and the documentation: links lead somewhere, every page is in the index, figures agree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -49,3 +49,54 @@ def test_a_link_to_nothing_is_found(tmp_path: Path) -> None:
         "[file](gone.md) [part](page.md#gone)\n```\n[code](gone.py)\n```\n"
     )
     assert broken_links(page) == ["gone.md", "page.md#gone"]
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {
+        (index.parent / link.partition("#")[0]).resolve() for link in LINK.findall(text_of(index))
+    }
+    pages = {*PAGES, *(ROOT / "docs").rglob("*.ipynb")} - {*ROOT.glob("*.md"), index}
+    assert pages - linked == set()
+
+
+NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def table_rows(page: Path) -> list[list[str]]:
+    """Cells of all table rows of a page, without their marks."""
+    lines = (line.strip() for line in page.read_text(encoding="utf-8").splitlines())
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    return [[cell.replace("*", "").replace("\\", "").strip() for cell in row] for row in rows]
+
+
+def numbers(cells: list[str]) -> set[float]:
+    return {float(number) for cell in cells for number in NUMBER.findall(cell)}
+
+
+def unfounded(headline: list[list[str]], measured: list[list[str]]) -> list[str]:
+    """Numbers of the first page that no table has in a row of that sampler."""
+    found = []
+    for name, *cells in headline:
+        sampler = re.findall(r"`([\w]+)`", name)[0]
+        rows = [row for row in measured if sampler in re.findall(r"\w+", row[0])]
+        known = set().union(*(numbers(row[1:]) for row in rows))
+        found += [f"{sampler}: {number:g}" for number in sorted(numbers(cells) - known)]
+    return found
+
+
+def test_figures_of_the_first_page_are_those_of_the_documentation() -> None:
+    headline = [row for row in table_rows(ROOT / "README.md") if len(row) == 6 and "`" in row[0]]
+    measured = [
+        row
+        for name in ("results", "performance", "summary")
+        for row in table_rows(ROOT / "docs" / f"{name}.md")
+    ]
+    assert len(headline) == 5
+    assert unfounded(headline, measured) == []
+
+
+def test_a_figure_that_was_never_measured_is_found() -> None:
+    measured = [["chord", "5.3 / 7 / 15", "1.1e-03"], ["x0", "6.3", "295"]]
+    assert unfounded([["**`chord`** (ours)", "**5.3**", "1.1e-3"]], measured) == []
+    assert unfounded([["`chord`", "6.3", "-0.1"]], measured) == ["chord: -0.1", "chord: 6.3"]

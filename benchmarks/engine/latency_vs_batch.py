@@ -78,7 +78,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 def figure(document: Document) -> Figure:
     """Median, and the range up to the 95th percentile."""
-    drawing, axes = plots.new_figure()
+    drawing, axes = plots.new_figure(f"Time of a network call, {document['engine']}")
     for color, curve in zip(plots.COLORS, document["curves"], strict=False):
         label = f"{curve['threads']} thread{'s' if curve['threads'] > 1 else ''}"
         if not document["device"].startswith("cpu"):

@@ -155,9 +155,8 @@ def rows(calls: Sequence[Document]) -> list[list[str]]:
 
 def figure(document: Document) -> Figure:
     """Median time of a call against its rows, one line per engine."""
-    drawing, axes = plots.new_figure()
-    engines = list(dict.fromkeys(entry["engine"] for entry in document["network"]))
-    for color, name in zip(plots.COLORS, engines, strict=False):
+    drawing, axes = plots.new_figure("Time of a network call on each engine")
+    for name, color in plots.colors(entry["engine"] for entry in document["network"]).items():
         points = [
             (entry["rows"], entry["ms"]["p50"])
             for entry in document["network"]

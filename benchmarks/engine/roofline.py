@@ -201,27 +201,28 @@ def rows(document: Document) -> list[list[str]]:
     ]
 
 
+_ROOFS = (("#000000", "-"), ("#404040", "--"), ("#707070", ":"), ("#a0a0a0", "-."))
+
+
 def figure(document: Document) -> Figure:
     """Rate against arithmetic intensity, under the roof of each precision."""
     found, measured = document["roofline"], points_of(document)
-    drawing, axes = plots.new_figure(height=3.8)
+    drawing, axes = plots.new_figure("Network calls under the roofline of the device", height=4.0)
     intensities = [at["intensity"] for at in measured] or [1.0]
     ends = math.log10(min(intensities) / 3), math.log10(max(intensities) * 3)
     x = np.logspace(*ends, 200)
-    for style, (precision, rate) in zip(
-        ("-", "--", ":", "-."), found["gflop_per_s"].items(), strict=False
+    for (color, style), (precision, rate) in zip(
+        _ROOFS, found["gflop_per_s"].items(), strict=False
     ):
         roof = np.minimum(x * found["gb_per_s"], rate)
-        axes.plot(x, roof, style, color="#5a6673", label=f"roof, {precision}", linewidth=1.5)
-    curves = dict.fromkeys((at["network"], at["engine"]) for at in measured)
-    for i, (network, engine) in enumerate(curves):
+        axes.plot(x, roof, style, color=color, label=f"roof, {precision}", linewidth=1.5)
+    labels = [f"{at['network']}, {at['engine']}" for at in measured]
+    for label, color in plots.colors(labels).items():
         points = [
             (at["intensity"], at["gflop_per_s"])
-            for at in measured
-            if (at["network"], at["engine"]) == (network, engine)
+            for at, other in zip(measured, labels, strict=True)
+            if other == label
         ]
-        color = plots.COLORS[i % len(plots.COLORS)]
-        label = f"{network}, {engine}"
         axes.plot(*zip(*points, strict=True), "o-", color=color, label=label, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="GFLOP/s")
     plots.legend_above(axes)

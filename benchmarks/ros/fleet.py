@@ -140,7 +140,8 @@ def _fleet(options: Options, subject: Subject, names: Sequence[str], turn: int) 
 
 def figure(document: Document) -> Figure:
     """Chunks per second, and how long a robot waits, against the number of robots."""
-    drawing, panels = plots.pyplot().subplots(1, 2, figsize=(9.0, 3.4))
+    drawing, grid = plots.new_panels("Robots that want a chunk at the same moment", 1, 2, 9.0, 3.6)
+    panels = grid[0]
     for way, color in zip(WAYS, plots.COLORS, strict=False):
         results = [result for result in document["results"] if result["way"] == way]
         robots = [result["robots"] for result in results]
@@ -148,10 +149,10 @@ def figure(document: Document) -> Figure:
         panels[0].plot(robots, rates, "o-", color=color, label=way)
         p50 = [result["latency_ms_p50"] for result in results]
         p95 = [result["latency_ms_p95"] for result in results]
-        panels[1].plot(robots, p50, "o-", color=color, label=f"{way}, p50")
-        panels[1].plot(robots, p95, "o--", color=color, label=f"{way}, p95", linewidth=1)
+        panels[1].plot(robots, p50, "o-", color=color, label=way)
+        panels[1].fill_between(robots, p50, p95, color=color, alpha=0.15, linewidth=0)
     panels[0].set(xlabel="robots", ylabel="chunks per second")
-    panels[1].set(xlabel="robots", ylabel="ms until a robot has its chunk")
+    panels[1].set(xlabel="robots", ylabel="ms until a robot has its chunk,\nmedian up to p95")
     for axes in panels:
         axes.set_ylim(bottom=0)
         axes.set_xticks(sorted({result["robots"] for result in document["results"]}))

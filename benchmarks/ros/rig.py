@@ -26,7 +26,7 @@ from para_policy.networks.config import UnetConfig
 from para_policy.policies.build import build_network
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
-from para_policy.ros.messages.conversions import ns_to_stamp
+from para_policy.ros.messages.conversions import ns_to_stamp, stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.parameters.templates import inputs_text
 from sim.ros.client import WaitingNode
@@ -94,12 +94,13 @@ class Robot(WaitingNode):
 
     Attributes:
         chunks, commands: times of arrival.
+        chunk_ages_ms: of each chunk at its arrival, since its observation.
         infos: of each chunk, its values.
         heartbeats: times of arrival of the diagnostics of each node.
         errors: what diagnostics said at level ERROR.
         statuses: the last values of each status.
         marks: of `benchmarks.ros.timed_node`, where that is the node.
-        holds: times at which the executor said that it holds.
+        warnings: of the executor, with the time of each.
         sensor_types: message types of what it sends, by topic.
         command_types: message types of the commands that it listens to, by topic; those of the first
             are counted.
@@ -113,7 +114,8 @@ class Robot(WaitingNode):
 
     def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        self.chunks, self.commands, self.holds = array("q"), array("q"), array("q")
+        self.chunks, self.commands, self.chunk_ages_ms = array("q"), array("q"), array("d")
+        self.warnings: list[tuple[int, str]] = []
         self.infos: list[dict[str, str]] = []
         self.heartbeats: dict[str, array[int]] = defaultdict(lambda: array("q"))
         self.errors: list[str] = []
@@ -173,14 +175,16 @@ class Robot(WaitingNode):
 
     def forget(self) -> None:
         """Begin the records anew, once everything runs."""
-        for times in (self.chunks, self.commands, self.holds):
+        for times in (self.chunks, self.commands, self.chunk_ages_ms):
             del times[:]
-        for heard in (self.infos, self.errors, self.marks):
+        for heard in (self.infos, self.errors, self.marks, self.warnings):
             del heard[:]
         self.heartbeats.clear()
 
-    def _on_chunk(self, _: JointTrajectory) -> None:
+    def _on_chunk(self, message: JointTrajectory) -> None:
         self.chunks.append(time.monotonic_ns())
+        now_ns = self.node.get_clock().now().nanoseconds
+        self.chunk_ages_ms.append((now_ns - stamp_to_ns(message.header.stamp)) / 1e6)
 
     def _on_info(self, status: DiagnosticStatus) -> None:
         self.infos.append(status_values(status))
@@ -199,8 +203,8 @@ class Robot(WaitingNode):
             if status.level == DiagnosticStatus.ERROR:
                 self._problem = f"{status.name}: {status.message}"
                 self.errors.append(self._problem)
-            elif status.name.endswith("commands") and status.message.startswith("holding"):
-                self.holds.append(now_ns)
+            elif status.name.endswith("commands") and status.level == DiagnosticStatus.WARN:
+                self.warnings.append((now_ns, status.message))
 
 
 def _agent() -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -35,10 +36,11 @@ HEARTBEAT_S = 2.5
 COMMAND_RATE_HZ = 50.0
 _SETTLING_S = 5.0
 _SAMPLE_S = 1.0
+_PAUSES = 5
 _LABELS = {
-    "command_gap_ms": "ms between two commands",
-    "chunk_gap_ms": "ms between two chunks",
-    "latency_ms": "ms from the look at the observations to the chunk",
+    "command_gap_ms": ("Times between two commands", "ms between two commands"),
+    "chunk_gap_ms": ("Times between two chunks", "ms between two chunks"),
+    "latency_ms": ("Latency of a chunk", "ms from the look at the observations to the chunk"),
 }
 
 
@@ -162,7 +164,9 @@ def _document(options: Options, robot: Robot, watched: Watched) -> dict[str, Any
         "periods_without_command": int(
             np.maximum(np.round(np.asarray(command_gaps) * rate_hz / 1e3) - 1, 0).sum()
         ),
-        "holds_reported": len(robot.holds),
+        "holds_reported": sum(text.startswith("holding") for _, text in robot.warnings),
+        "chunk_lasts_ms": chunk_lasts_ms(options.rate_hz),
+        "longest_pauses": pauses(robot, chunk_lasts_ms(options.rate_hz)),
         "last_diagnostics": robot.statuses,
         "errors": robot.errors[:20],
         "samples": {
@@ -173,6 +177,47 @@ def _document(options: Options, robot: Robot, watched: Watched) -> dict[str, Any
             "latency_ms": _histogram([float(info["latency_ms"]) for info in infos]),
         },
     }
+
+
+def chunk_lasts_ms(rate_hz: float) -> float:
+    """From the observation of a chunk until its last action is over, milliseconds."""
+    from benchmarks.ros.rig import CHUNK_STEPS
+
+    return 1e3 * CHUNK_STEPS / rate_hz
+
+
+def pauses(heard: Robot, lasts_ms: float) -> list[dict[str, Any]]:
+    """The longest times without a command, longest first, and why they were so long.
+
+    Returns:
+        for each `at_s` since the first command, its length `ms`, the number of `chunks` that came
+        meanwhile, how many of them were `too_late` (older than `lasts_ms`: all of their actions were
+        past, so the executor refused them), and the warnings that it `said`.
+    """
+    commands = np.asarray(heard.commands, dtype=np.int64)
+    arrived, ages_ms = np.asarray(heard.chunks), np.asarray(heard.chunk_ages_ms)
+    gaps = np.diff(commands)
+    found = []
+    for place in np.argsort(-gaps, kind="stable")[:_PAUSES]:
+        begin, end = commands[place], commands[place + 1]
+        inside = (arrived > begin) & (arrived < end)
+        found.append(
+            {
+                "at_s": float(begin - commands[0]) / 1e9,
+                "ms": float(gaps[place]) / 1e6,
+                "chunks": int(inside.sum()),
+                "too_late": int((ages_ms[inside] > lasts_ms).sum()),
+                # Words only: each refused chunk is late by another number.
+                "said": sorted(
+                    {
+                        re.sub(r"\d[\d.]*", "N", text)
+                        for at, text in heard.warnings
+                        if begin < at < end
+                    }
+                ),
+            }
+        )
+    return found
 
 
 def _growth(options: Options, watched: Watched, name: str) -> dict[str, float]:
@@ -242,7 +287,7 @@ def draw(document: Document, folder: Path) -> None:
 
 def memory(document: Document) -> Figure:
     """Change of the memory of each node since the start of the watch."""
-    drawing, axes = plots.new_figure()
+    drawing, axes = plots.new_figure(f"Memory of the nodes, {_run(document)}")
     samples = document["samples"]
     minutes = np.asarray(samples["at_s"]) / 60
     for color, (name, values) in zip(plots.COLORS, samples["memory_bytes"].items(), strict=False):
@@ -256,11 +301,18 @@ def memory(document: Document) -> Figure:
 
 def histogram(document: Document, name: str) -> Figure:
     """How often; the counts are on a log scale, as it is the rare ones that matter."""
-    drawing, axes = plots.new_figure()
-    sample = document["samples"][name]
-    axes.stairs(sample["counts"], sample["edges"], fill=True, color=plots.COLORS[0])
-    axes.set(xlabel=_LABELS[name], ylabel="how often", yscale="log")
+    title, label = _LABELS[name]
+    drawing, axes = plots.new_figure(f"{title}, {_run(document)}")
+    sample, lasts_ms = document["samples"][name], document["chunk_lasts_ms"]
+    axes.stairs(sample["counts"], sample["edges"], fill=True, color=plots.COLORS[0], label=title)
+    axes.axvline(lasts_ms, color="black", linewidth=1, label=f"actions of a chunk: {lasts_ms:g} ms")
+    axes.set(xlabel=label, ylabel="how often", yscale="log")
+    plots.legend_above(axes)
     return drawing
+
+
+def _run(document: Document) -> str:
+    return f"{document['rate_hz']:g} Hz for {document['seconds'] / 60:g} min"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.common import Common, Document, circumstances, color_of, load, main
+from benchmarks.common import Common, Document, circumstances, load, main
 from para_policy.errors import InputError
 from para_policy.terminal import progress_bars
 from sim import plots
@@ -104,13 +104,15 @@ def row(document: Document) -> list[str]:
 
 def figure(document: Document) -> Figure:
     """Error of each sample against its bound; the bound fails above the line."""
-    drawing, axes = plots.new_figure()
+    process = f"{document['scheduler'].upper()}, {document['steps']} steps"
+    drawing, axes = plots.new_figure(f"Error of {document['sampler']} and its bound, {process}")
     error, bound = np.array(document["shown"]["error"]), np.array(document["shown"]["bound"])
-    axes.scatter(bound, error, s=4, alpha=0.4, color=color_of(document["sampler"]), linewidths=0)
+    axes.scatter(bound, error, s=4, alpha=0.4, color=plots.COLORS[0], linewidths=0, label="samples")
     ends = [bound.min(), bound.max()]
-    axes.plot(ends, ends, color="black", linewidth=1)
+    axes.plot(ends, ends, color="black", linewidth=1, label="the bound")
     axes.set(xscale="log", yscale="log", xlabel="error bound of the sample, px")
     axes.set_ylabel("difference to sequential, px")
+    plots.legend_above(axes)
     return drawing
 
 

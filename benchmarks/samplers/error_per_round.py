@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.common import Common, Document, circumstances, color_of, load, main
+from benchmarks.common import Common, Document, circumstances, colors_of, load, main
 from para_policy import Noise, load_policy
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
@@ -198,17 +198,17 @@ def rows(document: Document) -> list[list[str]]:
 
 def figure(document: Document) -> Figure:
     """Median error after each round, one line per sampler; of `pcm` only without options."""
-    drawing, axes = plots.new_figure()
-    dashes = itertools.cycle(("-", "--", ":", "-."))
-    for label, entry in document["samplers"].items():
-        if label.startswith("pcm") and "=" in label:
-            continue
-        median = np.maximum(entry["error"]["p50"][:ROUNDS], 1e-7)
+    process = f"{document['scheduler'].upper()}, {document['steps']} steps"
+    drawing, axes = plots.new_figure(f"Error after each round, {process}", height=3.6)
+    shown = [name for name in document["samplers"] if not (name.startswith("pcm") and "=" in name)]
+    colors = colors_of(shown)
+    for label in shown:
+        median = np.maximum(document["samplers"][label]["error"]["p50"][:ROUNDS], 1e-7)
         axes.plot(
             np.arange(1, len(median) + 1),
             median,
-            "o" + next(dashes),
-            color=color_of(label),
+            "o-",
+            color=colors[label],
             label=label,
             markersize=3,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.common import Common, Document, circumstances, color_of, load, main
+from benchmarks.common import Common, Document, circumstances, colors_of, load, main
 from para_policy import comparison
 from sim import plots
 
@@ -76,11 +76,12 @@ def figure(document: Document) -> Figure:
     """Wall time of every choice, fastest first, with its rounds."""
     entries = {k: v for k, v in document["samplers"].items() if k.startswith(METHOD)}
     ordered = sorted(entries, key=lambda label: entries[label]["latency_ms"]["p50"])
-    drawing, axes = plots.new_figure(height=1.0 + 0.2 * len(ordered))
+    drawing, axes = plots.new_figure("Options of ParaTAA", height=1.2 + 0.2 * len(ordered))
+    color = colors_of([METHOD])[METHOD]
     for at, label in enumerate(ordered):
         entry = entries[label]
         alpha = 0.9 if label == document["best"] else 0.45
-        axes.barh(at, entry["latency_ms"]["p50"], 0.7, color=color_of(METHOD), alpha=alpha)
+        axes.barh(at, entry["latency_ms"]["p50"], 0.7, color=color, alpha=alpha)
         words = f" {entry['rounds_mean']:.0f} rounds"
         axes.annotate(words, (entry["latency_ms"]["p50"], at), va="center", fontsize=7)
     names = [label.partition(":")[2].replace(",", ", ") for label in ordered]

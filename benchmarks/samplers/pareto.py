@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from benchmarks.common import Common, Document, circumstances, color_of, load, main
+from benchmarks.common import Common, Document, circumstances, colors_of, load, main
 from para_policy import comparison
 from para_policy.policies.sampler_spec import split_samplers
 from sim import plots
@@ -71,17 +71,18 @@ def measure(options: Options) -> dict[str, Any]:
 def figure(document: Document) -> Figure:
     """Median error against median wall time, with a line up to the largest error."""
     entries = document["samplers"]
-    drawing, axes = plots.new_figure(height=3.8)
+    drawing, axes = plots.new_figure("Error against the time of one chunk", height=4.0)
+    alone = [name for name, entry in entries.items() if entry["max_abs_error"] is None]
+    colors = colors_of([*document["curves"], comparison.REFERENCE, *alone])
     for method, labels in document["curves"].items():
         points = [_point(entries[label]) for label in labels]
         times, medians, largest = zip(*points, strict=True)
-        color = color_of(method)
+        color = colors[method]
         axes.plot(times, medians, "o-", color=color, label=method, markersize=4)
         axes.vlines(times, medians, largest, color=color, linewidth=1, alpha=0.6)
-    alone = [name for name, entry in entries.items() if entry["max_abs_error"] is None]
     for name in (comparison.REFERENCE, *alone):
         at = entries[name]["latency_ms"]["p50"]
-        axes.axvline(at, color=color_of(name), linewidth=1, linestyle="--")
+        axes.axvline(at, color=colors[name], linewidth=1, linestyle="--")
         words = name if name == comparison.REFERENCE else f"{name}\n(another sample)"
         axes.annotate(
             words,
@@ -91,7 +92,7 @@ def figure(document: Document) -> Figure:
             ha="right",
             va="bottom",
             fontsize=7,
-            color=color_of(name),
+            color=colors[name],
         )
     axes.set(xscale="log", yscale="log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

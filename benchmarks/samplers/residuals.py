@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.common import Common, Document, circumstances, color_of, load, main
+from benchmarks.common import Common, Document, circumstances, colors_of, load, main
 from para_policy import comparison
 from para_policy.policies.sampler_spec import split_samplers
 from sim import plots
@@ -49,16 +48,15 @@ def measure(options: Options) -> dict[str, Any]:
 
 def figure(document: Document) -> Figure:
     """Median over the chunks in flight, and the range up to the 95th percentile."""
-    drawing, axes = plots.new_figure()
-    dashes = itertools.cycle(("--", ":", "-."))  # tell variants of one method apart
+    drawing, axes = plots.new_figure("Residual in each round, median up to p95")
+    colors = colors_of(document["samplers"])
     for label, entry in document["samplers"].items():
         curve = entry["residual_per_round"]
         if not curve["p50"]:
             continue
-        rounds, color = np.arange(1, len(curve["p50"]) + 1), color_of(label)
+        rounds, color = np.arange(1, len(curve["p50"]) + 1), colors[label]
         median, high = (np.maximum(curve[key], 1e-7) for key in ("p50", "p95"))
-        style = f"o{next(dashes) if ':' in label else '-'}"
-        axes.plot(rounds, median, style, color=color, label=label, markersize=3)
+        axes.plot(rounds, median, "o-", color=color, label=label, markersize=3)
         axes.fill_between(rounds, median, high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="round (batched network call)", yscale="log")
     axes.set_ylabel("largest residual in the window,\nnormalised units")

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.common import Common, Document, circumstances, color_of, main
+from benchmarks.common import Common, Document, circumstances, colors_of, main
 from para_policy import Noise
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
@@ -245,9 +245,10 @@ def _error_text(error: Mapping[str, float] | None) -> str:
 
 def figure(document: Document) -> Figure:
     """Reward and success, against rounds and against rows."""
-    plt = plots.pyplot()
-    drawn, grid = plt.subplots(2, 2, figsize=(9, 6.4), sharey="row")
+    title = "Samplers that are cut short: reward and success"
+    drawn, grid = plots.new_panels(title, 2, 2, 9, 6.6, sharey="row")
     found = document["points"]
+    colors = colors_of(point["method"] for point in found)
     whole = next(point for point in found if point["rounds"] is None)
     for row, (value, label) in enumerate(
         (("mean_max_reward", "mean max reward"), ("success_rate", "success, share of episodes"))
@@ -268,7 +269,7 @@ def figure(document: Document) -> Figure:
                     markersize=3,
                     linewidth=1.3,
                     elinewidth=0.6,
-                    color=color_of(method),
+                    color=colors[method],
                     label=method,
                 )
             axes.set_xscale("log")

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.common import Common, Document, Subject, circumstances, color_of, load, main
+from benchmarks.common import Common, Document, Subject, circumstances, colors_of, load, main
 from para_policy import Noise, Process, samplers
 from para_policy.calibration import fit_linear_guess, fit_nodes, jacobians
 from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
@@ -212,24 +212,30 @@ class MeanJacobian:
 
 def figure(document: Document) -> Figure:
     """Mean rounds against steps, with the range over the observations."""
-    drawing, axes = plots.new_figure(height=3.8)
+    drawing, axes = plots.new_figure("Rounds against denoising steps", height=4.0)
     points = document["points"]
+    colors = colors_of(["sequential", *(point["sampler"] for point in points)])
     steps = sorted({point["steps"] for point in points})
-    axes.plot(steps, steps, "--", color=color_of("sequential"), linewidth=1, label="sequential")
+    axes.plot(
+        *(steps, steps, "o--"),
+        color=colors["sequential"],
+        linewidth=1,
+        markersize=3,
+        label="sequential",
+    )
     for label in dict.fromkeys(point["sampler"] for point in points):
         own = [point for point in points if point["sampler"] == label]
         at = [point["steps"] for point in own]
-        style = "o--" if label == "paradigms, window 20" else "o-"
         axes.plot(
             at,
             [point["rounds_mean"] for point in own],
-            style,
-            color=color_of(label),
+            "o-",
+            color=colors[label],
             label=label,
             markersize=4,
         )
         low, high = ([point[key] for point in own] for key in ("rounds_min", "rounds_max"))
-        axes.fill_between(at, low, high, color=color_of(label), alpha=0.15, linewidth=0)
+        axes.fill_between(at, low, high, color=colors[label], alpha=0.15, linewidth=0)
     axes.set(xscale="log", yscale="log", xlabel="denoising steps N", ylabel="rounds")
     axes.set_xticks(steps, [str(N) for N in steps])
     axes.set_yticks([3, 10, 30, 100, 300, 1000], ["3", "10", "30", "100", "300", "1000"])

@@ -18,11 +18,16 @@ def plot_curves(records: Sequence[Mapping[str, float]], output: Path, evaluation
         return
     steps = [record["step"] for record in records]
     figure = Figure(figsize=(7, 4), layout="constrained")
+    figure.suptitle("Loss of a training run", x=0.01, ha="left")
     axes = figure.subplots()
-    axes.plot(
-        steps, [r["loss"] for r in records], color="tab:gray", alpha=0.6, label="training batches"
-    )
-    axes.plot(steps, [r["ema_loss"] for r in records], color="tab:blue", label=evaluation_name)
+    # One point is no line.
+    marker = "o" if len(steps) == 1 else None
+    for key, color, label in (
+        ("loss", "tab:gray", "training batches"),
+        ("ema_loss", "tab:blue", evaluation_name),
+    ):
+        losses = [record[key] for record in records]
+        axes.plot(steps, losses, marker=marker, color=color, label=label)
     axes.set(xlabel="optimiser step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1))

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def color_of(document: Document, sampler: str) -> str:
     """One colour per sampler through all figures."""
-    return plots.COLORS[list(document["samplers"]).index(sampler) % len(plots.COLORS)]
+    return plots.colors(document["samplers"])[sampler]
 
 
 def rewards(document: Document) -> Figure:
     """Share of episodes that reach at least a given reward."""
-    figure, axes = plots.new_figure()
+    figure, axes = plots.new_figure(f"Rewards of {document['episodes']} PushT episodes")
     for name, result in document["samplers"].items():
         best = np.sort([episode["max_reward"] for episode in result["per_episode"]])
         share = 100 * np.arange(len(best), 0, -1) / len(best)
@@ -35,7 +35,7 @@ def rewards(document: Document) -> Figure:
 
 def paired_rewards(document: Document) -> Figure:
     """Reward of each episode under the reference and under the other samplers."""
-    figure, axes = plots.new_figure(width=4.6, height=4.2)
+    figure, axes = plots.new_figure("Reward, episode by episode", width=4.6, height=4.4)
     axes.plot([0, 1], [0, 1], color="#9aa1a9", linewidth=1)
     for name, pair in document["paired"].items():
         baseline, other = (_max_rewards(document, run) for run in (pair["reference"], name))
@@ -49,7 +49,8 @@ def paired_rewards(document: Document) -> Figure:
 def paired_differences(document: Document) -> Figure:
     """Mean difference of each sampler from the reference, with interval and margin."""
     pairs = document["paired"]
-    figure, axes = plots.new_figure(height=1.5 + 0.45 * len(pairs))
+    title = f"Mean reward against {_references(document)}, paired"
+    figure, axes = plots.new_figure(title, height=1.7 + 0.45 * len(pairs))
     margin = max(pair["margin"] for pair in pairs.values())
     axes.axvspan(-margin, margin, color="#e4f1e6", label=f"margin ±{margin:g}")
     axes.axvline(0, color="#9aa1a9", linewidth=1)
@@ -68,8 +69,8 @@ def paired_differences(document: Document) -> Figure:
 
 
 def rounds(document: Document) -> Figure:
-    """Histogram of the rounds per chunk."""
-    figure, axes = plots.new_figure()
+    """How many chunks took so many rounds."""
+    figure, axes = plots.new_figure("Rounds per chunk")
     counts = {
         name: np.concatenate([episode["rounds"] for episode in result["per_episode"]])
         for name, result in document["samplers"].items()
@@ -78,7 +79,7 @@ def rounds(document: Document) -> Figure:
         found, how_often = np.unique(values, return_counts=True)
         label = f"{name}: mean {values.mean():.1f}"
         share = 100 * how_often / how_often.sum()
-        axes.bar(found, share, 1.0, color=color_of(document, name), alpha=0.75, label=label)
+        axes.plot(found, share, "o-", color=color_of(document, name), markersize=4, label=label)
     axes.set(xlabel="rounds (batched network calls) per chunk", ylabel="chunks, %")
     axes.set_xlim(left=0)
     plots.legend_above(axes)
@@ -87,15 +88,15 @@ def rounds(document: Document) -> Figure:
 
 def residuals(document: Document) -> Figure:
     """Residual after each round, median and 95th percentile of the chunks still in flight."""
-    figure, axes = plots.new_figure()
+    figure, axes = plots.new_figure("Residual in each round, median up to p95")
     for name, result in document["samplers"].items():
         curve = result["residual_per_round"]
         if not curve["p50"]:
             continue
         at, color = np.arange(1, len(curve["p50"]) + 1), color_of(document, name)
         median, high = (np.maximum(curve[key], 1e-7) for key in ("p50", "p95"))
-        axes.plot(at, median, color=color, linewidth=1.8, label=f"{name}, median")
-        axes.plot(at, high, color=color, linewidth=1, linestyle="--", label=f"{name}, p95")
+        axes.plot(at, median, "o-", color=color, markersize=3, label=name)
+        axes.fill_between(at, median, high, color=color, alpha=0.15, linewidth=0)
     axes.set(xlabel="round", ylabel="largest residual, normalised units", yscale="log")
     plots.legend_above(axes)
     return figure
@@ -108,7 +109,7 @@ def latencies(document: Document) -> Figure:
         for name, result in document["samplers"].items()
         if result["latency_ms"]["p50"] is not None
     }
-    figure, axes = plots.new_figure(height=1.5 + 0.45 * len(measured))
+    figure, axes = plots.new_figure("Latency of one robot", height=1.7 + 0.45 * len(measured))
     for row, (name, latency) in enumerate(measured.items()):
         color = color_of(document, name)
         axes.barh(row, latency["p50"], 0.55, color=color, alpha=0.75)

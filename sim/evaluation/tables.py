@@ -210,12 +210,20 @@ def circumstances(document: Document) -> dict[str, str]:
         "Device": f"{document['device']}, engine {document['backend']}, {document['dtype']}, "
         f"{_count(document['threads'], 'thread')}",
         "Machine": document["machine"],
-        "Vectorised": f"{_count(document['batch'], 'episode')} per batch, "
+        "Vectorised": f"up to {_count(_largest_batch(document), 'episode')} per batch, "
         f"{_count(document['jobs'], 'process', 'processes')}; "
         "latency measured apart",
         "Versions": ", ".join(f"{name} {number}" for name, number in document["versions"].items()),
         "Date": document["date"],
     }
+
+
+def _largest_batch(document: Document) -> int:
+    """Most episodes that shared a call of the network, which may be fewer than were asked for."""
+    played = (
+        episode for result in document["samplers"].values() for episode in result["per_episode"]
+    )
+    return max(size for episode in played for size in episode["batch_size"])
 
 
 def command(document: Document) -> str:

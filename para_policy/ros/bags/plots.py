@@ -63,8 +63,14 @@ def save_plots(
     return paths
 
 
+def _figure(title: str, height: float) -> Figure:
+    figure = Figure(figsize=(9, height))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
 def _latency(records: Sequence[ChunkRecord]) -> Figure:
-    figure = Figure(figsize=(9, 3.4))
+    figure = _figure("Latency of each chunk", 3.6)
     over_time, histogram = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     latency = np.array([record.latency_ms for record in records])
     at_s = _seconds(records, [record.out_ns for record in records])
@@ -89,7 +95,7 @@ def _latency(records: Sequence[ChunkRecord]) -> Figure:
 
 def _seams(jumps: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Share of places with at most a given jump: the two curves agree where seams do not show."""
-    figure = Figure(figsize=(9, 3.4))
+    figure = _figure("Jumps where one chunk follows another, and inside the chunks", 3.6)
     axes = np.atleast_1d(figure.subplots(1, len(jumps), sharey=True))
     for one, (name, places) in zip(axes, jumps.items(), strict=True):
         for place, color in (("seam", _ORANGE), ("inside", _BLUE)):
@@ -107,7 +113,8 @@ def _seams(jumps: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 def _actions(records: Sequence[ChunkRecord], names: Sequence[str]) -> Figure:
     """Each chunk as it was published, in two colours in turn, and lines where one takes over."""
-    figure = Figure(figsize=(9, 0.8 + 1.7 * len(names)))
+    title = "Chunks as they were published; a grey line where the next one takes over"
+    figure = _figure(title, 1.0 + 1.7 * len(names))
     axes = np.atleast_1d(figure.subplots(len(names), 1, sharex=True))
     chunks = [record for record in records if record.chunk is not None]
     taken_over = _seconds(records, [record.out_ns for record in chunks])

@@ -93,15 +93,16 @@ def table(document: plots.Document) -> str:
 
 def figure(document: plots.Document) -> Figure:
     """Reward, and jumps of velocity and acceleration at seams, against the added latency."""
-    drawing, all_axes = plots.pyplot().subplots(1, 3, figsize=(12.0, 3.6))
-    panels: tuple[Axes, ...] = tuple(all_axes)
+    title = "PushT over ROS 2 with added latency"
+    drawing, grid = plots.new_panels(title, 1, 3, 12.0, 3.8)
+    panels: tuple[Axes, ...] = tuple(grid[0])
     results = document["conditions"]
     reference = results[document["reference"]]
     modes = dict.fromkeys(r["mode"] for r in results.values() if r is not reference)
     for axes, heading in zip(panels, ("mean max reward", VELOCITY, ACCELERATION), strict=True):
         axes.axhline(_point(reference, heading)[0], color="#9aa1a9", label="in-process, no latency")
         ticks = sorted({r["added_latency_ms"] for r in results.values()})
-        for number, (mode, color) in enumerate(zip(modes, plots.COLORS, strict=False)):
+        for number, (mode, color) in enumerate(plots.colors(modes).items()):
             of_mode = [r for r in results.values() if r["mode"] == mode]
             at = np.array([r["added_latency_ms"] for r in of_mode]) + 1.5 * (number - 1.5)
             points = np.array([_point(result, heading) for result in of_mode])

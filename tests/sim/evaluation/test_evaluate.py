@@ -21,6 +21,7 @@ import sim.evaluate
 import sim.report
 from para_policy.stopping import Stopped, stoppable
 from sim.evaluate import Arguments, evaluate, partial_path
+from sim.evaluation import tables
 from sim.evaluation.batches import Task, make_tasks, paired_runs
 from sim.evaluation.partial import PartialResults
 from sim.evaluation.progress import print_results
@@ -118,6 +119,13 @@ def test_report_needs_nothing_else(finished: tuple[Path, dict[str, Any]]) -> Non
         assert fact in page
     assert "Seams between chunks" in page
     assert "Error of every chunk" not in page
+
+
+def test_the_report_names_the_batch_that_was_played(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    document = {**finished[1], "batch": 50}
+    assert tables.circumstances(document)["Vectorised"].startswith("up to 2 episodes per batch")
 
 
 def test_resumed_run_equals_an_uninterrupted_one(
