@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from para_policy.errors import InputError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.extras import extra
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.sampler_spec import parse_options
@@ -65,13 +65,13 @@ class Environment:
         """Begin an episode: the first observation {input: (*shape)}."""
         with self._playing():
             observation, _ = self._env.reset(seed=seed)
-        return self._named(observation)
+            return self._named(observation)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
         """Take an action: the next observation, and whether the episode is over."""
         with self._playing():
             observation, _, terminated, truncated, _ = self._env.step(action)
-        return self._named(observation), bool(terminated or truncated)
+            return self._named(observation), bool(terminated or truncated)
 
     def close(self) -> None:
         self._env.close()
@@ -112,6 +112,8 @@ class Environment:
         """Turn what goes wrong in another project's code into one line."""
         try:
             yield
+        except ParaPolicyError:
+            raise
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(

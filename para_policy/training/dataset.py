@@ -114,7 +114,7 @@ def read_features(
 
     Args:
         observations: where each input is recorded; None for `own_names`.
-        steps: increasing; None for all.
+        steps: which to read; None for all.
 
     Raises:
         DataError: if a feature is not described, or its shape differs from the configuration.

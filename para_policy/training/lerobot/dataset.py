@@ -76,7 +76,7 @@ class LeRobotDataset:
         return self._table.numbers(name, feature.shape)[self._order]
 
     def frames(self, name: str, steps: np.ndarray | None = None) -> np.ndarray:
-        """Return frames of camera `name` at increasing `steps`, uint8 (n, height, width, 3)."""
+        """Return frames of camera `name` at `steps`, in any order, uint8 (n, height, width, 3)."""
         feature = self._feature(name)
         try:
             size = feature.size

@@ -94,8 +94,8 @@ def _nearest(path: Path, container: Any, times: np.ndarray, fps: float) -> Itera
     for time in times:
         if frame is None or time - at > _FAR:
             # A frame earlier, as time stamps may be rounded; the seek lands on a key frame before it.
-            start = max(round((time - 2 * half) / stream.time_base), 0)
-            container.seek(start, stream=stream)
+            before = (time - 2 * half) / float(stream.time_base)
+            container.seek(int(min(max(before, 0), 2**62)), stream=stream)
             decoded = container.decode(stream)
             at = -np.inf
         while at < time - half:

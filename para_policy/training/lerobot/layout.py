@@ -69,8 +69,9 @@ class Feature(BaseModel):
         )
         if not self.is_camera or len(self.shape) != 3 or depth:
             raise ValueError(f"{self.dtype} of shape {self.shape} is no colour image")
-        named = isinstance(self.names, list) and str(self.names[0]).startswith("channel")
-        channels, *size = self.shape if named else (self.shape[2], *self.shape[:2])
+        axes = self.names if isinstance(self.names, list) and self.names else ["height"]
+        first = str(axes[0]).startswith("channel")
+        channels, *size = self.shape if first else (self.shape[2], *self.shape[:2])
         if channels != 3:
             raise ValueError(f"{self.dtype} of shape {self.shape} is no colour image")
         return size[0], size[1]
@@ -87,7 +88,7 @@ class Info(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     codebase_version: str
-    fps: float = Field(gt=0, le=1e6, allow_inf_nan=False)
+    fps: float = Field(ge=1e-3, le=1e6, allow_inf_nan=False)
     features: dict[str, Feature] = Field(min_length=1)
     total_episodes: int = Field(ge=0)
     total_frames: int = Field(ge=0)

@@ -144,7 +144,14 @@ DAMAGE: dict[str, tuple[Edit, str]] = {
     "no version": (edit_info(codebase_version=None), "codebase_version None"),
     "version is a list": (edit_info(codebase_version=[]), r"codebase_version \[\]"),
     "no json": (on("meta/info.json", lambda p: p.write_text("{")), "not valid JSON"),
-    "fps": (edit_info(fps=0), "fps: .*greater than 0, got 0"),
+    "fps": (edit_info(fps=0), "fps: .*greater than or equal to 0.001, got 0"),
+    "fps is tiny": (edit_info(fps=1e-308), "fps: "),
+    "starts beyond all": (
+        edit_column(
+            f"videos/{FILMED}/from_timestamp", lambda t: pa.array([1e308] * len(t)), "meta"
+        ),
+        "has no frame at",
+    ),
     "fps is nan": (edit_info(fps=float("nan")), "fps: "),
     "features": (edit_info(features=[]), "features: "),
     "paths": (edit_info(video_path="../../{video_key}.mp4"), "video_path='../../.*LeRobot writes"),
@@ -204,6 +211,11 @@ DAMAGE: dict[str, tuple[Edit, str]] = {
     "video is text": (on(VIDEO, lambda p: p.write_text("x" * 999)), "truncated or no video"),
     "video short": (on(VIDEO, film(3, datasets.SIZE)), "has no frame at 0.300 s"),
     "video small": (on(VIDEO, film(20, (16, 16))), "16 x 16 pixels; the data set says 40 x 48"),
+    "channels first": (
+        edit_feature(FILMED, shape=[3, 40, 49], names=["channels", "height", "width"]),
+        "40 x 48 pixels; the data set says 40 x 49",
+    ),
+    "no names": (edit_feature(FILMED, names=[], shape=[40, 49, 3]), "the data set says 40 x 49"),
     "depth": (edit_feature(FILMED, info={"is_depth_map": True}), "no colour image"),
     "one channel": (edit_feature(FILMED, shape=[40, 48, 1]), "no colour image"),
     "huge frames": (edit_feature(FILMED, shape=[2**31, 2**31, 3]), "GiB of memory"),
