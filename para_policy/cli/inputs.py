@@ -118,7 +118,7 @@ def _demonstrated(
     if path is None and not is_lerobot(data):
         path = _REPLAY_BUFFER_CONFIG
     columns = (
-        DataConfig(path=Path(data))
+        DataConfig.model_validate({"path": data})
         if path is None
         else TrainConfig.from_yaml(training_config(path)).data
     )

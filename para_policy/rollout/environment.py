@@ -47,7 +47,9 @@ class Environment:
     def __init__(self, spec: str, config: PolicyConfig) -> None:
         head, _, rest = spec.rpartition(":")
         self._name, text = (head, rest) if head and "=" in rest else (spec, "")
-        options = parse_options(text, f"environment {spec!r}") if text else {}
+        options: dict[str, Any] = {}
+        if text:
+            options |= parse_options(text, f"environment {spec!r}")
         self._config = config
         with self._playing():
             package = self._name.partition("/")[0]

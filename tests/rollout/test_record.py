@@ -12,6 +12,7 @@ from para_policy.errors import InputError
 from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.rollout import record
+from para_policy.rollout.environment import Environment
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
 from tests.checkpoints.test_lerobot import save as save_lerobot
 
@@ -73,6 +74,22 @@ def test_pusht_is_played(tmp_path: Path) -> None:
         "agent_pos": (4, 2, 2),
     }
     assert all((values >= 0).all() and (values <= 512).all() for values in seen.values())
+
+
+def test_pusht_shows_its_board() -> None:
+    pytest.importorskip("gym_pusht")
+    inputs = {"observation.image": (3, 96, 96), "observation.state": (2,)}
+    config = tiny_config().changed(
+        {"inputs": inputs, "vision": {"cameras": ["observation.image"], "feature_dim": 8}}
+    )
+    environment = Environment("gym_pusht/PushT-v0:obs_type=pixels_agent_pos", config)
+    seen = environment.reset(3)
+    again, over = environment.step(np.array([200.0, 300.0], np.float32))
+    environment.close()
+    assert not over
+    assert {name: values.shape for name, values in again.items()} == inputs
+    assert len(np.unique(seen["observation.image"])) > 5
+    assert (seen["observation.image"] != again["observation.image"]).any()
 
 
 BAD = {

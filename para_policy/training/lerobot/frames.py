@@ -91,7 +91,7 @@ def _nearest(path: Path, container: Any, times: np.ndarray, fps: float) -> Itera
     stream.thread_type = "AUTO"
     decoded: Iterator[Any] = iter(())
     frame, at = None, -np.inf
-    for time in times:
+    for time in times.tolist():
         if frame is None or time - at > _FAR:
             # A frame earlier, as time stamps may be rounded; the seek lands on a key frame before it.
             before = (time - 2 * half) / float(stream.time_base)
