@@ -35,9 +35,11 @@ EXTRAS = {
     "export": ["onnx", "onnxruntime", "onnxscript"],
     "hub": ["huggingface-hub"],
     "images": ["opencv-python"],
+    "lerobot": ["av", "pyarrow"],
     "openvino": ["openvino"],
     "plots": ["matplotlib"],
-    "sim": ["gym-pusht", "pymunk<7"],
+    "sim": ["gym-pusht", "gymnasium", "pymunk<7"],
+    "tensorboard": ["tensorboard"],
     "train": ["accelerate", "matplotlib", "zarr"],
     "video": ["imageio-ffmpeg"],
 }

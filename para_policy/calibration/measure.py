@@ -113,13 +113,6 @@ def calibrate(
         return measurement.run(begun, keep or (lambda calibration: None))
 
 
-def second_half(observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What calibration uses of the observations that ship with a checkpoint; benchmarks use the
-    first ones, so that they test what was not fitted."""
-    count = len(next(iter(observations.values())))
-    return {name: values[count // 2 :] for name, values in observations.items()}
-
-
 def table(calibration: Calibration, latency: LatencyTable) -> Table:
     """What was measured, as a table for the terminal."""
     best = calibration.fastest(latency)

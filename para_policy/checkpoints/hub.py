@@ -1,35 +1,53 @@
-"""Checkpoints on the Hugging Face Hub, through huggingface_hub (extra `hub`)."""
+"""Repositories of the Hugging Face Hub, through huggingface_hub (extra `hub`)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, DataError
 from para_policy.extras import extra
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FILES = ("*.json", "*.safetensors")
+_ERRORS = {"model": CheckpointError, "dataset": DataError}
+
+CHECKPOINT_FILES = ("*.json", "*.safetensors")
 
 
 def looks_like_hub_id(path: str | Path) -> bool:
-    """Whether `path` is "owner/name" and no local directory."""
+    """Whether `path` is "owner/name" and nothing of that name is here."""
     return bool(_ID.fullmatch(str(path))) and not Path(path).exists()
 
 
-def snapshot(repo_id: str) -> Path:
-    """Download configuration and weights of a repository, or find them in the local cache.
+def snapshot(
+    repo_id: str,
+    files: Iterable[str] = CHECKPOINT_FILES,
+    *,
+    kind: Literal["model", "dataset"] = "model",
+    revision: str | None = None,
+) -> Path:
+    """Folder of a repository, with the `files` in it downloaded unless the local cache has them.
+
+    Args:
+        files: names and patterns, as of the shell.
+        revision: branch, tag or commit; None for the main branch.
 
     Raises:
         MissingPackageError: if huggingface_hub is not installed.
-        CheckpointError: if there is no such repository, or it cannot be reached.
+        CheckpointError: if there is no such repository, or it cannot be reached; of a data set, a
+            DataError.
     """
     with extra("hub", f"'{repo_id}' is no local directory; looking for it on the Hugging Face Hub"):
         from huggingface_hub import snapshot_download
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(_FILES)))
+        found = snapshot_download(
+            repo_id, repo_type=kind, revision=revision, allow_patterns=list(files)
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
+        raise _ERRORS[kind](
             f"'{repo_id}' is no local directory, and the Hugging Face Hub does not give it: {reason}"
         ) from error
+    return Path(found)

@@ -34,8 +34,9 @@ def read_observations(directory: str | Path, config: PolicyConfig) -> dict[str, 
     path = Path(directory) / OBSERVATIONS_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"'{path}' is missing: bench and calibrate need observations of this policy; record "
-            "some on the robot with para_policy.checkpoints.observations.save_observations"
+            f"'{path}' is missing: observations of this policy are needed; name a data set that has "
+            "them (--data), or an environment to record them in (--rollout), or write some with "
+            "para_policy.checkpoints.observations.save_observations"
         )
     observations = {name: value.numpy() for name, value in read_tensors(path).items()}
     expected = {name: (config.n_obs_steps, *shape) for name, shape in config.inputs.items()}

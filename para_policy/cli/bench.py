@@ -9,16 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from para_policy.cli.common import Precision
+from para_policy.cli.inputs import OnObservations
 from para_policy.files import check_output_file, write_text
 from para_policy.stopping import deferred
 
 
-@dataclass(frozen=True)
-class Bench:
+@dataclass(frozen=True, kw_only=True)
+class Bench(OnObservations):
     """Compare samplers on the same observations and noise."""
 
-    checkpoint: Path
-    """Checkpoint directory."""
     json: Path
     """Where the report goes."""
     samplers: str = "sequential,paradigms,x0"
@@ -30,7 +29,7 @@ class Bench:
     steps: int | None = None
     """Denoising steps; by default all training steps."""
     observations: int = 24
-    """How many of the observations that ship with the checkpoint."""
+    """How many observations."""
     device: str = "cpu"
     """Where the network runs."""
     engine: str = "eager"
@@ -45,7 +44,6 @@ class Bench:
         from para_policy import comparison
         from para_policy.checkpoints.load import load_policy
         from para_policy.checkpoints.native import checkpoint_hash
-        from para_policy.checkpoints.observations import read_observations
         from para_policy.inference.device import set_threads
         from para_policy.policies.sampler_spec import split_samplers
 
@@ -53,14 +51,18 @@ class Bench:
         benchmark = comparison.Benchmark(names, self.scheduler, self.steps, self.observations)
         check_output_file(self.json)
         set_threads(self.threads)
+        directory = self.directory()
         policy = load_policy(
-            self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
+            directory, device=self.device, engine=self.engine, precision=self.precision
         )
-        recorded = read_observations(self.checkpoint, policy.config)
+        recorded = self.observed(
+            policy, self.observations, shipped="all", demonstrated="first half"
+        )
         with deferred() as stop:
             report = {
-                "checkpoint": str(self.checkpoint),
-                "checkpoint_sha256": checkpoint_hash(self.checkpoint),
+                "checkpoint": self.named(),
+                "checkpoint_sha256": checkpoint_hash(directory),
+                "data": self.data,
                 **comparison.make_report(benchmark, policy, recorded, stop),
             }
             Console().print(comparison.table(report))

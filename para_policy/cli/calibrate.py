@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from para_policy.cli.common import Precision, demonstrated
+from para_policy.cli.common import Precision
+from para_policy.cli.inputs import OnObservations
 from para_policy.errors import InputError
 from para_policy.files import check_output_folder
 from para_policy.stopping import keeping
@@ -20,17 +21,13 @@ if TYPE_CHECKING:
     from para_policy.checkpoints.partial_calibration import PartialCalibration
 
 
-@dataclass(frozen=True)
-class Calibrate:
-    """Measure chord Jacobians, samplers and latency; written beside the checkpoint."""
+@dataclass(frozen=True, kw_only=True)
+class Calibrate(OnObservations):
+    """Measure chord Jacobians, samplers and latency; written into calibration/ beside the checkpoint.
 
-    checkpoint: Path
-    """Checkpoint directory; receives calibration/."""
-    data: Path | None = None
-    """Demonstrations to take observations from, with --config; by default the second half of those
-    that ship with the checkpoint."""
-    config: Path = Path("config/training/pusht_state.yaml")
-    """Training configuration that says how observations are read from --data."""
+    On the second half of the observations, so that `bench`, which takes the first ones, tests what was
+    not fitted."""
+
     scheduler: str | None = None
     """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
     steps: int | None = None
@@ -60,40 +57,43 @@ class Calibrate:
 
         settings = measure.Settings(self.tolerance, cases=self.cases)
         set_threads(self.threads)
-        policy = load_policy(self.checkpoint, device=self.device, calibrated=False)
+        directory = self.directory()
+        policy = load_policy(directory, device=self.device, calibrated=False)
         wanted = EngineConfig(self.engine, self.precision)
         expected_engine(wanted, policy.device)  # fails before the long work
-        folder = self.checkpoint / FOLDER
-        check_output_folder(folder if folder.exists() else self.checkpoint)
-        calibration = self._known() if self.device_only else self._measure(policy, settings)
+        folder = directory / FOLDER
+        check_output_folder(folder if folder.exists() else directory)
+        calibration = (
+            self._known(directory)
+            if self.device_only
+            else self._measure(policy, directory, settings)
+        )
         policy.runtime = policy.runtime.on(wanted)  # samplers were measured with exact arithmetic
         with keeping(lambda: f"'{folder}' lacks the latency of this device: --device-only adds it"):
             sizes = policy.runtime.measure_sizes()
             if sizes:
-                save_sizes(self.checkpoint, policy.runtime.device_key, sizes)
+                save_sizes(directory, policy.runtime.device_key, sizes)
                 policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
             table = policy.runtime.measure_latency(max(calibration.steps, 128))
-            save_latency(self.checkpoint, policy.runtime.device_key, table)
+            save_latency(directory, policy.runtime.device_key, table)
         Console().print(measure.table(calibration, table))
         print(f"calibration: {folder}")
 
-    def _measure(self, policy: DiffusionPolicy, settings: Settings) -> Calibration:
-        from para_policy.calibration.measure import calibrate, second_half
+    def _measure(self, policy: DiffusionPolicy, directory: Path, settings: Settings) -> Calibration:
+        from para_policy.calibration.measure import calibrate
         from para_policy.checkpoints.calibration import FOLDER, save_calibration
         from para_policy.checkpoints.files import arrays_sha256
         from para_policy.checkpoints.native import checkpoint_hash
-        from para_policy.checkpoints.observations import read_observations
         from para_policy.checkpoints.partial_calibration import PartialCalibration
 
-        if self.data is None:
-            recorded = second_half(read_observations(self.checkpoint, policy.config))
-        else:
-            recorded = demonstrated(policy.config, self.config, self.data, self.cases)
+        recorded = self.observed(
+            policy, self.cases, shipped="second half", demonstrated="second half"
+        )
         chain = policy.chain(self.scheduler, self.steps)
-        sha256, schedule = checkpoint_hash(self.checkpoint), policy.config.noise_scheduler
+        sha256, schedule = checkpoint_hash(directory), policy.config.noise_scheduler
         kind, steps = chain.key
         partial = PartialCalibration(
-            self.checkpoint / FOLDER / f"{kind}_{steps}.partial",
+            directory / FOLDER / f"{kind}_{steps}.partial",
             {
                 "weights_sha256": sha256,
                 "noise_scheduler": schedule,
@@ -105,19 +105,18 @@ class Calibrate:
         with keeping(lambda: _progress(partial)):
             begun = partial.load()
             calibration = calibrate(chain, recorded, settings, begun=begun, keep=partial.keep)
-        save_calibration(self.checkpoint, calibration, sha256, schedule)
+        save_calibration(directory, calibration, sha256, schedule)
         partial.remove()
         return calibration
 
-    def _known(self) -> Calibration:
+    def _known(self, directory: Path) -> Calibration:
         from para_policy.checkpoints.load import load_policy
 
-        policy = load_policy(self.checkpoint)
+        policy = load_policy(directory)
         chain = policy.chain(self.scheduler, self.steps)
         if chain.calibration is None:
             raise InputError(
-                f"--device-only: '{self.checkpoint}' is not calibrated for {chain}; "
-                "leave the option out"
+                f"--device-only: '{directory}' is not calibrated for {chain}; leave the option out"
             )
         return chain.calibration
 

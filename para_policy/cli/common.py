@@ -7,13 +7,9 @@ every wrong option answer at once.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from para_policy.policies.config import PolicyConfig
+from typing import Literal
 
 # The same as in `inference.config` and `checkpoints.load`, which bring torch.
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -23,6 +19,18 @@ _CONFIGS = Path("config", "training")
 _FORMER_CONFIGS = "configs"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How any training runs."""
+
+    device: str | None = None
+    """Where to train: cpu, cuda, cuda:1; by default every device that accelerate finds."""
+    tensorboard: bool = False
+    """Write losses for TensorBoard, too, into tensorboard/ of --output."""
+    resume: bool = False
+    """Continue the run in --output."""
+
+
 def training_config(path: Path) -> Path:
     """Where a training configuration is, which may be named by its former folder `configs/`."""
     moved = _CONFIGS / path.name
@@ -30,15 +38,3 @@ def training_config(path: Path) -> Path:
         return path
     warnings.warn(f"{path} is now {moved}; it is read from there", FutureWarning, stacklevel=3)
     return moved
-
-
-def demonstrated(config: PolicyConfig, path: Path, data: Path, count: int) -> dict[str, np.ndarray]:
-    """Observations of demonstrations, read as in training: {name: (n, To, *shape)}."""
-    from para_policy.training.config import TrainConfig
-    from para_policy.training.dataset import observation_windows
-    from para_policy.training.replay_buffer import ReplayBuffer
-
-    columns = TrainConfig.from_yaml(training_config(path)).data
-    return observation_windows(
-        ReplayBuffer(data), columns.observations, columns.action, config, count
-    )

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from para_policy.cli.common import TrainingOptions
+from para_policy.cli.inputs import OfCheckpoint
 
-@dataclass(frozen=True)
-class Distill:
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(OfCheckpoint, TrainingOptions):
     """Fine-tune a Picard Consistency Model: the network that begins the solve of `pcm`."""
 
-    checkpoint: Path
-    """Checkpoint directory of the base model."""
     data: Path
     """Trajectories from `para-policy trajectories`."""
     output: Path = Path("outputs/distill")
@@ -31,12 +32,8 @@ class Distill:
     """Of Adam; 1e-4 is the paper's for a full fine-tune."""
     seed: int = 42
     """Of the order of trajectories and the first weights of the update."""
-    device: str | None = None
-    """Device "cpu" forces the CPU; by default every device that accelerate finds is used."""
     threads: int | None = None
     """CPU threads of torch; by default torch's own choice."""
-    resume: bool = False
-    """Continue the run in --output."""
 
     def __call__(self) -> None:
         from para_policy.checkpoints import consistency
@@ -46,17 +43,19 @@ class Distill:
         from para_policy.training.pcm import distill
 
         set_threads(self.threads)
-        policy = load_policy(self.checkpoint)
+        directory = self.directory()
+        policy = load_policy(directory)
         keys = ("data", "objective", "rank", "stride", "steps", "batch_size", "learning_rate")
         config = distill.make_config(
             {**{key: getattr(self, key) for key in keys}, "seed": self.seed}
         )
         checkpoint = distill.distill(
             policy,
-            checkpoint_hash(self.checkpoint),
+            checkpoint_hash(directory),
             config,
             self.output,
             resume=self.resume,
             device=self.device,
+            tensorboard=self.tensorboard,
         )
-        print(f"PCM weights: {checkpoint}; copy them to {consistency.folder(self.checkpoint)}")
+        print(f"PCM weights: {checkpoint}; copy them to {consistency.folder(directory)}")

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
+from para_policy.cli.inputs import OfCheckpoint
 from para_policy.files import check_output_file, write_text
 
 
-@dataclass(frozen=True)
-class Doctor:
+@dataclass(frozen=True, kw_only=True)
+class Doctor(OfCheckpoint):
     """Check ROS 2, device, checkpoint, parameter files and a running graph; say what to mend.
 
+    The checkpoint is by default the one in --params-file.
     Exit code 0 when nothing failed, 1 when something did, 2 for wrong options."""
 
     params_file: Path | None = None
     """Parameters of the nodes, as for `ros2 launch para_policy policy.launch.py`."""
-    checkpoint: str | None = None
-    """Directory of the policy; by default as in --params-file."""
     inputs_file: Path | None = None
     """Topics of the policy's inputs; by default as in --params-file."""
     device: str | None = None
@@ -42,7 +42,7 @@ class Doctor:
             check_output_file(self.json)
         request = Request(
             params_file=self.params_file,
-            checkpoint=self.checkpoint,
+            checkpoint=self.given(),
             inputs_file=self.inputs_file,
             device=self.device,
             namespace=self.namespace,

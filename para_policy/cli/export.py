@@ -9,16 +9,15 @@ from typing import Annotated, Literal
 import tyro
 
 from para_policy.cli.common import Weights
+from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.files import check_output_file
 
 
-@dataclass(frozen=True)
-class Export:
+@dataclass(frozen=True, kw_only=True)
+class Export(OfCheckpoint):
     """Write the network of a policy for other runtimes, checked against torch; see docs/export.md."""
 
-    checkpoint: str
-    """Directory of a native or LeRobot checkpoint, or its name on the Hugging Face Hub."""
     output: Path
     """File to write."""
     format: Literal["onnx"] = "onnx"
@@ -31,14 +30,14 @@ class Export:
     """Replace a file that is there."""
 
     def __call__(self) -> None:
-        from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
+        from para_policy.checkpoints.load import make_policy, read_checkpoint
         from para_policy.checkpoints.onnx.check import BATCHES
         from para_policy.checkpoints.onnx.export import export_onnx
 
         if self.output.exists() and not self.force:
             raise InputError(f"'{self.output}' is there already; --force replaces it")
         check_output_file(self.output)
-        directory = resolve(self.checkpoint)
+        directory = self.directory()
         checkpoint = read_checkpoint(directory, weights=self.weights)
         policy = make_policy(checkpoint, directory, calibrated=False)
         agreement = export_onnx(policy, checkpoint.sha256, self.output, opset=self.opset)

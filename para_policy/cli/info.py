@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-
-import tyro
 
 from para_policy.cli.common import Precision, Weights
+from para_policy.cli.inputs import OfCheckpoint
 
 
-@dataclass(frozen=True)
-class Info:
+@dataclass(frozen=True, kw_only=True)
+class Info(OfCheckpoint):
     """Say in words what a checkpoint holds."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional]
-    """Directory of a native or LeRobot checkpoint, or its name on the Hugging Face Hub."""
     weights: Weights = "live"
     """Weights of a LeRobot checkpoint: as trained, or averaged."""
     engine: str = "eager"
@@ -26,7 +22,7 @@ class Info:
     def __call__(self) -> None:
         from para_policy.checkpoints.describe import describe
 
-        facts = describe(self.checkpoint, self.weights, self.engine, self.precision)
+        facts = describe(self.named(), self.weights, self.engine, self.precision)
         width = max(map(len, facts))
         for name, text in facts.items():
             print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))

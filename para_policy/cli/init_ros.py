@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from para_policy.cli.inputs import OfCheckpoint
 
 
-@dataclass(frozen=True)
-class InitRos:
+@dataclass(frozen=True, kw_only=True)
+class InitRos(OfCheckpoint):
     """Write a commented parameter file and observation mapping for the ROS node."""
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """Checkpoint directory."""
     output: Path = Path("ros_config")
     """Folder that receives policy.yaml and inputs.yaml."""
     force: bool = False
@@ -24,6 +21,7 @@ class InitRos:
         from para_policy.checkpoints.load import read_checkpoint
         from para_policy.ros.parameters.templates import write_ros_files
 
-        config = read_checkpoint(self.checkpoint).config
-        for path in write_ros_files(self.checkpoint, self.output, config, force=self.force):
+        directory = self.directory()
+        config = read_checkpoint(directory).config
+        for path in write_ros_files(directory, self.output, config, force=self.force):
             print(path)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from para_policy.cli.common import training_config
+from para_policy.cli.common import TrainingOptions, training_config
 from para_policy.errors import InputError
 
 
-@dataclass(frozen=True)
-class Train:
+@dataclass(frozen=True, kw_only=True)
+class Train(TrainingOptions):
     """Train a diffusion policy by behaviour cloning."""
 
     config: Path
@@ -18,13 +18,10 @@ class Train:
     output: Path = Path("outputs/train")
     """Receives checkpoint/, state/ (to resume), metrics.jsonl and curves.png."""
     data: Path | None = None
-    """Demonstrations, instead of data.path of the configuration."""
+    """Demonstrations, instead of data.path of the configuration: folder of a LeRobotDataset, its name
+    on the Hugging Face Hub, or a replay buffer of the original project (zarr)."""
     steps: int | None = None
     """Optimiser steps, instead of training.steps of the configuration."""
-    device: str | None = None
-    """Device "cpu" forces the CPU; by default every device that accelerate finds is used."""
-    resume: bool = False
-    """Continue the run in --output."""
 
     def __call__(self) -> None:
         from para_policy.training import behaviour_cloning
@@ -41,6 +38,10 @@ class Train:
             training = config.training.model_copy(update={"steps": self.steps})
             config = config.model_copy(update={"training": training})
         checkpoint = behaviour_cloning.train(
-            config, self.output, resume=self.resume, device=self.device
+            config,
+            self.output,
+            resume=self.resume,
+            device=self.device,
+            tensorboard=self.tensorboard,
         )
         print(f"checkpoint: {checkpoint}")

@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from para_policy.cli.common import demonstrated
+from para_policy.cli.inputs import OnObservations
 
 
-@dataclass(frozen=True)
-class MakeTrajectories:
-    """Solve chunks in parallel and store the iterates: the data of `distill`. Resumes by itself."""
+@dataclass(frozen=True, kw_only=True)
+class MakeTrajectories(OnObservations):
+    """Solve chunks in parallel and store the iterates: the data of `distill`. Resumes by itself.
 
-    checkpoint: Path
-    """Checkpoint directory."""
-    data: Path
-    """Demonstrations to take observations from."""
+    From all demonstrations of --data; without, from the second half of the observations beside the
+    checkpoint, as `bench` measures on the first ones."""
+
     output: Path
     """Zarr group that receives the trajectories."""
-    config: Path = Path("config/training/pusht_state.yaml")
-    """Training configuration that says how observations are read from --data."""
     scheduler: str | None = None
     """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
     steps: int | None = None
@@ -45,8 +42,9 @@ class MakeTrajectories:
             self.scheduler, self.steps, self.splitting, self.rounds, self.count
         )
         set_threads(self.threads)
-        policy = load_policy(self.checkpoint, device=self.device)
-        recorded = demonstrated(policy.config, self.config, self.data, self.count)
-        sha256 = checkpoint_hash(self.checkpoint)
+        directory = self.directory()
+        policy = load_policy(directory, device=self.device)
+        recorded = self.observed(policy, self.count, shipped="second half", demonstrated="all")
+        sha256 = checkpoint_hash(directory)
         path = trajectories.generate(policy, recorded, settings, self.output, sha256)
         print(f"trajectories: {path}")

@@ -31,7 +31,7 @@ class Benchmark:
     Attributes:
         samplers: as for `SamplerSpec.parse`; the reference is always measured, whether listed or not.
         scheduler, steps: as in `DiffusionPolicy.sample`.
-        observations: how many of the checkpoint's observations; observation i has noise seed i.
+        observations: how many; observation i has noise seed i.
         first: index of the first of them.
     """
 
@@ -124,7 +124,7 @@ def _measure(
     if benchmark.first + benchmark.observations > available:
         raise InputError(
             f"{benchmark.observations} observations from {benchmark.first} on asked for, "
-            f"the checkpoint holds {available}"
+            f"there are {available}"
         )
     specs = benchmark.specs()
     results: list[list[ActionResult]] = [[] for _ in specs]

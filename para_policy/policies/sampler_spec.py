@@ -76,18 +76,7 @@ class SamplerSpec:
         """
         label = "".join(text.split())
         name, rest = _head(_renamed(label))
-        options: dict[str, Value] = {}
-        for part in () if rest is None else rest.split(","):
-            key, equals, value = part.partition("=")
-            if not (key and equals and value):
-                raise InputError(
-                    f"sampler {label!r} has {part!r} where OPTION=VALUE was expected, "
-                    "as in paradigms:window=10,tolerance=0.05"
-                )
-            if key in options:
-                raise InputError(f"sampler {label!r} has option {key!r} twice; give it once")
-            options[key] = _value(value)
-        spec = cls(label, name, options)
+        spec = cls(label, name, {} if rest is None else parse_options(rest, f"sampler {label!r}"))
         spec._check()
         return spec
 
@@ -122,6 +111,26 @@ class SamplerSpec:
         if self.name != AUTO:
             measured = {key: value for key, value in _MEASURED.items() if key in taken}
             samplers.get(self.name, **self.options, **measured)
+
+
+def parse_options(text: str, of: str) -> dict[str, Value]:
+    """Read `OPTION=VALUE,OPTION=VALUE`; `of` says in errors whose options they are.
+
+    >>> parse_options("window=none,name=top", "sampler 'x'")
+    {'window': None, 'name': 'top'}
+    """
+    options: dict[str, Value] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise InputError(
+                f"{of} has {part!r} where OPTION=VALUE was expected, "
+                "as in paradigms:window=10,tolerance=0.05"
+            )
+        if key in options:
+            raise InputError(f"{of} has option {key!r} twice; give it once")
+        options[key] = _value(value)
+    return options
 
 
 def split_samplers(text: str) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ from para_policy.policies.build import VISION, build_network, build_vision, stat
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training import trainer
+from para_policy.training.accelerator import check_options
 from para_policy.training.config import LENGTH, TrainConfig
 from para_policy.training.dataset import ChunkDataset, read_features
+from para_policy.training.demonstrations import open_demonstrations
 from para_policy.training.draws import batch_indices, generator
-from para_policy.training.replay_buffer import ReplayBuffer
 
 with extra("train", "training"):
     from accelerate import Accelerator
@@ -50,7 +51,12 @@ class TrainingData:
 
 def prepare_data(config: TrainConfig) -> TrainingData:
     """Read the demonstrations, fit the normalisers on all of them, cut windows, split episodes."""
-    buffer = ReplayBuffer(config.data.path)
+    buffer = open_demonstrations(config.data.path)
+    if buffer.control_hz not in (None, config.policy.control_hz):
+        raise DataError(
+            f"'{buffer.path}' was recorded at {buffer.control_hz:g} Hz, policy.control_hz is "
+            f"{config.policy.control_hz}; write policy.control_hz: {buffer.control_hz:g}"
+        )
     features = read_features(buffer, config.data.observations, config.data.action, config.policy)
     cameras = config.policy.cameras
     normalizers = {
@@ -81,7 +87,12 @@ def prepare_data(config: TrainConfig) -> TrainingData:
 
 
 def train(
-    config: TrainConfig, output: str | Path, *, resume: bool = False, device: str | None = None
+    config: TrainConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Train and return the directory of the finished native checkpoint; arguments as `trainer.run`.
 
@@ -89,10 +100,13 @@ def train(
         InputError: as `trainer.run`, or for a network that the memory does not hold.
         DataError: if the demonstrations cannot be used.
     """
+    check_options(device, tensorboard)
     weights = sum(shape.numel() for shape in state_shapes(config.policy).values())
     # Weights, their gradients, two moments of Adam, and the average.
     check_memory("training a network of this size", 5 * 4 * weights)
-    return trainer.run(_Cloning(config), output, resume=resume, device=device)
+    return trainer.run(
+        _Cloning(config), output, resume=resume, device=device, tensorboard=tensorboard
+    )
 
 
 class ObservedNetwork(nn.Module):

@@ -11,17 +11,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from para_policy.checkpoints.files import summarise
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig
-from para_policy.training.dataset import Feature, Vector
+from para_policy.training.dataset import Columns, Feature, Vector
 
 
 class DataConfig(BaseModel):
-    """Where the demonstrations are and which recorded arrays make up each feature."""
+    """Where the demonstrations are and which recorded arrays make up each feature.
+
+    Attributes:
+        path: of a replay buffer or a LeRobotDataset, or the name of one on the Hugging Face Hub.
+        observations: where each input is recorded; None: under the input's own name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path
-    action: Vector
-    observations: dict[str, Feature]
+    action: Vector = Columns(array="action")
+    observations: dict[str, Feature] | None = None
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0)
 
 

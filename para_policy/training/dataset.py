@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from para_policy.errors import DataError
 from para_policy.policies.config import PolicyConfig
-from para_policy.training.replay_buffer import ReplayBuffer
+from para_policy.training.demonstrations import Demonstrations
 
 
 class Columns(BaseModel):
@@ -23,15 +24,16 @@ class Columns(BaseModel):
     array: str
     columns: tuple[int, ...] | None = None
 
-    def read(self, buffer: ReplayBuffer) -> np.ndarray:
+    def read(self, buffer: Demonstrations, steps: np.ndarray | None = None) -> np.ndarray:
         values = buffer.array(self.array)
+        values = values if steps is None else values[steps]
+        if values.dtype.kind not in "biuf":
+            raise DataError(f"'{buffer.path}': {self.array} holds {values.dtype}; expected numbers")
         flat = values.reshape(len(values), -1).astype(np.float32)
         if self.columns is None:
             return flat
         if not self.columns or min(self.columns) < 0 or max(self.columns) >= flat.shape[1]:
-            raise DataError(
-                f"data/{self.array} has {flat.shape[1]} columns, asked for {self.columns}"
-            )
+            raise DataError(f"{self.array} has {flat.shape[1]} columns, asked for {self.columns}")
         return flat[:, list(self.columns)]
 
 
@@ -48,9 +50,9 @@ class RigidPoints(BaseModel):
     pose_columns: tuple[int, int, int]
     rigid_points: Annotated[tuple[tuple[float, float], ...], Field(min_length=1)]
 
-    def read(self, buffer: ReplayBuffer) -> np.ndarray:
-        pose = Columns(array=self.array, columns=self.pose_columns).read(buffer).astype(np.float64)
-        return self.transform(pose).astype(np.float32)
+    def read(self, buffer: Demonstrations, steps: np.ndarray | None = None) -> np.ndarray:
+        pose = Columns(array=self.array, columns=self.pose_columns).read(buffer, steps)
+        return self.transform(pose.astype(np.float64)).astype(np.float32)
 
     def transform(self, pose: np.ndarray) -> np.ndarray:
         """Poses (n, 3) to flattened points (n, 2 * points), in the pose's length unit."""
@@ -68,19 +70,19 @@ class Images(BaseModel):
 
     image: str
 
-    def read(self, buffer: ReplayBuffer) -> np.ndarray:
+    def read(self, buffer: Demonstrations, steps: np.ndarray | None = None) -> np.ndarray:
         """Frames (steps, 3, height, width), uint8: a view, because they fill much memory."""
-        frames = buffer.array(self.image)
+        frames = buffer.frames(self.image, steps)
         if frames.ndim != 4 or frames.shape[-1] != 3:
             raise DataError(
-                f"data/{self.image} has shape {frames.shape}; expected (steps, height, width, 3)"
+                f"{self.image} has shape {frames.shape}; expected (steps, height, width, 3)"
             )
         if frames.dtype != np.uint8:  # the original project stores the same numbers as floats
             with np.errstate(invalid="ignore"):
                 whole = frames.astype(np.uint8)
             if not np.array_equal(whole, frames):
                 raise DataError(
-                    f"data/{self.image} holds {frames.dtype} from {frames.min():g} to "
+                    f"{self.image} holds {frames.dtype} from {frames.min():g} to "
                     f"{frames.max():g}; expected whole numbers from 0 to 255"
                 )
             frames = whole
@@ -91,16 +93,34 @@ Vector = Columns | RigidPoints
 Feature = Vector | Images
 
 
+def own_names(config: PolicyConfig) -> dict[str, Feature]:
+    """Features of a data set that calls every input of the policy by the same name."""
+    return {
+        name: Images(image=name) if name in config.cameras else Columns(array=name)
+        for name in config.inputs
+    }
+
+
 def read_features(
-    buffer: ReplayBuffer, observations: dict[str, Feature], action: Vector, config: PolicyConfig
+    buffer: Demonstrations,
+    observations: Mapping[str, Feature] | None,
+    action: Vector,
+    config: PolicyConfig,
+    steps: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return every input and `action`, checked against the policy's shapes.
 
     They are float32 (steps, D), cameras uint8 (steps, 3, height, width).
 
+    Args:
+        observations: where each input is recorded; None for `own_names`.
+        steps: which to read; None for all.
+
     Raises:
         DataError: if a feature is not described, or its shape differs from the configuration.
     """
+    if observations is None:
+        observations = own_names(config)
     if set(observations) != set(config.inputs):
         raise DataError(
             f"data.observations describes {sorted(observations)}, "
@@ -112,8 +132,8 @@ def read_features(
             f"data.observations describes {sorted(images)} as images, "
             f"but policy.vision.cameras are {sorted(config.cameras)}"
         )
-    features = {name: feature.read(buffer) for name, feature in observations.items()}
-    features["action"] = action.read(buffer)
+    features = {name: feature.read(buffer, steps) for name, feature in observations.items()}
+    features["action"] = action.read(buffer, steps)
     for name, shape in {**config.inputs, "action": (config.action_dim,)}.items():
         found = features[name].shape[1:]
         if name in images and found != shape:
@@ -139,26 +159,34 @@ def window_starts(lengths: np.ndarray, horizon: int, pad_before: int, pad_after:
 
 
 def observation_windows(
-    buffer: ReplayBuffer,
-    observations: dict[str, Feature],
+    buffer: Demonstrations,
+    observations: Mapping[str, Feature] | None,
     action: Vector,
     config: PolicyConfig,
     count: int,
+    part: tuple[float, float] = (0.0, 1.0),
 ) -> dict[str, np.ndarray]:
     """Observations {name: (n, To, *shape)} at up to `count` evenly spaced steps.
 
     Physical units; images uint8.
 
+    Args:
+        observations: as `read_features`.
+        part: of the steps, where it begins and ends.
+
     Raises:
         DataError: as `read_features`.
     """
-    features = read_features(buffer, observations, action, config)
     ends = buffer.episode_ends
     begins = np.concatenate([[0], ends[:-1]])
-    now = np.unique(np.linspace(0, ends[-1] - 1, min(count, ends[-1])).astype(np.int64))
+    begin, end = (int(share * ends[-1]) for share in part)
+    most = min(count, max(end - begin, 1))
+    now = np.unique(np.linspace(begin, max(begin, end - 1), most).astype(np.int64))
     first = begins[np.searchsorted(ends, now, side="right")]
     past = now[:, None] + np.arange(1 - config.n_obs_steps, 1)
-    steps = np.maximum(past, first[:, None])
+    read, steps = np.unique(np.maximum(past, first[:, None]), return_inverse=True)
+    steps = steps.reshape(past.shape)
+    features = read_features(buffer, observations, action, config, read)
     return {
         name: features[name][steps].reshape(*steps.shape, *shape)
         for name, shape in config.inputs.items()

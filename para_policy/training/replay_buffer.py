@@ -18,10 +18,15 @@ _EXPECTED = "expected a zarr group with data/<array> of equal length and meta/ep
 class ReplayBuffer:
     """Demonstrations laid out one after the other; arrays are read when they are asked for.
 
+    Attributes:
+        control_hz: None: the format does not say.
+
     Raises:
         MissingPackageError: if zarr is not installed.
         DataError: if the folder is missing, is no zarr group, or has another layout.
     """
+
+    control_hz: float | None = None
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -63,6 +68,11 @@ class ReplayBuffer:
                 f"'{self.path}' has no data/{name}; it holds {sorted(data.array_keys())}"
             )
         return self._read(f"data/{name}")
+
+    def frames(self, name: str, steps: np.ndarray | None = None) -> np.ndarray:
+        """Return frames of a camera (n, height, width, 3), of all steps or of those in `steps`."""
+        frames = self.array(name)
+        return frames if steps is None else frames[steps]
 
     def _check_layout(self) -> None:
         data = self._group.get("data")

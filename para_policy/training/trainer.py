@@ -21,6 +21,7 @@ from para_policy.extras import extra
 from para_policy.files import check_output_folder, write_text
 from para_policy.stopping import Stop, deferred, keeping
 from para_policy.terminal import progress_bars
+from para_policy.training.accelerator import begin_log, make_accelerator
 from para_policy.training.curves import plot_curves
 from para_policy.training.lock import sole_writer
 from para_policy.training.records import Records
@@ -28,7 +29,6 @@ from para_policy.training.states import States
 from para_policy.training.task import Task
 
 with extra("train", "training"):
-    from accelerate import Accelerator
     from accelerate.utils import set_seed
 
 _STATE = "state"
@@ -36,7 +36,14 @@ _LEAST_SCALE = 1.0
 """Of a loss in half precision. Its gradients overflow at first; those that still do at 1 are infinite."""
 
 
-def run(task: Task, output: str | Path, *, resume: bool = False, device: str | None = None) -> Path:
+def run(
+    task: Task,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    tensorboard: bool = False,
+) -> Path:
     """Train and return the directory of the result (`output`/checkpoint).
 
     A signal ends it after the step at hand, when that is saved; see `para_policy.stopping`.
@@ -46,24 +53,25 @@ def run(task: Task, output: str | Path, *, resume: bool = False, device: str | N
             `checkpoint/`.
         resume: continue from the newest whole state in `output`/state, to more or fewer steps than
             were planned; without it an existing run is refused, not overwritten.
-        device: "cpu" forces the CPU; otherwise `accelerate` chooses (one or many devices).
+        device: as `make_accelerator`.
+        tensorboard: write `output`/tensorboard, too.
 
     Raises:
-        InputError: if `output` holds a run and `resume` is false, there is nothing to resume, or
-            another run writes there.
+        InputError: if `output` holds a run and `resume` is false, there is nothing to resume,
+            another run writes there, or the device cannot be used.
         NonFiniteError: if losses, gradients or weights become NaN or infinite. What was saved before
             stays as it is.
     """
     output = Path(output)
-    if device not in (None, "cpu"):
-        raise InputError(f"device is {device!r}; expected 'cpu', or None to let accelerate choose")
     if resume and not States(output / _STATE).newest_first():
         raise InputError(f"nothing to resume in '{output}'; start without --resume")
-    trainer = Trainer(task, output, device)
+    trainer = Trainer(task, output, device, tensorboard)
     with trainer.sole_writer(), keeping(trainer.kept), deferred() as stop:
         start = trainer.load() if resume else trainer.begin()
+        begin_log(trainer.accelerator, start)
         stopped = trainer.train(start, stop)
         trainer.plot()
+        trainer.accelerator.end_training()
         if stopped:
             stop.end(trainer.kept())
     return trainer.checkpoint
@@ -72,14 +80,15 @@ def run(task: Task, output: str | Path, *, resume: bool = False, device: str | N
 class Trainer:
     """The moving parts of one run."""
 
-    def __init__(self, task: Task, output: Path, device: str | None) -> None:
+    def __init__(self, task: Task, output: Path, device: str | None, tensorboard: bool) -> None:
         set_seed(task.run.seed)
         self.task, self.output = task, output
         self.checkpoint = output / "checkpoint"
         self.states, self.records = States(output / _STATE), Records(output / "metrics.jsonl")
         self._saved: int | None = None
         self._started, self._spent = time.monotonic(), 0.0
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=task.run.precision)
+        log = output if tensorboard else None
+        self.accelerator = make_accelerator(task.run.precision, device, log)
         network = task.network()
         optimizer = task.optimizer(_trained(network))
         self.schedule = task.schedule(optimizer)
@@ -149,6 +158,7 @@ class Trainer:
             self._refuse(name, value, step)
         if self.is_main:
             self.records.add(record)
+        self.accelerator.log(record, step=step)
         return record
 
     def save(self, step: int) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from para_policy import DiffusionPolicy, calibration, load_policy, samplers
 from para_policy.calibration import measure as calibrate
-from para_policy.calibration.measure import Settings, candidates, second_half
+from para_policy.calibration.measure import Settings, candidates
 from para_policy.checkpoints.calibration import read_sizes
 from para_policy.checkpoints.observations import save_observations
 from para_policy.cli.main import main
@@ -304,14 +304,6 @@ def test_no_observations_are_refused(checkpoint: Path, run: Run) -> None:
     assert code == 2
     assert "observations" in err
     assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 8])
-def test_calibration_leaves_the_first_half_to_benchmarks(count: int) -> None:
-    everything = {"state": np.arange(count)}
-    used = second_half(everything)["state"].tolist()
-    assert used == list(range(count // 2, count))
-    assert used
 
 
 def test_a_measurement_depends_on_its_settings_alone(checkpoint: Path) -> None:

@@ -132,7 +132,7 @@ def test_bench_takes_another_scheduler(checkpoint: Path, tmp_path: Path, run: Ru
     [
         (("--samplers", "magic"), "unknown sampler 'magic'"),
         (("--samplers", ","), "no samplers given"),
-        (("--observations", 5), "the checkpoint holds 4"),
+        (("--observations", 5), "there are 4"),
         (("--observations", 0), "observations is 0"),
         (("--threads", 0), "--threads is 0"),
         (("--scheduler", "euler"), "unknown scheduler 'euler'"),

@@ -15,10 +15,11 @@ from tests.checkpoint import save_tiny_checkpoint
 ROOT = Path(__file__).parents[2]
 POLICY = "checkpoints/pusht_state"
 CKPT = "tests/checkpoints/goldens/original_unet.ckpt"
+MOVES = "tests/training/lerobot/goldens/v3.0"
 OPTIONAL = (
-    *("accelerate", "dill", "gym_pusht", "gymnasium", "imageio", "imageio_ffmpeg", "matplotlib"),
-    *("mcap", "omegaconf", "onnx", "onnxruntime", "onnxscript", "openvino", "pymunk", "rosbags"),
-    "zarr",
+    *("accelerate", "av", "dill", "gym_pusht", "gymnasium", "imageio", "imageio_ffmpeg"),
+    *("matplotlib", "mcap", "omegaconf", "onnx", "onnxruntime", "onnxscript", "openvino"),
+    *("pyarrow", "pymunk", "rosbags", "tensorboard", "zarr"),
 )
 TRAIN = "train --config config/training/pusht_state.yaml --data {tmp} --output {tmp}/run"
 EVALUATE = f"--checkpoint {POLICY} --json {{tmp}}/out.json --episodes 1"
@@ -46,6 +47,16 @@ NEEDS = (
     ("para_policy", "calibrate --checkpoint {tmp}/tiny --data {tmp}", "zarr", "train"),
     ("para_policy", f"convert {CKPT} {{tmp}}/trusted --trust-pickle", "dill", "convert"),
     ("para_policy", "info nobody/nothing-at-all", "huggingface_hub", "hub"),
+    ("para_policy", f"calibrate {{tmp}}/tiny --data {MOVES}", "av", "lerobot"),
+    ("para_policy", f"calibrate {{tmp}}/tiny --data {MOVES}", "pyarrow", "lerobot"),
+    ("para_policy", "calibrate {tmp}/tiny --data a/b", "huggingface_hub", "hub"),
+    ("para_policy", "calibrate {tmp}/bare --rollout CartPole-v1", "gymnasium", "sim"),
+    (
+        "para_policy",
+        "train --config config/training/pusht_state.yaml --data {tmp}/pushes --tensorboard",
+        "tensorboard",
+        "tensorboard",
+    ),
     ("sim.evaluate", EVALUATE, "gym_pusht", "sim"),
     ("sim.evaluate", f"{EVALUATE} --report {{tmp}}/out.html", "matplotlib", "plots"),
     ("sim.evaluate", f"{EVALUATE} --video {{tmp}}", "imageio_ffmpeg", "video"),
@@ -69,7 +80,8 @@ Result = tuple[int, str]
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     """Exit code and stderr of all commands, from one process: torch is imported once."""
     tmp = tmp_path_factory.mktemp("extras")
-    save_tiny_checkpoint(tmp / "tiny", train_timesteps=10)
+    for name in ("tiny", "bare"):
+        save_tiny_checkpoint(tmp / name, train_timesteps=10)
     (tmp / "tiny" / "observations.safetensors").write_bytes(
         (ROOT / POLICY / "observations.safetensors").read_bytes()
     )

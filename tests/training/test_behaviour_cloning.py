@@ -143,7 +143,7 @@ def test_a_run_is_resumed_with_its_own_configuration_only(zarr_path: Path, tmp_p
 
 
 def test_a_device_that_is_none_is_refused(zarr_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="device is 'nonsense'"):
+    with pytest.raises(InputError, match="device 'nonsense' cannot be used"):
         train(config(zarr_path), tmp_path / "run", device="nonsense")
 
 

@@ -179,7 +179,7 @@ def test_features_are_read_in_the_policys_order(zarr_path: Path) -> None:
             {"agent_pos": Columns(array="state", columns=(0, 5))},
             ACTION,
             {"agent_pos": (2,)},
-            "data/state has 5 columns",
+            "state has 5 columns",
         ),
     ],
 )

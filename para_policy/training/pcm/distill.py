@@ -37,6 +37,7 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import Propagate
 from para_policy.samplers.window import evaluated, interpolate
 from para_policy.training import trainer
+from para_policy.training.accelerator import check_options
 from para_policy.training.config import LENGTH, Rate, RunConfig
 from para_policy.training.draws import batch_indices
 from para_policy.training.pcm import low_rank
@@ -91,6 +92,7 @@ def distill(
     *,
     resume: bool = False,
     device: str | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Train and return the directory of the PCM weights; other arguments as `trainer.run`.
 
@@ -98,8 +100,9 @@ def distill(
         InputError: as `trainer.run`, or if the splitting needs a calibration that is missing.
         DataError: if the trajectories cannot be used, or were made with other weights.
     """
+    check_options(device, tensorboard)
     task = _Distillation(policy, weights_sha256, config)
-    return trainer.run(task, output, resume=resume, device=device)
+    return trainer.run(task, output, resume=resume, device=device, tensorboard=tensorboard)
 
 
 def sweep(
