@@ -130,8 +130,8 @@ def _demonstrated(
 def _record(policy: DiffusionPolicy, environment: str, directory: Path) -> None:
     """Play in `environment`, and keep what was observed beside the checkpoint, which has nothing yet."""
     from para_policy.checkpoints.observations import OBSERVATIONS_FILE, save_observations
-    from para_policy.rollout import record
     from para_policy.files import check_output_folder
+    from para_policy.rollout import record
 
     there = directory / OBSERVATIONS_FILE
     if there.exists():
