@@ -6,11 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from para_policy.cli.common import Precision
 from para_policy.stopping import deferred
-from para_policy.terminal import check_output_file, write_text
+from para_policy.terminal import check_output_file, show, write_text
 
 
 @dataclass(frozen=True)
@@ -19,8 +17,6 @@ class Bench:
 
     checkpoint: Path
     """Checkpoint directory."""
-    json: Path
-    """Where the report goes."""
     samplers: str = "sequential,paradigms,x0"
     """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
     "auto" is the fastest here; MODULE:FUNCTION or MODULE:FUNCTION:OPTION=VALUE makes a sampler of your
@@ -40,6 +36,8 @@ class Bench:
     """Of the network's arithmetic."""
     threads: int | None = None
     """CPU threads of torch; by default torch's own choice."""
+    json: Path | None = None
+    """Write the report here, too."""
 
     def __call__(self) -> None:
         from para_policy import comparison
@@ -51,7 +49,8 @@ class Bench:
 
         names = split_samplers(self.samplers)
         benchmark = comparison.Benchmark(names, self.scheduler, self.steps, self.observations)
-        check_output_file(self.json)
+        if self.json is not None:
+            check_output_file(self.json)
         set_threads(self.threads)
         policy = load_policy(
             self.checkpoint, device=self.device, engine=self.engine, precision=self.precision
@@ -63,7 +62,8 @@ class Bench:
                 "checkpoint_sha256": checkpoint_hash(self.checkpoint),
                 **comparison.make_report(benchmark, policy, recorded, stop),
             }
-            Console().print(comparison.table(report))
-            write_text(self.json, json.dumps(report, indent=2) + "\n")
+            show(comparison.table(report))
+            if self.json is not None:
+                write_text(self.json, json.dumps(report, indent=2) + "\n")
         if report["partial"]:
-            stop.end(f"the report in '{self.json}' is partial")
+            stop.end("the report is partial" + (f", also in '{self.json}'" if self.json else ""))

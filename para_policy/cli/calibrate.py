@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from para_policy.cli.common import Precision, demonstrated
 from para_policy.errors import InputError
 from para_policy.stopping import keeping
-from para_policy.terminal import check_output_folder
+from para_policy.terminal import check_output_folder, show, stage
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -66,6 +64,7 @@ class Calibrate:
         folder = self.checkpoint / FOLDER
         check_output_folder(folder if folder.exists() else self.checkpoint)
         calibration = self._known() if self.device_only else self._measure(policy, settings)
+        stage("timing network calls")
         policy.runtime = policy.runtime.on(wanted)  # samplers were measured with exact arithmetic
         with keeping(lambda: f"'{folder}' lacks the latency of this device: --device-only adds it"):
             sizes = policy.runtime.measure_sizes()
@@ -74,8 +73,8 @@ class Calibrate:
                 policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
             table = policy.runtime.measure_latency(max(calibration.steps, 128))
             save_latency(self.checkpoint, policy.runtime.device_key, table)
-        Console().print(measure.table(calibration, table))
-        print(f"calibration: {folder}")
+        show(measure.table(calibration, table))
+        show(f"calibration: {folder}")
 
     def _measure(self, policy: DiffusionPolicy, settings: Settings) -> Calibration:
         from para_policy.calibration.measure import calibrate, second_half

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from para_policy.terminal import show
+
 
 @dataclass(frozen=True)
 class Distill:
@@ -59,4 +61,4 @@ class Distill:
             resume=self.resume,
             device=self.device,
         )
-        print(f"PCM weights: {checkpoint}; copy them to {consistency.folder(self.checkpoint)}")
+        show(f"PCM weights: {checkpoint}; copy them to {consistency.folder(self.checkpoint)}")

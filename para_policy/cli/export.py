@@ -10,7 +10,7 @@ import tyro
 
 from para_policy.cli.common import Weights
 from para_policy.errors import InputError
-from para_policy.terminal import check_output_file
+from para_policy.terminal import check_output_file, show, stage
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,16 @@ class Export:
         directory = resolve(self.checkpoint)
         checkpoint = read_checkpoint(directory, weights=self.weights)
         policy = make_policy(checkpoint, directory, calibrated=False)
+        stage("exporting, and comparing with torch")
         agreement = export_onnx(policy, checkpoint.sha256, self.output, opset=self.opset)
-        print(
+        show(
             f"largest difference to torch: {agreement.difference:.1e}, outputs up to "
             f"{agreement.largest:.2g}; batches of {', '.join(map(str, BATCHES))}, all "
             f"{policy.num_train_timesteps} timesteps"
         )
         if policy.config.cameras:
-            print(
+            show(
                 f"not exported: the encoder of {', '.join(policy.config.cameras)}; the network's "
                 "'condition' has its output, see docs/export.md"
             )
-        print(f"exported: {self.output}")
+        show(f"exported: {self.output}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from para_policy.cli.common import Precision, Weights
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,4 @@ class Info:
         facts = describe(self.checkpoint, self.weights, self.engine, self.precision)
         width = max(map(len, facts))
         for name, text in facts.items():
-            print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
+            show(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from para_policy.terminal import show
+
 
 @dataclass(frozen=True)
 class InitRos:
@@ -26,4 +28,4 @@ class InitRos:
 
         config = read_checkpoint(self.checkpoint).config
         for path in write_ros_files(self.checkpoint, self.output, config, force=self.force):
-            print(path)
+            show(path)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from para_policy.extras import require_ros
-from para_policy.terminal import check_output_file, check_output_folder, write_text
+from para_policy.terminal import answers, check_output_file, check_output_folder, write_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Replay:
             check_output_folder(self.plots)
         other = None if self.sampler is None else SamplerSpec.parse(self.sampler)
         report = replay_bag(self.bag, self.checkpoint, self.device, other, self.plots)
-        console = Console()
+        console = answers()
         for warning in report["warnings"]:
             console.print(f"warning: {warning}", soft_wrap=True)
         for run in report["runs"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from para_policy.cli.common import training_config
 from para_policy.errors import InputError
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True)
@@ -43,4 +44,4 @@ class Train:
         checkpoint = behaviour_cloning.train(
             config, self.output, resume=self.resume, device=self.device
         )
-        print(f"checkpoint: {checkpoint}")
+        show(f"checkpoint: {checkpoint}")

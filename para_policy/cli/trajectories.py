@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from para_policy.cli.common import demonstrated
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,4 @@ class MakeTrajectories:
         recorded = demonstrated(policy.config, self.config, self.data, self.count)
         sha256 = checkpoint_hash(self.checkpoint)
         path = trajectories.generate(policy, recorded, settings, self.output, sha256)
-        print(f"trajectories: {path}")
+        show(f"trajectories: {path}")
