@@ -1,5 +1,6 @@
 # make demo   a trained diffusion policy drives PushT over ROS 2; video, plot and table in outputs/demo
 # make test   all tests, ROS ones included
+# make nightly   10,000 calls of commands and functions with arguments of all kinds (hours)
 # make lint   ruff, mypy, import rules
 # make results   regenerate docs/results.md (about an hour on two cores)
 # Each sets up .venv/ first. PYTHON=python3.12 chooses the interpreter.
@@ -12,7 +13,7 @@ WORKERS ?= 2
 # Further options of pytest for make test.
 PYTEST ?=
 
-.PHONY: demo test lint results setup
+.PHONY: demo test nightly lint results setup
 .DEFAULT_GOAL := demo
 
 setup:
@@ -23,6 +24,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+
+nightly: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly tests/fuzz $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

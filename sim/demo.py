@@ -95,7 +95,7 @@ def demo(arguments: Arguments, console: Console) -> None:
         arguments.checkpoint, engine=arguments.engine, precision=arguments.precision
     )
     observations = read_observations(arguments.checkpoint, policy.config)
-    benchmark.check(policy, observations)
+    benchmark.make(policy, observations)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     console.print(
         f"[bold]{arguments.checkpoint}[/bold] drives PushT: pusht_sim, policy_node and "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _FILES = ("*.json", "*.safetensors")
 
 def looks_like_hub_id(path: str | Path) -> bool:
     """Whether `path` is "owner/name" and no local directory."""
-    return bool(_ID.fullmatch(str(path))) and not Path(path).exists()
+    return bool(_ID.fullmatch(str(path))) and not os.path.exists(path)
 
 
 def snapshot(repo_id: str) -> Path:

@@ -66,4 +66,5 @@ class Bench:
             if self.json is not None:
                 write_text(self.json, json.dumps(report, indent=2) + "\n")
         if report["partial"]:
-            stop.end("the report is partial" + (f", also in '{self.json}'" if self.json else ""))
+            where = "" if self.json is None else f" in '{self.json}'"
+            stop.end(f"the report{where} is partial")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 
 Scheduler: TypeAlias = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
@@ -114,6 +116,7 @@ def _refuse_unrepresentable(scheduler: Any, eta: float) -> None:
         raise InputError(
             f"cannot represent a {type(scheduler).__name__}; expected one of {expected}"
         )
+    check_kind("eta", eta, Real)
     if not 0.0 <= eta <= 1.0:
         raise InputError(f"eta is {eta}; it must lie in [0, 1]")
     if eta > 0 and not isinstance(scheduler, DDIMScheduler):
