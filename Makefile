@@ -1,5 +1,6 @@
 # make demo   a trained diffusion policy drives PushT over ROS 2; video, plot and table in outputs/demo
 # make test   all tests, ROS ones included
+# make nightly   10,000 calls of commands and functions with arguments of all kinds (hours)
 # make lint   ruff, mypy, import rules
 # make docs   every class and function from the docstrings, to outputs/docs/index.html
 # make results   regenerate docs/results.md (about an hour on two cores)
@@ -13,7 +14,7 @@ WORKERS ?= 2
 # Further options of pytest for make test.
 PYTEST ?=
 
-.PHONY: demo test lint docs results setup
+.PHONY: demo test nightly lint docs results setup
 .DEFAULT_GOAL := demo
 
 setup:
@@ -24,6 +25,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+
+nightly: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly tests/fuzz $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -9,6 +9,15 @@ from contextlib import contextmanager
 from para_policy.errors import MissingPackageError
 
 
+def install(extra: str) -> str:
+    """How to install the packages of an extra; this package itself is on no index.
+
+    >>> install("plots")
+    "pip install '.[plots]' in the checkout of para_policy"
+    """
+    return f"pip install '.[{extra}]' in the checkout of para_policy"
+
+
 @contextmanager
 def extra(name: str, what: str) -> Iterator[None]:
     """Guard the imports of packages that the extra `name` brings and that `what` needs.
@@ -19,14 +28,13 @@ def extra(name: str, what: str) -> Iterator[None]:
     >>> with extra("plots", "drawing"):
     ...     import no_colours
     Traceback (most recent call last):
-    para_policy.errors.MissingPackageError: drawing needs no_colours; pip install 'para_policy[plots]'
+    para_policy.errors.MissingPackageError: drawing needs no_colours; pip install '.[plots]' in the
+    checkout of para_policy
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"{what} needs {error.name}; pip install 'para_policy[{name}]'"
-        ) from error
+        raise MissingPackageError(f"{what} needs {error.name}; {install(name)}") from error
 
 
 def require_ros() -> None:
@@ -36,5 +44,5 @@ def require_ros() -> None:
     except ImportError as error:
         raise MissingPackageError(
             f"ROS 2 is not available ({error}); source its setup.bash, or install the wheels: "
-            "pip install -r requirements-ros.txt"
+            "pip install -r requirements-ros.txt in the checkout of para_policy"
         ) from error

@@ -26,7 +26,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import progress_bars, run
 from sim.plots import COLORS, STYLE, colors, new_panels, pyplot
-from sim.pusht.env import CONTROL_DT, MAX_STEPS, simulator
+from sim.pusht.env import CONTROL_DT, MAX_STEPS, legacy_start_state, simulator
 from sim.pusht.episode import Episode
 from sim.pusht.rollout import rollout
 from sim.ros.closed_loop import LoopSettings, play_episodes
@@ -83,6 +83,11 @@ def demo(arguments: Arguments, console: Console) -> None:
     """Play, compare, and write everything to `arguments.output`."""
     if arguments.episodes < 1:
         raise InputError(f"--episodes is {arguments.episodes}; expected at least 1")
+    for seed in (arguments.seed, arguments.seed + arguments.episodes - 1):
+        legacy_start_state(seed)
+    benchmark = comparison.Benchmark(
+        (REFERENCE, arguments.sampler), None, None, arguments.observations
+    )
     check_output_folder(arguments.output)
     simulator()
     pyplot()
@@ -91,6 +96,7 @@ def demo(arguments: Arguments, console: Console) -> None:
         arguments.checkpoint, engine=arguments.engine, precision=arguments.precision
     )
     observations = read_observations(arguments.checkpoint, policy.config)
+    benchmark.make(policy, observations)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     console.print(
         f"[bold]{arguments.checkpoint}[/bold] drives PushT: pusht_sim, policy_node and "
@@ -99,9 +105,6 @@ def demo(arguments: Arguments, console: Console) -> None:
     )
     played = _play(arguments, policy, seeds, console)
     console.print(f"Comparing {arguments.observations} chunks with the same observation and noise")
-    benchmark = comparison.Benchmark(
-        (REFERENCE, arguments.sampler), None, None, arguments.observations
-    )
     report = comparison.make_report(benchmark, policy, observations)
     console.print(comparison.table(report))
     console.print(_reward_table(arguments.sampler, played))

@@ -99,7 +99,7 @@ class Arguments:
     """Turn an evaluation JSON into a self-contained HTML report, a Markdown page, or both."""
 
     json: Path
-    """What `python -m sim.evaluate` wrote."""
+    """What `para-policy evaluate` wrote."""
     html: Path | None = None
     """Where the HTML report goes."""
     markdown: Path | None = None
@@ -110,12 +110,14 @@ def read_document(path: Path) -> dict[str, Any]:
     """Read an evaluation JSON; InputError if it is none."""
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        document["paired"], document["reference"], document["backend"]
+        document["reference"], document["backend"]
+        for pair in document["paired"].values():
+            pair["verdict"], pair["episodes_needed"]
         for result in document["samplers"].values():
             result["seams"], result["max_abs_error"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is no evaluation JSON ({error}); write one with python -m sim.evaluate"
+            f"{path} is no evaluation JSON ({error}); write one with para-policy evaluate"
         ) from error
     return document
 

@@ -82,7 +82,7 @@ def test_every_import_is_in_the_base_or_guarded_by_its_extra(metadata: dict[str,
                 continue
             package = distribution(module)
             if path.relative_to(ROOT).parent == BACKENDS and package not in base:
-                said = re.findall(r"para_policy\[(\w+)\]", text)
+                said = re.findall(r"install\(.(\w+).\)", text)
                 extra = next((name for name in said if package in extras[name]), "")
             if package not in (base | extras.get(extra, set())):
                 wrong.append(f"{path.relative_to(ROOT)}: {module}, extra {extra!r}")

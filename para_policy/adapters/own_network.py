@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
+from types import NoneType
 from typing import Any
 
 import torch
@@ -10,10 +12,13 @@ from torch import Tensor
 
 from para_policy import samplers
 from para_policy.adapters.solve import Mixed, draw_steps, solve
+from para_policy.arguments import check_kind
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import Scheduler
 from para_policy.errors import InputError
+from para_policy.inference.device import check_device
 from para_policy.samplers import Sampler, SampleResult, as_sampler
+from para_policy.samplers.checks import check_count
 
 
 @torch.no_grad()
@@ -65,6 +70,11 @@ def sample(
     >>> result.sample.shape, bool(result.converged.all()), int(result.rounds.max()) < 20
     (torch.Size([2, 3, 8, 8]), True, True)
     """
+    check_kind("denoise", denoise, Callable)
+    check_kind("start", start, Tensor, Sequence)
+    check_kind("condition", condition, Tensor, NoneType)
+    check_kind("generator", generator, torch.Generator, NoneType)
+    check_kind("steps", steps, Integral, NoneType)
     if isinstance(sampler, str):
         sampler = samplers.get(sampler, **options)
     elif options:
@@ -73,7 +83,10 @@ def sample(
     if isinstance(start, Tensor):
         initial = start
     else:
-        initial = torch.randn(tuple(start), generator=generator, device=device)
+        for size in start:
+            check_count("a size in start", size)
+        initial = torch.randn(tuple(start), generator=generator, device=check_device(device))
+    check_device(initial.device)
     if initial.ndim < 2 or len(initial) == 0:
         raise InputError(
             f"start is {tuple(initial.shape)}; expected (batch, *shape), batch above 0"

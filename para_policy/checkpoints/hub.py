@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ CHECKPOINT_FILES = ("*.json", "*.safetensors")
 
 def looks_like_hub_id(path: str | Path) -> bool:
     """Whether `path` is "owner/name" and nothing of that name is here."""
-    return bool(_ID.fullmatch(str(path))) and not Path(path).exists()
+    return bool(_ID.fullmatch(str(path))) and not os.path.exists(path)
 
 
 def snapshot(

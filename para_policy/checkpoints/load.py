@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from types import MappingProxyType, NoneType
+from typing import Any, Literal, get_args
 
 import torch
 
+from para_policy.arguments import check_kind
 from para_policy.checkpoints.calibration import read_calibrations, read_latencies, read_sizes
 from para_policy.checkpoints.checkpoint import Checkpoint
 from para_policy.checkpoints.consistency import folder, read_consistencies
 from para_policy.checkpoints.hub import looks_like_hub_id, snapshot
 from para_policy.checkpoints.lerobot.read import is_lerobot, read_lerobot
 from para_policy.checkpoints.native import read_native
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.config import Precision
 from para_policy.inference.device import check_device, device_description, expected_engine
@@ -42,6 +44,9 @@ def read_checkpoint(
         CheckpointError: if nothing that can be read is there, or it is not whole.
     """
     path = Path(path)
+    check_kind("weights", weights, str)
+    if weights not in get_args(Weights):
+        raise InputError(f"weights is {weights!r}; expected one of {', '.join(get_args(Weights))}")
     try:
         is_file = path.is_file()
     except OSError as error:  # a name that is too long, a disk that is gone
@@ -62,6 +67,7 @@ def read_checkpoint(
 
 def resolve(path: str | Path) -> Path:
     """The directory of a checkpoint; one of the Hub is downloaded."""
+    check_kind("checkpoint", path, str, Path)
     return snapshot(str(path)) if looks_like_hub_id(path) else Path(path)
 
 
@@ -111,13 +117,15 @@ def make_policy(
 ) -> DiffusionPolicy:
     """Build the policy of a checkpoint, with what was measured and trained for it; see `load_policy`."""
     config, schedule = checkpoint.config, checkpoint.config.noise_scheduler
+    check_kind("engine", engine, str, EngineConfig)
+    check_kind("consistency", consistency, str, Path, NoneType)
     if isinstance(engine, str):
         engine, place = EngineConfig(engine, precision), check_device(device)
         key = device_description(place, expected_engine(engine, place).config.label)
         if calibrated:
             engine = replace(engine, sizes=read_sizes(directory).get(key, engine.sizes))
     policy = DiffusionPolicy(config, checkpoint.state, checkpoint.normalizers, device, engine)
-    if consistency is not None and not Path(consistency).is_dir():
+    if consistency is not None and not os.path.isdir(consistency):
         raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
     if not calibrated and consistency is None:
         return policy

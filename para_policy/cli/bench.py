@@ -6,20 +6,17 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from para_policy.cli.common import Precision
 from para_policy.cli.inputs import OnObservations
 from para_policy.files import check_output_file, write_text
 from para_policy.stopping import deferred
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(OnObservations):
     """Compare samplers on the same observations and noise."""
 
-    json: Path
-    """Where the report goes."""
     samplers: str = "sequential,paradigms,x0"
     """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
     "auto" is the fastest here; MODULE:FUNCTION or MODULE:FUNCTION:OPTION=VALUE makes a sampler of your
@@ -39,6 +36,8 @@ class Bench(OnObservations):
     """Of the network's arithmetic."""
     threads: int | None = None
     """CPU threads of torch; by default torch's own choice."""
+    json: Path | None = None
+    """Write the report here, too."""
 
     def __call__(self) -> None:
         from para_policy import comparison
@@ -49,7 +48,8 @@ class Bench(OnObservations):
 
         names = split_samplers(self.samplers)
         benchmark = comparison.Benchmark(names, self.scheduler, self.steps, self.observations)
-        check_output_file(self.json)
+        if self.json is not None:
+            check_output_file(self.json)
         set_threads(self.threads)
         directory = self.directory()
         policy = load_policy(
@@ -65,7 +65,9 @@ class Bench(OnObservations):
                 "data": self.data,
                 **comparison.make_report(benchmark, policy, recorded, stop),
             }
-            Console().print(comparison.table(report))
-            write_text(self.json, json.dumps(report, indent=2) + "\n")
+            show(comparison.table(report))
+            if self.json is not None:
+                write_text(self.json, json.dumps(report, indent=2) + "\n")
         if report["partial"]:
-            stop.end(f"the report in '{self.json}' is partial")
+            where = "" if self.json is None else f" in '{self.json}'"
+            stop.end(f"the report{where} is partial")

@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from para_policy.cli.common import Precision
 from para_policy.cli.inputs import OnObservations
 from para_policy.errors import InputError
 from para_policy.files import check_output_folder
 from para_policy.stopping import keeping
+from para_policy.terminal import show, stage
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -68,6 +67,7 @@ class Calibrate(OnObservations):
             if self.device_only
             else self._measure(policy, directory, settings)
         )
+        stage("timing network calls")
         policy.runtime = policy.runtime.on(wanted)  # samplers were measured with exact arithmetic
         with keeping(lambda: f"'{folder}' lacks the latency of this device: --device-only adds it"):
             sizes = policy.runtime.measure_sizes()
@@ -76,8 +76,8 @@ class Calibrate(OnObservations):
                 policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
             table = policy.runtime.measure_latency(max(calibration.steps, 128))
             save_latency(directory, policy.runtime.device_key, table)
-        Console().print(measure.table(calibration, table))
-        print(f"calibration: {folder}")
+        show(measure.table(calibration, table))
+        show(f"calibration: {folder}")
 
     def _measure(self, policy: DiffusionPolicy, directory: Path, settings: Settings) -> Calibration:
         from para_policy.calibration.measure import calibrate

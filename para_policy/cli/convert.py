@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from para_policy.errors import InputError
+from para_policy.terminal import show
 
 if TYPE_CHECKING:
     from para_policy.policies.config import PolicyConfig
@@ -62,8 +63,8 @@ class Convert:
             )
         config = self._completed(checkpoint.config)
         save_checkpoint(self.output, config, checkpoint.state, checkpoint.normalizers)
-        print(checkpoint.report.text())
-        print(f"checkpoint: {self.output}")
+        show(checkpoint.report.text())
+        show(f"checkpoint: {self.output}")
 
     def _completed(self, config: PolicyConfig) -> PolicyConfig:
         from pydantic import ValidationError

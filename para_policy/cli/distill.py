@@ -8,6 +8,7 @@ from typing import Literal
 
 from para_policy.cli.common import TrainingOptions
 from para_policy.cli.inputs import OfCheckpoint
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,4 +59,4 @@ class Distill(OfCheckpoint, TrainingOptions):
             device=self.device,
             tensorboard=self.tensorboard,
         )
-        print(f"PCM weights: {checkpoint}; copy them to {consistency.folder(directory)}")
+        show(f"PCM weights: {checkpoint}; copy them to {consistency.folder(directory)}")

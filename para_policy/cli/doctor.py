@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.files import check_output_file, write_text
+from para_policy.terminal import answers, stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +48,8 @@ class Doctor(OfCheckpoint):
             control_rate_hz=self.control_rate_hz,
             seconds=self.seconds,
         )
-        with Console(stderr=True).status("checking") as status:
-            report = examine(request, lambda section: status.update(f"checking: {section}"))
-        console = Console()
+        report = examine(request, lambda section: stage(f"checking: {section}"))
+        console = answers()
         console.print(report.table())
         console.print(f"\n{report.summary()}")
         if self.json is not None:

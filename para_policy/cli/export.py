@@ -12,6 +12,7 @@ from para_policy.cli.common import Weights
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.files import check_output_file
+from para_policy.terminal import show, stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +41,16 @@ class Export(OfCheckpoint):
         directory = self.directory()
         checkpoint = read_checkpoint(directory, weights=self.weights)
         policy = make_policy(checkpoint, directory, calibrated=False)
+        stage("exporting, and comparing with torch")
         agreement = export_onnx(policy, checkpoint.sha256, self.output, opset=self.opset)
-        print(
+        show(
             f"largest difference to torch: {agreement.difference:.1e}, outputs up to "
             f"{agreement.largest:.2g}; batches of {', '.join(map(str, BATCHES))}, all "
             f"{policy.num_train_timesteps} timesteps"
         )
         if policy.config.cameras:
-            print(
+            show(
                 f"not exported: the encoder of {', '.join(policy.config.cameras)}; the network's "
                 "'condition' has its output, see docs/export.md"
             )
-        print(f"exported: {self.output}")
+        show(f"exported: {self.output}")

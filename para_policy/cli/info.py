@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from para_policy.cli.common import Precision, Weights
 from para_policy.cli.inputs import OfCheckpoint
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,4 +26,4 @@ class Info(OfCheckpoint):
         facts = describe(self.named(), self.weights, self.engine, self.precision)
         width = max(map(len, facts))
         for name, text in facts.items():
-            print(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))
+            show(f"{name:<{width}}  " + text.replace("\n", "\n" + " " * (width + 2)))

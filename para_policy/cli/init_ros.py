@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from para_policy.cli.inputs import OfCheckpoint
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,4 +25,4 @@ class InitRos(OfCheckpoint):
         directory = self.directory()
         config = read_checkpoint(directory).config
         for path in write_ros_files(directory, self.output, config, force=self.force):
-            print(path)
+            show(path)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from typing import TYPE_CHECKING, Literal
 
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
 from para_policy.files import check_output_folder
+from para_policy.terminal import answers
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Record:
 
     def __call__(self) -> None:
         require_ros()
+        from rich.live import Live
+
         from para_policy.ros.bags.recorder import record
         from para_policy.ros.bags.topics import RecordedNodes
         from para_policy.ros.messages.input_files import InputForms, read_inputs
@@ -54,7 +56,7 @@ class Record:
             inputs = inputs_of_parameters(self.params_file, namespace, self.policy_node)
         check_output_folder(self.output.parent)
         nodes = RecordedNodes(inputs, namespace, self.policy_node)
-        console = Console()
+        console = answers()
         with Live(_counts({}), console=console, transient=True) as live:
             counts, problems = record(
                 self.output,
@@ -70,6 +72,8 @@ class Record:
 
 
 def _counts(counts: Mapping[str, int]) -> Table:
+    from rich.table import Table
+
     table = Table("topic", "messages", box=None)
     for topic, count in sorted(counts.items()):
         table.add_row(topic, str(count))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from para_policy.extras import require_ros
 from para_policy.files import check_output_file, check_output_folder, write_text
+from para_policy.terminal import answers
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Replay:
 
             check_output_folder(self.plots)
         other = None if self.sampler is None else SamplerSpec.parse(self.sampler)
-        console = Console()
+        console = answers()
         report = replay_bag(
             self.bag,
             self.checkpoint,

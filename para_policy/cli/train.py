@@ -7,6 +7,7 @@ from pathlib import Path
 
 from para_policy.cli.common import TrainingOptions, training_config
 from para_policy.errors import InputError
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,4 +45,4 @@ class Train(TrainingOptions):
             device=self.device,
             tensorboard=self.tensorboard,
         )
-        print(f"checkpoint: {checkpoint}")
+        show(f"checkpoint: {checkpoint}")

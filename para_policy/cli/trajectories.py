@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from para_policy.cli.inputs import OnObservations
+from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,4 +48,4 @@ class MakeTrajectories(OnObservations):
         recorded = self.observed(policy, self.count, shipped="second half", demonstrated="all")
         sha256 = checkpoint_hash(directory)
         path = trajectories.generate(policy, recorded, settings, self.output, sha256)
-        print(f"trajectories: {path}")
+        show(f"trajectories: {path}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from para_policy import samplers
+from para_policy.arguments import check_kind
 from para_policy.comparison.circumstances import describe_machine, describe_software
 from para_policy.comparison.summary import summarise
 from para_policy.errors import InputError
@@ -17,7 +19,7 @@ from para_policy.policies.policy import ActionResult, DiffusionPolicy
 from para_policy.policies.sampler_spec import ANOTHER_SAMPLE, SamplerSpec
 from para_policy.samplers import Sampler
 from para_policy.stopping import Stop
-from para_policy.terminal import progress_bars
+from para_policy.terminal import progress_bars, waiting
 
 REFERENCE = "sequential"
 
@@ -42,7 +44,9 @@ class Benchmark:
     first: int = 0
 
     def __post_init__(self) -> None:
+        check_kind("samplers", self.samplers, Sequence)
         for name, least in (("observations", 1), ("first", 0)):
+            check_kind(name, getattr(self, name), Integral)
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if not self.samplers:
@@ -53,6 +57,18 @@ class Benchmark:
         """The reference, then the others in their order, each once."""
         parsed = {spec.label: spec for spec in map(SamplerSpec.parse, self.samplers)}
         return tuple({REFERENCE: SamplerSpec(REFERENCE, REFERENCE), **parsed}.values())
+
+    def make(
+        self, policy: DiffusionPolicy, observations: Mapping[str, np.ndarray]
+    ) -> list[Sampler]:
+        """The samplers for a policy; raises InputError if they or the observations do not fit."""
+        available = len(next(iter(observations.values())))
+        if self.first + self.observations > available:
+            raise InputError(
+                f"{self.observations} observations from {self.first} on asked for, "
+                f"the checkpoint holds {available}"
+            )
+        return [spec.make(policy, self.scheduler, self.steps) for spec in self.specs()]
 
 
 def run(
@@ -69,7 +85,7 @@ def run(
     Returns:
         for each sampler the entries of the `bench` JSON contract.
     """
-    made = _make(benchmark, policy)
+    made = benchmark.make(policy, observations)
     return _entries(benchmark, made, _measure(benchmark, made, policy, observations, Stop()))
 
 
@@ -90,7 +106,7 @@ def make_report(
     """
     kind, steps = policy.chain(benchmark.scheduler, benchmark.steps).key
     stop = stop or Stop()
-    made = _make(benchmark, policy)
+    made = benchmark.make(policy, observations)
     results = _measure(benchmark, made, policy, observations, stop)
     done = len(results[0])
     if not done:
@@ -108,10 +124,6 @@ def make_report(
     }
 
 
-def _make(benchmark: Benchmark, policy: DiffusionPolicy) -> list[Sampler]:
-    return [spec.make(policy, benchmark.scheduler, benchmark.steps) for spec in benchmark.specs()]
-
-
 def _measure(
     benchmark: Benchmark,
     made: Sequence[Sampler],
@@ -120,15 +132,10 @@ def _measure(
     stop: Stop,
 ) -> list[list[ActionResult]]:
     """Chunks of each sampler, on as many observations for one as for the other."""
-    available = len(next(iter(observations.values())))
-    if benchmark.first + benchmark.observations > available:
-        raise InputError(
-            f"{benchmark.observations} observations from {benchmark.first} on asked for, "
-            f"there are {available}"
-        )
     specs = benchmark.specs()
     results: list[list[ActionResult]] = [[] for _ in specs]
-    policy.warm_up()
+    with waiting("warming up"):
+        policy.warm_up()
     turns = range(-_WARM_UP_CHUNKS, benchmark.observations)
     with progress_bars() as progress:
         bar = progress.add_task("benchmark", total=len(specs) * len(turns))
@@ -156,13 +163,14 @@ def _entries(
     benchmark: Benchmark, made: Sequence[Sampler], results: Sequence[Sequence[ActionResult]]
 ) -> dict[str, dict[str, Any]]:
     """What the benchmark says about each sampler."""
-    return {
-        spec.label: {
-            **_describe(spec, sampler),
-            **summarise(chunks, results[0], solves=sampler.same_sample),
+    with waiting("computing intervals"):
+        return {
+            spec.label: {
+                **_describe(spec, sampler),
+                **summarise(chunks, results[0], solves=sampler.same_sample),
+            }
+            for spec, sampler, chunks in zip(benchmark.specs(), made, results, strict=True)
         }
-        for spec, sampler, chunks in zip(benchmark.specs(), made, results, strict=True)
-    }
 
 
 def _describe(spec: SamplerSpec, sampler: Sampler) -> dict[str, Any]:

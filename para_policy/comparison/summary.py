@@ -13,6 +13,7 @@ from para_policy.policies.policy import ActionResult
 
 _RESAMPLES = 9999
 _CONFIDENCE = 0.95
+_LEAST_OF_A_MEDIAN = 6  # 2 * 0.5**6 < 1 - _CONFIDENCE
 
 
 def summarise(
@@ -88,8 +89,11 @@ def coverage(
 
 
 def median_interval(values: NDArray[np.float64]) -> list[float] | None:
-    """Bootstrap 95 % interval of the median, the observations drawn anew; None for one value."""
-    if len(values) < 2:
+    """Bootstrap 95 % interval of the median, the observations drawn anew.
+
+    None for fewer than six values: the median lies outside of all of five with 6 % probability.
+    """
+    if len(values) < _LEAST_OF_A_MEDIAN:
         return None
     result = stats.bootstrap(
         (values,),

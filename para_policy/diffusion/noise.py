@@ -6,10 +6,12 @@ import dataclasses
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 
 
@@ -64,20 +66,31 @@ class Noise:
         >>> a.steps.shape, bool((a.initial[1] == b.initial[0]).all())
         (torch.Size([2, 100, 16, 2]), True)
         """
-        drawn, uniforms = [], []
-        for seed in seeds:
-            generator = torch.Generator().manual_seed(_checked(seed))
-            initial = torch.randn(1, *shape, generator=generator)
-            drawn.append(torch.cat([initial, torch.randn(num_steps, *shape, generator=generator)]))
-            uniforms.append(torch.rand(num_steps, generator=generator))
-        if not drawn:
+        check_kind("shape", shape, Sequence)
+        check_kind("device", device, str, torch.device)
+        for name, size in (("num_steps", num_steps), *(("a size in shape", n) for n in shape)):
+            check_kind(name, size, Integral)
+            if isinstance(size, bool) or not 0 <= size < 2**31:
+                raise InputError(f"{name} is {size}; expected an integer from 0 to 2**31 - 1")
+        values = [_checked(seed) for seed in _listed(seeds)]
+        if not values:
             raise InputError("seeds is empty; give one seed per sample")
-        stacked = torch.stack(drawn).to(device=device, dtype=dtype)
-        return cls(
-            initial=stacked[:, 0],
-            steps=stacked[:, 1:],
-            uniforms=torch.stack(uniforms).to(device=device, dtype=dtype),
-        )
+        drawn, uniforms = [], []
+        try:
+            for value in values:
+                generator = torch.Generator().manual_seed(value)
+                initial = torch.randn(1, *shape, generator=generator)
+                steps = torch.randn(num_steps, *shape, generator=generator)
+                drawn.append(torch.cat([initial, steps]))
+                uniforms.append(torch.rand(num_steps, generator=generator))
+            stacked = torch.stack(drawn).to(device=device, dtype=dtype)
+            rest = torch.stack(uniforms).to(device=device, dtype=dtype)
+        except (RuntimeError, AssertionError) as error:  # no such device, or no room on it
+            raise InputError(
+                f"noise for {len(values)} samples {tuple(shape)} with {num_steps} steps cannot be "
+                f"on {device!r}: {error}"
+            ) from error
+        return cls(initial=stacked[:, 0], steps=stacked[:, 1:], uniforms=rest)
 
     @classmethod
     def cat(cls, parts: Sequence[Noise]) -> Noise:
@@ -133,6 +146,13 @@ class Noise:
             initial[i, : horizon - moved] = self.initial[i, moved:]
             steps[i, :, : horizon - moved] = self.steps[i, :, moved:]
         return dataclasses.replace(fresh, initial=initial, steps=steps)
+
+
+def _listed(seeds: Sequence[int]) -> list[int]:
+    try:
+        return list(seeds)
+    except TypeError as error:
+        raise InputError(f"seeds is {seeds!r}; expected one integer per sample") from error
 
 
 def _checked(seed: int) -> int:

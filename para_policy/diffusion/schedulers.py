@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
 )
 
+from para_policy.arguments import check_kind
 from para_policy.diffusion.schedule_options import check_options
 from para_policy.errors import InputError, shown
 
@@ -156,6 +158,7 @@ def prepare(
 
 def _refuse_unrepresentable(scheduler: Any, eta: float) -> None:
     kind = kind_of(scheduler)
+    check_kind("eta", eta, Real)
     if not 0.0 <= eta <= 1.0:
         raise InputError(f"eta is {eta}; it must lie in [0, 1]")
     if eta > 0 and kind != "ddim":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
@@ -59,6 +61,9 @@ class EngineConfig:
     memory_limit_mib: int = 2048
 
     def __post_init__(self) -> None:
+        check_kind("engine", self.backend, str)
+        check_kind("precision", self.precision, str)
+        check_kind("memory_limit_mib", self.memory_limit_mib, Integral)
         if self.backend not in (*BACKENDS, AUTO):
             raise InputError(
                 f"engine is {self.backend!r}; expected one of {', '.join((AUTO, *BACKENDS))}"

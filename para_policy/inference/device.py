@@ -7,9 +7,11 @@ from functools import cache
 
 import torch
 
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.backends import UnavailableError, attempts
+from para_policy.samplers.checks import check_count
 
 
 def check_device(device: torch.device | str) -> torch.device:
@@ -18,9 +20,10 @@ def check_device(device: torch.device | str) -> torch.device:
     Raises:
         InputError: for an unknown or unreachable device.
     """
+    check_kind("device", device, str, torch.device)
     try:
         checked = torch.device(device)
-        torch.empty(1, device=checked)
+        torch.zeros(1, device=checked).cpu()  # "meta" takes tensors, and gives nothing back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         available = "cpu" + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
         reason = str(error).splitlines()[0]
@@ -29,6 +32,8 @@ def check_device(device: torch.device | str) -> torch.device:
         ) from error
     return checked
 
+
+_MOST_THREADS = 1024
 
 PLAIN_ENGINE = "eager"
 """The engine that goes without saying."""
@@ -102,10 +107,8 @@ def set_threads(threads: int | None) -> None:
     """Use so many CPU threads; None keeps torch's choice.
 
     Raises:
-        InputError: for fewer than one, or more than any machine has: each is made at once.
+        InputError: for fewer than one, or more than any machine can start.
     """
-    if threads is None:
-        return
-    if not 1 <= threads <= _MOST_THREADS:
-        raise InputError(f"--threads is {threads}; expected at least 1 and at most {_MOST_THREADS}")
-    torch.set_num_threads(threads)
+    if threads is not None:
+        check_count("--threads", threads, most=_MOST_THREADS)
+        torch.set_num_threads(threads)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from para_policy import samplers
+from para_policy.arguments import check_kind
 from para_policy.calibration import Calibration
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
@@ -113,6 +115,7 @@ class Chain:
         Args:
             deadline_s: solves may be cut off then.
         """
+        check_kind("sampler", name, str)
         if name != "auto" or self.calibration is None:
             return name, {}
         latency = self.runtime.latency(self.calibration.steps)
@@ -201,6 +204,7 @@ class Chain:
     ) -> ActionResult:
         """Predict a chunk; arguments and errors as for `DiffusionPolicy.sample`."""
         start = time.perf_counter()
+        check_kind("callback", callback, Callable, NoneType)
         deadline = None
         if deadline_s is not None:
             latency = self.runtime.known_latency()
@@ -210,8 +214,8 @@ class Chain:
             if isinstance(sampler, str)
             else self._by_hand(as_sampler(sampler))
         )
-        batched = isinstance(seed, (Sequence, np.ndarray))
-        seeds = list(seed) if isinstance(seed, (Sequence, np.ndarray)) else [seed]
+        batched = isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim > 0)
+        seeds: list[Any] = list(seed) if batched else [seed]  # type: ignore[arg-type]
         values = self.encoder.check(obs, batched=batched)
         for name, value in values.items():
             if len(value) != len(seeds):

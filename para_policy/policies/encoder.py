@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 from para_policy.networks.vision import VisionEncoder
 from para_policy.policies.config import PolicyConfig
@@ -48,11 +49,12 @@ class Encoder:
         Raises:
             InputError: naming the input, what it is and what was expected.
         """
+        check_kind("observation", obs, Mapping)
         return {name: self._checked(name, obs, batched) for name in self.config.inputs}
 
     def _checked(self, name: str, obs: Observation, batched: bool) -> np.ndarray:
         if name not in obs:
-            raise InputError(f"observation {name!r} is missing; got {sorted(obs)}")
+            raise InputError(f"observation {name!r} is missing; got {sorted(map(str, obs))}")
         value = _numeric(name, obs[name])
         expected = (self.config.n_obs_steps, *self.config.inputs[name])
         if value.ndim != len(expected) + batched or value.shape[int(batched) :] != expected:
@@ -103,5 +105,5 @@ def _numeric(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
         # One memory layout: kernels round differently for another one.
         return np.ascontiguousarray(array, array.dtype if array.dtype == np.uint8 else np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"observation {name!r} is not numeric: {error}") from error

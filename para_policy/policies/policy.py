@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from para_policy.arguments import check_kind
 from para_policy.calibration import Calibration
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.process import Process
@@ -108,6 +111,8 @@ class DiffusionPolicy:
 
     def process(self, scheduler: str | None = None, steps: int | None = None) -> Process:
         """Return the step table: the trained schedule, or another sampler or step count on it."""
+        check_kind("scheduler", scheduler, str, NoneType)
+        check_kind("steps", steps, Integral, NoneType)
         if steps is None and scheduler in (None, self._trained_kind):
             steps = self.config.num_inference_steps
         key = (scheduler, steps)
@@ -127,8 +132,8 @@ class DiffusionPolicy:
             InputError: for a scheduler or step count that cannot be represented, or a calibration of
                 another process.
         """
-        kind = scheduler or self._trained_kind
         process = self.process(scheduler, steps)
+        kind = scheduler or self._trained_kind
         key = (kind, process.num_steps)
         held = self._chains.get(key)
         # What was measured and trained may come later, or anew.

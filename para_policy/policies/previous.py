@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from para_policy.arguments import check_kind
 from para_policy.diffusion.inpainting import Inpainting, prefix_weights
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError
@@ -50,7 +52,10 @@ class PreviousChunk:
         Raises:
             InputError: when these are not the chunks of `batch` robots with this policy.
         """
+        check_kind("previous", previous, ActionResult, Sequence)
         results = [previous] if isinstance(previous, ActionResult) else list(previous)
+        for result in results:
+            check_kind("a result in previous", result, ActionResult)
         shape = (config.horizon, config.action_dim)
         held = [r.sample.shape if r.sample.ndim == 3 else (1, *r.sample.shape) for r in results]
         if sum(h[0] for h in held) != batch or any(h[1:] != shape for h in held):
@@ -86,6 +91,7 @@ class PreviousChunk:
         Raises:
             InputError: when the old chunk does not reach so far.
         """
+        check_kind("overlap", overlap, str)
         if overlap not in ("hard", "soft"):
             raise InputError(f"overlap is {overlap!r}; expected 'hard' or 'soft'")
         batch, horizon = self.sample.shape[:2]
@@ -99,16 +105,22 @@ class PreviousChunk:
             )
         first, last = torch.tensor(decided), torch.tensor(reach)
         weight = prefix_weights(first, last, horizon, soft=overlap == "soft")
+        check_kind("pulled", pulled, Sequence, np.ndarray, NoneType)
         if pulled is not None:
+            pulls = np.asarray(pulled, dtype=object)
+            if pulls.shape != (config.action_dim,):
+                raise InputError(
+                    f"pulled has shape {pulls.shape}; expected one of true and false for each of the "
+                    f"{config.action_dim} action coordinates"
+                )
             fixed = prefix_weights(first, last, horizon, soft=False)
-            weight = torch.where(torch.as_tensor(np.asarray(pulled, dtype=bool)), weight, fixed)
+            weight = torch.where(torch.as_tensor(pulls.astype(bool)), weight, fixed)
         return Inpainting(self.sample.to(device), weight.to(device))
 
 
 def _counts(name: str, value: Counts, batch: int) -> tuple[int, ...]:
-    counts: list[Any] = (
-        list(value) if isinstance(value, (Sequence, np.ndarray)) else [value] * batch
-    )
+    several = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    counts: list[Any] = list(value) if several else [value] * batch  # type: ignore[arg-type]
     whole = all(
         isinstance(count, (int, np.integer)) and not isinstance(count, bool) and count >= 0
         for count in counts

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from para_policy import samplers
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import Nodes, Sampler, as_sampler
@@ -74,6 +75,7 @@ class SamplerSpec:
             InputError: for unknown samplers, modules, functions or options, malformed options, or
                 values out of range.
         """
+        check_kind("sampler", text, str)
         label = "".join(text.split())
         name, rest = _head(_renamed(label))
         spec = cls(label, name, {} if rest is None else parse_options(rest, f"sampler {label!r}"))

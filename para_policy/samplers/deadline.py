@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Deadline:
             InputError: unless seconds is a number above 0.
         """
         number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if not (number and math.isfinite(seconds) and seconds > 0):
+        if not (number and 0 < seconds <= sys.float_info.max):
             raise InputError(f"deadline is {seconds!r} s; expected a number above 0")
         return cls(time.monotonic() + (1 - reserve) * seconds, latency)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 from para_policy.samplers.acceptance import (
     CorrectionBelowNoise,
@@ -186,6 +187,7 @@ def pcm(
         stiffness, horizon, blend, stride: of the rounds before the switch, see `Draft`.
         max_rounds: stop early with `Status.ROUND_BUDGET`; all network calls count.
     """
+    check_kind("splitting", splitting, str)
     draft = Draft(consistency, stiffness, horizon, blend, stride)
     if splitting == "identity":
         if lookahead is not None:
@@ -263,6 +265,7 @@ def options(name: str) -> tuple[str, ...]:
     >>> options("paradigms")
     ('window', 'tolerance', 'max_rounds')
     """
+    check_kind("sampler", name, str)
     if name not in _PRESETS:
         raise InputError(f"unknown sampler {name!r}; expected one of {', '.join(_PRESETS)}")
     return tuple(inspect.signature(_PRESETS[name]).parameters)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor
 
+from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_optional_count
 
@@ -112,6 +113,7 @@ class Chord:
     matrices: Tensor
 
     def __post_init__(self) -> None:
+        check_kind("matrices", self.matrices, Tensor)
         if self.matrices.ndim != 3 or self.matrices.shape[1] != self.matrices.shape[2]:
             raise InputError(f"chord matrices are {tuple(self.matrices.shape)}; expected (N, d, d)")
         if not self.matrices.isfinite().all():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,23 +16,65 @@ from para_policy.errors import InputError
 
 RESAMPLES = 9999
 CONFIDENCE = 0.95
+POWER = 0.8
 Interval = tuple[float, float]
+
+
+Verdict = Literal["equivalent", "different", "not shown equivalent", "too few episodes to say"]
 
 
 @dataclass(frozen=True)
 class PairedComparison:
     """Mean of `other - reference` over the same episodes, and what it means.
 
-    `equivalent` holds when the whole 95 % interval lies within +- margin. That is stricter than
-    two one-sided tests at 5 %, which need only the 90 % interval to lie there. One episode says
-    nothing about spread, so it never counts as equivalent.
+    Both claims need `least_episodes`. Equivalent: the whole 95 % interval lies within +- margin.
+    That is stricter than two one-sided tests at 5 %, which need only the 90 % interval to lie
+    there. Different: the whole interval lies outside of it. Otherwise it counts whether there were
+    episodes enough to show that equal samplers are equivalent, see `episodes_needed`.
     """
 
     difference: float
     ci95: Interval
     margin: float
-    equivalent: bool
+    verdict: Verdict
     episodes: int
+    episodes_needed: int
+    """For a verdict, as far as the spread of these episodes tells."""
+
+    @property
+    def equivalent(self) -> bool:
+        return self.verdict == "equivalent"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "equivalent": self.equivalent}
+
+
+def check_margin(margin: float) -> None:
+    """Raise InputError unless `margin` can be one of scores between 0 and 1."""
+    if not 0.0 < margin < 1.0:
+        raise InputError(
+            f"equivalence margin {margin:g} must be above 0 and below 1, for example 0.02"
+        )
+
+
+def least_episodes(margin: float) -> int:
+    """Episodes without which nothing is claimed: 149 for a margin of 0.02.
+
+    Scores lie between 0 and 1. Where one episode in 1 / margin is lost altogether, the mean is off
+    by the margin; so many episodes see at least one of these with 95 % probability. With fewer, an
+    interval of no width at all may have missed them.
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-margin))
+
+
+def episodes_needed(spread: float, margin: float) -> int:
+    """Episodes that show equal samplers to be equivalent with 80 % probability.
+
+    Args:
+        spread: standard deviation of the differences.
+    """
+    z = stats.norm.ppf(1 - (1 - CONFIDENCE) / 2) + stats.norm.ppf(1 - (1 - POWER) / 2)
+    return max(least_episodes(margin), math.ceil((z * spread / margin) ** 2))
 
 
 def mean_interval(values: ArrayLike) -> Interval:
@@ -113,17 +156,29 @@ def compare_paired(reference: ArrayLike, other: ArrayLike, margin: float) -> Pai
     first, second = _finite_sample(reference), _finite_sample(other)
     if first.shape != second.shape:
         raise InputError(f"paired scores need equal lengths, got {first.size} and {second.size}")
-    if not margin > 0.0:
-        raise InputError(f"equivalence margin {margin} must be positive, for example 0.02")
+    check_margin(margin)
     difference = second - first
-    low, high = mean_interval(difference)
+    interval = mean_interval(difference)
+    n = int(difference.size)
+    needed = episodes_needed(float(difference.std(ddof=1)) if n > 1 else 0.0, margin)
     return PairedComparison(
         difference=float(difference.mean()),
-        ci95=(low, high),
+        ci95=interval,
         margin=margin,
-        equivalent=bool(difference.size > 1 and -margin < low and high < margin),
-        episodes=int(difference.size),
+        verdict=_verdict(interval, margin, n, needed),
+        episodes=n,
+        episodes_needed=needed,
     )
+
+
+def _verdict(interval: Interval, margin: float, n: int, needed: int) -> Verdict:
+    low, high = interval
+    if n >= least_episodes(margin):
+        if -margin < low and high < margin:
+            return "equivalent"
+        if high < -margin or margin < low:
+            return "different"
+    return "not shown equivalent" if n >= needed else "too few episodes to say"
 
 
 def percentiles(values: ArrayLike) -> dict[str, float]:

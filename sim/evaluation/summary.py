@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def summarize(
     paired = {
         name: {
             "reference": other,
-            **asdict(compare_paired(_max_rewards(runs[other]), _max_rewards(runs[name]), margin)),
+            **compare_paired(_max_rewards(runs[other]), _max_rewards(runs[name]), margin).to_json(),
         }
         for name, other in pairs.items()
     }

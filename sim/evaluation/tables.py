@@ -37,7 +37,10 @@ PAIRED_COLUMNS = (
 )
 PAIRED_NOTE = (
     "Difference of the mean max reward, episodes paired by start state and noise. Equivalent: the "
-    "whole 95 % bootstrap interval lies within the margin. Success won / lost: episodes in which only "
+    "whole 95 % bootstrap interval lies within the margin; different: outside of it. Both need the "
+    "episodes that see a loss of whole episodes, rare enough to move the mean by the margin only, with "
+    "95 % probability. Too few episodes to say: fewer than that, or than would show equal samplers to "
+    "be equivalent in four of five such evaluations. Success won / lost: episodes in which only "
     "this sampler, or only the other one, succeeded; p of McNemar's exact test. First-chunk error: "
     "largest coordinate difference in the first chunk, which both samplers plan from the same "
     "observation and noise; median / p95 / max over the episodes, in normalised action units (the "
@@ -196,7 +199,10 @@ def error_rows(document: Document) -> list[list[str]]:
 
 def verdict(pair: Mapping[str, Any]) -> str:
     """The equivalence test in words."""
-    return f"{'equivalent' if pair['equivalent'] else 'not shown equivalent'}, ±{pair['margin']:g}"
+    text = f"{pair['verdict']}, ±{pair['margin']:g}"
+    if pair["episodes"] >= pair["episodes_needed"]:
+        return text
+    return f"{text} (needs about {pair['episodes_needed']})"
 
 
 def circumstances(document: Document) -> dict[str, str]:
@@ -229,7 +235,7 @@ def _largest_batch(document: Document) -> int:
 def command(document: Document) -> str:
     """The command line that repeats the evaluation."""
     return (
-        f"python -m sim.evaluate --checkpoint {document['checkpoint']} "
+        f"para-policy evaluate --checkpoint {document['checkpoint']} "
         f"--samplers {','.join(document['samplers'])} --episodes {document['episodes']} "
         f"--seed {document['seed']} --scheduler {document['scheduler']} "
         f"--steps {document['steps']} --engine {document['backend']} --precision {document['dtype']} "

@@ -275,7 +275,7 @@ def test_trust_is_warned_of_and_gives_the_same() -> None:
 
 def test_trust_without_dill_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dill", None)
-    with pytest.raises(InputError, match=r"needs dill; pip install 'para_policy\[convert\]'"):
+    with pytest.raises(InputError, match=r"needs dill; pip install '\.\[convert\]'"):
         read_original(UNET, trust_pickle=True)
 
 

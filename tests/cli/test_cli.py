@@ -63,6 +63,7 @@ def test_bench_writes_the_report_of_the_contract(
     report: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())
     assert code == 0
     assert "paradigms" in out
+    assert "benchmark" not in out
     assert (report["scheduler"], report["steps"], report["observations"]) == ("ddpm", 10, 3)
     assert report["threads"] == 1
     assert report["dtype"] == "float32"

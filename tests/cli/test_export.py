@@ -71,7 +71,7 @@ def test_a_missing_package_is_named(
         monkeypatch.delitem(sys.modules, f"para_policy.checkpoints.onnx.{module}", raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     assert export("--checkpoint", checkpoint, "--output", tmp_path / "network.onnx") == 2
-    message = f"exporting to ONNX needs {package}; pip install 'para_policy[export]'"
+    message = f"exporting to ONNX needs {package}; pip install '.[export]' in the checkout"
     assert message in capsys.readouterr().err
 
 

@@ -118,4 +118,4 @@ def test_a_missing_package_is_named_with_its_extra(results: list[Result], index:
     *_, last = error.strip().splitlines()
     assert code == 2, error
     assert last.startswith("error: ")
-    assert last.endswith(f" needs {package}; pip install 'para_policy[{extra}]'")
+    assert f" needs {package}; pip install '.[{extra}]' in the checkout" in last

@@ -237,7 +237,6 @@ def test_figures_of_the_reference_are_those_of_itself(report: dict[str, Any]) ->
     entry = report["samplers"]["sequential"]
     assert set(entry["max_abs_error"].values()) == {0.0}
     assert entry["speedup_vs_sequential"] == 1.0
-    assert entry["speedup_ci95"] == [1.0, 1.0]
     assert entry["error_bound"] is None
     assert entry["rounds_p95"] == entry["evals_max"] == STEPS
     assert entry["residual_per_round"] == {"p50": [], "p95": [], "in_flight": []}
@@ -249,8 +248,7 @@ def test_every_sampler_has_consistent_figures(report: dict[str, Any]) -> None:
         assert entry["evals_mean"] <= entry["evals_max"]
         latency = entry["latency_ms"]
         assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
-        low, high = entry["speedup_ci95"]
-        assert low <= entry["speedup_vs_sequential"] <= high
+        assert entry["speedup_ci95"] is None  # of four observations
     curve = report["samplers"]["paradigms"]["residual_per_round"]
     assert len(curve["p50"]) == report["samplers"]["paradigms"]["rounds_max"]
     assert curve["in_flight"][0] == 4
@@ -316,12 +314,13 @@ def test_speed_up_is_paired(policy: DiffusionPolicy, observations: dict[str, np.
             for value in seconds
         ]
 
-    slow = [1.0, 2.0, 8.0, 1.0]
+    slow = [1.0, 2.0, 8.0, 1.0, 3.0, 1.0]
     entry = summary.summarise(chunks([s / 4 for s in slow]), chunks(slow), solves=True)
     assert entry["speedup_vs_sequential"] == 4.0
     assert entry["speedup_ci95"] == [4.0, 4.0]
     single = summary.summarise(chunks([0.5]), chunks([1.0]), solves=True)
     assert (single["speedup_vs_sequential"], single["speedup_ci95"]) == (2.0, None)
+    assert summary.median_interval(np.arange(5.0)) is None
 
 
 def test_tables_have_a_cell_for_every_column(report: dict[str, Any]) -> None:

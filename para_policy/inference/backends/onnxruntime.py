@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from para_policy.extras import install
 from para_policy.inference.backends.base import Prepare, Runner
 from para_policy.inference.config import Precision, Size
 from para_policy.inference.failures import UnavailableError
@@ -31,8 +32,7 @@ class OnnxRuntime:
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise UnavailableError(
-                f"it needs the packages onnxruntime and onnxscript ({error}); "
-                "pip install 'para_policy[export]'"
+                f"it needs the packages onnxruntime and onnxscript ({error}); {install('export')}"
             ) from error
 
     def load(self, body: nn.Module, precision: Precision) -> Prepare:

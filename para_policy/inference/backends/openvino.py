@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from para_policy.extras import install
 from para_policy.inference.backends.base import Prepare, Runner
 from para_policy.inference.backends.openvino_nan import reveal
 from para_policy.inference.config import Precision, Size
@@ -34,7 +35,7 @@ class OpenVino:
             openvino = _openvino()
         except ImportError as error:
             raise UnavailableError(
-                f"it needs the package openvino ({error}); pip install 'para_policy[openvino]'"
+                f"it needs the package openvino ({error}); {install('openvino')}"
             ) from error
 
         # The hint is accepted everywhere; a processor without such arithmetic computes in float32.

@@ -21,6 +21,7 @@ from sim import plots
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
+from sim.evaluation.statistics import check_margin
 from sim.pusht.env import simulator
 from sim.pusht.rollout import check_policy, rollout
 from sim.ros.latency.conditions import MODES, Arguments, Condition
@@ -69,6 +70,7 @@ def _check(args: Arguments) -> None:
         raise InputError(f"unknown mode '{unknown[0]}'; expected some of {', '.join(MODES)}")
     if min(args.episodes, args.jobs, args.block, args.max_steps) < 1:
         raise InputError("--episodes, --jobs, --block and --max-steps must be 1 or more")
+    check_margin(args.margin)
     require_ros()
     simulator()
     plots.pyplot()

@@ -53,7 +53,7 @@ def summarize(
         }
         if name != reference:
             paired = compare_paired(rewards[reference], rewards[name], margin)
-            summaries[name]["minus_reference"] = asdict(paired)
+            summaries[name]["minus_reference"] = paired.to_json()
     return {"reference": reference, "conditions": summaries}
 
 

@@ -1,4 +1,4 @@
-"""`python -m sim.evaluate` and `python -m sim.report`: contract, resume, errors."""
+"""`para-policy evaluate` and `python -m sim.report`: contract, resume, errors."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import sim.evaluate
 import sim.report
+from para_policy.cli.main import main
 from para_policy.stopping import Stopped, stoppable
-from sim.evaluate import Arguments, evaluate, partial_path
-from sim.evaluation import tables
+from sim.evaluate import Evaluate
+from sim.evaluation import run, tables
 from sim.evaluation.batches import Task, make_tasks, paired_runs
-from sim.evaluation.partial import PartialResults
+from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import print_results
 from sim.evaluation.provenance import sampling_identity
 from tests.checkpoint import save_tiny_checkpoint
@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"), 8)
 
 
-def arguments(checkpoint: Path, folder: Path, **changes: Any) -> Arguments:
+def arguments(checkpoint: Path, folder: Path, **changes: Any) -> Evaluate:
     options: dict[str, Any] = {
         "checkpoint": checkpoint,
         "json": folder / "out.json",
@@ -48,11 +48,11 @@ def arguments(checkpoint: Path, folder: Path, **changes: Any) -> Arguments:
         "latency_chunks": 2,
         **changes,
     }
-    return Arguments(**options)
+    return Evaluate(**options)
 
 
-def run_quietly(args: Arguments) -> dict[str, Any]:
-    return evaluate(args, Console(quiet=True))
+def run_quietly(args: Evaluate) -> dict[str, Any]:
+    return run.evaluate(args, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,8 @@ def test_json_contract(finished: tuple[Path, dict[str, Any]]) -> None:
     assert document["paired"]["x0"]["reference"] == "sequential"
     assert list(document["paired"]) == ["x0"]
     assert set(document["paired"]["x0"]) >= {"difference", "ci95", "margin", "equivalent"}
+    assert document["paired"]["x0"]["verdict"] == "too few episodes to say"
+    assert not document["paired"]["x0"]["equivalent"]
     assert document["paired"]["x0"]["margin"] == 0.02
     assert not partial_path(folder / "out.json").exists()
 
@@ -135,7 +137,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     args = arguments(checkpoint, tmp_path)
-    play, played = sim.evaluate.play, []
+    play, played = run.play, []
 
     def stop_after_two(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
         if len(played) == 2:
@@ -143,7 +145,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
         played.append(task)
         return play(policy, sampling, task, on_progress)
 
-    monkeypatch.setattr(sim.evaluate, "play", stop_after_two)
+    monkeypatch.setattr(run, "play", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         run_quietly(args)
     with partial_path(args.json).open("a") as file:
@@ -153,7 +155,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
         assert task not in played
         return play(policy, sampling, task, on_progress)
 
-    monkeypatch.setattr(sim.evaluate, "play", play_the_rest)
+    monkeypatch.setattr(run, "play", play_the_rest)
     run_quietly(args)
     document = json.loads(args.json.read_text())
     assert without_timings(document) == without_timings(finished[1])
@@ -161,7 +163,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
 
 def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.partial.jsonl"
-    task = sim.evaluate.Task("sequential", (1, 2))
+    task = Task("sequential", (1, 2))
     PartialResults(path, {"sequential": {"steps": 4}}).add(task, [])
     assert PartialResults(path, {"sequential": {"steps": 4}}).load() == {task: []}
     assert PartialResults(path, {"sequential": {"steps": 5}}).load() == {}
@@ -172,7 +174,7 @@ def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -
     other = save_tiny_checkpoint(tmp_path / "checkpoint", 8, seed=1)
     args = arguments(checkpoint, tmp_path)
     identities = [
-        sampling_identity(changed.sampling.load(), changed.sampling)
+        sampling_identity(run.sampling_of(changed).load(), run.sampling_of(changed))
         for changed in (
             args,
             arguments(checkpoint, tmp_path, scheduler="ddim"),
@@ -258,6 +260,7 @@ def test_report_shows_variants_and_errors(compared: tuple[Path, dict[str, Any]])
         assert fact in page
     text = "\n".join(sim.report.markdown_parts(document))
     assert "| x0+guess+noise | sequential+noise |" in text
+    assert "| too few episodes to say, ±0.02 (needs about " in text
     assert f"--samplers {','.join(VARIANTS)} " in text
     assert "--check-errors" in text
     printed = io.StringIO()
@@ -271,7 +274,7 @@ def test_variants_resume_each_by_itself(
 ) -> None:
     """The batches of another start, or without errors, are not those of this run."""
     args = arguments(checkpoint, tmp_path, samplers="x0,x0+guess", episodes=1, latency_chunks=0)
-    play, played = sim.evaluate.play, []
+    play, played = run.play, []
 
     def stop_after(count: int) -> Any:
         def play_some(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
@@ -283,11 +286,11 @@ def test_variants_resume_each_by_itself(
         return play_some
 
     for checked in (False, True):
-        monkeypatch.setattr(sim.evaluate, "play", stop_after(1 if not checked else 2))
+        monkeypatch.setattr(run, "play", stop_after(1 if not checked else 2))
         with pytest.raises(KeyboardInterrupt):
             run_quietly(dataclasses.replace(args, check_errors=checked))
     assert played == [("x0", False), ("x0", True)]
-    monkeypatch.setattr(sim.evaluate, "play", stop_after(3))
+    monkeypatch.setattr(run, "play", stop_after(3))
     run_quietly(args)
     assert played[2:] == [("x0+guess", False)]
 
@@ -320,10 +323,10 @@ def test_jobs_give_the_same_results(
     assert found["max_abs_error"]["max"] < 2e-2
 
 
-def command_line(module: Any, monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
-    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, options)])
+def report(monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, options)])
     with pytest.raises(SystemExit) as stop:
-        module.main()
+        sim.report.main()
     assert isinstance(stop.value.code, int)
     return stop.value.code
 
@@ -338,9 +341,9 @@ def bad_options(checkpoint: Path, folder: Path) -> Iterator[tuple[str, list[obje
     yield "expected sequential, sequential+noise", [*good, "--samplers", "sequential+guess"]
     yield "run para-policy calibrate", [*good, "--samplers", "sequential,chord+guess"]
     yield "different samplers", [*good, "--samplers", "sequential,sequential"]
-    yield "--episodes 0", [*good, "--episodes", 0]
+    yield from ((f"--episodes {n}", [*good, "--episodes", n]) for n in (0, 10**18))
     yield "--jobs 0", [*good, "--jobs", 0]
-    yield "--margin -1", [*good, "--margin", -1]
+    yield from ((f"margin {m}", [*good, "--margin", m]) for m in (-1, 0, 1, "inf", "nan"))
     yield "seed -5", [*good, "--seed", -5]
     yield "missing", ["--checkpoint", folder / "missing", *out]
     yield "unknown scheduler", [*good, "--scheduler", "euler"]
@@ -358,9 +361,9 @@ def test_bad_options_end_with_one_line_and_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sim.evaluate, "_play_all", pytest.fail)  # found before the run
+    monkeypatch.setattr(run, "_play_all", pytest.fail)  # found before the run
     for message, options in bad_options(checkpoint, tmp_path):
-        code = command_line(sim.evaluate, monkeypatch, *options)
+        code = main(["evaluate", *map(str, options)])
         error = capsys.readouterr().err
         assert code == 2, (options, error)
         assert error.count("\n") == 1, error
@@ -375,21 +378,21 @@ def test_report_command(
 ) -> None:
     source = finished[0] / "out.json"
     page = tmp_path / "docs" / "results.md"
-    assert command_line(sim.report, monkeypatch, "--json", source, "--markdown", page) == 0
+    assert report(monkeypatch, "--json", source, "--markdown", page) == 0
     text = page.read_text()
     assert text.startswith("# PushT evaluation: sequential, x0\n")
     assert "| x0 |" in text
-    assert "python -m sim.evaluate --checkpoint" in text
+    assert "para-policy evaluate --checkpoint" in text
     assert "--engine eager --precision float32" in text
-    assert command_line(sim.report, monkeypatch, "--json", source) == 2
+    assert report(monkeypatch, "--json", source) == 2
     other = tmp_path / "other.json"
     other.write_text("[1, 2]")
-    assert command_line(sim.report, monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
+    assert report(monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
     assert "no evaluation JSON" in capsys.readouterr().err
     document = json.loads(source.read_text())
     del document["samplers"]["sequential"]["seams"]
     other.write_text(json.dumps(document))  # as an older version wrote it
-    assert command_line(sim.report, monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
+    assert report(monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
     assert "no evaluation JSON ('seams')" in capsys.readouterr().err
 
 
@@ -430,14 +433,14 @@ def test_a_stop_before_all_samplers_have_a_batch_leaves_older_results(
 ) -> None:
     args = arguments(checkpoint, tmp_path)
     args.json.write_text("older")
-    play = sim.evaluate.play
+    play = run.play
 
     def one_sampler(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
         if task.sampler != SAMPLERS[0]:
             signal.raise_signal(signal.SIGTERM)
         return play(policy, sampling, task, on_progress)
 
-    monkeypatch.setattr(sim.evaluate, "play", one_sampler)
+    monkeypatch.setattr(run, "play", one_sampler)
     with (
         stoppable(),
         pytest.raises(Stopped, match=r"no batch was finished by all samplers, .* kept"),

@@ -8,6 +8,8 @@ import pytest
 from para_policy.errors import InputError
 from sim.evaluation.statistics import (
     compare_paired,
+    episodes_needed,
+    least_episodes,
     mcnemar_p,
     mean_interval,
     percentiles,
@@ -93,11 +95,47 @@ def test_equivalent_when_the_interval_lies_within_the_margin() -> None:
     assert result.episodes == 200
 
 
-def test_not_equivalent_when_worse_or_uncertain() -> None:
-    reference = np.linspace(0.3, 1.0, 100)
-    noise = np.random.default_rng(4).normal(0.0, 0.3, 100)
-    assert not compare_paired(reference, reference - 0.03, 0.02).equivalent
-    assert not compare_paired(reference, reference + noise - noise.mean(), 0.02).equivalent
+MARGIN = 0.02
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread", "episodes", "verdict"),
+    [
+        (0.0, 0.0, 4, "too few episodes to say"),  # the interval has no width, and yet
+        (0.0, 0.0, 148, "too few episodes to say"),
+        (0.0, 0.0, 149, "equivalent"),
+        (0.0, 0.05, 20, "too few episodes to say"),
+        (0.0, 0.05, 200, "equivalent"),
+        (0.0, 0.3, 200, "too few episodes to say"),
+        (0.015, 0.1, 500, "not shown equivalent"),
+        (-0.5, 0.05, 20, "too few episodes to say"),
+        (-0.06, 0.05, 200, "different"),
+        (0.06, 0.05, 200, "different"),
+    ],
+)
+def test_verdicts_need_episodes(shift: float, spread: float, episodes: int, verdict: str) -> None:
+    noise = np.random.default_rng(4).normal(0.0, 1.0, episodes)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    found = compare_paired(np.zeros(episodes), shift + spread * noise, MARGIN)
+    assert found.verdict == verdict
+    assert found.equivalent == (verdict == "equivalent")
+    assert (found.episodes < found.episodes_needed) == (verdict == "too few episodes to say")
+
+
+def test_the_number_needed_has_the_power_that_it_is_for() -> None:
+    """Equal samplers are found equivalent in about four of five runs of so many episodes."""
+    spread, random = 0.2, np.random.default_rng(7)
+    needed = episodes_needed(spread, MARGIN)
+    half = 1.96 * spread / np.sqrt(needed)
+    means = random.normal(0.0, spread, (2000, needed)).mean(axis=1)
+    assert np.mean(np.abs(means) + half < MARGIN) == pytest.approx(0.8, abs=0.03)
+
+
+def test_fewer_episodes_than_the_least_may_miss_losses_as_large_as_the_margin() -> None:
+    assert least_episodes(MARGIN) == 149
+    for margin in (0.005, 0.02, 0.1, 0.5):
+        n = least_episodes(margin)
+        assert (1 - margin) ** n <= 0.05 < (1 - margin) ** (n - 1)
 
 
 def test_pairing_removes_the_spread_between_start_states() -> None:
@@ -108,13 +146,13 @@ def test_pairing_removes_the_spread_between_start_states() -> None:
 
 def test_all_differences_zero() -> None:
     result = compare_paired(np.ones(5), np.ones(5), 0.02)
-    assert (result.difference, result.ci95, result.equivalent) == (0.0, (0.0, 0.0), True)
+    assert (result.difference, result.ci95) == (0.0, (0.0, 0.0))
 
 
-def test_one_episode_is_never_equivalent() -> None:
+def test_one_episode_says_nothing() -> None:
     result = compare_paired([0.9], [0.9], 0.02)
     assert result.ci95 == (0.0, 0.0)
-    assert not result.equivalent
+    assert result.verdict == "too few episodes to say"
 
 
 def test_percentiles() -> None:
@@ -130,8 +168,9 @@ def test_unusable_values(values: list[float]) -> None:
 def test_unusable_comparisons() -> None:
     with pytest.raises(InputError, match="equal lengths"):
         compare_paired([1.0], [1.0, 2.0], 0.02)
-    with pytest.raises(InputError, match="margin"):
-        compare_paired([1.0], [1.0], 0.0)
+    for margin in (-0.1, 0.0, 1.0, np.inf, np.nan):
+        with pytest.raises(InputError, match="margin"):
+            compare_paired([1.0], [1.0], margin)
     with pytest.raises(InputError, match="not possible"):
         success_interval(3, 2)
 

@@ -1,0 +1,206 @@
+"""A paired evaluation from its options to its files; see `sim.evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from para_policy.errors import InputError
+from para_policy.files import check_output_file, check_output_folder, write_text
+from para_policy.policies.policy import DiffusionPolicy
+from para_policy.policies.sampler_spec import split_samplers
+from para_policy.stopping import Stopped
+from para_policy.terminal import answers
+from sim import plots
+from sim.evaluation.batches import (
+    Sampling,
+    Task,
+    make_tasks,
+    paired_runs,
+    play,
+    play_in_processes,
+)
+from sim.evaluation.partial import PartialResults, partial_path
+from sim.evaluation.progress import EvaluationProgress, print_results
+from sim.evaluation.provenance import circumstances, sampling_identity
+from sim.evaluation.statistics import check_margin
+from sim.evaluation.summary import Runs, summarize
+from sim.evaluation.variants import Variant
+from sim.pusht.env import MAX_STEPS, legacy_start_state, simulator
+from sim.pusht.episode import Episode
+from sim.pusht.rollout import Control, check_policy
+from sim.report import write_html
+from sim.video import encoder, write_videos
+
+if TYPE_CHECKING:
+    from sim.evaluate import Evaluate
+
+WARM_UP_CHUNKS = 3
+LIMITS = {
+    "episodes": (1, 100_000),
+    "batch": (1, 10_000),
+    "jobs": (1, 1_000),
+    "latency_chunks": (0, 100_000),
+    "video_episodes": (1, 100_000),
+}
+"""Least and most of each count: more than anybody plays, less than fills the memory."""
+
+
+def sampler_names(args: Evaluate) -> list[str]:
+    """The samplers that are compared, each by its full name."""
+    return [Variant.parse(name).name for name in split_samplers(args.samplers)]
+
+
+def sampling_of(args: Evaluate) -> Sampling:
+    """How every batch of episodes samples."""
+    return Sampling(
+        args.checkpoint,
+        args.device,
+        args.engine,
+        args.precision,
+        args.scheduler,
+        args.steps,
+        args.check_errors,
+    )
+
+
+def evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
+    """Run the evaluation, print it, write all outputs and return the JSON document.
+
+    Raises:
+        Stopped: when what is finished by then is printed and written, marked as partial.
+    """
+    _check(args)
+    names = sampler_names(args)
+    policy = sampling_of(args).load()
+    check_policy(policy)
+    identity = sampling_identity(policy, sampling_of(args))
+    tasks = make_tasks(names, args.seed, args.episodes, args.batch)
+    partial = PartialResults(partial_path(args.json), _identities(args, policy, identity))
+    finished = {task: found for task, found in partial.load().items() if task in tasks}
+    latencies: dict[str, list[float]] = {name: [] for name in names}
+
+    def document(runs: Runs, *, stopped: bool = False) -> dict[str, Any]:
+        return {
+            "partial": stopped,
+            "episodes": len(runs[names[0]]),
+            "seed": args.seed,
+            **identity,
+            **circumstances(policy),
+            "jobs": args.jobs,
+            "batch": args.batch,
+            "margin": args.margin,
+            **summarize(runs, latencies, args.margin),
+        }
+
+    try:
+        _play_all(args, policy, tasks, finished, partial, console)
+        console.print("Measuring the latency of one robot ...")
+        for name in latencies:
+            latencies[name] = _latencies_ms(policy, args, name)
+    except KeyboardInterrupt as error:
+        kept = "no batch was finished by all samplers"
+        if runs := paired_runs(tasks, finished):
+            part = document(runs, stopped=True)
+            print_results(answers(), part)
+            _write(args, part)
+            kept = f"'{args.json}' is partial"
+        if partial.path.exists():
+            kept += f", finished batches are kept in '{partial.path}'"
+        again = "give the same command again to go on"
+        raise Stopped(Stopped.of(error).number, f"{kept}; {again}") from error
+    runs = paired_runs(tasks, finished)
+    results = document(runs)
+    print_results(answers(), results)  # first: the disk may be full by now
+    _write(args, results)
+    if args.video is not None:
+        write_videos(runs, args.video, args.video_episodes)
+    partial.remove()
+    return results
+
+
+def _write(args: Evaluate, document: Mapping[str, Any]) -> None:
+    write_text(args.json, json.dumps(document, indent=1, allow_nan=False))
+    if args.report is not None:
+        write_html(document, args.report)
+
+
+def _identities(
+    args: Evaluate, policy: DiffusionPolicy, identity: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """For each sampler, everything that its episodes depend on besides the seed."""
+    identities = {}
+    for name in sampler_names(args):
+        variant = Variant.parse(name)
+        sampler = variant.make(policy, args.scheduler, args.steps)
+        # A sampler is a frozen dataclass: its repr lists all its options.
+        identities[name] = {**identity, "sampler": repr(sampler), "start": variant.start}
+        if variant.control != Control():
+            identities[name]["control"] = repr(variant.control)
+    return identities
+
+
+def _check(args: Evaluate) -> None:
+    """Everything that can be wrong, before the long work begins."""
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(args, name) <= most:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} {getattr(args, name)} must be from {least} to {most}")
+    check_margin(args.margin)
+    for seed in (args.seed, args.seed + args.episodes - 1):
+        legacy_start_state(seed)
+    names = sampler_names(args)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")
+    for path in (args.json, args.report):
+        if path is not None:
+            check_output_file(path)
+    simulator()
+    if args.report is not None:
+        plots.pyplot()
+    if args.video is not None:
+        check_output_folder(args.video)
+        encoder()
+
+
+def _play_all(
+    args: Evaluate,
+    policy: DiffusionPolicy,
+    tasks: Sequence[Task],
+    finished: dict[Task, list[Episode]],
+    partial: PartialResults,
+    console: Console,
+) -> None:
+    """Add the tasks that are missing to `finished` and `partial`, as they are played."""
+    if finished:
+        console.print(f"Resuming: {len(finished)} of {len(tasks)} batches are already there.")
+    todo = [task for task in tasks if task not in finished]
+    with EvaluationProgress(console, tasks, finished) as progress:
+        played: Iterator[tuple[Task, list[Episode]]]
+        if args.jobs == 1:
+            played = ((t, play(policy, sampling_of(args), t, progress.advance)) for t in todo)
+        else:
+            played = play_in_processes(sampling_of(args), todo, args.jobs, progress.advance)
+        for task, episodes in played:
+            partial.add(task, episodes)
+            finished[task] = episodes
+            progress.finish(task, episodes)
+
+
+def _latencies_ms(policy: DiffusionPolicy, args: Evaluate, sampler: str) -> list[float]:
+    """Wall time per chunk of one robot in closed loop: observation in, actions out."""
+    variant = Variant.parse(sampler)
+    calls: list[float] = []
+    wanted = args.latency_chunks + WARM_UP_CHUNKS if args.latency_chunks else 0
+    seed = args.seed
+    while len(calls) < wanted:
+        limit = (wanted - len(calls)) * policy.config.n_action_steps
+        (episode,) = variant.play(
+            policy, [seed], args.scheduler, args.steps, max_steps=min(limit, MAX_STEPS)
+        )
+        calls += [1e3 * chunk.batch_wall_s for chunk in episode.chunks]
+        seed += 1
+    return calls[WARM_UP_CHUNKS:]
