@@ -10,19 +10,18 @@ from typing import Annotated
 import tyro
 
 from para_policy.cli.common import Precision
+from para_policy.cli.inputs import OfCheckpoint
 from para_policy.cli.main import main
 from para_policy.terminal import notes
 
 
-@dataclass(frozen=True)
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(OfCheckpoint):
     """Play PushT episodes with several samplers, paired by start state and noise, and compare.
 
     An interrupted run goes on where it stopped when the same command is given again.
     """
 
-    checkpoint: Path
-    """Checkpoint directory."""
     json: Path
     """Where the results go."""
     samplers: str = "sequential,x0"

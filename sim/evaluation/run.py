@@ -57,7 +57,7 @@ def sampler_names(args: Evaluate) -> list[str]:
 def sampling_of(args: Evaluate) -> Sampling:
     """How every batch of episodes samples."""
     return Sampling(
-        args.checkpoint,
+        args.directory(),
         args.device,
         args.engine,
         args.precision,
