@@ -11,7 +11,7 @@ import pdoc.render
 
 import para_policy
 
-_LEFT_OUT = "para_policy.cli"
+_LEFT_OUT = ("para_policy.cli", "para_policy.__main__")
 """Commands, which `--help` and docs/commands.md describe."""
 
 

@@ -55,7 +55,8 @@ without it chunks took half a second, and mean rewards were 0.54 to 0.87, clean 
 
 SOAK = """## Soak
 
-`python -m benchmarks.ros.soak --seconds {seconds:g} --rate-hz RATE`
+`python -m benchmarks.ros.soak --seconds {seconds:g} --rate-hz RATE`; *cell*: with `--cell`, inputs from six topics of all
+kinds, limits of motion and two controllers.
 
 policy_node and chunk_executor with a small network. Memory is that in RAM; its growth compares the mean of
 the last half with the first tenth, after a warm-up. A heartbeat is missed when `/diagnostics` says
@@ -156,7 +157,8 @@ def _soak(soaks: list[Document], folder: Path, images: Path) -> str:
         latency, jitter = soak["latency_ms"], soak["command_jitter_ms"]
         rows.append(
             [
-                f"{soak['rate_hz']:g} Hz, {soak['seconds'] / 60:g} min",
+                f"{soak['rate_hz']:g} Hz, {soak['seconds'] / 60:g} min"
+                + (", cell" if soak.get("cell") else ""),
                 str(soak["chunks"]),
                 " / ".join(f"{values['at_end_mib']:.0f}" for values in memory),
                 " / ".join(f"{values['growth_percent']:+.3f}" for values in memory),

@@ -146,6 +146,7 @@ def _document(options: Options, robot: Robot, watched: Watched) -> dict[str, Any
     return {
         "seconds": options.seconds,
         "rate_hz": options.rate_hz,
+        "cell": options.cell,
         "command_rate_hz": rate_hz,
         "machine": f"{cpu_name()}, {os.cpu_count()} cores",
         "load_average": quantiles(watched.load),
