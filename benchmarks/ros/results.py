@@ -55,8 +55,8 @@ without it chunks took half a second, and mean rewards were 0.54 to 0.87, clean 
 
 SOAK = """## Soak
 
-`python -m benchmarks.ros.soak --seconds {seconds:g} --rate-hz RATE`; *cell*: with `--cell`, inputs from six topics of all
-kinds, limits of motion and two controllers.
+`python -m benchmarks.ros.soak --seconds {seconds:g} --rate-hz RATE`; *cell*: with `--cell`, inputs from
+six topics of all kinds, limits of motion and two controllers.
 
 policy_node and chunk_executor with a small network. Memory is that in RAM; its growth compares the mean of
 the last half with the first tenth, after a warm-up. A heartbeat is missed when `/diagnostics` says
