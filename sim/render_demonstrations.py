@@ -111,6 +111,7 @@ def _create(path: Path, source: ReplayBuffer, size: int) -> None:
         shape=(len(source), size, size, 3),
         chunks=(_FRAMES_PER_CHUNK, size, size, 3),
         dtype=np.uint8,
+        fill_value=None,  # otherwise frames that are still missing would be black ones
     )
 
 

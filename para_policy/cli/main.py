@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -77,10 +77,7 @@ def _parsed(name: str) -> Any:
     kind = find_command(name)
     hints = get_type_hints(kind, include_extras=True)
     # For `X | None` tyro (1.0) loads typeguard, which takes a third of the time of --help.
-    kind.__annotations__ = {
-        field: Union[get_args(hint)] if isinstance(hint, UnionType) else hint  # noqa: UP007
-        for field, hint in hints.items()
-    }
+    kind.__annotations__ = {field: _without_bar(hint) for field, hint in hints.items()}
     own_options = tyro.conf.arg(name="")  # without a prefix
     manner = Annotated[Manner, own_options, tyro.conf.FlagCreatePairsOff]
     return make_dataclass(
@@ -90,6 +87,14 @@ def _parsed(name: str) -> Any:
             ("manner", manner, field(default_factory=Manner)),
         ],
     )
+
+
+def _without_bar(hint: Any) -> Any:
+    """`Union[X, Y]` of `X | Y`, and what is annotated alike."""
+    if get_origin(hint) is Annotated:
+        inner, *more = get_args(hint)
+        return Annotated[(_without_bar(inner), *more)]
+    return Union[get_args(hint)] if isinstance(hint, UnionType) else hint  # noqa: UP007
 
 
 def find_command(name: str) -> type[Command]:

@@ -66,7 +66,7 @@ class Benchmark:
         if self.first + self.observations > available:
             raise InputError(
                 f"{self.observations} observations from {self.first} on asked for, "
-                f"the checkpoint holds {available}"
+                f"there are {available}"
             )
         return [spec.make(policy, self.scheduler, self.steps) for spec in self.specs()]
 

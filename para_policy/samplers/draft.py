@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from para_policy.arguments import check_kind
 from para_policy.diffusion.denoiser import Network
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_count, check_number
@@ -70,8 +69,7 @@ class Draft(Guess):
                 f"comes; expected at most {_LONGEST} rounds, horizon / stiffness"
             )
         check_count("stride", self.stride)
-        check_kind("blend", self.blend, str)
-        if self.blend not in get_args(Blend):
+        if not isinstance(self.blend, str) or self.blend not in get_args(Blend):
             raise InputError(
                 f"blend is {self.blend!r}; expected one of {', '.join(get_args(Blend))}"
             )

@@ -187,7 +187,8 @@ def pcm(
         stiffness, horizon, blend, stride: of the rounds before the switch, see `Draft`.
         max_rounds: stop early with `Status.ROUND_BUDGET`; all network calls count.
     """
-    check_kind("splitting", splitting, str)
+    if not isinstance(splitting, str) or splitting not in SPLITTINGS:
+        raise InputError(f"splitting is {splitting!r}; expected one of {', '.join(SPLITTINGS)}")
     draft = Draft(consistency, stiffness, horizon, blend, stride)
     if splitting == "identity":
         if lookahead is not None:
@@ -197,12 +198,10 @@ def pcm(
     ours = (1e-2 if tolerance is None else tolerance, window, lookahead, history, max_rounds)
     if splitting == "x0":
         solver = x0(*ours)
-    elif splitting == "chord":
+    else:
         if matrices is None:
             raise InputError("splitting 'chord' needs matrices; run para-policy calibrate")
         solver = chord(matrices, *ours)
-    else:
-        raise InputError(f"splitting is {splitting!r}; expected one of {', '.join(SPLITTINGS)}")
     return dataclasses.replace(solver, guess=draft)
 
 

@@ -112,7 +112,7 @@ def test_a_calibration_that_is_stopped_goes_on(
         code, _, err = run(*few(checkpoint))
     assert code == 143
     assert "are kept in" in err
-    assert err.count("\n") == 1
+    assert "are kept in" in err.splitlines()[-1]
     assert load_policy(checkpoint).calibrations == {}
     monkeypatch.setattr(calibrate._Measurement, "_variant", counted(measured, variant))
     monkeypatch.setattr(calibrate, "chord_matrices", pytest.fail)
@@ -213,7 +213,7 @@ def test_it_measures_again_over_what_is_there(checkpoint: Path, run: Run) -> Non
 def test_a_broken_latency_file_does_not_stand_in_the_way(checkpoint: Path, run: Run) -> None:
     (checkpoint / "calibration").mkdir()
     (checkpoint / "calibration" / "latency.json").write_text("{")
-    code, _, err = run(*few(checkpoint))
+    code, _, err = run("--quiet", *few(checkpoint))
     assert (code, err) == (0, "")
 
 
@@ -239,7 +239,7 @@ def test_observations_may_come_from_demonstrations(tmp_path: Path, run: Run) -> 
     code, _, err = run(*few(checkpoint))
     assert code == 2
     assert "observations.safetensors' is missing" in err
-    code, _, err = run(*few(checkpoint, "--data", data, "--config", config))
+    code, _, err = run("--quiet", *few(checkpoint, "--data", data, "--config", config))
     assert (code, err) == (0, "")
     assert load_policy(checkpoint).calibrations["ddpm", 10].cases == 5
     for more, message in (

@@ -156,7 +156,7 @@ DAMAGED = [
     (lambda payload: payload.pop("cfg"), "expected a dictionary with 'cfg'"),
     (lambda payload: payload["state_dicts"].pop("ema_model"), r"no ema weights.*there: \['model'"),
     (lambda payload: payload["state_dicts"].update(ema_model=[1]), "no dictionary of tensors"),
-    (lambda payload: payload.update(state_dicts=3), "there: int"),
+    (lambda payload: payload.update(state_dicts=3), "there: 'int'"),
     (lambda payload: payload["cfg"].pop("training"), "training.use_ema is None.*--weights"),
     (without_statistics, "has no 'normalizer.params_dict.obs.scale'"),
     (

@@ -178,10 +178,12 @@ def options(command: str) -> list[Option]:
             field.name,
             positional=get_origin(hints[field.name]) is Annotated
             and tyro.conf.Positional in get_args(hints[field.name]),
-            required=field.default is field.default_factory is dataclasses.MISSING,
+            required=field.name == "checkpoint"
+            or field.default is field.default_factory is dataclasses.MISSING,
             flag=hints[field.name] is bool,
         )
         for field in dataclasses.fields(kind)
+        if field.name != "checkpoint_option"  # the same by name
     ]
 
 

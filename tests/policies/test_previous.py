@@ -82,7 +82,7 @@ def test_coordinates_that_are_not_pulled_are_as_with_a_hard_overlap(
     assert torch.equal(both[:, 0], soft[:, 0])
     assert torch.equal(both[:, 1], hard[:, 1])
     assert not torch.equal(soft, hard)
-    with pytest.raises(InputError, match="weights"):
+    with pytest.raises(InputError, match="for each of the 2 action coord"):
         before.known(2, "soft", policy.config, policy.device, [True, False, True])
 
 

@@ -14,7 +14,7 @@ from tests.full_disk import full_disk
 
 
 def line(document: Document) -> Figure:
-    figure, axes = plots.new_figure()
+    figure, axes = plots.new_figure("Values")
     axes.plot(document["values"])
     return figure
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from accelerate import Accelerator
 from torch import Tensor
 
 from para_policy import load_policy
@@ -45,7 +46,7 @@ class Killed(BaseException):
 
 MOMENTS = [
     (States, "begin"),
-    (trainer.Accelerator, "save_state"),
+    (Accelerator, "save_state"),
     (States, "finish"),
     (Path, "rename"),
     (_Cloning, "export"),

@@ -183,7 +183,7 @@ def generate(
     }
     path = Path(path)
     shape = (policy.config.horizon, policy.config.action_dim)
-    index = np.arange(settings.count) % len(next(iter(observations.values())))
+    given = len(next(iter(observations.values())))
     check_output_folder(path.parent)
     with sole_writer(path, path.with_name(f".{path.name}.lock")):
         group = _open(path, facts, shape, policy.config.condition_dim)
@@ -193,7 +193,8 @@ def generate(
             )
             while (first := _finished(group)) < settings.count:
                 part = slice(first, min(first + _BATCH, settings.count))
-                chosen = {name: values[index[part]] for name, values in observations.items()}
+                index = np.arange(part.start, part.stop) % given
+                chosen = {name: values[index] for name, values in observations.items()}
                 seeds = range(_FIRST_SEED + part.start, _FIRST_SEED + part.stop)
                 noise = Noise.from_seeds(seeds, shape, N, device=policy.device)
                 denoiser = policy.denoiser(chosen)

@@ -101,8 +101,7 @@ def test_a_stopped_run_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.M
         return draw(board, states, size)
 
     monkeypatch.setattr(render_demonstrations, "render", stop_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        render(data, parts)
+    assert render(data, parts) == 130
     with pytest.raises(DataError, match="2 of 3 chunks of data/img are missing"):
         ReplayBuffer(parts).array("img")
     assert render(data, parts) == 0

@@ -700,7 +700,7 @@ def test_the_command_resumes(
         ({"batch-size": 13}, "12 trajectories do not fill one batch of 13"),
         ({"data": "absent.zarr"}, "'absent.zarr' holds no trajectories"),
         ({"checkpoint": "absent"}, "no checkpoint at 'absent'"),
-        ({"device": "nonsense"}, "device is 'nonsense'"),
+        ({"device": "nonsense"}, "device 'nonsense' cannot be used"),
         ({"threads": 0}, "threads"),
     ],
 )
