@@ -243,7 +243,7 @@ def test_a_run_that_diverges_ends_and_keeps_its_good_weights(
     error = capsys.readouterr().err
     assert f"training diverged at step 5: its {what} is" in error
     assert f"good weights, of step 4, are kept in '{output / 'checkpoint'}'" in error
-    assert error.count("\n") == 1
+    assert "training diverged" in error.splitlines()[-1]
     records = (output / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line, parse_constant=pytest.fail)["step"] for line in records] == [2, 4]
     load_policy(output / "checkpoint")
