@@ -187,13 +187,15 @@ def options(command: str) -> list[Option]:
     ]
 
 
-OPTIONS = {name: options(name) for name in COMMANDS}
+# Not doctor: after many calls of it in one process, a later signal that Python handles ends in a
+# segmentation fault (rclpy 7.1). Its own tests call it in a process each.
+OPTIONS = {name: options(name) for name in COMMANDS if name != "doctor"}
 
 
 @st.composite
 def calls(draw: Callable[..., Any]) -> list[str]:
     """Arguments of a command: mostly good ones, and some that are anything."""
-    name = draw(st.sampled_from(list(COMMANDS)))
+    name = draw(st.sampled_from(list(OPTIONS)))
     words: list[str] = []
     for option in OPTIONS[name]:
         if not option.required and draw(st.integers(0, 3)):
