@@ -188,7 +188,7 @@ def options(command: str) -> list[Option]:
 
 
 # Not doctor: after many calls of it in one process, a later signal that Python handles ends in a
-# segmentation fault (rclpy 7.1). Its own tests call it in a process each.
+# segmentation fault (rclpy 7.1). tests/ros/doctor has its bad calls.
 OPTIONS = {name: options(name) for name in COMMANDS if name != "doctor"}
 
 
