@@ -187,8 +187,7 @@ def options(command: str) -> list[Option]:
     ]
 
 
-# Not doctor: after many calls of it in one process, a later signal that Python handles ends in a
-# segmentation fault (rclpy 7.1). tests/ros/doctor has its bad calls.
+# Not doctor: with rclpy 7.1 in this process, a later test crashed. tests/ros/doctor has its bad calls.
 OPTIONS = {name: options(name) for name in COMMANDS if name != "doctor"}
 
 
