@@ -22,6 +22,7 @@ from tests.checkpoint import (
     tiny_config,
 )
 from tests.full_disk import full_disk
+from tests.signals import arrive
 from tests.training.demonstrations import circles, write_group
 
 Run = Callable[..., tuple[int, str, str]]
@@ -93,7 +94,7 @@ def test_a_bench_that_is_stopped_reports_what_it_has(
     def signalled(*arguments: Any, **options: Any) -> Any:
         calls[0] += 1
         if calls[0] == 3 * 2 + 3 + 2:
-            signal.raise_signal(number)
+            arrive(number)
         return sample(*arguments, **options)
 
     monkeypatch.setattr(DiffusionPolicy, "sample", signalled)
@@ -116,7 +117,7 @@ def test_a_bench_that_is_stopped_at_once_leaves_the_report_before(
     assert run(*bench(checkpoint, output))[0] == 0
     before = output.read_text()
     assert json.loads(before)["partial"] is False
-    monkeypatch.setattr(DiffusionPolicy, "warm_up", lambda self: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(DiffusionPolicy, "warm_up", lambda self: arrive(signal.SIGINT))
     code, _, err = run(*bench(checkpoint, output))
     assert (code, err.splitlines()[-1]) == (130, "stopped by SIGINT; nothing was measured yet")
     assert output.read_text() == before

@@ -22,6 +22,7 @@ from para_policy.training.config import TrainConfig
 from para_policy.training.lock import sole_writer
 from para_policy.training.records import Records
 from para_policy.training.states import States
+from tests.signals import arrive
 from tests.training.test_behaviour_cloning import config, content, metrics, weights
 
 STEPS = 6
@@ -129,7 +130,7 @@ def test_a_signal_saves_the_step_at_hand(
 
     def signalled(self: Any, network: Any, step: int, accelerator: Any) -> Tensor:
         if step == 2:
-            signal.raise_signal(number)
+            arrive(number)
         return loss(self, network, step, accelerator)
 
     with monkeypatch.context() as patch:

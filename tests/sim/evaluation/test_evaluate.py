@@ -27,6 +27,7 @@ from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import print_results
 from sim.evaluation.provenance import sampling_identity
 from tests.checkpoint import save_tiny_checkpoint
+from tests.signals import arrive
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLERS = ("sequential", "x0")
@@ -437,7 +438,7 @@ def test_a_stop_before_all_samplers_have_a_batch_leaves_older_results(
 
     def one_sampler(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
         if task.sampler != SAMPLERS[0]:
-            signal.raise_signal(signal.SIGTERM)
+            arrive(signal.SIGTERM)
         return play(policy, sampling, task, on_progress)
 
     monkeypatch.setattr(run, "play", one_sampler)
