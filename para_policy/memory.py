@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from para_policy.errors import InputError
+from para_policy.errors import DataError, InputError
 
 _GIB = 2**30
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -27,6 +27,16 @@ def check_memory(what: str, needed: int) -> None:
     _compare(what, needed, there, "memory")
 
 
+def check_available(what: str, needed: int) -> None:
+    """Raise DataError if `needed` bytes do not fit into the memory that is available now."""
+    available = _available()
+    if available is not None and needed > available:
+        raise DataError(
+            f"{what} take {needed / _GIB:.1f} GiB, {available / _GIB:.1f} GiB of memory are available; "
+            "use fewer of them, or a larger machine"
+        )
+
+
 def check_disk(what: str, needed: int, folder: Path) -> None:
     """Raise InputError if `what` takes more than is free on the disk of `folder`, which exists."""
     _compare(what, needed, shutil.disk_usage(folder).free, "free disk")
@@ -38,3 +48,13 @@ def _compare(what: str, needed: int, there: int, kind: str) -> None:
             f"{what} takes at least {needed / _GIB:.3g} GiB; there are {there / _GIB:.3g} GiB of "
             f"{kind}. Ask for less"
         )
+
+
+def _available() -> int | None:
+    """Bytes that can be used without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return None
+    return next((1024 * int(words[1]) for words in lines if words[0] == "MemAvailable:"), None)

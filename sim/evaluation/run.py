@@ -75,9 +75,10 @@ def evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
     """
     _check(args)
     names = sampler_names(args)
-    policy = sampling_of(args).load()
+    sampling = sampling_of(args)
+    policy = sampling.load()
     check_policy(policy)
-    identity = sampling_identity(policy, sampling_of(args))
+    identity = sampling_identity(policy, sampling)
     tasks = make_tasks(names, args.seed, args.episodes, args.batch)
     partial = PartialResults(partial_path(args.json), _identities(args, policy, identity))
     finished = {task: found for task, found in partial.load().items() if task in tasks}
@@ -97,7 +98,7 @@ def evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
         }
 
     try:
-        _play_all(args, policy, tasks, finished, partial, console)
+        _play_all(args, sampling, policy, tasks, finished, partial, console)
         console.print("Measuring the latency of one robot ...")
         for name in latencies:
             latencies[name] = _latencies_ms(policy, args, name)
@@ -168,6 +169,7 @@ def _check(args: Evaluate) -> None:
 
 def _play_all(
     args: Evaluate,
+    sampling: Sampling,
     policy: DiffusionPolicy,
     tasks: Sequence[Task],
     finished: dict[Task, list[Episode]],
@@ -181,9 +183,9 @@ def _play_all(
     with EvaluationProgress(console, tasks, finished) as progress:
         played: Iterator[tuple[Task, list[Episode]]]
         if args.jobs == 1:
-            played = ((t, play(policy, sampling_of(args), t, progress.advance)) for t in todo)
+            played = ((t, play(policy, sampling, t, progress.advance)) for t in todo)
         else:
-            played = play_in_processes(sampling_of(args), todo, args.jobs, progress.advance)
+            played = play_in_processes(sampling, todo, args.jobs, progress.advance)
         for task, episodes in played:
             partial.add(task, episodes)
             finished[task] = episodes

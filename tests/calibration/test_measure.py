@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,12 @@ from para_policy.errors import InputError
 from para_policy.inference import EngineConfig, Size
 from para_policy.inference.device import device_description
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
+from tests.commands import Run, runner
 from tests.problems import all_nodes
 from tests.signals import arrive
 from tests.training.demonstrations import circles, write_group
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -44,16 +43,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        threads = torch.get_num_threads()
-        try:
-            code = main(["calibrate", *(str(arg) for arg in args)])
-        finally:
-            torch.set_num_threads(threads)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return runner(capsys, "calibrate")
 
 
 def few(checkpoint: Path, *more: object) -> tuple[object, ...]:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from para_policy.checkpoints.observations import save_observations
-from para_policy.cli.main import main
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoint import (
     calibrate_tiny_checkpoint,
     save_tiny_checkpoint,
     tiny_config,
 )
+from tests.commands import Run, runner
 from tests.full_disk import full_disk
 from tests.signals import arrive
 from tests.training.demonstrations import circles, write_group
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -41,16 +37,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        threads = torch.get_num_threads()
-        try:
-            code = main([str(arg) for arg in args])
-        finally:
-            torch.set_num_threads(threads)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return runner(capsys)
 
 
 def bench(checkpoint: Path, output: Path, *more: object) -> tuple[object, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,19 @@ from para_policy import load_policy
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.checkpoints.observations import read_observations, save_observations
 from para_policy.cli.inputs import OfCheckpoint, OnObservations
-from para_policy.cli.main import main
 from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.checkpoints.test_lerobot import save as save_lerobot
+from tests.commands import Run, runner
 from tests.training.lerobot.datasets import Layout, write_dataset
 
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--threads", 1)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        threads = torch.get_num_threads()
-        try:
-            code = main([str(arg) for arg in args])
-        finally:
-            torch.set_num_threads(threads)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+    return runner(capsys)
 
 
 @pytest.fixture(scope="module")

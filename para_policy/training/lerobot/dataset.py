@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from para_policy.errors import DataError
+from para_policy.memory import check_available
 from para_policy.terminal import progress_bars
 from para_policy.training.lerobot.frames import read_picture, read_video
 from para_policy.training.lerobot.layout import (
@@ -20,7 +21,6 @@ from para_policy.training.lerobot.layout import (
     video_name,
 )
 from para_policy.training.lerobot.table import Table
-from para_policy.training.memory import check_memory
 
 Done = Callable[[], object]
 
@@ -85,7 +85,7 @@ class LeRobotDataset:
                 f"'{self.path}': {name}: {error}; its cameras are {self._info.cameras}"
             ) from error
         chosen = np.arange(len(self)) if steps is None else steps
-        check_memory(3 * size[0] * size[1] * len(chosen), f"{len(chosen)} frames of {name}")
+        check_available(f"{len(chosen)} frames of {name}", 3 * size[0] * size[1] * len(chosen))
         pictures = np.empty((len(chosen), *size, 3), np.uint8)
         with progress_bars() as progress:
             bar = progress.add_task(f"reading {name}", total=len(chosen))

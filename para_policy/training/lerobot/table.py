@@ -11,7 +11,7 @@ import numpy as np
 
 from para_policy.errors import DataError
 from para_policy.extras import extra
-from para_policy.training.memory import check_memory
+from para_policy.memory import check_available
 
 with extra("lerobot", "reading a LeRobotDataset"):
     import pyarrow as pa
@@ -46,7 +46,7 @@ class Table:
         Raises:
             DataError: if it is missing, holds something else than numbers, or has another shape.
         """
-        check_memory(8 * len(self) * math.prod(shape), f"{len(self)} rows of {name}")
+        check_available(f"{len(self)} rows of {name}", 8 * len(self) * math.prod(shape))
         parts = [_numbers(column, shape, path, name) for path, column in self._columns(name)]
         return np.concatenate(parts) if parts else np.empty((0, *shape))
 

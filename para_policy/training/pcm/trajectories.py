@@ -300,7 +300,6 @@ def _open(path: Path, facts: Mapping[str, Any], shape: tuple[int, int], width: i
         return group
     count, iterates = facts["count"], facts["rounds"] + 1
     states = iterates * (facts["steps"] + 1) * math.prod(shape)
-    check_output_folder(path.parent)
     check_disk(f"a store of {count} trajectories", 4 * count * (states + width), path.parent)
     # Whole or not at all: a group without its attributes could not be gone on with.
     make_folder(path, lambda folder: _create(folder, facts, shape, width))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from sensor_msgs.msg import JointState
 from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.writer import BagEndedError, BagWriter, Storage
 from para_policy.ros.messages.conversions import ns_to_stamp
+from tests.full_disk import full_disk
 from tests.ros.bags.test_recorder import INPUTS, recorder_command, recorder_environment
 from tests.ros.graph import Graph
 
@@ -108,16 +106,6 @@ def test_the_recorder_ends_with_one_line_and_a_whole_bag(
         assert reader.message_count == len(numbers)
 
 
-@contextmanager
-def files_end_at(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def payload(number: int) -> bytes:
     """CDR of a std_msgs/msg/Int64, which fills a chunk of its own with little more than its index."""
     return b"\x00\x01\x00\x00" + number.to_bytes(8, "little")
@@ -141,7 +129,7 @@ def write_until_full(writer: BagWriter, every: int) -> None:
 
 
 def test_the_last_messages_make_room_for_a_long_index(tmp_path: Path) -> None:
-    with files_end_at(SIZE // 4):
+    with full_disk(SIZE // 4):
         words = fill(tmp_path / "bag", "mcap")
     bag = Bag(tmp_path / "bag")
     assert not bag.incomplete
@@ -160,7 +148,7 @@ def test_the_last_messages_make_room_for_a_long_index(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_disk_that_is_full_at_once_is_told(tmp_path: Path, storage: Storage) -> None:
-    with files_end_at(64):
+    with full_disk(64):
         try:
             words = fill(tmp_path / "bag", storage)
         except ValueError as error:  # not even begun
@@ -169,7 +157,7 @@ def test_a_disk_that_is_full_at_once_is_told(tmp_path: Path, storage: Storage) -
 
 
 def test_a_database_keeps_what_was_committed(tmp_path: Path) -> None:
-    with files_end_at(SIZE // 4):
+    with full_disk(SIZE // 4):
         words = fill(tmp_path / "bag", "sqlite3", every=100)
     found = list(Bag(tmp_path / "bag").messages(["/count"]))
     numbers = np.array([recorded.message.data for recorded in found])
@@ -179,6 +167,6 @@ def test_a_database_keeps_what_was_committed(tmp_path: Path) -> None:
 
 
 def test_nothing_but_the_bag_is_left(tmp_path: Path) -> None:
-    with files_end_at(SIZE // 4):
+    with full_disk(SIZE // 4):
         fill(tmp_path / "bag", "mcap")
     assert sorted(os.listdir(tmp_path / "bag")) == ["bag.mcap", "metadata.yaml"]
