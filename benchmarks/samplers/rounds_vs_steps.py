@@ -283,7 +283,7 @@ def _noise(subject: Subject, seeds: range, N: int) -> Noise:
 
 def _rows(process: Process, steps: Tensor, states: Tensor) -> Process:
     """Some steps of a process; each is a step formula of its own."""
-    of_states = ("sigma", "alpha_bar")
+    of_states = ("sigma", "signal", "spread")
     picked = {
         field.name: getattr(process, field.name)[states if field.name in of_states else steps]
         for field in dataclasses.fields(process)

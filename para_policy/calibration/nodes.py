@@ -72,9 +72,9 @@ def _products(phi: Tensor) -> Tensor:
 
 
 def _remainders(process: Process, phi: Tensor, X: Tensor, xi: Tensor, clean: Tensor) -> Tensor:
-    """(n, N, d) e_s of X_{s+1} = B_s X_s + w_s (r + G_s (X_s - sqrt(abar_s) r) + e_s) + c_s xi_s,
+    """(n, N, d) e_s of X_{s+1} = B_s X_s + w_s (r + G_s (X_s - signal_s r) + e_s) + c_s xi_s,
     G_s = (Phi_s - B_s) / w_s; 0 where w_s is."""
-    around = X[:, :-1] - process.alpha_bar[:-1].sqrt()[:, None] * clean[:, None]
+    around = X[:, :-1] - process.signal[:-1, None] * clean[:, None]
     linear = torch.einsum("sij,nsj->nsi", phi, around) - process.B[:, None] * around
     w = process.clean_weight[:, None]
     driven = process.B[:, None] * X[:, :-1] + w * clean[:, None] + process.c[:, None] * xi

@@ -34,7 +34,7 @@ def warn_of_absurd(
         UserWarning: with what is absurd, how much of it, and what to change.
     """
     repeated = np.flatnonzero(np.diff(timesteps) == 0)
-    blind = int((columns["alpha_bar"][repeated] < _PURE_NOISE).sum())
+    blind = int((columns["signal"][repeated] ** 2 < _PURE_NOISE).sum())
     if blind:
         warnings.warn(
             f"{blind} of {len(timesteps)} steps repeat timestep {timesteps[0]}, where the state is "

@@ -12,19 +12,24 @@ and xi_s standard normal noise. The network sits only inside x0raw, everything e
   (Song et al. 2021, eq. 12); c > 0 for eta > 0.
 - DPM-Solver++(2M): H carries the multistep history (Lu et al. 2022, alg. 2). Because the history
   is part of the recurrence, solving it in parallel gives the sequential multistep solution.
+- Euler steps of flow matching: R = H = c = 0 (Lipman et al. 2023), see `para_policy.diffusion.flow`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from para_policy.diffusion.flow import Velocity, checked_flow, flow_columns
 
 if TYPE_CHECKING:
     from para_policy.diffusion.schedulers import Scheduler
@@ -32,18 +37,22 @@ if TYPE_CHECKING:
 _ALIKE = 1e-5
 """Relative difference of two fingerprints that rounding on another machine can make."""
 
+_FINGERPRINTED = ("timesteps", *"BARHc", "sigma", "signal", "x0_from_x", "x0_from_output")
+
 
 @dataclass(frozen=True, eq=False)
 class Process:
     """The step table of a sampler, float64 on the CPU until `to` moves it.
 
     Attributes:
-        timesteps: (N,) int64, network timestep of every step.
+        timesteps: (N,) int64, or floating point where time is continuous: what the network is told
+            of every step.
         B, A, R, H, c: (N,) coefficients of the recurrence above.
         sigma: (N + 1,) noise std of the stochastic (eta = 1) step that *leaves* each state, the
             yardstick of ParaDiGMS; 0 for the finished sample.
-        alpha_bar: (N + 1,) cumulative alpha of each state, its signal-to-noise ratio being
-            alpha_bar / (1 - alpha_bar).
+        signal, spread: (N + 1,) how much of the clean sample and of standard normal noise is in each
+            state, X_s = signal_s x0 + spread_s e: sqrt(alpha_bar) and sqrt(1 - alpha_bar) of a
+            variance-preserving path, 1 - sigma and sigma of flow matching.
         x0_from_x, x0_from_output: (N,), x0raw = x0_from_x * x + x0_from_output * network output.
         clip: bound on |x0hat|, or None.
         kind: of the scheduler, "ddpm", "ddim" or "dpmsolver++"; for messages.
@@ -59,7 +68,8 @@ class Process:
     H: Tensor
     c: Tensor
     sigma: Tensor
-    alpha_bar: Tensor
+    signal: Tensor
+    spread: Tensor
     x0_from_x: Tensor
     x0_from_output: Tensor
     clip: float | None
@@ -133,15 +143,63 @@ class Process:
         from para_policy.diffusion.step_table import step_table
 
         made = step_table(scheduler, num_steps, eta, use_clipped_model_output)
-        columns: dict[str, Any] = {
-            name: torch.from_numpy(values) for name, values in made.columns.items()
+        return cls._from_arrays(made.columns, made.timesteps, clip=made.clip, kind=made.kind)
+
+    @classmethod
+    def from_flow(
+        cls,
+        sigmas: Sequence[float] | Tensor | NDArray[np.float64],
+        *,
+        timesteps: Sequence[float] | Tensor | NDArray[np.float64] | None = None,
+        velocity: Velocity = "noise-data",
+        sigma_min: float = 0.0,
+        kind: str = "flow_match_euler",
+    ) -> Process:
+        """Build the table of Euler steps of flow matching on any grid.
+
+        Args:
+            sigmas: (N + 1,) noise levels of x = (1 - sigma) x0 + (sigma + sigma_min (1 - sigma)) e,
+                falling from 1 (pure noise) to 0.
+            timesteps: (N,) what the network is told of each step; None for sigmas[:-1]. LeRobot's
+                multi_task_dit is told 1 - sigma.
+            velocity: what the network predicts: "noise-data", (1 - sigma_min) e - x0, or
+                "data-noise", the negative of it.
+            sigma_min: in [0, 1), noise that the path leaves on a sample (Lipman et al. 2023, eq. 20).
+            kind: for messages, and the key of what is measured for this process.
+
+        Raises:
+            InputError: for anything else.
+
+        >>> process = Process.from_flow([1.0, 0.5, 0.0])
+        >>> process.timesteps.tolist(), process.B.tolist(), process.A.tolist()
+        ([1.0, 0.5], [0.5, 0.0], [0.5, 1.0])
+        """
+        levels, told = checked_flow(sigmas, timesteps, velocity, sigma_min)
+        return cls._from_arrays(flow_columns(levels, velocity, sigma_min), told, kind=kind)
+
+    @classmethod
+    def _from_arrays(
+        cls,
+        columns: Mapping[str, NDArray[np.float64]],
+        timesteps: NDArray[Any],
+        *,
+        kind: str,
+        clip: float | None = None,
+    ) -> Process:
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(values) for name, values in columns.items()
         }
-        timesteps = torch.from_numpy(made.timesteps)
-        return cls(timesteps=timesteps, clip=made.clip, kind=made.kind, **columns)
+        return cls(timesteps=torch.from_numpy(timesteps), clip=clip, kind=kind, **tensors)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Process:
-        """Return a copy with all coefficients on `device` in `dtype`."""
-        moved: dict[str, Any] = {"timesteps": self.timesteps.to(device)}
+        """Return a copy with all coefficients on `device` in `dtype`.
+
+        Timesteps keep at least single precision: half precision does not tell 999 from 1000.
+        """
+        timesteps = self.timesteps.to(device)
+        if timesteps.is_floating_point():
+            timesteps = timesteps.to(torch.promote_types(dtype, torch.float32))
+        moved: dict[str, Any] = {"timesteps": timesteps}
         for column in dataclasses.fields(self):
             value = getattr(self, column.name)
             if column.name != "timesteps" and isinstance(value, Tensor):
@@ -202,10 +260,10 @@ def _fingerprint(process: Process) -> tuple[float, ...]:
     all as they were."""
     clip = -1.0 if process.clip is None else process.clip
     sums = [float(process.num_steps), clip]
-    for column in dataclasses.fields(process):
-        values = getattr(process, column.name)
-        if isinstance(values, Tensor):
-            values = values.double().cpu()
-            place = torch.arange(1, len(values) + 1, dtype=torch.float64) / len(values)
-            sums += [float(values.mean()), float((values * place).mean())]
+    for name in _FINGERPRINTED:
+        values = getattr(process, name).double().cpu()
+        if name == "signal":  # files hold what alpha_bar gives
+            values = values.square()
+        place = torch.arange(1, len(values) + 1, dtype=torch.float64) / len(values)
+        sums += [float(values.mean()), float((values * place).mean())]
     return tuple(sums)

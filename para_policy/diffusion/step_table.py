@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
 from para_policy.diffusion.absurd import warn_of_absurd
+from para_policy.diffusion.flow import path
 from para_policy.diffusion.schedulers import Scheduler, kind_of, own_options, prepare
 from para_policy.errors import InputError
 
@@ -104,7 +105,7 @@ def _ddpm(scheduler: DDPMScheduler) -> Columns:
         "H": zero,
         "c": np.where(t > 0, std, 0.0),  # alg. 2, line 3: no noise in the last step
         "sigma": np.append(std, 0.0),
-        "alpha_bar": np.append(abar.now, abar.next[-1]),
+        **_variance_preserving(np.append(abar.now, abar.next[-1])),
         **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
     }
 
@@ -131,7 +132,7 @@ def _ddim(scheduler: DDIMScheduler, eta: float, use_clipped: bool) -> Columns:
         "H": zero,
         "c": c,
         "sigma": np.append(std, 0.0),
-        "alpha_bar": np.append(abar.now, abar.next[-1]),
+        **_variance_preserving(np.append(abar.now, abar.next[-1])),
         **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
     }
 
@@ -155,7 +156,6 @@ def _dpmsolver(scheduler: DPMSolverMultistepScheduler) -> Columns:
     with np.errstate(divide="ignore", invalid="ignore"):  # a repeated noise level is refused later
         H[second] = -weight * h_now / h_before
     A[second] -= H[second]
-    yardstick = (1 - alpha[1:] ** 2) / (1 - alpha[:-1] ** 2) * (1 - (alpha[:-1] / alpha[1:]) ** 2)
     zero = np.zeros_like(A)
     return {
         "A": A,
@@ -163,8 +163,7 @@ def _dpmsolver(scheduler: DPMSolverMultistepScheduler) -> Columns:
         "R": zero,
         "H": H,
         "c": zero,
-        "sigma": np.append(np.sqrt(np.maximum(yardstick, 0.0)), 0.0),
-        "alpha_bar": alpha**2,
+        **path(alpha, sigma),
         **_conversion(scheduler, alpha[:-1], sigma[:-1]),
     }
 
@@ -199,6 +198,10 @@ def _alpha_bar(
 ) -> _AlphaBar:
     alpha_bar = scheduler.alphas_cumprod.cpu().numpy().astype(np.float64)
     return _AlphaBar(alpha_bar[t], np.where(t_next >= 0, alpha_bar[np.maximum(t_next, 0)], final))
+
+
+def _variance_preserving(alpha_bar: Array) -> Columns:
+    return {"signal": np.sqrt(alpha_bar), "spread": np.sqrt(1 - alpha_bar)}
 
 
 def _conversion(scheduler: Scheduler, alpha: Array, sigma: Array) -> Columns:

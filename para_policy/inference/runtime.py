@@ -202,8 +202,8 @@ class Runtime:
         process = process.to(self.device, torch.float32)
         s = torch.arange(N, device=self.device)
         x, *_ = self._rows(N)
-        share = process.alpha_bar[:-1, None, None]
-        x = share.sqrt() * x.flip(0).clamp(-1, 1) + (1 - share).sqrt() * x
+        signal, spread = process.signal[:-1, None, None], process.spread[:-1, None, None]
+        x = signal * x.flip(0).clamp(-1, 1) + spread * x
         condition = x.new_zeros(1, self.shapes.condition_dim)
         output = Denoiser(self.network, condition)(x, process.timesteps, torch.zeros_like(s))
         clean, moved = (

@@ -1,6 +1,6 @@
 """Collocation: rounds at a few nodes, as many as the sample needs, before rounds over all steps.
 
-With the mean Jacobian Phi_s a step is X_{s+1} = Phi_s X_s + w_s (r - G_s sqrt(abar_s) r + e_s) + c_s xi_s,
+With the mean Jacobian Phi_s a step is X_{s+1} = Phi_s X_s + w_s (r - G_s signal_s r + e_s) + c_s xi_s,
 G_s = (Phi_s - B_s) / w_s, where r is a clean sample, w_s its weight and e_s the remainder. A sweep asks
 the network for e_s at the nodes, interpolates it between them, and solves the linear recurrence over all
 steps with the true noise. At a node its fixed point is the step formula; between nodes it is off by what
@@ -144,11 +144,11 @@ class CollocationSolve(FixedPointSolve):
     def _model(self, r: Tensor) -> Tensor:
         """(batch, N + 1, *shape) states of the linear model with the clean sample `r` and no remainder.
 
-        Z_s = X_s - sqrt(abar_s) r obeys Z_{s+1} = Phi_s Z_s + q_s.
+        Z_s = X_s - signal_s r obeys Z_{s+1} = Phi_s Z_s + q_s.
         """
         process, noise, N = self.process, self.noise, self.N
         ones = (1,) * (r.ndim - 1)
-        scale = process.alpha_bar.sqrt()
+        scale = process.signal
         left = process.clean_weight + process.B * scale[:-1] - scale[1:]
         q = left.reshape(N, *ones) * r[:, None] + process.c.reshape(N, *ones) * noise.steps
         first = noise.initial - scale[0] * r

@@ -59,7 +59,7 @@ class Scalar:
     Attributes:
         drift: what stays outside the linear part.
             "identity": Phi = 1, Picard iteration (ParaDiGMS, Shih et al. 2023).
-            "epsilon": Phi_s = sqrt(alpha_bar_{s+1} / alpha_bar_s); the predicted noise drives the
+            "epsilon": Phi_s = signal_{s+1} / signal_s; the predicted noise drives the
                 system (ParaTAA, Tang et al. 2024, eq. 6). Phi > 1: early errors are amplified.
             "clean": Phi_s = B_s; the predicted clean sample drives the system. Phi < 1.
         order: each state integrates so many of the steps before it, at least 1; the order k of
@@ -79,7 +79,7 @@ class Scalar:
         if self.drift == "identity":
             return torch.ones_like(process.B)
         if self.drift == "epsilon":
-            return (process.alpha_bar[1:] / process.alpha_bar[:-1]).sqrt()
+            return process.signal[1:] / process.signal[:-1]
         return process.B
 
     def times(self, process: Process, s: int, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def by_hand(chosen: list[int]) -> torch.Tensor:
     w, B = process.clean_weight, process.B
     G = (MATRICES - B[:, None, None] * torch.eye(D)) / w[:, None, None]
     r = CLEAN
-    scale = process.alpha_bar.sqrt()
+    scale = process.signal
     e = torch.stack(
         [
             (X[:, s + 1] - B[s] * X[:, s] - process.c[s] * NOISE.steps.flatten(2)[:, s]) / w[s]
