@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from para_policy.adapters.call import Call
-from para_policy.adapters.conventions import METHOD, Convention
+from para_policy.adapters.conventions import Convention
 from para_policy.errors import InputError
 
 
 @torch.no_grad()
-def calls_for(
-    policy: Any, owner: Any, convention: Convention, observations: Iterable[Mapping[str, Any]]
-) -> list[Call]:
+def calls_for(convention: Convention, observations: Iterable[Mapping[str, Any]]) -> list[Call]:
     """Push observations through the policy's own public method and encoder, without sampling.
 
     Args:
+        convention: bound to the policy.
         observations: as for `accelerate`.
 
     Returns:
@@ -28,6 +27,7 @@ def calls_for(
     Raises:
         InputError: if observations are of another kind, or none led to a call.
     """
+    policy, owner, method = convention.policy, vars(convention.owner), convention.method
     entry, what = getattr(policy, convention.entry, None), f"{convention.entry} takes it"
     if entry is None:
         raise InputError(
@@ -36,14 +36,14 @@ def calls_for(
         )
     found: list[Call] = []
 
-    def record(*args: Any, **kwargs: Any) -> Tensor:
-        call = convention.read(owner, *args, **kwargs)
+    def record(call: Call) -> Tensor:
         found.append(call.without_noise())
         return torch.zeros(call.shape, dtype=call.dtype, device=call.device)
 
     reset = getattr(policy, "reset", None) or (lambda: None)
-    before = {key: value for key, value in vars(owner).items() if key == METHOD}
-    vars(owner)[METHOD] = record
+    before = {key: value for key, value in owner.items() if key == method}
+    original = getattr(convention.owner, method)
+    owner[method] = lambda *args, **kwargs: convention.sample(record, original, *args, **kwargs)
     try:
         reset()
         for one in observations:
@@ -54,8 +54,8 @@ def calls_for(
                 )
             entry(dict(one))
     finally:
-        del vars(owner)[METHOD]
-        vars(owner).update(before)
+        del owner[method]
+        owner.update(before)
         reset()
     if not found:
         raise InputError(f"there are no observations; expected at least one, as {what}")

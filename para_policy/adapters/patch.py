@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 
 from para_policy.adapters.call import Call
-from para_policy.adapters.conventions import METHOD, recognise
+from para_policy.adapters.conventions import recognise
 from para_policy.adapters.measure import JACOBIANS, measure, read, weights_hash
 from para_policy.adapters.observe import calls_for
-from para_policy.adapters.plan import (
-    Measured,
-    Plan,
-    Settings,
-    make_plan,
-    make_sampler,
-    source,
-)
+from para_policy.adapters.plan import Measured, Plan, Settings, make_sampler
 from para_policy.adapters.solve import Mixed, draw_steps, solve
 from para_policy.calibration import Calibration
 from para_policy.checkpoints.calibration import save_calibration
@@ -49,7 +42,7 @@ def accelerate(
 ) -> PolicyT:
     """Make a live policy object sample in parallel: same public methods, same noise, same actions.
 
-    Its `conditional_sample` is replaced in place; weights, `state_dict` and everything else stay as
+    Its sampling method is replaced in place; weights, `state_dict` and everything else stay as
     they are. `policy.para_policy` is the `Acceleration`: statistics, and the way back (`undo`).
     Called again it changes the settings. Gradients do not flow through sampling.
 
@@ -103,14 +96,22 @@ class Acceleration:
     seen: deque[Call] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def __post_init__(self) -> None:
-        self._owner, self._convention = recognise(self.policy)
+        self._convention = recognise(self.policy)
         self._settings = Settings()
         self._measured: Measured | None = None
         self._prepared: tuple[Plan, torch.device, Sampler] | None = None
-        self._before = {key: value for key, value in vars(self._owner).items() if key == METHOD}
+        method, held = self._convention.method, vars(self._convention.owner)
+        self._before = {method: held[method]} if method in held else {}
 
     def __repr__(self) -> str:
         return f"Acceleration({type(self.policy).__name__}, {self._settings})"
+
+    @property
+    def original(self) -> Callable[..., Any]:
+        """The policy's own sampling method, which is replaced."""
+        owner, method = self._convention.owner, self._convention.method
+        own: Callable[..., Any] = getattr(type(owner), method).__get__(owner)
+        return self._before.get(method, own)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -119,8 +120,9 @@ class Acceleration:
 
     def undo(self) -> None:
         """Give the policy its own sampling method back."""
-        vars(self._owner).pop(METHOD, None)
-        vars(self._owner).update(self._before)
+        owner = vars(self._convention.owner)
+        owner.pop(self._convention.method, None)
+        owner.update(self._before)
         vars(self.policy).pop(_HANDLE, None)
 
     def _configure(
@@ -130,7 +132,7 @@ class Acceleration:
         directory: str | Path | None,
     ) -> None:
         """Change the settings and patch the object; or raise, and leave all as it was."""
-        plan = make_plan(self._owner, settings, {})
+        plan = self._convention.plan(settings, {})
         measured = self._measured if self._measured and self._measured.fits(plan) else None
         given = observations is not None or directory is not None
         if given or (settings.needs_calibration and measured is None and self._has_seen_enough):
@@ -140,7 +142,7 @@ class Acceleration:
         device = torch.device("cpu")
         self._prepared = plan, device, make_sampler(settings, plan, measured, device)
         self._settings, self._measured = settings, measured
-        vars(self._owner)[METHOD] = self._sample
+        vars(self._convention.owner)[self._convention.method] = self._sample
         vars(self.policy)[_HANDLE] = self
 
     def _calibrated(
@@ -151,18 +153,18 @@ class Acceleration:
         directory: str | Path | None,
     ) -> Measured:
         """Read from a file, or measured now."""
-        bound_to = "" if directory is None else weights_hash(self._owner)
+        bound_to = "" if directory is None else weights_hash(self._convention.owner)
         if directory is not None:
             found = read(directory, bound_to, plan.schedule, *plan.key)
             if found is not None:
                 return Measured(found, plan.schedule)
         if observations is not None:
-            calls = calls_for(self.policy, self._owner, self._convention, observations)
+            calls = calls_for(self._convention, observations)
         elif self._has_seen_enough:
             calls = list(self.seen)
         else:
             raise InputError(f"'{directory}' holds no calibration. {self._uncalibrated(plan)}")
-        network = self._convention.evaluate(self._owner)
+        network = self._convention.network()
         tolerance = settings.options.get("tolerance", _TOLERANCE)
         found = measure(network, calls, plan.process, plan.kind, tolerance).to("cpu")
         if directory is not None:
@@ -183,29 +185,33 @@ class Acceleration:
         )
 
     @torch.no_grad()
-    def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
-        """In place of the policy's `conditional_sample`, with its arguments."""
-        call = self._convention.read(self._owner, *args, **kwargs)
+    def _sample(self, *args: Any, **kwargs: Any) -> Any:
+        """In place of the policy's sampling method, with its arguments."""
+        return self._convention.sample(self._solve, self.original, *args, **kwargs)
+
+    def _solve(self, call: Call) -> Tensor:
         plan, sampler = self._prepare(call)
-        network = Mixed.here(self._convention.evaluate(self._owner), call.dtype, call.device)
+        network = Mixed.here(self._convention.network(), call.dtype, call.device)
         initial = call.initial()
         steps = draw_steps(plan.process, initial, eta=plan.eta, generator=call.generator)
         result = solve(
             sampler, network, call.condition, plan.process, initial, steps, call.generator
         )
         self.last = result
-        if call.condition is not None:
+        # Calibration is for these alone, and a cache of a large model would fill the memory.
+        if isinstance(call.condition, Tensor):
             self.seen.append(call.without_noise(1))
         # The caller may write into what it gets.
         return result.sample.to(call.dtype, copy=True)
 
     def _prepare(self, call: Call) -> tuple[Plan, Sampler]:
         """The last plan, if the policy is still as it was, or a new one."""
+        options = call.loop_options
         if self._prepared is not None:
             plan, device, sampler = self._prepared
-            if device == call.device and plan.source == source(self._owner, call.step_options):
+            if device == call.device and plan.source == self._convention.source(options):
                 return plan, sampler
-        plan = make_plan(self._owner, self._settings, call.step_options)
+        plan = self._convention.plan(self._settings, options)
         sampler = make_sampler(self._settings, plan, self._measured, call.device)
         self._prepared = plan, call.device, sampler
         return plan, sampler

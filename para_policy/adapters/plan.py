@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from para_policy import samplers
 from para_policy.calibration import Calibration
 from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import (
-    SCHEDULERS,
-    build_scheduler,
-    kind_of,
-    own_options,
-    scheduler_kind,
-)
 from para_policy.errors import InputError
 from para_policy.samplers import Sampler, as_sampler
 
@@ -65,8 +56,8 @@ class Plan:
     """The process of a call.
 
     Attributes:
-        source: the policy's own scheduler object and step count, which it was made from.
-        schedule: the configuration of that scheduler, which calibrations are bound to.
+        source: what of the policy it was made from, see `Convention.source`.
+        schedule: the policy's own noise schedule, which calibrations are bound to.
         kind, process, eta: what is sampled with.
     """
 
@@ -80,30 +71,6 @@ class Plan:
     def key(self) -> tuple[str, int]:
         """As in `Calibration`."""
         return self.kind, self.process.num_steps
-
-
-def make_plan(owner: Any, settings: Settings, step_options: Mapping[str, Any]) -> Plan:
-    """Read the policy's scheduler as it is now, so that changing it keeps working.
-
-    Args:
-        step_options: of `scheduler.step`; `eta` and `use_clipped_model_output`.
-
-    Raises:
-        InputError: for a scheduler or step count that cannot be represented.
-    """
-    schedule = schedule_of(owner.noise_scheduler)
-    # Not the policy's own object, which holds the state of its last loop.
-    scheduler = build_scheduler(schedule, settings.scheduler)
-    steps = owner.num_inference_steps if settings.steps is None else settings.steps
-    process = Process.from_scheduler(scheduler, steps, **step_options)
-    kind = settings.scheduler or scheduler_kind(schedule)
-    eta = step_options.get("eta", 0.0)
-    return Plan(source(owner, step_options), schedule, kind, process, eta)
-
-
-def source(owner: Any, step_options: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a plan depends on; a plan with an equal one can be used again."""
-    return owner.noise_scheduler, owner.num_inference_steps, *sorted(step_options.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,18 +110,3 @@ def make_sampler(
         shared = set(samplers.options("x0"))
         return samplers.get("x0", **{k: v for k, v in settings.options.items() if k in shared})
     return samplers.get(settings.sampler, **settings.options)
-
-
-def schedule_of(scheduler: Any) -> dict[str, Any]:
-    """The configuration of a diffusers scheduler as a checkpoint stores it.
-
-    Raises:
-        InputError: if it is no diffusers scheduler.
-    """
-    if not isinstance(getattr(scheduler, "config", None), Mapping):
-        raise InputError(
-            f"noise_scheduler is a {type(scheduler).__name__}; expected a diffusers scheduler"
-        )
-    given = own_options(scheduler)
-    plain = json.loads(json.dumps(given, default=lambda value: np.asarray(value).tolist()))
-    return {"_class_name": SCHEDULERS[kind_of(scheduler)].__name__, **plain}

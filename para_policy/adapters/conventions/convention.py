@@ -1,0 +1,135 @@
+"""Everything that differs between the projects whose policies are accelerated: `Convention`."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from para_policy.adapters.call import Call
+from para_policy.adapters.plan import Plan, Settings
+from para_policy.errors import InputError
+
+_M = TypeVar("_M")
+
+
+class Convention(ABC):
+    """How the policies of one project sample, bound to a policy of it.
+
+    A subclass says where the sampling method is, how its call is read, how its network is called,
+    and how its process is made. It keeps no state but the policy, so that copies of an accelerated
+    policy are independent.
+
+    Args:
+        policy: any object.
+
+    Attributes:
+        title: for error messages, "a ...".
+        entry: public method of the policy that takes one observation.
+        place: attribute of the policy that owns the sampling method; "" for the policy itself.
+        method: name of the sampling method, which is replaced.
+        required, optional: parameters of it.
+        needs: further attributes of the owner.
+        policy, owner: the objects.
+
+    Raises:
+        InputError: what was looked for in the policy, and what was found instead.
+    """
+
+    title: ClassVar[str]
+    entry: ClassVar[str]
+    place: ClassVar[str] = ""
+    method: ClassVar[str] = "conditional_sample"
+    required: ClassVar[tuple[str, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+        self.owner: Any = getattr(policy, self.place, None) if self.place else policy
+        place = f"{self.place}." if self.place else ""
+        if self.owner is None:
+            raise InputError(f"no attribute {self.place}")
+        method = getattr(self.owner, self.method, None)
+        if method is None:
+            raise InputError(f"no method {place}{self.method}")
+        found = tuple(inspect.signature(method).parameters)
+        if set(self.required) - set(found) or set(found) - {*self.required, *self.optional}:
+            raise InputError(
+                f"{place}{self.method} takes ({', '.join(found)}), "
+                f"expected ({', '.join((*self.required, *self.optional))})"
+            )
+        missing = [name for name in self.needs if getattr(self.owner, name, None) is None]
+        if missing:
+            raise InputError(f"no attribute {', '.join(place + name for name in missing)}")
+
+    def sample(
+        self,
+        solve: Callable[[Call], Tensor],
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Answer a call of the sampling method.
+
+        Args:
+            solve: gives the sample of a call.
+            original: the method that is replaced, for calls that are better left to it.
+            args, kwargs: of the call.
+        """
+        return solve(self.read(*args, **kwargs))
+
+    @abstractmethod
+    def read(self, *args: Any, **kwargs: Any) -> Call:
+        """The arguments of the sampling method.
+
+        Raises:
+            InputError: if parallel sampling does not support them.
+        """
+
+    @abstractmethod
+    def network(self) -> Callable[..., Tensor]:
+        """The network as it is now, as `network(x, t)` or `network(x, t, condition)`, rows (M, ...).
+
+        Raises:
+            InputError: see `steady`.
+        """
+
+    @abstractmethod
+    def plan(self, settings: Settings, loop_options: Mapping[str, Any]) -> Plan:
+        """The process that the policy would sample with now, changed as the settings say.
+
+        Raises:
+            InputError: if it cannot be represented.
+        """
+
+    @abstractmethod
+    def source(self, loop_options: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What `plan` reads of the policy: the plan holds as long as this is equal."""
+
+
+def steady(network: _M, name: str) -> _M:
+    """The same network.
+
+    Raises:
+        InputError: if its answers are random, or depend on the rest of a batch.
+    """
+    if (
+        isinstance(network, nn.Module)
+        and network.training
+        and any(map(_unsteady, network.modules()))
+    ):
+        raise InputError(
+            f"{name} is in training mode and has dropout or batch normalisation, so that "
+            "each call gives another answer; call policy.eval() first"
+        )
+    return network
+
+
+def _unsteady(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
