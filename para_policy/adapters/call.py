@@ -5,14 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
-
-Condition: TypeAlias = Any
-"""What a network is conditioned on: a tensor (batch, ...), or a dictionary, list or tuple of such, of
-any depth; None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +18,23 @@ class Call:
     Attributes:
         shape: (batch, horizon, action_dim) of the sample.
         dtype, device: of the sample.
-        condition: see `Condition`.
+        condition: (batch, ...) what the network is conditioned on; None for nothing.
         generator: None for torch's global one.
         noise: X_0 as the caller gave it; None to draw it.
         loop_options: what else the caller says about the loop, such as options of `scheduler.step`.
+        network: `network(x, t, condition)` of this call, where it differs from call to call; None for
+            that of the convention. What does not fit into one condition, a cache for example, can be
+            kept there, with (batch,) indices as the condition.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    condition: Condition
+    condition: Tensor | None
     generator: torch.Generator | None = None
     noise: Tensor | None = None
     loop_options: Mapping[str, Any] = field(default_factory=dict)
+    network: Callable[..., Tensor] | None = None
 
     def initial(self) -> Tensor:
         """X_0, drawn as the projects draw it."""
@@ -46,21 +46,5 @@ class Call:
 
     def without_noise(self, rows: int | None = None) -> Call:
         """What calibration needs, copied; the first `rows` of it, or all."""
-        condition = each(lambda part: part[:rows].detach().clone(), self.condition)
+        condition = None if self.condition is None else self.condition[:rows].detach().clone()
         return dataclasses.replace(self, condition=condition, generator=None, noise=None)
-
-
-def each(change: Callable[[Tensor], Tensor], condition: Condition) -> Condition:
-    """A condition with every tensor in it changed.
-
-    >>> each(lambda part: part[[0, 0]], {"cache": [torch.tensor([[1.0], [2.0]])], "mask": None})
-    {'cache': [tensor([[1.],
-            [1.]])], 'mask': None}
-    """
-    if isinstance(condition, Tensor):
-        return change(condition)
-    if isinstance(condition, Mapping):
-        return {key: each(change, part) for key, part in condition.items()}
-    if isinstance(condition, (list, tuple)):
-        return type(condition)([each(change, part) for part in condition])
-    return condition

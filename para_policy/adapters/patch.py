@@ -135,6 +135,11 @@ class Acceleration:
         plan = self._convention.plan(settings, {})
         measured = self._measured if self._measured and self._measured.fits(plan) else None
         given = observations is not None or directory is not None
+        if (given or settings.needs_calibration) and not self._convention.calibrates:
+            raise InputError(
+                f"{self._convention.title} cannot be calibrated; use sampler 'x0', without "
+                "observations or calibration"
+            )
         if given or (settings.needs_calibration and measured is None and self._has_seen_enough):
             measured = self._calibrated(plan, settings, observations, directory)
         if settings.needs_calibration and measured is None:
@@ -191,15 +196,14 @@ class Acceleration:
 
     def _solve(self, call: Call) -> Tensor:
         plan, sampler = self._prepare(call)
-        network = Mixed.here(self._convention.network(), call.dtype, call.device)
+        network = Mixed.here(call.network or self._convention.network(), call.dtype, call.device)
         initial = call.initial()
         steps = draw_steps(plan.process, initial, eta=plan.eta, generator=call.generator)
         result = solve(
             sampler, network, call.condition, plan.process, initial, steps, call.generator
         )
         self.last = result
-        # Calibration is for these alone, and a cache of a large model would fill the memory.
-        if isinstance(call.condition, Tensor):
+        if call.condition is not None and self._convention.calibrates:
             self.seen.append(call.without_noise(1))
         # The caller may write into what it gets.
         return result.sample.to(call.dtype, copy=True)

@@ -10,8 +10,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from para_policy.adapters.call import Condition, each
-from para_policy.diffusion.denoiser import BoundNetwork, Denoiser, answered
+from para_policy.diffusion.denoiser import Denoiser, answered
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
 from para_policy.samplers import Sampler, SampleResult
@@ -51,14 +50,10 @@ class Mixed:
     def solve_dtype(self) -> torch.dtype:
         return torch.promote_types(self.dtype, torch.float32)
 
-    def bind(self, condition: Condition) -> BoundNetwork:
-        """The network on the rows of a condition, see `BoundNetwork`."""
-        return lambda x, t, sample: self(x, t, each(lambda part: part[sample], condition))
-
-    def __call__(self, x: Tensor, t: Tensor, *condition: Condition) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         return answered(self.output(x, t, *condition), x).to(self.solve_dtype)
 
-    def output(self, x: Tensor, t: Tensor, *condition: Condition) -> Tensor:
+    def output(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         """What the caller would get."""
         with torch.autocast(self.device, dtype=self.autocast, enabled=self.autocast is not None):
             return self.network(x.to(self.dtype), t, *condition)
@@ -91,7 +86,7 @@ def draw_steps(
 def solve(
     sampler: Sampler,
     network: Mixed,
-    condition: Condition,
+    condition: Tensor | None,
     process: Process,
     initial: Tensor,
     steps: Tensor,

@@ -33,6 +33,7 @@ class Convention(ABC):
         method: name of the sampling method, which is replaced.
         required, optional: parameters of it.
         needs: further attributes of the owner.
+        calibrates: whether `chord` and `collocation` can be calibrated on conditions of its network.
         policy, owner: the objects.
 
     Raises:
@@ -46,6 +47,7 @@ class Convention(ABC):
     required: ClassVar[tuple[str, ...]]
     optional: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
+    calibrates: ClassVar[bool] = True
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
@@ -76,7 +78,7 @@ class Convention(ABC):
         """Answer a call of the sampling method.
 
         Args:
-            solve: gives the sample of a call.
+            solve: gives the sample of a call, in a tensor of its own.
             original: the method that is replaced, for calls that are better left to it.
             args, kwargs: of the call.
         """
@@ -92,7 +94,9 @@ class Convention(ABC):
 
     @abstractmethod
     def network(self) -> Callable[..., Tensor]:
-        """The network as it is now, as `network(x, t)` or `network(x, t, condition)`, rows (M, ...).
+        """The network as it is now: `network(x, t)` or `network(x, t, condition)`, rows (M, ...).
+
+        Not asked for where a call brings its own.
 
         Raises:
             InputError: see `steady`.
