@@ -9,7 +9,7 @@ from para_policy.checkpoints.load import Weights, make_policy, read_checkpoint, 
 from para_policy.checkpoints.observations import count_observations
 from para_policy.inference.config import Precision
 from para_policy.inference.device import PLAIN_ENGINE, device_description, expected_engine
-from para_policy.networks.config import UnetConfig
+from para_policy.networks.config import TransformerConfig, UnetConfig
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers.deadline import LatencyTable
@@ -56,7 +56,9 @@ def _network(config: PolicyConfig) -> str:
     network = config.network
     if isinstance(network, UnetConfig):
         return f"U-Net with channels {list(network.down_dims)}"
-    return f"transformer with {network.n_layer} layers of width {network.n_emb}"
+    if isinstance(network, TransformerConfig):
+        return f"transformer with {network.n_layer} layers of width {network.n_emb}"
+    return f"DiT with {network.num_layers} layers of width {network.hidden_dim}"
 
 
 def _sizes(policy: DiffusionPolicy) -> Iterator[str]:

@@ -93,6 +93,40 @@ class TransformerConfig(BaseModel):
         return self
 
 
+class DiTConfig(BaseModel):
+    """Size of the `DiT`, with LeRobot's names; see there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["dit"] = "dit"
+    hidden_dim: int = Field(512, ge=1, le=100_000)
+    num_layers: _Layers = Field(6, ge=1)
+    num_heads: Count = 8
+    dropout: float = Field(0.1, ge=0, le=1)
+    use_positional_encoding: bool = False
+    timestep_embed_dim: int = Field(256, ge=4, le=100_000)
+    use_rope: bool = True
+    rope_base: float = Field(10000.0, gt=0, le=1e12)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> DiTConfig:
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(
+                f"hidden_dim is {self.hidden_dim}; it must be a multiple of num_heads "
+                f"{self.num_heads}"
+            )
+        if self.use_rope and self.hidden_dim // self.num_heads % 2:
+            raise ValueError(
+                f"hidden_dim {self.hidden_dim} with num_heads {self.num_heads} gives heads of odd "
+                "width, of which use_rope turns pairs: choose fewer or more heads"
+            )
+        if self.timestep_embed_dim % 2:
+            raise ValueError(
+                f"timestep_embed_dim is {self.timestep_embed_dim}; half are sines: it must be even"
+            )
+        return self
+
+
 class VisionConfig(BaseModel):
     """How camera images become features.
 

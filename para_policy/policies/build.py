@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from para_policy.networks.config import UnetConfig
+from para_policy.networks.config import TransformerConfig, UnetConfig
+from para_policy.networks.dit import DiT
 from para_policy.networks.transformer import TransformerForDiffusion
 from para_policy.networks.unet1d import ConditionalUnet1D
 from para_policy.networks.vision import VisionEncoder
@@ -14,14 +15,16 @@ VISION = "vision."
 """Prefix of the vision encoder's weights in a policy's state."""
 
 
-def build_network(config: PolicyConfig) -> ConditionalUnet1D | TransformerForDiffusion:
+def build_network(config: PolicyConfig) -> ConditionalUnet1D | TransformerForDiffusion | DiT:
     """Make the noise predictor that `config` describes, with random weights."""
     options = config.network.model_dump(exclude={"kind"})
     if isinstance(config.network, UnetConfig):
         return ConditionalUnet1D(config.action_dim, config.condition_dim, **options)
-    return TransformerForDiffusion(
-        config.action_dim, config.horizon, config.n_obs_steps, config.feature_dim, **options
-    )
+    if isinstance(config.network, TransformerConfig):
+        return TransformerForDiffusion(
+            config.action_dim, config.horizon, config.n_obs_steps, config.feature_dim, **options
+        )
+    return DiT(config.action_dim, config.horizon, config.condition_dim, **options)
 
 
 def build_vision(config: PolicyConfig) -> VisionEncoder | None:

@@ -18,7 +18,14 @@ from pydantic import (
 
 from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.errors import shown
-from para_policy.networks.config import Count, Steps, TransformerConfig, UnetConfig, VisionConfig
+from para_policy.networks.config import (
+    Count,
+    DiTConfig,
+    Steps,
+    TransformerConfig,
+    UnetConfig,
+    VisionConfig,
+)
 
 FORMAT_VERSION: Final = 2
 
@@ -42,7 +49,9 @@ def _kind(network: Any) -> str:
 
 
 NetworkConfig = Annotated[
-    Annotated[UnetConfig, Tag("unet1d")] | Annotated[TransformerConfig, Tag("transformer")],
+    Annotated[UnetConfig, Tag("unet1d")]
+    | Annotated[TransformerConfig, Tag("transformer")]
+    | Annotated[DiTConfig, Tag("dit")],
     Discriminator(_kind),
 ]
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from para_policy import Denoiser
 from para_policy.inference.runtime import EngineNetwork
+from para_policy.networks.dit import DiT
 from para_policy.networks.transformer import TransformerForDiffusion
 from para_policy.networks.unet1d import ConditionalUnet1D
+from tests.networks.goldens.recipe import fill
 
 TIMESTEPS, ACTIONS, CONDITION = 20, 2, 6
 
@@ -28,11 +30,21 @@ def transformer(n_cond_layers: int = 0) -> nn.Module:
     )
 
 
+def dit(**positions: bool) -> nn.Module:
+    size = {"hidden_dim": 8, "num_layers": 2, "num_heads": 2, "timestep_embed_dim": 8}
+    network = DiT(ACTIONS, 8, CONDITION, **size, **positions)
+    # As it begins, it sees neither steps nor observations.
+    fill(network.state_dict(), seed=0)
+    return network
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "unet": unet,
     "unet with bias only": lambda: unet(film_scale=False),
     "transformer": transformer,
     "transformer whose memory mixes": lambda: transformer(n_cond_layers=1),
+    "dit": dit,
+    "dit with learned positions": lambda: dit(use_rope=False, use_positional_encoding=True),
 }
 
 
@@ -49,10 +61,12 @@ def rows(count: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, t, torch.randint(3, (count,), generator=generator)
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("count", [1, 9])
-def test_bound_rows_are_the_networks_own(network: nn.Module, count: int) -> None:
+def test_bound_rows_are_the_networks_own(network: nn.Module, count: int, whole: bool) -> None:
     condition = torch.randn(3, CONDITION, generator=torch.Generator().manual_seed(2))
     x, t, sample = rows(count)
+    t = t if whole else t / TIMESTEPS
     expected = network(x, t, condition[sample])
     assert expected.std() > 1e-3
     fast = EngineNetwork(network, TIMESTEPS)
