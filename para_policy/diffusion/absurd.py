@@ -18,6 +18,7 @@ _NO_NOISE_LEFT = {
     "ddpm": "use a spacing and steps_offset whose last timestep is 0, or variance_type='fixed_small'",
     "ddim": "use set_alpha_to_one=True",
     "dpmsolver++": "use final_sigmas_type='zero'",
+    "flow_match_euler": "a smaller sigma_min leaves less",
 }
 
 

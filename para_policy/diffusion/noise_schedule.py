@@ -6,6 +6,7 @@ that of DPM-Solver takes the levels in reverse order until `set_timesteps` is ca
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -13,15 +14,44 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from para_policy.diffusion.flow import Velocity
+from para_policy.diffusion.flow_matching import FlowMatching
 from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.errors import InputError
 
 Prediction: TypeAlias = Literal["epsilon", "sample", "v_prediction"]
 
 
+class NoiseSchedule(ABC):
+    """Levels of noise on a path x = signal x_0 + spread eps from clean samples to noise."""
+
+    @abstractmethod
+    def timestep(self, level: Tensor) -> Tensor:
+        """What the network is told of levels (B,)."""
+
+    @abstractmethod
+    def target(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """What the network should answer (B, *shape); arguments as for `noised`."""
+
+    @abstractmethod
+    def path(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and spread (B,) of levels (B,)."""
+
+    def noised(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """x (B, *shape) of samples and noise (B, *shape) at `level` (B,)."""
+        signal, spread = self._factors(clean, level)
+        return signal * clean + spread * noise
+
+    def _factors(self, clean: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """`path` in shapes (B, 1, ...) that fit the samples."""
+        shape = (-1, *[1] * (clean.ndim - 1))
+        signal, spread = self.path(level)
+        return signal.to(clean).reshape(shape), spread.to(clean).reshape(shape)
+
+
 @dataclass(frozen=True, eq=False)
-class NoiseSchedule:
-    """Levels of noise x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (Ho et al. 2020, eq. 4).
+class DiscreteSchedule(NoiseSchedule):
+    """Levels t = 0 .. T-1 of x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (Ho et al. 2020, eq. 4).
 
     Attributes:
         alpha_bar: (T,) float32, falling from almost 1 to almost 0.
@@ -31,40 +61,67 @@ class NoiseSchedule:
     alpha_bar: Tensor
     prediction: Prediction
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
-        """That of a diffusers scheduler's configuration.
-
-        Raises:
-            InputError: if it makes no noise schedule, or names another prediction.
-        """
-        scheduler = build_scheduler(config)
-        prediction = scheduler.config.prediction_type
-        if prediction not in get_args(Prediction):
-            raise InputError(
-                f"prediction_type is {prediction!r}; expected one of {', '.join(get_args(Prediction))}"
-            )
-        return cls(scheduler.alphas_cumprod, prediction)
-
     def __len__(self) -> int:
         """T, the number of levels."""
         return len(self.alpha_bar)
 
-    def noised(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t (B, *shape) of samples and noise (B, *shape) at levels `t` (B,)."""
-        signal, spread = self._parts(clean, t)
-        return signal * clean + spread * noise
+    def timestep(self, level: Tensor) -> Tensor:
+        return level
 
-    def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should answer (B, *shape); arguments as for `noised`."""
+    def target(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "sample":
             return clean
-        signal, spread = self._parts(clean, t)
+        signal, spread = self._factors(clean, level)
         return signal * noise - spread * clean  # Salimans & Ho 2022, appendix D
 
-    def _parts(self, clean: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors (B, 1, ...) of the clean sample and of the noise."""
-        alpha_bar = self.alpha_bar[t].to(clean).reshape(-1, *[1] * (clean.ndim - 1))
+    def path(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_bar = self.alpha_bar[level]
         return torch.sqrt(alpha_bar), torch.sqrt(1 - alpha_bar)
+
+
+@dataclass(frozen=True)
+class FlowSchedule(NoiseSchedule):
+    """Levels sigma in [0, 1] of x = (1 - sigma) x_0 + (sigma + sigma_min (1 - sigma)) eps.
+
+    Lipman et al. 2023 (arXiv 2210.02747), eq. 20 with t = 1 - sigma.
+
+    Attributes:
+        velocity: direction of what the network predicts, the derivative of x along the path.
+        sigma_min: noise that is left at sigma = 0.
+        times: what the network is told at sigma = 0 and at 1; linear in between.
+    """
+
+    velocity: Velocity = "noise-data"
+    sigma_min: float = 0.0
+    times: tuple[float, float] = (0.0, 1.0)
+
+    def timestep(self, level: Tensor) -> Tensor:
+        clean, noise = self.times
+        return clean + (noise - clean) * level
+
+    def target(self, clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        to_noise = (1 - self.sigma_min) * noise - clean
+        return to_noise if self.velocity == "noise-data" else -to_noise
+
+    def path(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - level, level + self.sigma_min * (1 - level)
+
+
+def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
+    """That of a noise scheduler's configuration.
+
+    Raises:
+        InputError: if it makes no noise schedule, or names another prediction.
+    """
+    scheduler = build_scheduler(config)
+    if isinstance(scheduler, FlowMatching):
+        flow = scheduler.config
+        return FlowSchedule(flow.velocity, flow.sigma_min, tuple(flow.times))
+    prediction = scheduler.config.prediction_type
+    if prediction not in get_args(Prediction):
+        raise InputError(
+            f"prediction_type is {prediction!r}; expected one of {', '.join(get_args(Prediction))}"
+        )
+    return DiscreteSchedule(scheduler.alphas_cumprod, prediction)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from para_policy.diffusion.flow import Velocity
 from para_policy.errors import InputError, shown
 
 MOST_TIMESTEPS = 10_000
@@ -71,6 +72,15 @@ def _is_log_snr(value: Any) -> bool:
     return value == "-inf" or (_is_number(value) and value < math.inf)
 
 
+def _is_velocity(value: Any) -> bool:
+    return value in get_args(Velocity)
+
+
+def _are_times(value: Any) -> bool:
+    ends = value if isinstance(value, (list, tuple)) else ()
+    return len(ends) == 2 and all(_is_number(end) and abs(end) <= MOST_TIMESTEPS for end in ends)
+
+
 _SWITCH: tuple[_Check, str] = (lambda value: isinstance(value, (bool, np.bool_)), "true or false")
 _SIZE = _between(1e-3, 1e6)
 
@@ -84,6 +94,12 @@ _OPTIONS: dict[str, tuple[_Check, str]] = {
     "sample_max_value": _SIZE,
     "flow_shift": _SIZE,
     "dynamic_thresholding_ratio": _between(0, 1),
+    "velocity": (_is_velocity, " or ".join(get_args(Velocity))),
+    "sigma_min": (
+        lambda value: _is_number(value) and 0 <= value < 1,
+        "a number of at least 0 and below 1",
+    ),
+    "times": (_are_times, f"two numbers from -{MOST_TIMESTEPS} to {MOST_TIMESTEPS}"),
     "lambda_min_clipped": (_is_log_snr, "a number, or -inf"),
     **dict.fromkeys(
         (

@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from diffusers import (
     DDIMParallelScheduler,
     DDIMScheduler,
@@ -18,19 +19,24 @@ from diffusers import (
 )
 
 from para_policy.arguments import check_kind
+from para_policy.diffusion.flow_matching import FlowMatching
 from para_policy.diffusion.schedule_options import check_options
 from para_policy.errors import InputError, shown
 
-Scheduler: TypeAlias = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler
+Scheduler: TypeAlias = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler | FlowMatching
 
 SCHEDULERS: dict[str, type[Any]] = {
     "ddpm": DDPMScheduler,
     "ddim": DDIMScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
+    "flow_match_euler": FlowMatching,
 }
 
 # They take the same options and steps; the parallel ones only add a batched step, which is not used.
 _PARALLEL: dict[str, type[Any]] = {"ddpm": DDPMParallelScheduler, "ddim": DDIMParallelScheduler}
+
+FLOWS = ("flow_match_euler",)
+"""Kinds whose path leads straight from data to noise; the others preserve the variance."""
 
 # Betas that diffusers makes for DDPM only.
 _OF_DDPM = ("laplace", "sigmoid")
@@ -65,6 +71,11 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
     if kind not in SCHEDULERS:
         raise InputError(f"unknown scheduler {kind!r}; expected one of {sorted(SCHEDULERS)}")
     target = SCHEDULERS[kind]
+    if (kind in FLOWS) != (scheduler_kind(config) in FLOWS):
+        raise InputError(
+            f"scheduler is {kind!r}, but the network was trained for {trained.__name__}: "
+            "flow matching and diffusion have different paths; leave the scheduler out"
+        )
     shared = _options(target)
     options = {key: value for key, value in given.items() if key in shared}
     if target is not trained and options.get("beta_schedule") in _OF_DDPM:
@@ -87,7 +98,7 @@ def _construct(scheduler: type[Any], options: Mapping[str, Any]) -> Scheduler:
             f"{scheduler.__name__} cannot be made from {shown(dict(options))} "
             f"({type(error).__name__}: {error}); correct the noise schedule"
         ) from error
-    alpha_bar = built.alphas_cumprod
+    alpha_bar = getattr(built, "alphas_cumprod", torch.ones(()))  # a flow has none
     if not ((alpha_bar >= 0) & (alpha_bar <= 1)).all():
         raise InputError(
             f"{scheduler.__name__} with {shown(dict(options))} has betas that are no noise schedule; "
@@ -209,6 +220,8 @@ def _with_timesteps(scheduler: Scheduler, num_steps: int | None) -> Scheduler:
 
 def _check_timesteps(scheduler: Scheduler) -> None:
     """Some spacings overshoot the schedule for some step counts."""
+    if scheduler.timesteps.is_floating_point():
+        return  # times are continuous
     t, total = scheduler.timesteps.cpu().numpy(), scheduler.config.num_train_timesteps
     if t.min() < 0 or t.max() >= total:
         raise InputError(

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
 from para_policy.diffusion.absurd import warn_of_absurd
-from para_policy.diffusion.flow import path
+from para_policy.diffusion.flow import flow_columns, path
 from para_policy.diffusion.schedulers import Scheduler, kind_of, own_options, prepare
 from para_policy.errors import InputError
 
@@ -27,14 +27,14 @@ class StepTable:
     """Everything that `Process` needs of a scheduler.
 
     Attributes:
-        kind: "ddpm", "ddim" or "dpmsolver++".
-        timesteps: (N,).
+        kind: "ddpm", "ddim", "dpmsolver++" or "flow_match_euler".
+        timesteps: (N,), floating point for a flow.
         clip: bound on |x0hat|, or None.
         columns: coefficients of the recurrence by name, (N,) each, states (N + 1,).
     """
 
     kind: str
-    timesteps: NDArray[np.int64]
+    timesteps: NDArray[np.int64] | Array
     clip: float | None
     columns: Columns
 
@@ -56,10 +56,16 @@ def step_table(
         columns = _ddpm(scheduler)
     elif kind == "ddim":
         columns = _ddim(scheduler, eta, use_clipped_model_output)
+    elif kind == "flow_match_euler":
+        columns = flow_columns(
+            scheduler.sigmas.numpy(), scheduler.config.velocity, scheduler.config.sigma_min
+        )
     else:
         columns = _dpmsolver(scheduler)
     _refuse_infinite(scheduler, columns)
-    timesteps = scheduler.timesteps.cpu().numpy().astype(np.int64)
+    timesteps = scheduler.timesteps.cpu().numpy()
+    if not np.issubdtype(timesteps.dtype, np.floating):
+        timesteps = timesteps.astype(np.int64)
     warn_of_absurd(kind, timesteps, columns)
     options = own_options(scheduler)
     clip = float(options["clip_sample_range"]) if options.get("clip_sample", False) else None

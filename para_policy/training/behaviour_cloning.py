@@ -14,7 +14,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from para_policy.checkpoints.native import save_checkpoint
-from para_policy.diffusion.noise_schedule import NoiseSchedule
+from para_policy.diffusion.noise_schedule import noise_schedule
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError
 from para_policy.extras import extra
@@ -27,7 +27,7 @@ from para_policy.training.accelerator import check_options
 from para_policy.training.config import LENGTH, TrainConfig
 from para_policy.training.dataset import ChunkDataset, read_features
 from para_policy.training.demonstrations import open_demonstrations
-from para_policy.training.draws import batch_indices, generator
+from para_policy.training.draws import batch_indices, generator, noise_levels
 
 with extra("train", "training"):
     from accelerate import Accelerator
@@ -144,7 +144,7 @@ class ObservedNetwork(nn.Module):
 
 
 class _Cloning:
-    """Mean squared error of the prediction at uniformly drawn noise levels."""
+    """Mean squared error of the prediction at levels of noise that are drawn."""
 
     changeable: ClassVar = {"data": {"path"}, "training": LENGTH}
 
@@ -155,7 +155,7 @@ class _Cloning:
         # What cannot be sampled is not worth training. All steps, the default, are too many for some.
         steps = config.policy.num_inference_steps or 1
         Process.from_scheduler(config.policy.noise_scheduler, steps)
-        self.levels = NoiseSchedule.from_config(config.policy.noise_scheduler)
+        self.noising = noise_schedule(config.policy.noise_scheduler)
 
     def network(self) -> nn.Module:
         return ObservedNetwork(self.config.policy)
@@ -201,9 +201,10 @@ class _Cloning:
     ) -> Tensor:
         action, device = batch["action"], accelerator.device
         noise = torch.randn(action.shape, generator=random)
-        t = torch.randint(len(self.levels), (len(action),), generator=random)
-        noisy = self.levels.noised(action, noise, t)
-        target = self.levels.target(action, noise, t)
+        level = noise_levels(self.noising, self.run.noise_levels, len(action), random)
+        noisy = self.noising.noised(action, noise, level)
+        target = self.noising.target(action, noise, level)
+        t = self.noising.timestep(level)
         observed = {name: batch[name].to(device) for name in self.config.policy.inputs}
         with accelerator.autocast():
             prediction = network(noisy.to(device), t.to(device), observed)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from para_policy.checkpoints.files import summarise
+from para_policy.diffusion.schedulers import FLOWS, scheduler_kind
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig
 from para_policy.training.dataset import Columns, Feature, Vector
@@ -50,10 +51,35 @@ class RunConfig(BaseModel):
     checkpoint_every: int = Field(1000, ge=1)
 
 
+class Uniform(BaseModel):
+    """All levels of noise alike."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    distribution: Literal["uniform"] = "uniform"
+
+
+class Beta(BaseModel):
+    """Levels of a flow, sigma = 1 - s (1 - u) with u of a beta distribution: by default more noise than
+    not, with the numbers of LeRobot's `multi_task_dit`.
+
+    Attributes:
+        s: the least level is 1 - s.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    distribution: Literal["beta"]
+    alpha: float = Field(1.5, ge=0.1, le=100)
+    beta: float = Field(1.0, ge=0.1, le=100)
+    s: float = Field(0.999, gt=0, le=1)
+
+
 class OptimisationConfig(RunConfig):
     """AdamW with a cosine schedule over all steps, and the power-law EMA of the original project.
 
     Attributes:
+        noise_levels: how levels of noise are drawn.
         evaluation_windows: how many windows the evaluation loss is measured on, in one batch.
     """
 
@@ -63,6 +89,7 @@ class OptimisationConfig(RunConfig):
     weight_decay: float = Field(1e-6, ge=0, le=1)
     warmup_steps: int = Field(500, ge=0)
     ema_power: float = Field(0.75, gt=0)
+    noise_levels: Annotated[Uniform | Beta, Field(discriminator="distribution")] = Uniform()
     evaluation_windows: int = Field(1024, ge=1)
 
 
@@ -74,6 +101,16 @@ class TrainConfig(BaseModel):
     policy: PolicyConfig
     data: DataConfig
     training: OptimisationConfig
+
+    @model_validator(mode="after")
+    def _levels_of_a_flow(self) -> TrainConfig:
+        flow = scheduler_kind(self.policy.noise_scheduler) in FLOWS
+        named = self.policy.noise_scheduler["_class_name"]
+        if isinstance(self.training.noise_levels, Beta) and not flow:
+            raise ValueError(
+                f"training.noise_levels is beta, which draws levels of a flow; {named} takes uniform"
+            )
+        return self
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainConfig:

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from para_policy.diffusion.noise_schedule import DiscreteSchedule, NoiseSchedule
 from para_policy.extras import extra
+from para_policy.training.config import Beta, Uniform
 
 with extra("train", "training"):
     from accelerate import Accelerator
@@ -27,3 +29,17 @@ def batch_indices(
     order = torch.randperm(size, generator=generator(seed, -1 - epoch))
     first = (position * accelerator.num_processes + accelerator.process_index) * per_device
     return order[first : first + per_device]
+
+
+def noise_levels(
+    schedule: NoiseSchedule, distribution: Uniform | Beta, count: int, random: torch.Generator
+) -> Tensor:
+    """Levels (count,) of `schedule` to train at: whole numbers, or those of a flow in [0, 1]."""
+    if isinstance(schedule, DiscreteSchedule):
+        return torch.randint(len(schedule), (count,), generator=random)
+    if isinstance(distribution, Uniform):
+        return 1 - torch.rand(count, generator=random)
+    # torch draws from beta distributions without a generator.
+    seed = int(torch.randint(2**62, (), generator=random))
+    u = np.random.default_rng(seed).beta(distribution.alpha, distribution.beta, count)
+    return torch.from_numpy(1 - distribution.s * (1 - u)).float()

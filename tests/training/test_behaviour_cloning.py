@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from diffusers.schedulers.scheduling_ddpm import betas_for_alpha_bar
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from para_policy import load_policy
+from para_policy.diffusion.noise_schedule import Prediction
 from para_policy.errors import DataError, InputError
 from para_policy.networks import vision
 from para_policy.training import behaviour_cloning
 from para_policy.training.behaviour_cloning import ObservedNetwork, prepare_data, train
 from para_policy.training.config import TrainConfig
 from para_policy.training.dataset import Images
+from para_policy.training.draws import batch_indices
 from para_policy.training.states import States
 from sim.pusht.env import check_inputs
 from tests.checkpoint import tiny_config
 from tests.training.demonstrations import REPOSITORY, circles, write_group
 from tests.training.interruption import interrupt_at
+
+Target: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of states, timesteps, and the clean samples in them."""
 
 
 def content(path: Path, **training: Any) -> dict[str, Any]:
@@ -53,6 +60,26 @@ def content(path: Path, **training: Any) -> dict[str, Any]:
 
 def config(path: Path, **training: Any) -> TrainConfig:
     return TrainConfig.model_validate(content(path, **training))
+
+
+FLOW = {"_class_name": "FlowMatching", "velocity": "data-noise", "times": [1.0, 0.0]}
+
+
+def flow_config(path: Path, **training: Any) -> TrainConfig:
+    """A flow with continuous levels, and a transformer with dropout."""
+    made = content(path, **{"noise_levels": {"distribution": "beta"}, **training})
+    made["policy"] |= {
+        "noise_scheduler": FLOW,
+        "num_inference_steps": 10,
+        "network": {
+            "kind": "dit",
+            "hidden_dim": 16,
+            "num_layers": 2,
+            "num_heads": 2,
+            "timestep_embed_dim": 8,
+        },
+    }
+    return TrainConfig.model_validate(made)
 
 
 def metrics(output: Path) -> list[dict[str, float]]:
@@ -83,6 +110,66 @@ def test_training_lowers_the_loss_and_leaves_a_policy(zarr_path: Path, tmp_path:
     assert (np.abs(result.prediction - 256) <= 201).all()  # inside what was demonstrated
 
 
+def test_a_flow_is_learned_and_sampled(zarr_path: Path, tmp_path: Path) -> None:
+    made = flow_config(zarr_path, steps=60, log_every=20, learning_rate=1e-2)
+    policy = load_policy(train(made, tmp_path / "run", device="cpu"))
+    losses = [record["ema_loss"] for record in metrics(tmp_path / "run")]
+    assert losses[-1] < 0.8 * losses[0]
+    result = policy.sample({"agent_pos": np.array([[456.0, 256.0], [452.0, 296.0]])})
+    assert result.stats.evals == 10
+    assert result.actions.shape == (8, 2)
+
+
+def ddpm(prediction: str) -> dict[str, Any]:
+    return {**tiny_config(20).noise_scheduler, "prediction_type": prediction}
+
+
+def ddpm_target(prediction: str) -> Target:
+    def target(x: Tensor, t: Tensor, clean: Tensor) -> Tensor:
+        alpha_bar = (1 - betas_for_alpha_bar(20)).cumprod(0)[t][:, None, None]
+        noise = (x - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
+        v = alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+        return {"epsilon": noise, "sample": clean, "v_prediction": v}[prediction]
+
+    return target
+
+
+def flow_target(x: Tensor, t: Tensor, clean: Tensor) -> Tensor:
+    """As LeRobot has it: x = t data + (1 - t) noise, and the way from noise to data."""
+    t = t[:, None, None]
+    return clean - (x - t * clean) / (1 - t)
+
+
+@pytest.mark.parametrize(
+    ("noise_scheduler", "distribution", "target"),
+    [
+        *((ddpm(kind), "uniform", ddpm_target(kind)) for kind in get_args(Prediction)),
+        *((FLOW, distribution, flow_target) for distribution in ("uniform", "beta")),
+    ],
+)
+def test_the_loss_is_that_of_the_closed_form(
+    zarr_path: Path, noise_scheduler: dict[str, Any], distribution: str, target: Target
+) -> None:
+    """From what the network is asked follow the noise in it, the target, and the error of the answer."""
+    made = content(zarr_path, noise_levels={"distribution": distribution})
+    made["policy"]["noise_scheduler"] = noise_scheduler
+    task = behaviour_cloning._Cloning(TrainConfig.model_validate(made))
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    class Network(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, observed: dict[str, Tensor]) -> Tensor:
+            asked.append((x, t))
+            return 0.3 * x
+
+    accelerator, step = Accelerator(cpu=True), 5
+    loss = task.loss(Network(), step, accelerator)
+    ((x, t),) = asked
+    run, data = task.run, task.data.train
+    clean = data.batch(batch_indices(step, len(data), run.batch_size, run.seed, accelerator))
+    expected = (0.3 * x - target(x, t, clean["action"])).square().mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_run_depends_on_its_seed_alone(zarr_path: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.manual_seed(hash(name) % 1000)
@@ -92,17 +179,21 @@ def test_a_run_depends_on_its_seed_alone(zarr_path: Path, tmp_path: Path) -> Non
     assert weights(tmp_path / "a") != weights(tmp_path / "c")
 
 
-@pytest.mark.parametrize("stop", [3, 5])
+@pytest.mark.parametrize(("made", "stop"), [(config, 3), (config, 5), (flow_config, 5)])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    zarr_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+    zarr_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: Callable[[Path], TrainConfig],
+    stop: int,
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(config(zarr_path), whole, device="cpu")
+    train(made(zarr_path), whole, device="cpu")
     with monkeypatch.context() as patch:
         interrupt_at(patch, stop)
         with pytest.raises(KeyboardInterrupt):
-            train(config(zarr_path), parts, device="cpu")
-    train(config(zarr_path), parts, resume=True, device="cpu")
+            train(made(zarr_path), parts, device="cpu")
+    train(made(zarr_path), parts, resume=True, device="cpu")
     assert weights(parts) == weights(whole)
     assert [r["step"] for r in metrics(parts)] == [r["step"] for r in metrics(whole)]
     for resumed, straight in zip(metrics(parts), metrics(whole), strict=True):
@@ -186,10 +277,13 @@ def test_demonstrations_with_holes_are_refused(tmp_path: Path) -> None:
         prepare_data(config(path))
 
 
-def test_the_shipped_configuration_is_valid() -> None:
-    shipped = TrainConfig.from_yaml(REPOSITORY / "config" / "training" / "pusht_state.yaml")
+def test_the_shipped_configurations_are_valid() -> None:
+    folder = REPOSITORY / "config" / "training"
+    shipped = TrainConfig.from_yaml(folder / "pusht_state.yaml")
     assert shipped.policy.inputs == {"environment_state": (16,), "agent_pos": (2,)}
     assert shipped.policy.noise_scheduler["beta_schedule"] == "squaredcos_cap_v2"
+    flow = TrainConfig.from_yaml(folder / "pusht_flow.yaml")
+    assert (flow.policy.inputs, flow.data) == (shipped.policy.inputs, shipped.data)
 
 
 def test_a_configuration_is_read_from_yaml(zarr_path: Path, tmp_path: Path) -> None:
@@ -219,6 +313,19 @@ def changed(section: str, key: str, value: Any) -> str:
         (changed("training", "learning_rate", 1e38), "training.learning_rate"),
         (changed("training", "weight_decay", float("nan")), "training.weight_decay"),
         (changed("training", "betas", [0.9, 1.0]), "training.betas"),
+        (changed("training", "noise_levels", {"distribution": "normal"}), "training.noise_levels"),
+        (
+            changed("training", "noise_levels", {"distribution": "uniform", "s": 0.9}),
+            "training.noise_levels.uniform.s",
+        ),
+        (
+            changed("training", "noise_levels", {"distribution": "beta", "alpha": 0}),
+            "training.noise_levels.beta.alpha",
+        ),
+        (
+            changed("training", "noise_levels", {"distribution": "beta"}),
+            "DDPMScheduler.*uniform",
+        ),
         (changed("data", "validation_ratio", 1.0), "data.validation_ratio"),
         (changed("policy", "horizon", 15), "horizon is 15"),
     ],
