@@ -47,8 +47,9 @@ def accelerate(
     Called again it changes the settings. Gradients do not flow through sampling.
 
     Args:
-        policy: LeRobot's `DiffusionPolicy`, or a U-Net or transformer policy of the original
-            diffusion_policy project with global conditioning. Neither project is imported.
+        policy: LeRobot's `DiffusionPolicy`, `PI0Policy`, `PI05Policy`, `SmolVLAPolicy`, `EO1Policy`
+            or `Evo1Policy`, or a U-Net or transformer policy of the original diffusion_policy
+            project with global conditioning. Neither project is imported.
         sampler: a name from `samplers.names()`, or a sampler. "x0" needs nothing. "chord" takes
             fewer rounds, "collocation" fewer rows, and both are calibrated once, with
             `observations`, with the file in `calibration`, or with what the policy has seen since it

@@ -29,7 +29,8 @@ class Convention(ABC):
     Attributes:
         title: for error messages, "a ...".
         entry: public method of the policy that takes one observation.
-        place: attribute of the policy that owns the sampling method; "" for the policy itself.
+        place: attribute of the policy that owns the sampling method, with dots where it lies deeper;
+            "" for the policy itself.
         method: name of the sampling method, which is replaced.
         required, optional: parameters of it.
         needs: further attributes of the owner.
@@ -51,7 +52,7 @@ class Convention(ABC):
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
-        self.owner: Any = getattr(policy, self.place, None) if self.place else policy
+        self.owner: Any = _at(policy, self.place)
         place = f"{self.place}." if self.place else ""
         if self.owner is None:
             raise InputError(f"no attribute {self.place}")
@@ -137,3 +138,10 @@ def _unsteady(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p > 0
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def _at(policy: Any, place: str) -> Any:
+    owner = policy
+    for name in filter(None, place.split(".")):
+        owner = getattr(owner, name, None)
+    return owner
