@@ -24,4 +24,7 @@ if importlib.util.find_spec("rclpy") is None:
         raise RuntimeError(
             "PARA_POLICY_REQUIRE_ROS is set, but rclpy is not installed; run make setup"
         )
-    collect_ignore_glob = ["para_policy/ros/*", "sim/ros/*"]
+    collect_ignore_glob += ["para_policy/ros/*", "sim/ros/*"]
+# Nor those that import LeRobot.
+if importlib.util.find_spec("lerobot") is None:
+    collect_ignore_glob += ["para_policy/lerobot_server/serve*.py"]

@@ -29,6 +29,7 @@ COMMANDS = {
     "doctor": "para_policy.cli.doctor:Doctor",
     "record": "para_policy.cli.record:Record",
     "replay": "para_policy.cli.replay:Replay",
+    "lerobot-server": "para_policy.cli.lerobot_server:LeRobotServer",
     # The simulator stands on the package; the package knows this name of it and no more.
     "evaluate": "sim.evaluate:Evaluate",
 }

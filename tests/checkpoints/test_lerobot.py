@@ -299,6 +299,33 @@ def test_an_input_that_never_changed_stays_where_training_saw_it(case: str, tmp_
     assert abs(float(near - seen)) < 0.01
 
 
+def test_statistics_that_were_rounded_are_read_with_a_warning(tmp_path: Path) -> None:
+    exact = read_lerobot(save("states", tmp_path)).normalizers[STATE]
+    edit_tensors(
+        NORMALIZER, lambda t: t.update({name: value.bfloat16() for name, value in t.items()})
+    )(tmp_path)
+    with pytest.warns(UserWarning, match="statistics in torch.bfloat16: LeRobot rounds them"):
+        rounded = read_lerobot(tmp_path).normalizers[STATE]
+    torch.testing.assert_close(rounded.scale, exact.scale, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "ends"),
+    [("states", ENVIRONMENT, ["std"]), ("mean_std", ENVIRONMENT, ["q10", "q90"])],
+)
+def test_a_constant_that_changed_is_refused(
+    case: str, name: str, ends: list[str], tmp_path: Path
+) -> None:
+    """LeRobot would make 10^7 of a difference of 0.1; `load_policy` would leave it as it is."""
+
+    def lose(tensors: dict[str, Tensor]) -> None:
+        for end in ends:
+            tensors[f"{name}.{end}"][2] = 0.0
+
+    message = f"'{name}' say that number 2 never changed, min and max that it went from"
+    assert_refused(case, edit_tensors(NORMALIZER, lose), message, tmp_path)
+
+
 @pytest.mark.parametrize("case", ["resize", "resnet50"])
 def test_averaged_weights_come_from_the_training_state(case: str, tmp_path: Path) -> None:
     """All that is trained; the statistics of batch norms are those of the checkpoint."""
@@ -523,6 +550,12 @@ def test_a_configuration_that_cannot_be_followed_is_refused(
         (
             edit_tensors(UNNORMALIZER, lambda t: t.update({"action.min": torch.zeros(3)})),
             r"'action.min' has shape \(3,\), expected \(2,\)",
+        ),
+        (
+            edit_tensors(
+                NORMALIZER, lambda t: t.update({f"{STATE}.max": t[f"{STATE}.max"].long()})
+            ),
+            "'observation.state.max' is torch.int64, expected float32; LeRobot cuts",
         ),
         (
             edit_tensors(UNNORMALIZER, lambda t: t["action.min"].fill_(torch.nan)),

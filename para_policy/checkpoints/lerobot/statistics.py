@@ -8,6 +8,7 @@ Source: `lerobot/processor/normalize_processor.py`, and `lerobot/policies/normal
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,7 @@ class _Source:
             added = floor if self.widened or not ranged else 0.0
             unresolved = torch.finfo(torch.float32).eps * first.abs()
             constant = (spread == 0) | (spread + added <= unresolved)
+            self._check_constant(feature, spread == 0)
             spread = torch.where(constant, 1.0, spread + added)
         scale, offset = (1 / spread).float(), (-first / spread - float(ranged)).float()
         if not (scale.isfinite() & offset.isfinite() & (scale > 0)).all():
@@ -109,6 +111,21 @@ class _Source:
                 f"'{self.path}': statistics of '{feature.name}' are beyond float32: {_FIX}"
             )
         return LinearNormalizer(scale, offset)
+
+    def _check_constant(self, feature: Feature, constant: Tensor) -> None:
+        """Raise CheckpointError if the data changed where its deviation or quantiles say otherwise."""
+        ends = [self.tensors.get(self.name(feature.name, end)) for end in ("min", "max")]
+        if any(end is None or end.numel() != len(constant) for end in ends):
+            return  # before 0.4 a file holds what its mode needs
+        low, high = (end.double().reshape(-1) for end in ends if end is not None)
+        if (wrong := constant & (low < high)).any():
+            place = int(wrong.nonzero()[0])
+            raise CheckpointError(
+                f"'{self.path}': {' and '.join(_NAMES[feature.mode])} of '{feature.name}' say that "
+                f"number {place} never changed, min and max that it went from {low[place]:g} to "
+                f"{high[place]:g}; LeRobot has trained on it divided by {self.eps:g}, which is noise. Its "
+                "float32 loses deviations that are small beside the mean: correct them and train again"
+            )
 
     def _values(self, feature: Feature, statistic: str) -> Tensor:
         """A statistic as float64, (D,), or (3,) for images."""
@@ -124,6 +141,11 @@ class _Source:
             raise CheckpointError(
                 f"'{self.path}': '{key}' has shape {tuple(value.shape)}, expected {max(shapes)} "
                 f"because '{feature.name}' has shape {feature.shape}: {_FIX}"
+            )
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"'{self.path}': '{key}' is {value.dtype}, expected float32; LeRobot cuts statistics to "
+                f"whole numbers when an integer passes the processor: {_FIX}"
             )
         value = value.double().reshape(-1)
         if not value.isfinite().all():
@@ -196,6 +218,14 @@ def _processor(path: Path, kind: str, features: tuple[Feature, ...]) -> _Source:
         )
     state = path.with_name(name)
     tensors = read_tensors(state, finite=False)  # unused ones may be infinite
+    rounded = {value.dtype for value in tensors.values()} & {torch.bfloat16, torch.float16}
+    if rounded:
+        warnings.warn(
+            f"'{state}' holds statistics in {rounded.pop()}: LeRobot rounds them when a value of that "
+            "kind passes the processor, and then saves them so. They may be 0.4 % off those of the "
+            "training: save the policy again with the statistics of the data set",
+            stacklevel=3,
+        )
     return _Source(state, tensors, lambda f, s: f"{f}.{s}", settings.eps, widened=False)
 
 

@@ -1,0 +1,60 @@
+"""Life of the server: from the port to the signal that ends it."""
+
+from __future__ import annotations
+
+import ipaddress
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from lerobot.transport import services_pb2_grpc
+
+from para_policy.errors import InputError
+from para_policy.lerobot_server.server import Server
+from para_policy.terminal import show
+
+_WORKERS = 4
+_GRACE_S = 1.0
+
+
+def serve(server: Server, host: str, port: int) -> None:
+    """Answer robot clients until a signal comes.
+
+    Args:
+        port: 0 for any that is free.
+
+    Raises:
+        InputError: if the address cannot be listened on.
+    """
+    if not _is_own(host):
+        warnings.warn(
+            f"LeRobot's protocol has neither passwords nor encryption: whoever reaches {host}:{port} "
+            "can load checkpoints here and take the robot's place; use it in a network of your own",
+            stacklevel=2,
+        )
+    # Otherwise a second server on the port would get every other client.
+    service = grpc.server(ThreadPoolExecutor(_WORKERS), options=[("grpc.so_reuseport", 0)])
+    services_pb2_grpc.add_AsyncInferenceServicer_to_server(server, service)
+    try:
+        port = service.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise InputError(
+            f"cannot listen on {host}:{port}: it is in use, or no address of this computer; "
+            "choose another --port or --host"
+        ) from error
+    service.start()
+    show(f"LeRobot's robot clients are served on {host}:{port}; Ctrl-C ends it")
+    try:
+        service.wait_for_termination()
+    finally:
+        service.stop(_GRACE_S).wait()
+        counts = server.counts
+        mean = f", {1e3 * counts.seconds / counts.chunks:.0f} ms each" if counts.chunks else ""
+        show(f"chunks: {counts.chunks}{mean}")
+
+
+def _is_own(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

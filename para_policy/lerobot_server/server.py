@@ -1,0 +1,224 @@
+"""LeRobot's `PolicyServer` that accelerates policies and gives them the observations that they need."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Empty
+from typing import Any
+from unittest.mock import patch
+
+import grpc
+import torch
+from lerobot.async_inference import constants, helpers
+from lerobot.async_inference.configs import PolicyServerConfig
+from lerobot.policies.utils import populate_queues
+from lerobot.transport import services_pb2
+from lerobot.utils.constants import ACTION, OBS_IMAGES
+from torch import Tensor
+
+from para_policy.adapters import accelerate
+from para_policy.errors import InputError, ParaPolicyError
+from para_policy.lerobot_server.history import History
+from para_policy.lerobot_server.messages import Part, joined, read
+from para_policy.terminal import notes
+
+with patch.object(helpers, "get_logger", logging.getLogger):  # else it makes a folder "logs" here
+    from lerobot.async_inference.policy_server import PolicyServer
+
+_ADDED_POLICIES = ("multi_task_dit",)
+"""Policies that LeRobot's server leaves out, and that work with a history."""
+_WAIT_S = 0.5
+"""How long a client that asks for actions waits for its own observation before it asks again."""
+_LONGEST_LINE = 2000
+"""Characters of an error; gRPC carries no more than 8 kB of it."""
+_NONE = -1
+"""Step before the first one."""
+_SHORTEST = 2
+"""Actions in a chunk: LeRobot's client drops the one of the step that it has just executed."""
+
+
+@dataclass
+class _Seen(helpers.TimedObservation):
+    """An observation with those before it: `window`, raw ones as the robot gave them, newest last."""
+
+    window: tuple[Any, ...] = ()
+
+
+@dataclass
+class Counts:
+    """What was done since the start: chunks that were answered, and seconds of work for them."""
+
+    chunks: int = 0
+    seconds: float = 0.0
+
+
+class Server(PolicyServer):
+    """Server of one robot at a time; a client that connects takes over.
+
+    Different from LeRobot's own:
+
+    - Policies are accelerated.
+    - Policies with several observation steps get them. An observation without those before it only
+      counts if the robot has no actions left.
+    - No observation is left out because the robot has hardly moved; see `still`.
+    - An error reaches the client, in one line, and the observation may be sent again.
+    - Messages are unpickled by `messages.read`.
+    - Chunks are answered as soon as they are there.
+
+    Args:
+        fps: actions per second, for their time stamps.
+        still: norm, in the units of the robot's state, below which a change of the state asks for no
+            new chunk; 0 to plan for every observation. LeRobot has 1.
+    """
+
+    def __init__(self, fps: int = 30, still: float = 0.0) -> None:
+        super().__init__(
+            PolicyServerConfig(fps=fps, inference_latency=0, obs_queue_timeout=_WAIT_S)
+        )
+        self.last_processed_obs: Any = None
+        self.counts = Counts()
+        self._still = still
+        self._history = History()
+        self._newest = _NONE
+        self._loaded = False
+        self._working = threading.Lock()
+        self._client: str | None = None
+        self._former: set[str] = set()
+        for kind in _ADDED_POLICIES:
+            if kind not in constants.SUPPORTED_POLICIES:
+                constants.SUPPORTED_POLICIES.append(kind)
+
+    def Ready(self, request: Any, context: Any) -> Any:
+        peer = context.peer()
+        with self._working:
+            if self._client not in (None, peer):
+                self._former.add(str(self._client))
+            self._former.discard(peer)
+            self._client, self._loaded = peer, False
+            self._newest, self.last_processed_obs = _NONE, None
+            return super().Ready(request, context)
+
+    def SendPolicyInstructions(self, request: Any, context: Any) -> Any:
+        with self._answering(context), self._working:
+            self._loaded = False
+            specs = read(request.data, helpers.RemotePolicyConfig)
+            # Unpickled once more there; by now it is known to name nothing else.
+            answer = super().SendPolicyInstructions(request, context)
+            _check_features(specs, self.policy.config.input_features)
+            lengths = [q.maxlen for key, q in self._queues.items() if key != ACTION]
+            self._history = History(max(lengths, default=1))
+            done = self._accelerated()
+            self._loaded = True
+            _say(f"{context.peer()}: {specs.policy_type} {specs.pretrained_name_or_path}, {done}")
+            return answer
+
+    def SendObservations(self, request_iterator: Iterable[Part], context: Any) -> Any:
+        with self._answering(context):
+            seen = read(joined(request_iterator), helpers.TimedObservation)
+            self._history.add(seen.get_timestep(), seen.get_observation())
+            self._enqueue_observation(_Seen(**vars(seen), window=self._history.window))
+            return services_pb2.Empty()
+
+    def GetActions(self, request: Any, context: Any) -> Any:
+        with self._answering(context):
+            try:
+                seen = self.observation_queue.get(timeout=self.config.obs_queue_timeout)
+            except Empty:
+                return services_pb2.Actions()
+            with self._working:
+                return services_pb2.Actions(data=pickle.dumps(self._planned(seen)))
+
+    def _planned(self, seen: _Seen) -> list[helpers.TimedAction]:
+        if not self._loaded:
+            raise InputError("no policy is loaded; start the robot client again")
+        started, before = time.monotonic(), self._newest
+        self._newest = seen.get_timestep()
+        try:
+            chunk = self._predict_action_chunk(seen)
+        except Exception:
+            self._newest = before
+            raise
+        self.counts.chunks += 1
+        self.counts.seconds += time.monotonic() - started
+        return chunk
+
+    def _obs_sanity_checks(self, obs: _Seen, previous_obs: _Seen) -> bool:
+        """Whether an observation is planned for; LeRobot asks where the robot has actions left."""
+        if obs.get_timestep() <= self._newest or not self._history.complete:
+            return False
+        compared = obs, previous_obs, self.lerobot_features
+        return not (self._still and helpers.observations_similar(*compared, atol=self._still))
+
+    def _get_action_chunk(self, observation: dict[str, Tensor]) -> Tensor:
+        """Chunk (1, n, action_dim) for the window of the observation that is being processed."""
+        if set(self._queues) - {ACTION}:
+            for raw in self.last_processed_obs.window:
+                observation = self._prepared(raw)
+                populate_queues(self._queues, observation)
+        chunk: Tensor = super()._get_action_chunk(observation)
+        if chunk.shape[1] < _SHORTEST:
+            raise InputError(
+                f"a chunk has {chunk.shape[1]} action; LeRobot's client drops the first of each, so that the "
+                f"robot would not move: set actions_per_chunk and n_action_steps to {_SHORTEST} or more"
+            )
+        return chunk
+
+    def _prepared(self, raw: dict[str, Any]) -> dict[str, Tensor]:
+        """One observation as the queues of the policy take it; so does its `select_action`."""
+        features = self.lerobot_features, self.policy_image_features
+        batch: dict[str, Tensor] = dict(
+            self.preprocessor(helpers.raw_observation_to_observation(raw, *features))
+        )
+        batch.pop(ACTION, None)
+        if OBS_IMAGES in self._queues:
+            cameras = [batch[name] for name in self.policy.config.image_features]
+            batch[OBS_IMAGES] = torch.stack(cameras, dim=-4)
+        return batch
+
+    @property
+    def _queues(self) -> dict[str, Any]:
+        """Those of the policy, with its last observations; empty for a policy that keeps none."""
+        return getattr(self.policy, "_queues", None) or {}
+
+    def _accelerated(self) -> str:
+        try:
+            accelerate(self.policy)
+        except InputError as error:
+            return f"as it is: {error}"
+        return "accelerated"
+
+    @contextmanager
+    def _answering(self, context: Any) -> Iterator[None]:
+        """What goes wrong within is one line here and at the client, and the server lives on."""
+        try:
+            if context.peer() in self._former:
+                raise InputError("another robot client has connected since; start this one again")
+            yield
+        except Exception as error:
+            line = " ".join(str(error).split())[:_LONGEST_LINE] or type(error).__name__
+            _say(f"error: {context.peer()}: {line}")
+            ours = isinstance(error, ParaPolicyError)
+            status = grpc.StatusCode
+            context.abort(status.FAILED_PRECONDITION if ours else status.INTERNAL, line)
+
+
+def _check_features(specs: Any, needed: Iterable[str]) -> None:
+    given = {specs.rename_map.get(name, name) for name in specs.lerobot_features}
+    missing = sorted(set(needed) - given)
+    strange = sorted(name for name in given - set(needed) if helpers.is_image_key(name))
+    if missing or strange:
+        raise InputError(
+            f"the robot gives {sorted(given)}, the policy takes {sorted(needed)}: "
+            f"{missing or strange} are {'missing' if missing else 'too many'}; give the robot the "
+            "cameras that the policy was trained with, under the same names"
+        )
+
+
+def _say(line: str) -> None:
+    notes().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,296 @@
+"""`para-policy lerobot-server`, spoken to by LeRobot's own robot client. Runs where LeRobot is installed."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from lerobot.async_inference import helpers
+from lerobot.async_inference.configs import RobotClientConfig
+from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+from lerobot.transport import services_pb2
+
+from para_policy.lerobot_server.server import Server
+from tests.lerobot_server.conftest import RANGE, save_act
+from tests.lerobot_server.pointrobot import PointRobot, config
+
+with patch.object(helpers, "get_logger", logging.getLogger):  # else it makes a folder "logs" here
+    from lerobot.async_inference.robot_client import RobotClient
+
+pytestmark = pytest.mark.lerobot
+
+
+class Context:
+    """What gRPC tells of a call."""
+
+    def __init__(self, peer: str = "robot") -> None:
+        self._peer = peer
+
+    def peer(self) -> str:
+        return self._peer
+
+    def abort(self, code: Any, details: str) -> None:
+        raise grpc.RpcError(f"{code.name}: {details}")
+
+
+class Calls:
+    """A robot client that is called step by step."""
+
+    def __init__(self, server: Server, folder: Path, peer: str = "robot") -> None:
+        self._server, self._context = server, Context(peer)
+        self._features = helpers.map_robot_keys_to_lerobot_features(PointRobot(config(folder)))
+        server.Ready(services_pb2.Empty(), self._context)
+
+    def load(self, checkpoint: Path, kind: str = "diffusion", actions: int = 8) -> None:
+        specs = helpers.RemotePolicyConfig(kind, str(checkpoint), self._features, actions)
+        message = services_pb2.PolicySetup(data=pickle.dumps(specs))
+        self._server.SendPolicyInstructions(message, self._context)
+
+    def observe(self, step: int, x: float, must_go: bool = False) -> None:
+        raw = {"x": x, "y": 0.0, "top": np.zeros((64, 64, 3), np.uint8)}
+        self.send(helpers.TimedObservation(time.time(), step, raw, must_go))
+
+    def send(self, observation: Any) -> None:
+        part = SimpleNamespace(data=pickle.dumps(observation))
+        self._server.SendObservations(iter([part]), self._context)
+
+    def actions(self) -> list[helpers.TimedAction]:
+        answer = self._server.GetActions(services_pb2.Empty(), self._context)
+        return list(pickle.loads(answer.data)) if answer.data else []
+
+
+@pytest.fixture
+def calls(server: Server, checkpoint: Path, tmp_path: Path) -> Calls:
+    made = Calls(server, tmp_path)
+    made.load(checkpoint)
+    return made
+
+
+def own_answer(checkpoint: Path, xs: list[float]) -> torch.Tensor:
+    """(8, 2) what LeRobot's loop answers to a history, from the seed 0."""
+    policy = DiffusionPolicy.from_pretrained(checkpoint).eval()
+    states = torch.tensor([[x / RANGE, 0.0] for x in xs])
+    batch = {
+        "observation.state": states[None],
+        "observation.images.top": torch.zeros(1, len(xs), 3, 64, 64),
+    }
+    torch.manual_seed(0)
+    return policy.predict_action_chunk(batch)[0] * RANGE
+
+
+@pytest.mark.parametrize(
+    ("observed", "history"),
+    [
+        ([(0, 50.0)], [50.0, 50.0]),
+        ([(0, 50.0), (1, 60.0)], [50.0, 60.0]),
+        ([(0, 50.0), (4, 60.0), (5, 70.0)], [60.0, 70.0]),
+        ([(0, 50.0), (4, 60.0)], [60.0, 60.0]),
+    ],
+)
+def test_policy_gets_the_steps_that_it_looks_at(
+    calls: Calls, checkpoint: Path, observed: list[tuple[int, float]], history: list[float]
+) -> None:
+    for step, x in observed:
+        calls.observe(step, x, must_go=True)
+    torch.manual_seed(0)
+    chunk = calls.actions()
+    assert [action.get_timestep() for action in chunk] == [observed[-1][0] + i for i in range(8)]
+    found = torch.stack([action.get_action() for action in chunk])
+    assert (found - own_answer(checkpoint, history)).abs().max() < 2e-2 * RANGE
+    # Another history gives another answer, so that the comparison says something.
+    assert (found - own_answer(checkpoint, [-90.0, -90.0])).abs().max() > 5e-2 * RANGE
+
+
+def test_policies_are_accelerated(calls: Calls, server: Server) -> None:
+    calls.observe(0, 1.0, must_go=True)
+    calls.actions()
+    assert server.policy.para_policy.last.rounds.max() < 20
+    assert server.counts.chunks == 1
+
+
+def test_an_observation_waits_for_those_before_it_unless_the_robot_has_no_actions(
+    calls: Calls,
+) -> None:
+    calls.observe(0, 1.0, must_go=True)
+    assert len(calls.actions()) == 8
+    calls.observe(5, 1.0)
+    assert calls.actions() == []
+    calls.observe(6, 1.0)
+    assert calls.actions()[0].get_timestep() == 6
+    calls.observe(9, 1.0, must_go=True)
+    assert calls.actions()[0].get_timestep() == 9
+
+
+def test_a_step_is_planned_for_once(calls: Calls) -> None:
+    for step in (0, 1):
+        calls.observe(step, 1.0, must_go=not step)
+        assert calls.actions()
+    calls.observe(1, 5.0)
+    assert calls.actions() == []
+
+
+@pytest.mark.parametrize(("still", "planned"), [(0.0, True), (1.0, False), (0.1, True)])
+def test_small_moves_are_planned_for(
+    still: float, planned: bool, checkpoint: Path, tmp_path: Path
+) -> None:
+    calls = Calls(Server(still=still), tmp_path)
+    calls.load(checkpoint)
+    calls.observe(0, 1.0, must_go=True)
+    calls.actions()
+    calls.observe(1, 1.3)
+    assert bool(calls.actions()) == planned
+
+
+def test_errors_are_one_line_and_the_next_call_works(
+    calls: Calls, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused: list[tuple[Callable[[], object], str]] = [
+        (lambda: calls.send({"x": 1.0}), "expected a TimedObservation"),
+        (lambda: calls.send(helpers.RemotePolicyConfig("a", "b", {}, 1)), "expected a TimedObs"),
+        (lambda: calls.load(checkpoint, "chess"), "chess not supported"),
+        (lambda: calls.load(tmp_path / "nothing"), "nothing"),
+    ]
+    for call, message in refused:
+        with pytest.raises(grpc.RpcError, match=message):
+            call()
+        error = capsys.readouterr().err
+        assert error.startswith("error: robot: ")
+        assert error.count("\n") == 1
+    calls.observe(0, 1.0, must_go=True)
+    with pytest.raises(grpc.RpcError, match="no policy is loaded"):
+        calls.actions()
+    calls.load(checkpoint)
+    calls.observe(0, 1.0, must_go=True)
+    assert calls.actions()
+
+
+def test_an_observation_that_failed_may_come_again(calls: Calls) -> None:
+    calls.send(helpers.TimedObservation(time.time(), 0, {"x": 1.0}, must_go=True))
+    with pytest.raises(grpc.RpcError, match="INTERNAL"):
+        calls.actions()
+    for _ in range(2):
+        calls.observe(0, 1.0)
+    assert calls.actions()
+
+
+def test_cameras_must_be_those_of_the_policy(
+    server: Server, tmp_path: Path, checkpoint: Path
+) -> None:
+    calls = Calls(server, tmp_path)
+    calls._features["observation.images.side"] = calls._features.pop("observation.images.top")
+    with pytest.raises(grpc.RpcError, match=r"observation.images.top'\] are missing"):
+        calls.load(checkpoint)
+
+
+def test_a_chunk_of_one_action_would_not_move_the_robot(calls: Calls, checkpoint: Path) -> None:
+    calls.load(checkpoint, actions=1)
+    calls.observe(0, 1.0, must_go=True)
+    with pytest.raises(grpc.RpcError, match="set actions_per_chunk"):
+        calls.actions()
+
+
+def test_a_client_that_connects_takes_over(calls: Calls, server: Server, tmp_path: Path) -> None:
+    Calls(server, tmp_path, peer="another")
+    with pytest.raises(grpc.RpcError, match="another robot client has connected"):
+        calls.observe(0, 1.0)
+
+
+def test_other_policies_are_served_as_they_are(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = Calls(server, tmp_path)
+    calls.load(save_act(tmp_path / "act"), "act")
+    assert "as it is" in capsys.readouterr().err
+    calls.observe(0, 1.0, must_go=True)
+    assert len(calls.actions()) == 8
+
+
+@contextmanager
+def command(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running `para-policy lerobot-server` in `folder`, and its address."""
+    started = [sys.executable, "-m", "para_policy", "lerobot-server", "--port", "0", *options]
+    with subprocess.Popen(
+        started, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "localhost:" in line, process.communicate()[1]
+            yield process, line.split(" on ")[1].split(";")[0]
+        finally:
+            process.kill()
+
+
+def drive(address: str, checkpoint: Path, folder: Path, steps: int) -> PointRobot:
+    """A robot that LeRobot's client drives for so many steps, or 30 s."""
+    client = RobotClient(
+        RobotClientConfig(
+            policy_type="diffusion",
+            pretrained_name_or_path=str(checkpoint),
+            robot=config(folder),
+            actions_per_chunk=8,
+            server_address=address,
+        )
+    )
+    assert client.start()
+    robot: PointRobot = client.robot
+
+    def watch() -> None:
+        end = time.monotonic() + 30
+        while len(robot.path) < steps and time.monotonic() < end:
+            time.sleep(0.05)
+        client.shutdown_event.set()
+
+    threads = [threading.Thread(target=work) for work in (client.receive_actions, watch)]
+    for thread in threads:
+        thread.start()
+    client.control_loop(task="")
+    for thread in threads:
+        thread.join()
+    client.stop()
+    return robot
+
+
+def test_lerobots_own_client_drives_its_robot(checkpoint: Path, tmp_path: Path) -> None:
+    with command(tmp_path) as (process, address):
+        robots = [drive(address, checkpoint, tmp_path, steps) for steps in (60, 10)]
+        assert len(robots[0].path) >= 60
+        assert len(robots[1].path) >= 10
+        assert np.abs(robots[0].path).max() <= 1.01 * RANGE
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "accelerated" in err
+    assert err.endswith("stopped by SIGTERM\n")
+    assert "Traceback" not in err
+    assert re.fullmatch(r"chunks: \d+, \d+ ms each", out.splitlines()[-1])
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from para_policy.cli.main import main
+
+    service = grpc.server(None, options=[("grpc.so_reuseport", 0)])
+    port = service.add_insecure_port("localhost:0")
+    service.start()
+    try:
+        assert main(["lerobot-server", "--port", str(port)]) == 2
+    finally:
+        service.stop(None)
+    assert f"cannot listen on localhost:{port}" in capsys.readouterr().err
