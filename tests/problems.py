@@ -13,19 +13,13 @@ from functools import cache
 from typing import Any, Protocol
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from para_policy import Denoiser, Noise, Process, samplers
+from para_policy.diffusion.schedulers import FLOW_ONLY, SCHEDULERS
 from para_policy.samplers import Nodes, Sampler, SampleResult
 
 Network = Callable[[Tensor, Tensor], Tensor]
-
-SCHEDULERS: dict[str, type[Any]] = {
-    "ddpm": DDPMScheduler,
-    "ddim": DDIMScheduler,
-    "dpmsolver++": DPMSolverMultistepScheduler,
-}
 
 
 class Data(Protocol):
@@ -76,7 +70,9 @@ class Mixture:
 
 
 def network(data: Data, scheduler: Any) -> Network:
-    """The exact denoiser of `data`, in the scheduler's prediction type."""
+    """The exact denoiser of `data`, in the scheduler's prediction type; of a flow, its velocity."""
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return flow_network(data, scheduler.config.num_train_timesteps)
     abars, prediction = scheduler.alphas_cumprod.double(), scheduler.config.prediction_type
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
@@ -85,6 +81,18 @@ def network(data: Data, scheduler: Any) -> Network:
         noise = (x - abar.sqrt() * clean) / (1 - abar).sqrt()
         velocity = abar.sqrt() * noise - (1 - abar).sqrt() * clean
         return {"sample": clean, "epsilon": noise, "v_prediction": velocity}[prediction]
+
+    return predict
+
+
+def flow_network(data: Data, duration: float = 1.0) -> Network:
+    """The exact velocity e - x0 on x = (1 - sigma) x0 + sigma e, told the time sigma * duration."""
+
+    def predict(x: Tensor, t: Tensor) -> Tensor:
+        sigma = (t / duration).to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        # Scaled to unit variance this is a path as above.
+        power = (1 - sigma) ** 2 + sigma**2
+        return (x - data.clean(x / power.sqrt(), (1 - sigma) ** 2 / power)) / sigma
 
     return predict
 
@@ -129,6 +137,10 @@ def row_by_row(inner: Network) -> Network:
 
 def scheduler(kind: str, train_steps: int = 100, **options: Any) -> Any:
     """A scheduler on Diffusion Policy's cosine schedule, unless `options` say otherwise."""
+    if kind in FLOW_ONLY:
+        return SCHEDULERS[kind](train_steps, **options)
+    if kind in ("unipc", "deis"):
+        options.setdefault("solver_order", 1)
     options.setdefault("beta_schedule", "squaredcos_cap_v2")
     if kind == "dpmsolver++":
         options.setdefault("lambda_min_clipped", -5.1)
@@ -157,7 +169,12 @@ class Problem:
 
 
 def problem(kind: str, num_steps: int, data: Data | None = None, **options: Any) -> Problem:
-    """A mixture (or `data`) sampled by `kind`; `eta` goes to the process, the rest to the scheduler."""
+    """A mixture (or `data`) sampled by `kind`; `eta` goes to the process, the rest to the scheduler.
+
+    Heun's rule takes an odd number of steps, the one before `num_steps` where that is even.
+    """
+    if kind == "flow_match_heun":
+        num_steps -= 1 - num_steps % 2
     eta = options.pop("eta", 0.0)
     made = scheduler(kind, **options)
     return Problem(

@@ -2,7 +2,8 @@
 
 The velocity dx / dsigma = e - x0 that a network predicts gives the clean sample x - sigma v, and with it
 an Euler step is the recurrence of `para_policy.diffusion.process` (Lipman et al. 2023, arXiv 2210.02747;
-Liu et al. 2023, arXiv 2209.03003).
+Liu et al. 2023, arXiv 2209.03003). Where the levels lie is free; diffusers shifts them towards noise, as
+Esser et al. 2024 (arXiv 2403.03206), eq. 23.
 """
 
 from __future__ import annotations
@@ -11,26 +12,26 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from para_policy.diffusion.paths import Array, Columns, path
 from para_policy.errors import InputError, shown
-
-Array = NDArray[np.float64]
 
 Velocity: TypeAlias = Literal["noise-data", "data-noise"]
 """What a network predicts: the way from data to noise (diffusers, openpi) or back (LeRobot's
 multi_task_dit)."""
 
+_LEVELS = "noise levels of the scheduler"
 
-def flow_columns(sigmas: Array, velocity: Velocity, sigma_min: float) -> dict[str, Array]:
-    """Columns of a step table; arguments are those of `Process.from_flow`, checked."""
+
+def flow_columns(sigmas: Array, velocity: Velocity, sigma_min: float) -> Columns:
+    """Columns of Euler steps; arguments are those of `Process.from_flow`, checked."""
     signal, spread = 1 - sigmas, sigmas + sigma_min * (1 - sigmas)
     zero = np.zeros(len(sigmas) - 1)
     return {
         "A": (sigmas[:-1] - sigmas[1:]) / spread[:-1],
         "B": spread[1:] / spread[:-1],
         "R": zero,
-        "H": zero,
+        "H": zero.copy(),
         "c": zero,
         **path(signal, spread),
         "x0_from_x": np.full_like(zero, 1 - sigma_min),
@@ -38,17 +39,37 @@ def flow_columns(sigmas: Array, velocity: Velocity, sigma_min: float) -> dict[st
     }
 
 
-def path(signal: Array, spread: Array) -> dict[str, Array]:
-    """Columns of the path x = signal x0 + spread e: itself, and the yardstick `sigma`.
+def flow_match_euler_columns(scheduler: Any) -> Columns:
+    """Those of diffusers' `FlowMatchEulerDiscreteScheduler`, its timesteps set.
 
-    The latter is the standard deviation of the cleaner state given the noisier one and x0, for
-    whatever path; for a variance-preserving one it is that of DDPM (Ho et al. 2020, eq. 7).
+    With `stochastic_sampling` a step draws the noise of its state anew: x' = (1 - sigma') x0 + sigma' xi.
     """
-    now, after = spread[:-1], spread[1:]
-    kept = np.divide(signal[:-1], signal[1:], out=np.ones_like(now), where=signal[1:] > 0)
-    fresh = now**2 - (kept * after) ** 2
-    yardstick = np.append(after / now * np.sqrt(np.maximum(fresh, 0.0)), 0.0)
-    return {"sigma": yardstick, "signal": signal, "spread": spread}
+    sigmas = scheduler.sigmas.cpu().numpy().astype(np.float64)
+    inverted = scheduler.config.invert_sigmas
+    levels = checked_sigmas(1 - sigmas if inverted else sigmas, _LEVELS)
+    # Inverted levels are times of the data, and so is the sign of the velocity.
+    columns = flow_columns(levels, "data-noise" if inverted else "noise-data", 0.0)
+    if scheduler.config.stochastic_sampling:
+        columns |= {"A": 1 - levels[1:], "B": np.zeros_like(levels[1:]), "c": levels[1:]}
+    return columns
+
+
+def flow_match_heun_columns(scheduler: Any) -> Columns:
+    """Those of diffusers' `FlowMatchHeunDiscreteScheduler`, its timesteps set: X_1, X_3 .. are its Euler
+    steps, X_2, X_4 .. their corrections.
+
+    Heun's rule takes x to x + (sigma' - sigma) (v(x) + v(y)) / 2 after an Euler step to y. Written from y,
+    with both velocities as clean samples, the state x drops out:
+
+        x' = y + (sigma - sigma') / (2 sigma') (x0(y) - x0(x))
+    """
+    levels = checked_sigmas(scheduler.sigmas.cpu().numpy(), _LEVELS)
+    columns = flow_columns(levels, "noise-data", 0.0)
+    before, now = levels[:-2][::2], levels[1:-1][::2]
+    weight = (before - now) / (2 * now)
+    columns["A"][1::2] += weight
+    columns["H"][1::2] -= weight
+    return columns
 
 
 def checked_sigmas(sigmas: Any, name: str = "sigmas") -> Array:

@@ -7,7 +7,7 @@ from diffusers import SchedulerMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor
 
-from para_policy.diffusion.flow import Velocity
+from para_policy.diffusion.flow import Velocity, checked_flow
 
 
 class FlowMatching(SchedulerMixin, ConfigMixin):
@@ -21,6 +21,9 @@ class FlowMatching(SchedulerMixin, ConfigMixin):
         velocity, sigma_min: as in `Process.from_flow`.
         times: what the network is told at sigma = 0 and at sigma = 1, linear in between: (1, 0) for
             `multi_task_dit`, (0, 1) for openpi.
+
+    Raises:
+        InputError: as `Process.from_flow`.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -31,6 +34,7 @@ class FlowMatching(SchedulerMixin, ConfigMixin):
         sigma_min: float = 0.0,
         times: tuple[float, float] = (0.0, 1.0),
     ) -> None:
+        checked_flow([1.0, 0.0], None, velocity, sigma_min)
         self.num_inference_steps: int | None = None
         self.sigmas: Tensor
         self.timesteps: Tensor

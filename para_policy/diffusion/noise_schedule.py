@@ -16,7 +16,7 @@ from torch import Tensor
 
 from para_policy.diffusion.flow import Velocity
 from para_policy.diffusion.flow_matching import FlowMatching
-from para_policy.diffusion.schedulers import build_scheduler
+from para_policy.diffusion.schedulers import Scheduler, build_scheduler, is_flow
 from para_policy.errors import InputError
 
 Prediction: TypeAlias = Literal["epsilon", "sample", "v_prediction"]
@@ -116,12 +116,26 @@ def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
         InputError: if it makes no noise schedule, or names another prediction.
     """
     scheduler = build_scheduler(config)
-    if isinstance(scheduler, FlowMatching):
-        flow = scheduler.config
-        return FlowSchedule(flow.velocity, flow.sigma_min, tuple(flow.times))
+    if is_flow(config):
+        return _flow_schedule(scheduler)
     prediction = scheduler.config.prediction_type
     if prediction not in get_args(Prediction):
         raise InputError(
             f"prediction_type is {prediction!r}; expected one of {', '.join(get_args(Prediction))}"
         )
     return DiscreteSchedule(scheduler.alphas_cumprod, prediction)
+
+
+def _flow_schedule(scheduler: Scheduler) -> FlowSchedule:
+    config = scheduler.config
+    if isinstance(scheduler, FlowMatching):
+        return FlowSchedule(config.velocity, config.sigma_min, tuple(config.times))
+    prediction = config.get("prediction_type", "flow_prediction")
+    if prediction != "flow_prediction":
+        raise InputError(
+            f"prediction_type is {prediction!r}; expected flow_prediction with flow matching"
+        )
+    duration = float(config.num_train_timesteps)
+    if config.get("invert_sigmas"):  # levels are times of the data
+        return FlowSchedule("data-noise", times=(duration, 0.0))
+    return FlowSchedule("noise-data", times=(0.0, duration))

@@ -93,10 +93,19 @@ _OPTIONS: dict[str, tuple[_Check, str]] = {
     "clip_sample_range": _SIZE,
     "sample_max_value": _SIZE,
     "flow_shift": _SIZE,
+    "shift": _SIZE,
+    "shift_terminal": (
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+        "a number of at least 0 and below 1, or null",
+    ),
+    "disable_corrector": (
+        lambda value: isinstance(value, (list, tuple)) and all(type(s) is int for s in value),
+        "a list of steps",
+    ),
     "dynamic_thresholding_ratio": _between(0, 1),
     "velocity": (_is_velocity, " or ".join(get_args(Velocity))),
     "sigma_min": (
-        lambda value: _is_number(value) and 0 <= value < 1,
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),  # None of UniPC
         "a number of at least 0 and below 1",
     ),
     "times": (_are_times, f"two numbers from -{MOST_TIMESTEPS} to {MOST_TIMESTEPS}"),
@@ -115,6 +124,9 @@ _OPTIONS: dict[str, tuple[_Check, str]] = {
             "use_lu_lambdas",
             "use_flow_sigmas",
             "use_dynamic_shifting",
+            "invert_sigmas",
+            "stochastic_sampling",
+            "predict_x0",
         ),
         _SWITCH,
     ),

@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from diffusers import (
     DDIMParallelScheduler,
     DDIMScheduler,
     DDPMParallelScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
 )
 
-from para_policy.arguments import check_kind
 from para_policy.diffusion.flow_matching import FlowMatching
 from para_policy.diffusion.schedule_options import check_options
 from para_policy.errors import InputError, shown
 
-Scheduler: TypeAlias = DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler | FlowMatching
+Scheduler: TypeAlias = (
+    DDPMScheduler
+    | DDIMScheduler
+    | DPMSolverMultistepScheduler
+    | UniPCMultistepScheduler
+    | DEISMultistepScheduler
+    | FlowMatchEulerDiscreteScheduler
+    | FlowMatchHeunDiscreteScheduler
+    | FlowMatching
+)
 
 SCHEDULERS: dict[str, type[Any]] = {
     "ddpm": DDPMScheduler,
     "ddim": DDIMScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
-    "flow_match_euler": FlowMatching,
+    "unipc": UniPCMultistepScheduler,
+    "deis": DEISMultistepScheduler,
+    "flow_match_euler": FlowMatchEulerDiscreteScheduler,
+    "flow_match_heun": FlowMatchHeunDiscreteScheduler,
 }
+
+FLOW_ONLY = ("flow_match_euler", "flow_match_heun")
+"""Kinds that know no path but x = (1 - sigma) x0 + sigma e."""
+
+_FOR_FLOW = (*FLOW_ONLY, "dpmsolver++", "unipc")
+"""Kinds for a network that was trained with flow matching. DEIS leaves much noise on its samples there."""
 
 # They take the same options and steps; the parallel ones only add a batched step, which is not used.
 _PARALLEL: dict[str, type[Any]] = {"ddpm": DDPMParallelScheduler, "ddim": DDIMParallelScheduler}
 
-FLOWS = ("flow_match_euler",)
-"""Kinds whose path leads straight from data to noise; the others preserve the variance."""
+_BY_HAND: dict[str, type[Any]] = {"flow_match_euler": FlowMatching}
 
 # Betas that diffusers makes for DDPM only.
 _OF_DDPM = ("laplace", "sigmoid")
@@ -45,18 +61,22 @@ _OF_DDPM = ("laplace", "sigmoid")
 # The value is the one that diffusers recommends for `squaredcos_cap_v2`.
 _LAMBDA_MIN_COSINE = -5.1
 
+# The highest order that a step table holds, where it is not diffusers' default.
+_ORDER = {"unipc": 1, "deis": 1}
+
 
 def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Scheduler:
     """Make a diffusers scheduler from its configuration.
 
     Args:
         config: with `_class_name`, as diffusers saves it.
-        kind: "ddpm", "ddim" or "dpmsolver++" to use the same noise schedule with another sampler.
+        kind: one of `SCHEDULERS`, to use the same noise schedule with another sampler.
 
     Raises:
-        InputError: for an unknown class, kind or key, or values that make no noise schedule.
+        InputError: for an unknown class, kind or key, values that make no noise schedule, or a kind
+            for another path than that of the schedule.
     """
-    trained = SCHEDULERS[scheduler_kind(config)]
+    own, trained = scheduler_kind(config), _class_of(config)
     known = _options(trained)
     unknown = sorted(key for key in config if key not in known and not key.startswith("_"))
     if unknown:
@@ -66,26 +86,68 @@ def build_scheduler(config: Mapping[str, Any], kind: str | None = None) -> Sched
     # Not `from_config`: it drops what `_use_default_values` lists, and diffusers lists there every
     # option that was passed by position, such as the number of training steps.
     given = {key: value for key, value in config.items() if not key.startswith("_")}
-    if kind is None:
+    if kind in (None, own):
         return _construct(trained, given)
     if kind not in SCHEDULERS:
         raise InputError(f"unknown scheduler {kind!r}; expected one of {sorted(SCHEDULERS)}")
-    target = SCHEDULERS[kind]
-    if (kind in FLOWS) != (scheduler_kind(config) in FLOWS):
+    flow = is_flow(config)
+    allowed = [
+        name for name in SCHEDULERS if (name in _FOR_FLOW if flow else name not in FLOW_ONLY)
+    ]
+    if kind not in allowed:
         raise InputError(
-            f"scheduler is {kind!r}, but the network was trained for {trained.__name__}: "
-            "flow matching and diffusion have different paths; leave the scheduler out"
+            f"scheduler {kind!r} does not fit a network that was trained for {trained.__name__}: flow "
+            f"matching and diffusion have different paths; expected one of {', '.join(allowed)}"
         )
+    target = SCHEDULERS[kind]
+    order = {"solver_order": _ORDER[kind]} if kind in _ORDER else {}
+    if trained is FlowMatching:
+        raise InputError(
+            f"scheduler {kind!r} does not fit a network that was trained for FlowMatching, which has "
+            f"levels and times of its own; expected {own}"
+        )
+    if flow:
+        return _construct(target, {**_flow_options(given, kind), **order})
     shared = _options(target)
-    options = {key: value for key, value in given.items() if key in shared}
-    if target is not trained and options.get("beta_schedule") in _OF_DDPM:
+    options = {key: value for key, value in given.items() if key in shared} | order
+    if options.get("beta_schedule") in _OF_DDPM:
         del options["beta_schedule"]
         options["trained_betas"] = _construct(trained, given).betas.tolist()
+    # Their solver types have other names; the default is diffusers' choice.
+    options.pop("solver_type", None)
     if kind == "dpmsolver++" and config.get("beta_schedule") == "squaredcos_cap_v2":
         options.setdefault("lambda_min_clipped", _LAMBDA_MIN_COSINE)
-    if target is not trained:
-        options.pop("variance_type", None)
+    options.pop("variance_type", None)
     return _construct(target, options)
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a network of this configuration was trained with flow matching.
+
+    Raises:
+        InputError: for an unknown class.
+    """
+    return scheduler_kind(config) in FLOW_ONLY or bool(config.get("use_flow_sigmas"))
+
+
+def _flow_options(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Options of another sampler on a path of flow matching.
+
+    Raises:
+        InputError: where the network is told or predicts what the other samplers do not know.
+    """
+    predicted = given.get("prediction_type", "flow_prediction")
+    if given.get("invert_sigmas") or predicted != "flow_prediction":
+        reason = "invert_sigmas" if given.get("invert_sigmas") else f"prediction_type={predicted!r}"
+        raise InputError(
+            f"scheduler {kind!r} does not fit a network that was trained with {reason}"
+        )
+    shift = given.get("shift", given.get("flow_shift", 1.0))
+    options = {"num_train_timesteps": given.get("num_train_timesteps", 1000)}
+    if kind in FLOW_ONLY:
+        return {**options, "shift": shift}
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    return {**options, **flow, "flow_shift": shift}
 
 
 def _construct(scheduler: type[Any], options: Mapping[str, Any]) -> Scheduler:
@@ -98,8 +160,8 @@ def _construct(scheduler: type[Any], options: Mapping[str, Any]) -> Scheduler:
             f"{scheduler.__name__} cannot be made from {shown(dict(options))} "
             f"({type(error).__name__}: {error}); correct the noise schedule"
         ) from error
-    alpha_bar = getattr(built, "alphas_cumprod", torch.ones(()))  # a flow has none
-    if not ((alpha_bar >= 0) & (alpha_bar <= 1)).all():
+    alpha_bar = getattr(built, "alphas_cumprod", None)
+    if alpha_bar is not None and not ((alpha_bar >= 0) & (alpha_bar <= 1)).all():
         raise InputError(
             f"{scheduler.__name__} with {shown(dict(options))} has betas that are no noise schedule; "
             "expected values in [0, 1]"
@@ -108,20 +170,37 @@ def _construct(scheduler: type[Any], options: Mapping[str, Any]) -> Scheduler:
 
 
 def scheduler_kind(config: Mapping[str, Any]) -> str:
-    """Return "ddpm", "ddim" or "dpmsolver++" for a scheduler configuration.
+    """The name in `SCHEDULERS` of a scheduler configuration.
 
     Raises:
         InputError: for another class.
     """
     named = config.get("_class_name")
-    for kinds in (SCHEDULERS, _PARALLEL):
+    for kinds in (SCHEDULERS, _PARALLEL, _BY_HAND):
         for kind, scheduler in kinds.items():
             if named == scheduler.__name__:
                 return kind
-    expected = sorted(scheduler.__name__ for scheduler in SCHEDULERS.values())
+    expected = sorted(cls.__name__ for cls in (*SCHEDULERS.values(), *_BY_HAND.values()))
     raise InputError(
         f"noise scheduler _class_name is {config.get('_class_name')!r}; expected one of {expected}"
     )
+
+
+def class_name(scheduler: Any) -> str:
+    """The `_class_name` of a scheduler's configuration, of the plain class where it is a parallel one.
+
+    Raises:
+        InputError: for an object of another class.
+    """
+    kind = kind_of(scheduler)
+    hand = _BY_HAND.get(kind)
+    return (hand if hand and isinstance(scheduler, hand) else SCHEDULERS[kind]).__name__
+
+
+def _class_of(config: Mapping[str, Any]) -> type[Any]:
+    kind = scheduler_kind(config)
+    hand = _BY_HAND.get(kind)
+    return hand if hand and config["_class_name"] == hand.__name__ else SCHEDULERS[kind]
 
 
 def own_options(scheduler: Any) -> dict[str, Any]:
@@ -134,97 +213,18 @@ def own_options(scheduler: Any) -> dict[str, Any]:
 
 
 def kind_of(scheduler: Any) -> str:
-    """Return "ddpm", "ddim" or "dpmsolver++" for a diffusers scheduler.
+    """The name in `SCHEDULERS` of a diffusers scheduler.
 
     Raises:
         InputError: for an object of another class.
     """
-    for kinds in (SCHEDULERS, _PARALLEL):
+    for kinds in (SCHEDULERS, _PARALLEL, _BY_HAND):
         for kind, known in kinds.items():
             if isinstance(scheduler, known):
                 return kind
-    expected = ", ".join(cls.__name__ for cls in SCHEDULERS.values())
+    expected = ", ".join(cls.__name__ for cls in (*SCHEDULERS.values(), *_BY_HAND.values()))
     raise InputError(f"cannot represent a {type(scheduler).__name__}; expected one of {expected}")
 
 
 def _options(scheduler: type[Any]) -> set[str]:
     return set(inspect.signature(scheduler.__init__).parameters) - {"self"}
-
-
-def prepare(
-    scheduler: Scheduler | Mapping[str, Any], num_steps: int | None, eta: float
-) -> Scheduler:
-    """Return a copy of the scheduler with its timesteps set, if a step table can represent it.
-
-    Raises:
-        InputError: if it cannot, naming the option; see `Process.from_scheduler`.
-    """
-    if isinstance(scheduler, Mapping):
-        scheduler = build_scheduler(scheduler)
-    _refuse_unrepresentable(scheduler, eta)
-    scheduler = _with_timesteps(scheduler, num_steps)
-    _check_timesteps(scheduler)
-    return scheduler
-
-
-def _refuse_unrepresentable(scheduler: Any, eta: float) -> None:
-    kind = kind_of(scheduler)
-    check_kind("eta", eta, Real)
-    if not 0.0 <= eta <= 1.0:
-        raise InputError(f"eta is {eta}; it must lie in [0, 1]")
-    if eta > 0 and kind != "ddim":
-        raise InputError(f"eta is {eta}, but only DDIM takes it, not {type(scheduler).__name__}")
-    config = own_options(scheduler)
-    check_options(config)
-    allowed: dict[str, tuple[object, ...]] = {
-        "prediction_type": ("epsilon", "sample", "v_prediction"),
-        "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", None),
-        "thresholding": (False,),
-        "algorithm_type": ("dpmsolver++",),
-        "solver_order": (1, 2),
-        "use_flow_sigmas": (False,),
-    }
-    why = {
-        "thresholding": "dynamic thresholding couples all coordinates of a sample",
-        "variance_type": "a variance that is learned, or the log form of fixed_large, is no fixed table",
-    }
-    for option, values in allowed.items():
-        if option in config and config[option] not in values:
-            reason = f" ({why[option]})" if option in why else ""
-            raise InputError(
-                f"{type(scheduler).__name__} with {option}={config[option]!r} cannot be represented{reason}; "
-                f"use one of {[value for value in values if value is not None]}"
-            )
-
-
-def _with_timesteps(scheduler: Scheduler, num_steps: int | None) -> Scheduler:
-    scheduler = copy.copy(scheduler)
-    if hasattr(scheduler, "model_outputs"):
-        # A multistep scheduler that has run holds tensors of the network, maybe with gradients.
-        scheduler.model_outputs = [None] * len(scheduler.model_outputs)
-    scheduler = copy.deepcopy(scheduler)
-    total = scheduler.config.num_train_timesteps
-    if num_steps is None:
-        if scheduler.num_inference_steps is None and not getattr(
-            scheduler, "custom_timesteps", False
-        ):
-            scheduler.set_timesteps(total)
-        return scheduler
-    if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)):
-        raise InputError(f"num_steps is {num_steps!r}; expected an integer")
-    if not 1 <= num_steps <= total:
-        raise InputError(f"num_steps is {num_steps}; this schedule allows 1 to {total}")
-    scheduler.set_timesteps(int(num_steps))
-    return scheduler
-
-
-def _check_timesteps(scheduler: Scheduler) -> None:
-    """Some spacings overshoot the schedule for some step counts."""
-    if scheduler.timesteps.is_floating_point():
-        return  # times are continuous
-    t, total = scheduler.timesteps.cpu().numpy(), scheduler.config.num_train_timesteps
-    if t.min() < 0 or t.max() >= total:
-        raise InputError(
-            f"{len(t)} timesteps from {t[0]} to {t[-1]} leave the schedule's 0 to {total - 1}; "
-            "use another num_steps, timestep_spacing or steps_offset"
-        )

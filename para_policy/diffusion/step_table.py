@@ -5,7 +5,7 @@ The recurrence that they belong to is described in `para_policy.diffusion.proces
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,17 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 
 from para_policy.diffusion.absurd import warn_of_absurd
-from para_policy.diffusion.flow import flow_columns, path
-from para_policy.diffusion.schedulers import Scheduler, kind_of, own_options, prepare
+from para_policy.diffusion.exponential import deis_columns, dpmsolver_columns, unipc_columns
+from para_policy.diffusion.flow import (
+    flow_columns,
+    flow_match_euler_columns,
+    flow_match_heun_columns,
+)
+from para_policy.diffusion.flow_matching import FlowMatching
+from para_policy.diffusion.paths import Array, Columns, conversion
+from para_policy.diffusion.preparation import prepare
+from para_policy.diffusion.schedulers import Scheduler, kind_of, own_options
 from para_policy.errors import InputError
-
-Array = NDArray[np.float64]
-Columns = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,14 @@ class StepTable:
     """Everything that `Process` needs of a scheduler.
 
     Attributes:
-        kind: "ddpm", "ddim", "dpmsolver++" or "flow_match_euler".
-        timesteps: (N,), floating point for a flow.
+        kind: as in `SCHEDULERS`.
+        timesteps: (N,) int64, or float64 where time is continuous.
         clip: bound on |x0hat|, or None.
         columns: coefficients of the recurrence by name, (N,) each, states (N + 1,).
     """
 
     kind: str
-    timesteps: NDArray[np.int64] | Array
+    timesteps: NDArray[Any]
     clip: float | None
     columns: Columns
 
@@ -52,20 +57,16 @@ def step_table(
         raise InputError(
             f"use_clipped_model_output is an option of DDIM, not of {type(scheduler).__name__}"
         )
-    if kind == "ddpm":
-        columns = _ddpm(scheduler)
-    elif kind == "ddim":
+    if kind == "ddim":
         columns = _ddim(scheduler, eta, use_clipped_model_output)
-    elif kind == "flow_match_euler":
-        columns = flow_columns(
-            scheduler.sigmas.numpy(), scheduler.config.velocity, scheduler.config.sigma_min
-        )
+    elif isinstance(scheduler, FlowMatching):
+        options = scheduler.config
+        columns = flow_columns(scheduler.sigmas.numpy(), options.velocity, options.sigma_min)
     else:
-        columns = _dpmsolver(scheduler)
+        columns = _COLUMNS[kind](scheduler)
     _refuse_infinite(scheduler, columns)
     timesteps = scheduler.timesteps.cpu().numpy()
-    if not np.issubdtype(timesteps.dtype, np.floating):
-        timesteps = timesteps.astype(np.int64)
+    timesteps = timesteps.astype(np.float64 if timesteps.dtype.kind == "f" else np.int64)
     warn_of_absurd(kind, timesteps, columns)
     options = own_options(scheduler)
     clip = float(options["clip_sample_range"]) if options.get("clip_sample", False) else None
@@ -112,7 +113,7 @@ def _ddpm(scheduler: DDPMScheduler) -> Columns:
         "c": np.where(t > 0, std, 0.0),  # alg. 2, line 3: no noise in the last step
         "sigma": np.append(std, 0.0),
         **_variance_preserving(np.append(abar.now, abar.next[-1])),
-        **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
+        **_conversion(scheduler, abar.now),
     }
 
 
@@ -139,58 +140,8 @@ def _ddim(scheduler: DDIMScheduler, eta: float, use_clipped: bool) -> Columns:
         "c": c,
         "sigma": np.append(std, 0.0),
         **_variance_preserving(np.append(abar.now, abar.next[-1])),
-        **_conversion(scheduler, np.sqrt(abar.now), np.sqrt(1 - abar.now)),
+        **_conversion(scheduler, abar.now),
     }
-
-
-def _dpmsolver(scheduler: DPMSolverMultistepScheduler) -> Columns:
-    """DPM-Solver++(2M), Lu et al. 2022 (arXiv 2211.01095): x = alpha x0 + sigma eps, alg. 2."""
-    ratio = scheduler.sigmas.cpu().numpy().astype(np.float64)
-    alpha = 1 / np.sqrt(ratio**2 + 1)
-    sigma = ratio * alpha
-    with np.errstate(divide="ignore"):
-        log_snr = np.log(alpha) - np.log(sigma)  # lambda
-    h = np.diff(log_snr)
-    decay = np.exp(-h) - 1
-    A = -alpha[1:] * decay  # prop. 4.1 to first order: factor of x0hat
-    H = np.zeros_like(A)
-    second = _second_order_steps(scheduler, len(A))
-    h_before, h_now = h[:-1][second[1:]], h[1:][second[1:]]
-    weight = _history_weight(scheduler.config.solver_type, alpha[1:][second], decay[second], h_now)
-    # alg. 2, D_i = (1 + 1 / 2r) x0hat_s - (1 / 2r) x0hat_{s-1} with r = h_{s-1} / h_s, split into
-    # the share of each prediction.
-    with np.errstate(divide="ignore", invalid="ignore"):  # a repeated noise level is refused later
-        H[second] = -weight * h_now / h_before
-    A[second] -= H[second]
-    zero = np.zeros_like(A)
-    return {
-        "A": A,
-        "B": sigma[1:] / sigma[:-1],  # prop. 4.1, factor of x
-        "R": zero,
-        "H": H,
-        "c": zero,
-        **path(alpha, sigma),
-        **_conversion(scheduler, alpha[:-1], sigma[:-1]),
-    }
-
-
-def _history_weight(solver_type: str, alpha: Array, decay: Array, h: Array) -> Array:
-    """Factor of D1 in the second-order update (Lu et al. 2022, midpoint and Heun forms)."""
-    if solver_type == "midpoint":
-        return -0.5 * alpha * decay
-    with np.errstate(invalid="ignore"):
-        return alpha * (decay / h + 1)
-
-
-def _second_order_steps(scheduler: DPMSolverMultistepScheduler, n: int) -> NDArray[np.bool_]:
-    """(n,) bool: the first step has no history, the last may be lowered for stability."""
-    config = scheduler.config
-    second = np.full(n, config.solver_order == 2)
-    second[0] = False
-    euler_last = config.euler_at_final or config.final_sigmas_type == "zero"
-    if euler_last or (config.lower_order_final and n < 15):
-        second[-1] = False
-    return second
 
 
 @dataclass(frozen=True)
@@ -210,13 +161,16 @@ def _variance_preserving(alpha_bar: Array) -> Columns:
     return {"signal": np.sqrt(alpha_bar), "spread": np.sqrt(1 - alpha_bar)}
 
 
-def _conversion(scheduler: Scheduler, alpha: Array, sigma: Array) -> Columns:
-    """Coefficients of x0raw for x = alpha x0 + sigma eps."""
-    if scheduler.config.prediction_type == "sample":
-        return {"x0_from_x": np.zeros_like(alpha), "x0_from_output": np.ones_like(alpha)}
-    if scheduler.config.prediction_type == "v_prediction":
-        # Salimans & Ho 2022 (arXiv 2202.00512), appendix D: v = alpha eps - sigma x0.
-        return {"x0_from_x": alpha.copy(), "x0_from_output": -sigma}
-    # Ho et al. 2020, eq. 4 solved for x0.
-    with np.errstate(divide="ignore"):
-        return {"x0_from_x": 1 / alpha, "x0_from_output": -sigma / alpha}
+def _conversion(scheduler: Scheduler, alpha_bar: Array) -> Columns:
+    prediction = scheduler.config.prediction_type
+    return conversion(prediction, np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar))
+
+
+_COLUMNS: dict[str, Callable[[Any], Columns]] = {
+    "ddpm": _ddpm,
+    "dpmsolver++": dpmsolver_columns,
+    "unipc": unipc_columns,
+    "deis": deis_columns,
+    "flow_match_euler": flow_match_euler_columns,
+    "flow_match_heun": flow_match_heun_columns,
+}

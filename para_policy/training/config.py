@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from para_policy.checkpoints.files import summarise
-from para_policy.diffusion.schedulers import FLOWS, scheduler_kind
+from para_policy.diffusion.schedulers import is_flow
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig
 from para_policy.training.dataset import Columns, Feature, Vector
@@ -104,7 +104,7 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _levels_of_a_flow(self) -> TrainConfig:
-        flow = scheduler_kind(self.policy.noise_scheduler) in FLOWS
+        flow = is_flow(self.policy.noise_scheduler)
         named = self.policy.noise_scheduler["_class_name"]
         if isinstance(self.training.noise_levels, Beta) and not flow:
             raise ValueError(

@@ -56,6 +56,7 @@ def test_a_scheduler_that_is_given_is_left_alone() -> None:
         ({"velocity": ["up"]}, "velocity is"),
         ({"sigma_min": 1.0}, "sigma_min is 1.0; expected a number of at least 0 and below 1"),
         ({"sigma_min": "none"}, "sigma_min is 'none'"),
+        ({"sigma_min": None}, "sigma_min is None; expected a number"),
         ({"times": [0.0]}, "times is .*; expected two numbers"),
         ({"times": [0.0, float("nan")]}, "times is .*; expected two numbers"),
         ({"times": 3}, "times is 3; expected two numbers"),

@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_ddpm import betas_for_alpha_bar
 from para_policy.diffusion.flow import Velocity
 from para_policy.diffusion.noise_schedule import DiscreteSchedule, noise_schedule
 from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import FLOWS, SCHEDULERS
+from para_policy.diffusion.schedulers import FLOW_ONLY, SCHEDULERS
 from para_policy.errors import InputError
 
 T = 50
@@ -22,7 +22,7 @@ BETAS = {
     "squaredcos_cap_v2": betas_for_alpha_bar(T),
 }
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
-KINDS = [made.__name__ for kind, made in SCHEDULERS.items() if kind not in FLOWS]
+KINDS = [made.__name__ for kind, made in SCHEDULERS.items() if kind not in FLOW_ONLY]
 
 
 def flow(velocity: str, sigma_min: float, times: tuple[float, float]) -> dict[str, Any]:
@@ -38,6 +38,8 @@ def config(kind: str, betas: str, **options: Any) -> dict[str, Any]:
     made = {"_class_name": kind, "num_train_timesteps": T, "beta_schedule": betas, **options}
     if kind == "DPMSolverMultistepScheduler":
         made["lambda_min_clipped"] = -5.1
+    if kind in ("UniPCMultistepScheduler", "DEISMultistepScheduler"):
+        made["solver_order"] = 1
     return made
 
 

@@ -11,8 +11,16 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from diffusers.schedulers import scheduling_ddpm
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from diffusers.schedulers import scheduling_ddpm, scheduling_flow_match_euler_discrete
 from torch import Tensor
 
 from para_policy import Denoiser, Noise, Process, samplers
@@ -69,8 +77,11 @@ def _step(
     if isinstance(scheduler, DDPMScheduler):
         with patch.object(scheduling_ddpm, "randn_tensor", lambda *_, **__: xi):
             return scheduler.step(output, t, x).prev_sample
-    # DPMSolver upcasts to float32 inside its step; let it upcast to float64.
-    with patch.object(torch, "float32", torch.float64):
+    # The others upcast to float32 inside their steps; let them upcast to float64.
+    with (
+        patch.object(torch, "float32", torch.float64),
+        patch.object(scheduling_flow_match_euler_discrete, "randn_tensor", lambda *_, **__: xi),
+    ):
         return scheduler.step(output, t, x).prev_sample
 
 
@@ -241,3 +252,89 @@ def test_dpmsolver_with_every_training_step() -> None:
     for options in grid(solver_order=(1, 2), final_sigmas_type=("zero", "sigma_min")):
         scheduler = DPMSolverMultistepScheduler(TRAIN_STEPS, timestep_spacing="trailing", **options)
         assert_parity(with_steps(scheduler, TRAIN_STEPS))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 15])
+def test_dpmsolver_on_a_path_of_flow_matching(num_steps: int) -> None:
+    for options in grid(
+        solver=({"solver_order": 1}, {"solver_type": "midpoint"}, {"solver_type": "heun"}),
+        lower_order_final=(True, False),
+        final_sigmas_type=("zero", "sigma_min"),
+        prediction_type=("flow_prediction", "sample"),
+        flow_shift=(1.0, 3.0),
+    ):
+        scheduler = DPMSolverMultistepScheduler(50, use_flow_sigmas=True, **options)
+        assert_parity(with_steps(scheduler, num_steps))
+
+
+PATHS: tuple[dict[str, Any], ...] = (
+    *({"timestep_spacing": spacing} for spacing in SPACINGS),
+    {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"},
+    {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample"},
+    {"use_karras_sigmas": True},
+    {"use_exponential_sigmas": True},
+    {"use_beta_sigmas": True},
+    {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0},
+)
+
+
+def assert_parity_from_the_first_step(scheduler: Any) -> None:
+    # diffusers starts at the second of two equal first timesteps: not the chain it announces
+    if scheduler.timesteps.tolist().count(float(scheduler.timesteps[0])) == 1:
+        assert_parity(scheduler)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 16])
+def test_unipc_of_order_1_equals_the_schedulers_own_step(num_steps: int) -> None:
+    for options in grid(
+        path=(*PATHS, {**PATHS[-1], "use_karras_sigmas": True}),
+        solver_type=("bh1", "bh2"),
+        final_sigmas_type=("zero", "sigma_min"),
+        disable_corrector=([], [0, 3, 99]),
+    ):
+        scheduler = UniPCMultistepScheduler(50, solver_order=1, **options)
+        assert_parity_from_the_first_step(with_steps(scheduler, num_steps))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 16])
+def test_deis_of_order_1_equals_the_schedulers_own_step(num_steps: int) -> None:
+    for options in PATHS:
+        scheduler = DEISMultistepScheduler(50, solver_order=1, **options)
+        assert_parity_from_the_first_step(with_steps(scheduler, num_steps))
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 100])
+def test_flow_match_euler_equals_the_schedulers_own_step(num_steps: int, stochastic: bool) -> None:
+    for options in grid(
+        shift=(1.0, 3.0, 0.5),
+        sigmas=SIGMAS[:4],
+        end=({}, {"shift_terminal": 0.1}, {"invert_sigmas": True}),
+    ):
+        if num_steps == 1 and "shift_terminal" in options:
+            continue  # diffusers divides 0 by 0
+        if stochastic and "invert_sigmas" in options:
+            continue  # ends in noise
+        scheduler = FlowMatchEulerDiscreteScheduler(50, stochastic_sampling=stochastic, **options)
+        assert_parity_from_the_first_step(with_steps(scheduler, num_steps))
+
+
+@pytest.mark.parametrize(
+    "given", [{"sigmas": [1.0, 0.7, 0.2]}, {"timesteps": [50.0, 31.4, 2.0]}], ids=str
+)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_match_euler_with_levels_or_times_of_the_caller(
+    given: dict[str, Any], shift: float
+) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(50, shift=shift)
+    scheduler.set_timesteps(**given)
+    assert_parity(scheduler)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 50])
+def test_flow_match_heun_equals_the_schedulers_own_step(num_steps: int) -> None:
+    for shift in (1.0, 3.0, 0.5):
+        scheduler = with_steps(FlowMatchHeunDiscreteScheduler(50, shift=shift), num_steps)
+        assert Process.from_scheduler(scheduler).num_steps == 2 * num_steps - 1
+        assert_parity(scheduler)

@@ -9,7 +9,15 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from diffusers.schedulers import EulerDiscreteScheduler
 from torch import Tensor
 
@@ -30,6 +38,8 @@ EXAMPLES = [
     DDPMScheduler(100, prediction_type="v_prediction", rescale_betas_zero_snr=True),
     DDIMScheduler(100, beta_schedule="squaredcos_cap_v2", set_alpha_to_one=False, steps_offset=1),
     DPMSolverMultistepScheduler(100, solver_type="heun", final_sigmas_type="sigma_min"),
+    UniPCMultistepScheduler(100, solver_order=1),
+    FlowMatchEulerDiscreteScheduler(100, shift=3.0),
 ]
 
 
@@ -70,8 +80,36 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (DPMSolverMultistepScheduler(100, variance_type="learned"), {}, "variance_type"),
     (DPMSolverMultistepScheduler(100, algorithm_type="sde-dpmsolver++"), {}, "algorithm_type"),
     (DPMSolverMultistepScheduler(100, solver_order=3), {}, "solver_order=3"),
-    (DPMSolverMultistepScheduler(100, use_flow_sigmas=True), {}, "use_flow_sigmas"),
+    (DPMSolverMultistepScheduler(100, use_flow_sigmas=True), {}, "prediction_type='epsilon'"),
     (DPMSolverMultistepScheduler(100, prediction_type="flow_prediction"), {}, "prediction_type"),
+    (
+        DPMSolverMultistepScheduler(
+            100, use_flow_sigmas=True, use_karras_sigmas=True, prediction_type="flow_prediction"
+        ),
+        {"num_steps": 8},
+        "use_karras_sigmas",
+    ),
+    (UniPCMultistepScheduler(100), {}, "solver_order=2"),
+    (UniPCMultistepScheduler(100, solver_order=1, predict_x0=False), {}, "predict_x0"),
+    (UniPCMultistepScheduler(100, solver_order=1, solver_p=DDIMScheduler(9)), {}, "solver_p"),
+    (UniPCMultistepScheduler(100, solver_order=1, thresholding=True), {}, "thresholding"),
+    (
+        UniPCMultistepScheduler(100, solver_order=1, solver_type="bh1"),
+        {"num_steps": 8},
+        "solver_type='bh1'",
+    ),
+    (DEISMultistepScheduler(100), {}, "solver_order=2"),
+    (FlowMatchEulerDiscreteScheduler(100, use_dynamic_shifting=True), {}, "use_dynamic_shifting"),
+    (
+        FlowMatchEulerDiscreteScheduler(100, invert_sigmas=True, stochastic_sampling=True),
+        {},
+        "stochastic_sampling would end in noise",
+    ),
+    (FlowMatchEulerDiscreteScheduler(100, shift_terminal=1.5), {}, "shift_terminal is 1.5"),
+    (FlowMatchEulerDiscreteScheduler(100, shift=0.0), {}, "shift is 0.0"),
+    (FlowMatchEulerDiscreteScheduler(100), {"eta": 0.5}, "eta"),
+    (FlowMatchHeunDiscreteScheduler(100), {"num_steps": 10}, "odd number, such as 9 or 11"),
+    (FlowMatchHeunDiscreteScheduler(100), {"num_steps": 201}, "allows 1 to 199"),
     (EulerDiscreteScheduler(100), {}, "EulerDiscreteScheduler"),
     (object(), {}, "object"),
     (DDPMScheduler(100), {"eta": 0.5}, "eta"),
@@ -128,14 +166,55 @@ TRAINED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmsolver++"])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmsolver++", "unipc", "deis"])
 def test_another_sampler_keeps_the_trained_noise_schedule(kind: str) -> None:
     built = build_scheduler({**TRAINED, "prediction_type": "sample"}, kind)
     assert torch.equal(built.alphas_cumprod, build_scheduler(TRAINED).alphas_cumprod)
     assert built.config.prediction_type == "sample"
     process = Process.from_scheduler(built, 16)
     assert process.num_steps == 16
-    assert (process.clip == 1.0) == (kind != "dpmsolver++")
+    assert (process.clip == 1.0) == (kind in ("ddpm", "ddim"))
+
+
+VELOCITY = {
+    "use_flow_sigmas": True,
+    "prediction_type": "flow_prediction",
+    "num_train_timesteps": 80,
+}
+FLOWS = [
+    {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 2.0, "num_train_timesteps": 80},
+    {"_class_name": "DPMSolverMultistepScheduler", "flow_shift": 2.0, **VELOCITY},
+]
+
+
+@pytest.mark.parametrize("kind", ["flow_match_euler", "flow_match_heun", "dpmsolver++", "unipc"])
+@pytest.mark.parametrize("trained", FLOWS, ids=lambda config: str(config["_class_name"]))
+def test_another_sampler_keeps_the_flow(trained: dict[str, Any], kind: str) -> None:
+    process = Process.from_scheduler(build_scheduler(trained, kind), 15)
+    assert process.num_steps == 15
+    assert torch.equal(process.signal + process.spread, torch.ones(16, dtype=torch.float64))
+    assert torch.equal(process.x0_from_output, -process.spread[:-1])  # of the same velocity
+    # Times are levels of noise, those of the multistep samplers in whole numbers.
+    assert (process.timesteps - 80 * process.spread[:-1]).abs().max() < 1
+    middle = float(process.spread[process.num_steps // 2])
+    assert middle == pytest.approx(2 / 3, abs=0.06)  # 2 * 0.5 / (1 + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("trained", "kind", "said"),
+    [
+        *((flow, kind, "different paths") for flow in FLOWS for kind in ("ddpm", "ddim", "deis")),
+        (TRAINED, "flow_match_euler", "different paths"),
+        (TRAINED, "flow_match_heun", "expected one of ddpm, ddim, dpmsolver++, unipc, deis"),
+        ({**FLOWS[0], "invert_sigmas": True}, "unipc", "invert_sigmas"),
+        ({**FLOWS[1], "prediction_type": "sample"}, "flow_match_euler", "prediction_type='sample'"),
+    ],
+)
+def test_a_sampler_for_another_path_is_refused(
+    trained: dict[str, Any], kind: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said.replace("+", r"\+")):
+        build_scheduler(trained, kind)
 
 
 @pytest.mark.parametrize("betas", ["sigmoid", "laplace"])

@@ -37,7 +37,7 @@ def test_a_tight_tolerance_gives_the_sequential_sample(
     assert (result.trajectory - expected.trajectory).abs().max() < bound
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "flow_match_euler", "flow_match_heun"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_default_tolerance_stays_close(name: str, kind: str) -> None:
     """Half a percent of the workspace in the median; a rare sample may commit to another mode."""
@@ -61,6 +61,12 @@ def test_the_default_tolerance_stays_close(name: str, kind: str) -> None:
         {"kind": "ddpm", "variance_type": "fixed_large"},
         {"kind": "ddpm", "clip_sample": False},
         {"kind": "ddpm", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+        {"kind": "unipc"},
+        {"kind": "deis"},
+        {"kind": "flow_match_euler"},
+        {"kind": "flow_match_euler", "shift": 3.0, "use_karras_sigmas": True},
+        {"kind": "flow_match_euler", "stochastic_sampling": True},
+        {"kind": "flow_match_heun"},
     ],
     ids=str,
 )
@@ -73,7 +79,7 @@ def test_every_variant_of_the_process_agrees(name: str, options: dict[str, Any])
     assert (result.trajectory - expected.trajectory).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "flow_match_euler", "flow_match_heun"])
 def test_a_converged_solve_takes_fewer_rounds_than_steps(kind: str) -> None:
     """Otherwise the other tests could pass with a solver that merely steps."""
     solved = problem(kind, 50)

@@ -12,9 +12,8 @@ from para_policy.adapters.conventions.convention import Convention
 from para_policy.adapters.plan import Plan, Settings
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import (
-    SCHEDULERS,
     build_scheduler,
-    kind_of,
+    class_name,
     own_options,
     scheduler_kind,
 )
@@ -55,4 +54,4 @@ def schedule_of(scheduler: Any) -> dict[str, Any]:
         )
     given = own_options(scheduler)
     plain = json.loads(json.dumps(given, default=lambda value: np.asarray(value).tolist()))
-    return {"_class_name": SCHEDULERS[kind_of(scheduler)].__name__, **plain}
+    return {"_class_name": class_name(scheduler), **plain}
