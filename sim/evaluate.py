@@ -37,7 +37,7 @@ class Evaluate(OfCheckpoint):
     seed: int = 100000
     """Start state and noise of the first episode; episode i has seed + i."""
     scheduler: str | None = None
-    """Noise scheduler: ddpm, ddim, dpmsolver++ (default: the checkpoint's)."""
+    """Noise scheduler, as for `para-policy bench` (default: the checkpoint's)."""
     steps: int | None = None
     """Sampling steps (default: the checkpoint's)."""
     margin: float = 0.02

@@ -21,6 +21,10 @@ TWO_LEVELS, THREE_LEVELS = (8, 16), (8, 16, 16)
 """U-Net levels: three for tests of the network itself; two take two thirds of the time."""
 
 
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 20, "shift": 2.0}
+"""A noise scheduler of flow matching."""
+
+
 def tiny_config(
     train_timesteps: int = 100, down_dims: tuple[int, ...] = TWO_LEVELS
 ) -> PolicyConfig:

@@ -68,14 +68,15 @@ def draw_steps(
 ) -> Tensor:
     """(batch, N, *shape) noise of all steps, drawn in the order of a loop over `scheduler.step`.
 
-    DDPM draws for every timestep above 0, DDIM for every step if eta > 0, and DPM-Solver++ never;
-    so the generator is afterwards where the loop would have left it. Under autocast the loop draws in
-    half precision: the same numbers, rounded.
+    DDPM draws for every timestep above 0, DDIM for every step if eta > 0, flow matching for every
+    step if its sampling is stochastic, and the others never; so the generator is afterwards where the
+    loop would have left it. Under autocast the loop draws in half precision: the same numbers, rounded.
     """
     ddpm = process.kind == "ddpm"
+    every = eta > 0 or bool((process.c > 0).any())
     steps = [
         randn_tensor(initial.shape, generator=generator, device=initial.device, dtype=initial.dtype)
-        if (t > 0 if ddpm else eta > 0)
+        if (t > 0 if ddpm else every)
         else torch.zeros_like(initial)
         for t in process.timesteps.tolist()
     ]

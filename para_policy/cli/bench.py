@@ -22,7 +22,8 @@ class Bench(OnObservations):
     "auto" is the fastest here; MODULE:FUNCTION or MODULE:FUNCTION:OPTION=VALUE makes a sampler of your
     own, as "benchmarks.peers:paradigms" makes diffusers' (see docs/extending.md)."""
     scheduler: str | None = None
-    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    """ddpm, ddim, dpmsolver++, unipc or deis; flow_match_euler, flow_match_heun, dpmsolver++ or unipc for a
+    policy that was trained with flow matching. By default the one it was trained with."""
     steps: int | None = None
     """Denoising steps; by default all training steps."""
     observations: int = 24

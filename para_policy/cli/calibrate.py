@@ -28,7 +28,8 @@ class Calibrate(OnObservations):
     not fitted."""
 
     scheduler: str | None = None
-    """ddpm, ddim or dpmsolver++; by default the one the policy was trained with."""
+    """ddpm, ddim, dpmsolver++, unipc or deis; flow_match_euler, flow_match_heun, dpmsolver++ or unipc for a
+    policy that was trained with flow matching. By default the one it was trained with."""
     steps: int | None = None
     """Denoising steps; by default all training steps."""
     tolerance: float = 1e-2

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from para_policy.diffusion.flow import Velocity
-from para_policy.diffusion.flow_matching import FlowMatching
-from para_policy.diffusion.schedulers import Scheduler, build_scheduler, is_flow
+from para_policy.diffusion.schedulers import build_scheduler, flow_times
 from para_policy.errors import InputError
 
 Prediction: TypeAlias = Literal["epsilon", "sample", "v_prediction"]
@@ -116,8 +115,9 @@ def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
         InputError: if it makes no noise schedule, or names another prediction.
     """
     scheduler = build_scheduler(config)
-    if is_flow(config):
-        return _flow_schedule(scheduler)
+    times = flow_times(config)
+    if times is not None:
+        return _flow_schedule(scheduler.config, times)
     prediction = scheduler.config.prediction_type
     if prediction not in get_args(Prediction):
         raise InputError(
@@ -126,16 +126,12 @@ def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
     return DiscreteSchedule(scheduler.alphas_cumprod, prediction)
 
 
-def _flow_schedule(scheduler: Scheduler) -> FlowSchedule:
-    config = scheduler.config
-    if isinstance(scheduler, FlowMatching):
-        return FlowSchedule(config.velocity, config.sigma_min, tuple(config.times))
-    prediction = config.get("prediction_type", "flow_prediction")
+def _flow_schedule(options: Mapping[str, Any], times: tuple[float, float]) -> FlowSchedule:
+    if "velocity" in options:
+        return FlowSchedule(options["velocity"], options["sigma_min"], times)
+    prediction = options.get("prediction_type", "flow_prediction")
     if prediction != "flow_prediction":
         raise InputError(
             f"prediction_type is {prediction!r}; expected flow_prediction with flow matching"
         )
-    duration = float(config.num_train_timesteps)
-    if config.get("invert_sigmas"):  # levels are times of the data
-        return FlowSchedule("data-noise", times=(duration, 0.0))
-    return FlowSchedule("noise-data", times=(0.0, duration))
+    return FlowSchedule("data-noise" if options.get("invert_sigmas") else "noise-data", times=times)

@@ -12,7 +12,10 @@ and xi_s standard normal noise. The network sits only inside x0raw, everything e
   (Song et al. 2021, eq. 12); c > 0 for eta > 0.
 - DPM-Solver++(2M): H carries the multistep history (Lu et al. 2022, alg. 2). Because the history
   is part of the recurrence, solving it in parallel gives the sequential multistep solution.
-- Euler steps of flow matching: R = H = c = 0 (Lipman et al. 2023), see `para_policy.diffusion.flow`.
+- UniPC-1: H carries the correction of the step before (Zhao et al. 2023); DEIS-1 is DDIM on its own
+  noise levels. See `para_policy.diffusion.exponential`.
+- Euler steps of flow matching: R = H = c = 0 (Lipman et al. 2023). Heun's rule: every other step is a
+  correction, B = 1 and H = -A. See `para_policy.diffusion.flow`.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ class Process:
             variance-preserving path, 1 - sigma and sigma of flow matching.
         x0_from_x, x0_from_output: (N,), x0raw = x0_from_x * x + x0_from_output * network output.
         clip: bound on |x0hat|, or None.
-        kind: of the scheduler, "ddpm", "ddim" or "dpmsolver++"; for messages.
+        kind: of the scheduler, such as "ddpm" or "flow_match_euler"; for messages.
         fingerprint: a few sums over the table. What was measured for one process holds for another
             only where these agree, see `agrees_with`. Not a hash: tables that were computed on two
             machines may differ in their last digits.
@@ -126,8 +129,11 @@ class Process:
 
         Args:
             scheduler: `DDPMScheduler`, `DDIMScheduler`, `DPMSolverMultistepScheduler` (dpmsolver++,
-                order 1 or 2), or a configuration of one of them with its `_class_name`.
-            num_steps: N. None keeps the timesteps that are set, or uses every training step.
+                order 1 or 2), `UniPCMultistepScheduler` and `DEISMultistepScheduler` (order 1),
+                `FlowMatchEulerDiscreteScheduler`, `FlowMatchHeunDiscreteScheduler`, our
+                `FlowMatching`, or a configuration of one of them with its `_class_name`.
+            num_steps: N, network calls: odd for Heun's rule. None keeps the timesteps that are set,
+                or uses every training step.
             eta: DDIM noise level in [0, 1]; 0 is deterministic, 1 as noisy as DDPM.
             use_clipped_model_output: DDIM only, derive the direction from the clipped prediction.
 

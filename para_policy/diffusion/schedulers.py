@@ -130,6 +130,25 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     return scheduler_kind(config) in FLOW_ONLY or bool(config.get("use_flow_sigmas"))
 
 
+def flow_times(config: Mapping[str, Any]) -> tuple[float, float] | None:
+    """What a network is told at the clean and at the noisy end of its flow.
+
+    Times between them are continuous. None where the network was trained on whole timesteps.
+
+    Raises:
+        InputError: as `build_scheduler`.
+    """
+    if not is_flow(config):
+        return None
+    options = build_scheduler(config).config
+    if "times" in options:
+        clean, noisy = options["times"]
+        return float(clean), float(noisy)
+    duration = float(options["num_train_timesteps"])
+    # Inverted levels are times of the data.
+    return (duration, 0.0) if options.get("invert_sigmas") else (0.0, duration)
+
+
 def _flow_options(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Options of another sampler on a path of flow matching.
 

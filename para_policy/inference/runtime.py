@@ -27,12 +27,24 @@ _PAD = 8
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of a network's inputs: states (horizon, action_dim), and conditions."""
+    """Sizes of a network's inputs: states (horizon, action_dim), and conditions; and its times.
+
+    Attributes:
+        num_train_timesteps: T, whole timesteps being 0 .. T-1.
+        times: that it may be told between, where time is continuous.
+    """
 
     horizon: int
     action_dim: int
     condition_dim: int
     num_train_timesteps: int
+    times: tuple[float, float] | None = None
+
+    def spaced_times(self, count: int) -> Tensor:
+        """(count,) evenly spaced times of all that there are, of the type that solves have."""
+        if self.times is not None:
+            return torch.linspace(*self.times, count)
+        return torch.linspace(0, self.num_train_timesteps - 1, count).long()
 
 
 class EngineNetwork:
@@ -220,9 +232,10 @@ class Runtime:
     def _measure(self, sizes: list[int]) -> LatencyTable:
         shape = (sizes[-1], self.shapes.horizon, self.shapes.action_dim)
         x = torch.zeros(shape, device=self.device)
-        t = torch.zeros(sizes[-1], dtype=torch.int64, device=self.device)
+        t = self.shapes.spaced_times(len(x)).to(self.device)
+        first = torch.zeros(len(x), dtype=torch.int64, device=self.device)
         denoiser = Denoiser(self.network, x.new_zeros(1, self.shapes.condition_dim))
-        return LatencyTable.measure(lambda n: denoiser(x[:n], t[:n], t[:n]).cpu(), tuple(sizes))
+        return LatencyTable.measure(lambda n: denoiser(x[:n], t[:n], first[:n]).cpu(), tuple(sizes))
 
     @torch.no_grad()
     def _rows(self, count: int) -> tuple[Tensor, ...]:
@@ -230,7 +243,7 @@ class Runtime:
         generator = torch.Generator().manual_seed(0)
         shapes = self.shapes
         x = torch.randn(count, shapes.horizon, shapes.action_dim, generator=generator)
-        t = torch.linspace(0, shapes.num_train_timesteps - 1, count).long()
+        t = shapes.spaced_times(count)
         condition = 2 * torch.rand(count, shapes.condition_dim, generator=generator) - 1
         x, t, condition = (v.to(self.device) for v in (x, t, condition))
         return self._on_engine.inputs(x, t, condition)

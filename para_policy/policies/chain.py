@@ -49,7 +49,7 @@ class Chain:
     refused when the chain is made.
 
     Attributes:
-        kind: "ddpm", "ddim" or "dpmsolver++".
+        kind: of the scheduler, as in `diffusion.schedulers.SCHEDULERS`.
         process: the step table.
         config, encoder, runtime, normalizer: of the policy; the normalizer is that of actions.
         calibrations: of the policy by kind and steps, from `para-policy calibrate`; that of this

@@ -151,7 +151,9 @@ class PolicyConfig(BaseModel):
 
     def _check_products(self) -> None:
         """Sizes that are each allowed may together be more than any machine holds."""
-        steps = self.noise_scheduler.get("num_train_timesteps", 1000)
+        steps = max(
+            self.noise_scheduler.get("num_train_timesteps", 1000), self.num_inference_steps or 1
+        )
         actions = self.horizon * self.action_dim
         observed = self.n_obs_steps * sum(math.prod(shape) for shape in self.inputs.values())
         sizes = {

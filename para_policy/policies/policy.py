@@ -14,7 +14,7 @@ from para_policy.arguments import check_kind
 from para_policy.calibration import Calibration
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
+from para_policy.diffusion.schedulers import build_scheduler, flow_times, scheduler_kind
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import check_device
 from para_policy.inference.runtime import Runtime, Shapes
@@ -79,7 +79,8 @@ class DiffusionPolicy:
             self.vision.to(self.device).eval().requires_grad_(False)
         self.encoder = Encoder(config, self.normalizers, self.vision)
         count: int = build_scheduler(config.noise_scheduler).config.num_train_timesteps
-        shapes = Shapes(config.horizon, config.action_dim, config.condition_dim, count)
+        times = flow_times(config.noise_scheduler)
+        shapes = Shapes(config.horizon, config.action_dim, config.condition_dim, count, times)
         self.runtime = Runtime(network, shapes, self.device, engine or EngineConfig())
         self.calibrations: dict[tuple[str, int], Calibration] = {}
         self.consistency_models: dict[tuple[str, int, str], PicardConsistencyModel] = {}
@@ -125,7 +126,8 @@ class DiffusionPolicy:
         """One process of this policy, with all that was measured and trained for it.
 
         Args:
-            scheduler: "ddpm", "ddim" or "dpmsolver++"; None for the one it was trained with.
+            scheduler: such as "ddim" or "flow_match_heun", on the path that it was trained on, see
+                `build_scheduler`; None for the one it was trained with.
             steps: denoising steps N; None for the checkpoint's own number.
 
         Raises:
@@ -189,7 +191,7 @@ class DiffusionPolicy:
                 batch. Images have their channels first and are uint8, or float in [0, 1].
             sampler: a name as for `sampler`, or a sampler.
             seed: of the chunk's noise; for a batch, one for each observation.
-            scheduler: "ddpm", "ddim" or "dpmsolver++"; None for the one it was trained with.
+            scheduler: as for `chain`.
             steps: denoising steps N; None for the checkpoint's own number.
             previous: the last chunk of the same robot, or of each robot of the batch. Parallel
                 samplers start from it, moved to the present: fewer rounds, the same answer.

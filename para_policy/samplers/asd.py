@@ -89,8 +89,8 @@ class Asd(Sampler):
         if bool((process.c[:-1] <= 0).any() or (process.H != 0).any()):
             raise InputError(
                 "asd needs noise in every step but the last, and this process is deterministic "
-                "(c = 0; DDIM with eta = 0 or DPM-Solver++); use DDPM, DDIM with eta > 0, or a "
-                "sampler for deterministic processes such as 'x0' or 'paradigms'"
+                "(c = 0; DDIM with eta = 0, DPM-Solver++ or flow matching); use DDPM, DDIM with "
+                "eta > 0, or a sampler for deterministic processes such as 'x0' or 'paradigms'"
             )
         return AsdSolve(self.window, process, noise, noise.uniforms)
 

@@ -75,7 +75,7 @@ def test_every_variant_of_the_process_agrees(name: str, options: dict[str, Any])
     solved = problem(num_steps=24, **options)
     noise = solved.noise(batch=3)
     expected = solved.solve(samplers.get("sequential"), noise)
-    result = solved.solve(solver(name, solved.process, tolerance=1e-7), noise)
+    result = solved.solve(solver(name, solved.process, tolerance=1e-8), noise)
     assert (result.trajectory - expected.trajectory).abs().max() < 1e-6
 
 

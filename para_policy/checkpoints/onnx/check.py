@@ -16,7 +16,8 @@ with extra("export", "exporting to ONNX"):
     import onnxruntime
 
 BATCHES = (1, 2, 7, 64)
-"""Rows of the calls that are compared, at random timesteps; every timestep follows."""
+"""Rows of the calls that are compared, at random timesteps; every timestep follows (of continuous
+times, as many)."""
 
 TOLERANCE = 2e-5
 """Largest difference, as a share of the largest output; rounding of float32 makes about 5e-7,
@@ -70,7 +71,8 @@ def compare(model: bytes, policy: DiffusionPolicy) -> Agreement:
 def _inputs(policy: DiffusionPolicy) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     config, count = policy.config, policy.num_train_timesteps
     generator = torch.Generator().manual_seed(0)
-    some = (torch.randint(count, (rows,), generator=generator) for rows in BATCHES)
-    for t in (*some, *torch.arange(count).split(max(BATCHES))):
+    times = policy.runtime.shapes.spaced_times(count)
+    some = (times[torch.randint(count, (rows,), generator=generator)] for rows in BATCHES)
+    for t in (*some, *times.split(max(BATCHES))):
         x = torch.randn(len(t), config.horizon, config.action_dim, generator=generator)
         yield x, t, torch.randn(len(t), config.condition_dim, generator=generator)

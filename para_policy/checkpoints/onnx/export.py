@@ -31,10 +31,10 @@ def export_onnx(
 ) -> Agreement:
     """Write the network of a policy, after comparing it with torch.
 
-    The model maps `x` (batch, horizon, action_dim) float32, `timestep` (batch,) int64 and
-    `condition` (batch, condition_dim) float32 to `prediction` (batch, horizon, action_dim) float32,
-    for any batch; what these are is in its metadata, see `onnx_metadata`. Camera encoders are left
-    out: `condition` has their output.
+    The model maps `x` (batch, horizon, action_dim) float32, `timestep` (batch,) int64 (float32 for a
+    flow, whose time is continuous) and `condition` (batch, condition_dim) float32 to `prediction`
+    (batch, horizon, action_dim) float32, for any batch; what these are is in its metadata, see
+    `onnx_metadata`. Camera encoders are left out: `condition` has their output.
 
     Args:
         policy: on the CPU.
@@ -72,11 +72,14 @@ def _check(network: nn.Module, opset: int) -> None:
 def convert(policy: DiffusionPolicy, opset: int) -> onnx.ModelProto:
     """The network as a checked ONNX model, without metadata; see `export_onnx`."""
     config = policy.config
-    network = _with_step_table(policy.network, policy.num_train_timesteps)
+    shapes = policy.runtime.shapes
+    network = policy.network
+    if shapes.times is None:
+        network = _with_step_table(network, policy.num_train_timesteps)
     example = (
         # Not 1: torch would take a batch of 1 for a constant.
         torch.zeros(2, config.horizon, config.action_dim),
-        torch.zeros(2, dtype=torch.int64),
+        shapes.spaced_times(2),
         torch.zeros(2, config.condition_dim),
     )
     try:

@@ -21,7 +21,8 @@ def metadata(policy: DiffusionPolicy, checkpoint_sha256: str) -> str:
     """A JSON object; its numbers are the policy's floats, to the last bit.
 
     Returns:
-        `checkpoint_sha256`; `prediction_type`, what the network predicts; `config`, as in the
+        `checkpoint_sha256`; `prediction_type`, what the network predicts
+        ("flow_prediction", a velocity, for a flow); `config`, as in the
         checkpoint; `condition`, name and width of what one observation step puts side by side (the
         steps follow one another, oldest first); `normalizers`, scale and offset of each input and
         of "action", where normalised = physical * scale + offset; `steps`, the recurrence of
@@ -30,7 +31,9 @@ def metadata(policy: DiffusionPolicy, checkpoint_sha256: str) -> str:
     config = policy.config
     facts = {
         "checkpoint_sha256": checkpoint_sha256,
-        "prediction_type": build_scheduler(config.noise_scheduler).config.prediction_type,
+        "prediction_type": build_scheduler(config.noise_scheduler).config.get(
+            "prediction_type", "flow_prediction"
+        ),
         "config": config.model_dump(mode="json"),  # infinite numbers become null
         "condition": [[name, _width(config, name)] for name in config.inputs],
         "normalizers": {name: _listed(pair) for name, pair in policy.normalizers.items()},

@@ -66,7 +66,7 @@ class RunArguments:
     sampler: str = "chord"
     """Of all runs."""
     scheduler: str | None = None
-    """Noise scheduler: ddpm, ddim, dpmsolver++ (default: the checkpoint's)."""
+    """Noise scheduler, as for `para-policy bench` (default: the checkpoint's)."""
     steps: int | None = None
     """Sampling steps (default: the checkpoint's)."""
     episodes: int = 10
