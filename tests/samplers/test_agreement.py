@@ -86,3 +86,16 @@ def test_a_converged_solve_takes_fewer_rounds_than_steps(kind: str) -> None:
     result = solved.solve(samplers.get("paradigms"), solved.noise(batch=8))
     assert result.rounds.max() < 30
     assert result.evals.min() >= 50
+
+
+@pytest.mark.parametrize("shape", [(16, 2), (16, 14)], ids=str)
+@pytest.mark.parametrize("num_steps", [20, 100])
+def test_one_tolerance_serves_any_number_of_steps_and_dimensions(
+    num_steps: int, shape: tuple[int, int]
+) -> None:
+    """Defects that are small one by one add up, over 100 steps to another mode of a mixture."""
+    solved = problem("flow_match_euler", num_steps, Mixture(modes=6))
+    noise = solved.noise(batch=24, shape=shape, dtype=torch.float32)
+    expected = solved.solve(samplers.get("sequential"), noise)
+    result = solved.solve(samplers.get("x0", tolerance=1e-2), noise)
+    assert (result.sample - expected.sample).abs().max() < 1e-2
