@@ -7,10 +7,8 @@ file, such as a device or a pipe, is never written over.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,6 +92,8 @@ def check_output_file(path: str | Path) -> None:
 
 def check_output_folder(path: str | Path) -> None:
     """Raise InputError unless files can be created in the folder `path`, which is made if needed."""
+    import tempfile  # takes 5 % of the time of --help
+
     with writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -113,7 +113,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def _unfinished(target: Path) -> Path:
-    return target.with_name(f".{secrets.token_hex(8)}.tmp")
+    return target.with_name(f".{os.urandom(8).hex()}.tmp")
 
 
 def _target(path: str | Path) -> Path:

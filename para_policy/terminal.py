@@ -6,7 +6,6 @@ Answers go to stdout. Progress, warnings and errors go to stderr, so that answer
 from __future__ import annotations
 
 import io
-import logging
 import os
 import sys
 import time
@@ -54,6 +53,8 @@ def set_manner(manner: Manner) -> None:
     """Set how much this process tells from now on, and start its clock."""
     _State.manner, _State.started = manner, time.monotonic()
     if manner.verbose:
+        import logging
+
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     if manner.quiet:
         warnings.simplefilter("ignore")

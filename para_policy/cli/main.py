@@ -7,12 +7,12 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
 from para_policy import __version__
+from para_policy.cli.annotations import prepared
 from para_policy.errors import InputError
 from para_policy.terminal import Manner, run, set_manner, show, stage
 
@@ -76,10 +76,9 @@ def _call(name: str, options: Sequence[str]) -> None:
 def _parsed(name: str) -> Any:
     """Dataclass of a command and of what every command takes: its `manner`."""
     kind = find_command(name)
-    hints = get_type_hints(kind, include_extras=True)
-    # For `X | None` tyro (1.0) loads typeguard, which takes a third of the time of --help.
-    kind.__annotations__ = {field: _without_bar(hint) for field, hint in hints.items()}
-    own_options = tyro.conf.arg(name="")  # without a prefix
+    for fields in (kind, Manner):
+        fields.__annotations__ = prepared(fields)
+    own_options = tyro.conf.arg(name="", help="")  # without a prefix, and no text to search for
     manner = Annotated[Manner, own_options, tyro.conf.FlagCreatePairsOff]
     return make_dataclass(
         "Call",
@@ -88,14 +87,6 @@ def _parsed(name: str) -> Any:
             ("manner", manner, field(default_factory=Manner)),
         ],
     )
-
-
-def _without_bar(hint: Any) -> Any:
-    """`Union[X, Y]` of `X | Y`, and what is annotated alike."""
-    if get_origin(hint) is Annotated:
-        inner, *more = get_args(hint)
-        return Annotated[(_without_bar(inner), *more)]
-    return Union[get_args(hint)] if isinstance(hint, UnionType) else hint  # noqa: UP007
 
 
 def find_command(name: str) -> type[Command]:
