@@ -20,6 +20,7 @@ from rich.table import Table
 
 from para_policy import comparison, load_policy
 from para_policy.checkpoints.observations import read_observations
+from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.files import check_output_folder, replace, write_text
 from para_policy.inference.config import Precision
@@ -37,12 +38,12 @@ _BROAD: dict[str, Any] = {"linewidth": 5, "alpha": 0.35}
 _THIN: dict[str, Any] = {"linewidth": 1.2}
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Drive PushT over ROS 2 with parallel sampling and compare with sequential sampling."""
+@dataclass(frozen=True, kw_only=True)
+class Arguments(OfCheckpoint):
+    """Drive PushT over ROS 2 with parallel sampling and compare with sequential sampling.
 
-    checkpoint: Path = Path("checkpoints/pusht_state")
-    """Checkpoint directory."""
+    The checkpoint is by default checkpoints/pusht_state."""
+
     sampler: str = "chord"
     """The parallel sampler."""
     episodes: int = 3
@@ -59,6 +60,9 @@ class Arguments:
     """Of the network's arithmetic."""
     domain_id: int = 77
     """ROS domain of the run."""
+
+    def named(self) -> str:
+        return self.given() or "checkpoints/pusht_state"
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,13 @@ def demo(arguments: Arguments, console: Console) -> None:
     simulator()
     pyplot()
     encoder()
-    policy = load_policy(
-        arguments.checkpoint, engine=arguments.engine, precision=arguments.precision
-    )
-    observations = read_observations(arguments.checkpoint, policy.config)
+    checkpoint = arguments.directory()
+    policy = load_policy(checkpoint, engine=arguments.engine, precision=arguments.precision)
+    observations = read_observations(checkpoint, policy.config)
     benchmark.make(policy, observations)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     console.print(
-        f"[bold]{arguments.checkpoint}[/bold] drives PushT: pusht_sim, policy_node and "
+        f"[bold]{arguments.named()}[/bold] drives PushT: pusht_sim, policy_node and "
         f"chunk_executor are three processes that talk over ROS 2 topics. Chunks are sampled "
         f"with [bold]{arguments.sampler}[/bold], in simulated time."
     )
@@ -130,7 +133,7 @@ def _play(
             reached[seed] = steps
 
         settings = LoopSettings(
-            arguments.checkpoint,
+            arguments.directory(),
             arguments.sampler,
             engine=arguments.engine,
             precision=arguments.precision,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from para_policy import load_policy
 from para_policy.checkpoints.observations import save_observations
+from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig
 from para_policy.terminal import run
@@ -21,12 +21,12 @@ from sim.pusht.env import PushT
 from sim.pusht.rollout import rollout
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """Play episodes and store observations at random moments of them beside the weights."""
+@dataclass(frozen=True, kw_only=True)
+class Arguments(OfCheckpoint):
+    """Play episodes and store observations at random moments of them beside the weights.
 
-    checkpoint: Annotated[Path, tyro.conf.Positional]
-    """Checkpoint directory; receives observations.safetensors."""
+    In observations.safetensors of the checkpoint's directory."""
+
     count: int = 256
     """Observations to keep."""
     episodes: int = 16
@@ -37,13 +37,14 @@ class Arguments:
     def __call__(self) -> None:
         if self.count < 1 or self.episodes < 1:
             raise InputError(f"count is {self.count}, episodes {self.episodes}; both must be >= 1")
-        policy = load_policy(self.checkpoint)
+        directory = self.directory()
+        policy = load_policy(directory)
         episodes = rollout(policy, range(self.seed, self.seed + self.episodes))
         windows = np.concatenate([_windows(e.states, policy.config.n_obs_steps) for e in episodes])
         generator = np.random.default_rng(self.seed)
         chosen = generator.choice(len(windows), min(self.count, len(windows)), replace=False)
-        save_observations(self.checkpoint, _observe(windows[chosen], policy.config))
-        print(f"{len(chosen)} observations from {len(episodes)} episodes in {self.checkpoint}")
+        save_observations(directory, _observe(windows[chosen], policy.config))
+        print(f"{len(chosen)} observations from {len(episodes)} episodes in {directory}")
 
 
 def _windows(states: NDArray[np.float64], n_obs_steps: int) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Videos of episodes: mp4, a small GIF, or a strip of frames.
 
-`python -m sim.video --checkpoint DIR --samplers sequential,chord --output episode.gif`
+`python -m sim.video DIR --samplers sequential,chord --output episode.gif`
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from para_policy import load_policy
+from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.extras import extra
 from para_policy.files import check_output_file, check_output_folder, replace
@@ -135,12 +136,10 @@ def write_videos(runs: Mapping[str, Sequence[Episode]], folder: Path, count: int
     return written
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(OfCheckpoint):
     """Play one episode with each sampler and show them side by side."""
 
-    checkpoint: Path
-    """Checkpoint directory."""
     output: Path
     """File to write: .mp4, .gif, or .png for a row of boards per sampler."""
     samplers: str = "sequential,x0"
@@ -166,7 +165,7 @@ def film(args: Arguments) -> None:
     if args.output.suffix == ".mp4":
         encoder()
     variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
-    policy = load_policy(args.checkpoint, engine=args.engine, precision=args.precision)
+    policy = load_policy(args.directory(), engine=args.engine, precision=args.precision)
     episodes = {
         variant.name: variant.play(policy, [args.seed], args.scheduler, args.steps)[0]
         for variant in variants

@@ -1,4 +1,4 @@
-"""Changes to the configuration of a checkpoint whose files cannot be edited: `--set KEY=VALUE`."""
+"""Changes to the configuration of a checkpoint whose files cannot be edited: `--set`, `--unset`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from para_policy.errors import InputError, ParaPolicyError
 
 _T = TypeVar("_T")
 
+REMOVED = object()
+"""In place of a value: the key is taken out."""
 
-def parse(texts: Sequence[str]) -> dict[str, Any]:
-    """Keys and values of "KEY=VALUE", values as in YAML.
+
+def parse(texts: Sequence[str], removed: Sequence[str] = ()) -> dict[str, Any]:
+    """Keys and values of "KEY=VALUE", values as in YAML; `REMOVED` for keys that are to go.
 
     Raises:
         InputError: for another form, a key given twice, or a value that is no YAML.
@@ -35,6 +38,10 @@ def parse(texts: Sequence[str]) -> dict[str, Any]:
             raise InputError(
                 f"--set {key}={value!r} is no YAML ({' '.join(str(error).split())})"
             ) from error
+    for key in removed:
+        if not key or key in changes:
+            raise InputError(f"--unset {key!r}; expected KEY, each key once, and not in --set")
+        changes[key] = REMOVED
     return changes
 
 
@@ -45,11 +52,11 @@ def read_changed(
 
     Args:
         config: as it lies in `source`, left as it is.
-        changes: by dotted key.
+        changes: by dotted key; `REMOVED` takes a key out.
         read: whose errors are passed on.
 
     Raises:
-        InputError: for a key that has no place in the configuration.
+        InputError: for a key that has no place in the configuration, or is to go and is not there.
 
     Warns:
         UserWarning: for a change that makes no difference.
@@ -64,7 +71,8 @@ def read_changed(
         except ParaPolicyError:
             continue  # without it nothing could be read
         if idle:
-            warnings.warn(f"--set {key}={changes[key]!r} changes nothing", stacklevel=3)
+            value = "" if changes[key] is REMOVED else f"={changes[key]!r}"
+            warnings.warn(f"{_option(changes[key])} {key}{value} changes nothing", stacklevel=3)
     return found
 
 
@@ -75,15 +83,25 @@ def _changed(source: Path, config: Any, changes: Mapping[str, Any]) -> Any:
         while True:
             if not isinstance(inner, dict):
                 raise InputError(
-                    f"--set {key}: in '{source}' there is {inner!r:.80} at "
+                    f"{_option(value)} {key}: in '{source}' there is {inner!r:.80} at "
                     f"'{key.removesuffix(rest).rstrip('.')}', which has no keys"
                 )
             name = _first(inner, rest)
             if name == rest:
-                inner[name] = value
+                if value is not REMOVED:
+                    inner[name] = value
+                elif name in inner:
+                    del inner[name]
+                else:
+                    raise InputError(f"--unset {key}: '{source}' has no such key")
                 break
             inner, rest = inner[name], rest[len(name) + 1 :]
     return config
+
+
+def _option(value: Any) -> str:
+    """Name of the option that has asked for a change."""
+    return "--unset" if value is REMOVED else "--set"
 
 
 def _first(options: Mapping[str, Any], key: str) -> str:

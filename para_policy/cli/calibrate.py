@@ -54,6 +54,7 @@ class Calibrate(OnObservations):
         from para_policy.checkpoints.load import load_policy
         from para_policy.inference import EngineConfig
         from para_policy.inference.device import expected_engine, set_threads
+        from para_policy.lock import sole_writer
 
         settings = measure.Settings(self.tolerance, cases=self.cases)
         set_threads(self.threads)
@@ -63,20 +64,25 @@ class Calibrate(OnObservations):
         expected_engine(wanted, policy.device)  # fails before the long work
         folder = directory / FOLDER
         check_output_folder(folder if folder.exists() else directory)
-        calibration = (
-            self._known(directory)
-            if self.device_only
-            else self._measure(policy, directory, settings)
-        )
-        stage("timing network calls")
-        policy.runtime = policy.runtime.on(wanted)  # samplers were measured with exact arithmetic
-        with keeping(lambda: f"'{folder}' lacks the latency of this device: --device-only adds it"):
-            sizes = policy.runtime.measure_sizes()
-            if sizes:
-                save_sizes(directory, policy.runtime.device_key, sizes)
-                policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
-            table = policy.runtime.measure_latency(max(calibration.steps, 128))
-            save_latency(directory, policy.runtime.device_key, table)
+        with sole_writer(folder):
+            calibration = (
+                self._known(directory)
+                if self.device_only
+                else self._measure(policy, directory, settings)
+            )
+            stage("timing network calls")
+            policy.runtime = policy.runtime.on(
+                wanted
+            )  # samplers were measured with exact arithmetic
+            with keeping(
+                lambda: f"'{folder}' lacks the latency of this device: --device-only adds it"
+            ):
+                sizes = policy.runtime.measure_sizes()
+                if sizes:
+                    save_sizes(directory, policy.runtime.device_key, sizes)
+                    policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
+                table = policy.runtime.measure_latency(max(calibration.steps, 128))
+                save_latency(directory, policy.runtime.device_key, table)
         show(measure.table(calibration, table))
         show(f"calibration: {folder}")
 

@@ -36,6 +36,8 @@ class Convert:
     ] = ()
     """Another value of a key of the source's configuration, such as policy.n_action_steps=8; again for
     each. Values are YAML."""
+    unset: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY")] = ()
+    """Take a key out of the source's configuration, so that its default holds; again for each."""
 
     def __call__(self) -> None:
         from para_policy.checkpoints.changes import parse
@@ -47,7 +49,7 @@ class Convert:
             raise InputError(
                 f"'{self.output}' holds a checkpoint already; choose another directory"
             )
-        changes = parse(self.set)
+        changes = parse(self.set, self.unset)
         if self.source.is_file():
             checkpoint = read_original(
                 self.source,

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.extras import extra
 from para_policy.files import check_output_folder, write_text
+from para_policy.lock import sole_writer
 from para_policy.stopping import Stop, deferred, keeping
 from para_policy.terminal import progress_bars
 from para_policy.training.accelerator import begin_log, make_accelerator
 from para_policy.training.curves import plot_curves
-from para_policy.training.lock import sole_writer
 from para_policy.training.records import Records
 from para_policy.training.states import States
 from para_policy.training.task import Task

@@ -8,6 +8,7 @@ import queue
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from para_policy import load_policy
+from para_policy.errors import ParaPolicyError
 from para_policy.inference.config import Precision
 from para_policy.memory import check_memory
 from para_policy.policies.policy import DiffusionPolicy
@@ -94,10 +96,18 @@ def play(
     )
 
 
+class WorkerLostError(ParaPolicyError):
+    """A worker process has ended before its work."""
+
+
 def play_in_processes(
     sampling: Sampling, tasks: Sequence[Task], jobs: int, on_progress: Progress
 ) -> Iterator[tuple[Task, list[Episode]]]:
-    """Play the tasks in `jobs` processes that share the CPU threads; yield each as it finishes."""
+    """Play the tasks in `jobs` processes that share the CPU threads; yield each as it finishes.
+
+    Raises:
+        WorkerLostError: when a process was killed, after all that was played by then.
+    """
     jobs = min(jobs, len(tasks))
     check_memory(f"--jobs {jobs}", jobs * _WORKER_BYTES)
     context = multiprocessing.get_context("spawn")
@@ -114,9 +124,15 @@ def play_in_processes(
             while pending:
                 done, _ = wait(pending, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 _drain(progress, on_progress)
-                for future in done:
+                # A process that is gone fails all that is pending: first what was played before.
+                for future in sorted(done, key=lambda one: one.exception() is not None):
                     yield pending.pop(future), future.result()
             _drain(progress, on_progress)
+        except BrokenProcessPool as error:
+            raise WorkerLostError(
+                f"a process of --jobs {jobs} has ended before its work (killed, or out of memory); "
+                "fewer --jobs take less memory"
+            ) from error
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from para_policy.errors import InputError
 from para_policy.files import check_output_file, check_output_folder, write_text
+from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.stopping import Stopped
@@ -18,6 +19,7 @@ from sim import plots
 from sim.evaluation.batches import (
     Sampling,
     Task,
+    WorkerLostError,
     make_tasks,
     paired_runs,
     play,
@@ -71,9 +73,16 @@ def evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
     """Run the evaluation, print it, write all outputs and return the JSON document.
 
     Raises:
-        Stopped: when what is finished by then is printed and written, marked as partial.
+        Stopped, WorkerLostError: when what is finished by then is printed and written, marked as
+            partial.
+        InputError: for wrong options, or if another evaluation writes these results.
     """
     _check(args)
+    with sole_writer(args.json):
+        return _evaluate(args, console)
+
+
+def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
     names = sampler_names(args)
     sampling = sampling_of(args)
     policy = sampling.load()
@@ -102,7 +111,7 @@ def evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
         console.print("Measuring the latency of one robot ...")
         for name in latencies:
             latencies[name] = _latencies_ms(policy, args, name)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, WorkerLostError) as error:
         kept = "no batch was finished by all samplers"
         if runs := paired_runs(tasks, finished):
             part = document(runs, stopped=True)
@@ -111,8 +120,10 @@ def evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
             kept = f"'{args.json}' is partial"
         if partial.path.exists():
             kept += f", finished batches are kept in '{partial.path}'"
-        again = "give the same command again to go on"
-        raise Stopped(Stopped.of(error).number, f"{kept}; {again}") from error
+        kept += "; give the same command again to go on"
+        if isinstance(error, WorkerLostError):
+            raise WorkerLostError(f"{error}; {kept}") from error
+        raise Stopped(Stopped.of(error).number, kept) from error
     runs = paired_runs(tasks, finished)
     results = document(runs)
     print_results(answers(), results)  # first: the disk may be full by now

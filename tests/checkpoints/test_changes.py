@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: values of keys in configurations that cannot be edited."""
+"""`--set KEY=VALUE` and `--unset KEY`: values of keys in configurations that cannot be edited."""
 
 from __future__ import annotations
 
@@ -40,6 +40,26 @@ def test_values_are_yaml(text: str, value: Any) -> None:
 def test_other_forms_are_refused(texts: list[str]) -> None:
     with pytest.raises(InputError, match="--set"):
         parse(texts)
+
+
+@pytest.mark.parametrize("removed", [[""], ["a", "a"], ["b"]])
+def test_a_key_is_removed_once_and_not_set_too(removed: list[str]) -> None:
+    with pytest.raises(InputError, match="--unset"):
+        parse(["b=1"], removed)
+
+
+def test_a_key_is_taken_out() -> None:
+    key = "input_features.observation.state"
+    found = read_changed(SOURCE, CONFIG, parse([], [key]), lambda config: config)
+    assert "observation.state" not in found["input_features"]
+    assert "observation.state" in CONFIG["input_features"]
+    for missing in ("policy.new", "input_features.observation.old", "new"):
+        with pytest.raises(InputError, match=rf"--unset {missing}: .* no such key"):
+            read_changed(SOURCE, CONFIG, parse([], [missing]), lambda config: config)
+    with pytest.raises(InputError, match=r"--unset policy\.horizon\.x: .* which has no keys"):
+        read_changed(SOURCE, CONFIG, parse([], ["policy.horizon.x"]), lambda config: config)
+    with pytest.warns(UserWarning, match="--unset policy.horizon changes nothing"):
+        read_changed(SOURCE, CONFIG, parse([], ["policy.horizon"]), lambda config: 1)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def test_values_of_a_file_that_cannot_be_edited_are_set(
         (("--set", "policy.horizon=15"), "horizon is 15; .*divisible"),
         (("--set", "policy.horizon.x=15"), "which has no keys"),
         (("--set", "policy.horizont=16"), "horizont is 16: .*not permitted"),
+        (("--unset", "policy.horizon"), "horizon"),
+        (("--unset", "policy.horizont"), "no such key"),
         (("--action-names", "x"), "gives 1 names; the policy has 2 action coordinates"),
         (("--control-hz", "0"), "control_hz.*greater than or equal to 0.001, got 0"),
         (("--control-hz", "nan"), "control_hz"),

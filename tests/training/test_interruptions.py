@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,17 @@ from torch import Tensor
 from para_policy import load_policy
 from para_policy.cli.main import main
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.lock import sole_writer
 from para_policy.stopping import Stopped
 from para_policy.training import trainer
 from para_policy.training.behaviour_cloning import _Cloning, train
 from para_policy.training.config import TrainConfig
-from para_policy.training.lock import sole_writer
 from para_policy.training.records import Records
 from para_policy.training.states import States
-from tests.signals import arrive
+from tests.signals import arrive, wait_for
 from tests.training.test_behaviour_cloning import config, content, metrics, weights
 
+ROOT = Path(__file__).parents[2]
 STEPS = 6
 
 
@@ -142,6 +146,41 @@ def test_a_signal_saves_the_step_at_hand(
     load_policy(output / "checkpoint")
     train(made, output, resume=True, device="cpu")
     assert weights(output) == weights(whole)
+
+
+def test_a_real_process_is_killed_then_stopped_and_goes_on(zarr_path: Path, tmp_path: Path) -> None:
+    """Twice the same folder: after `kill -9`, and after Ctrl-C; the lock of the dead is free."""
+    output, made = tmp_path / "run", content(zarr_path, steps=10**6, checkpoint_every=2)
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(made))
+    command = [sys.executable, "-m", "para_policy", "train", "--config", tmp_path / "train.yaml",
+               "--output", output, "--device", "cpu"]  # fmt: skip
+
+    def started(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, *more], cwd=ROOT, text=True, stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def step() -> int:
+        return max((int(path.name[5:]) for path in output.glob("state/step_*")), default=0)
+
+    process = started()
+    wait_for(lambda: step() >= 4)
+    process.kill()
+    process.communicate(timeout=60)
+    killed = step()
+    process = started("--resume")
+    wait_for(lambda: step() > killed)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    last = States(output / "state").newest()[1].step
+    assert error.splitlines()[-1].startswith(
+        f"stopped by SIGINT; step {last} is kept in '{output}'"
+    )
+    assert "Traceback" not in error
+    load_policy(output / "checkpoint")
+    assert [record["step"] for record in metrics(output)] == list(range(2, last + 1, 2))
 
 
 def test_more_steps_extend_a_finished_run(whole: Path, zarr_path: Path) -> None:

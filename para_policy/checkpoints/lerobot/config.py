@@ -100,7 +100,7 @@ def read_policy(path: Path, content: Mapping[str, Any], control_hz: float | None
     except ValidationError as error:
         raise CheckpointError(
             f"'{path}': {summarise(error)}; it is understood as written by {_UNDERSTOOD}. Correct "
-            "it with para-policy convert --set KEY=VALUE"
+            "it with para-policy convert --set KEY=VALUE, or --unset KEY"
         ) from error
     _check(path, options)
     return LeRobotPolicy(config, inputs, action, options.use_separate_rgb_encoder_per_camera)

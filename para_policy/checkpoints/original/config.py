@@ -31,7 +31,7 @@ from para_policy.errors import CheckpointError, shown
 from para_policy.networks.config import TransformerConfig, UnetConfig
 from para_policy.policies.config import PolicyConfig
 
-_FIX = ". Correct it with para-policy convert --set policy.KEY=VALUE"
+_FIX = ". Correct it with para-policy convert --set policy.KEY=VALUE, or --unset policy.KEY"
 
 # `fps` in a configuration is that of the rendered videos, not the rate of control.
 _CONTROL_HZ = {

@@ -25,6 +25,7 @@ from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
 from para_policy.extras import extra
 from para_policy.files import check_output_folder, make_folder, writing
+from para_policy.lock import sole_writer
 from para_policy.memory import check_disk
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers import (
@@ -40,7 +41,6 @@ from para_policy.samplers import (
 from para_policy.samplers.checks import check_count
 from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars
-from para_policy.training.lock import sole_writer
 
 with extra("train", "making trajectories"):
     import zarr
@@ -185,7 +185,7 @@ def generate(
     shape = (policy.config.horizon, policy.config.action_dim)
     given = len(next(iter(observations.values())))
     check_output_folder(path.parent)
-    with sole_writer(path, path.with_name(f".{path.name}.lock")):
+    with sole_writer(path):
         group = _open(path, facts, shape, policy.config.condition_dim)
         with keeping(lambda: _progress(path, group)), progress_bars() as progress:
             bar = progress.add_task(

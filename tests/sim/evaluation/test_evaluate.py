@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import print_results
 from sim.evaluation.provenance import sampling_identity
 from tests.checkpoint import save_tiny_checkpoint
-from tests.signals import arrive
+from tests.signals import arrive, wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLERS = ("sequential", "x0")
@@ -409,11 +408,7 @@ def test_a_signal_leaves_what_was_played(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     kept = partial_path(out)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (
-        kept.exists() and kept.read_text().count("episodes") >= 2
-    ):
-        time.sleep(0.1)
+    wait_for(lambda: kept.exists() and kept.read_text().count("episodes") >= 2)
     process.send_signal(number)
     printed, error = process.communicate(timeout=60)
     assert process.returncode == code
@@ -427,6 +422,46 @@ def test_a_signal_leaves_what_was_played(
     assert len(document["samplers"]["x0"]["per_episode"]) == document["episodes"]
     assert f"stopped early: {document['episodes']} PushT episodes" in " ".join(printed.split())
     assert kept.exists()
+
+
+def test_a_worker_that_is_killed_leaves_what_was_played(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    command = [
+        *(sys.executable, "-m", "sim.evaluate", checkpoint, "--json", out, "--steps", "4"),
+        *("--jobs", "2", "--samplers", "x0", "--batch", "1", "--latency-chunks", "0"),
+    ]
+    options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    process = subprocess.Popen(
+        [*command, "--episodes", "500"],
+        **options, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    kept = partial_path(out)
+    wait_for(lambda: kept.exists() and kept.read_text().count('"key"') >= 2)
+    second = subprocess.run([*command, "--episodes", "500"], **options, capture_output=True)
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1].startswith(b"error: another run is writing to")
+    os.kill(worker_of(process.pid), signal.SIGKILL)
+    printed, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    last = error.splitlines()[-1]
+    assert last.startswith("error: a process of --jobs 2 has ended before its work (killed")
+    assert f"'{out}' is partial, finished batches are kept in '{kept}'; give the same" in last
+    assert "Traceback" not in error
+    played = json.loads(out.read_text())["episodes"]
+    assert f"stopped early: {played} PushT episodes" in " ".join(printed.split())
+    more = subprocess.run([*command, "--episodes", str(played + 1)], **options, check=False)
+    assert more.returncode == 0
+    assert json.loads(out.read_text())["episodes"] == played + 1
+
+
+def worker_of(parent: int) -> int:
+    """A process that plays, not the one that keeps track of what they share."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(
+        int(child)
+        for child in children
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    )
 
 
 def test_a_stop_before_all_samplers_have_a_batch_leaves_older_results(

@@ -21,9 +21,9 @@ from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.cli.main import main
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
+from para_policy.lock import sole_writer
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.samplers import Prior, Sequential
-from para_policy.training.lock import sole_writer
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.trajectories import Settings, Trajectories
 from tests.checkpoint import (
@@ -462,7 +462,7 @@ def test_a_run_that_stopped_while_the_store_was_made_can_go_on(
 def test_a_store_is_written_by_one_at_a_time(policy: DiffusionPolicy, tmp_path: Path) -> None:
     path = tmp_path / "t.zarr"
     with (
-        sole_writer(path, tmp_path / ".t.zarr.lock"),
+        sole_writer(path),
         pytest.raises(InputError, match=r"another run is writing to .*t\.zarr"),
     ):
         make(policy, path, count=4)

@@ -12,15 +12,17 @@ from para_policy.errors import InputError
 
 
 @contextmanager
-def sole_writer(output: Path, lock: Path) -> Iterator[None]:
+def sole_writer(output: Path, lock: Path | None = None) -> Iterator[None]:
     """Holds the file `lock`, which stays there; the system frees it when the process dies.
 
     Args:
-        output: what is protected; for the message.
+        output: what is protected.
+        lock: by default `.NAME.lock` beside the output, whose folder is there.
 
     Raises:
         InputError: if another process holds it, or it cannot be made.
     """
+    lock = lock or output.with_name(f".{output.name}.lock")
     try:
         held = FileLock(lock).acquire(timeout=0)
     except Timeout as error:
