@@ -20,11 +20,7 @@ def check_memory(what: str, needed: int) -> None:
         what: the request as the user made it, for the message: "--cases 100000000".
         needed: bytes at least.
     """
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for file in _LIMITS:
-        with suppress(OSError, ValueError):  # no Linux, no container, or no limit: "max"
-            there = min(there, int(Path(file).read_text()))
-    _compare(what, needed, there, "memory")
+    _compare(what, needed, _memory(), "memory")
 
 
 def check_available(what: str, needed: int) -> None:
@@ -48,6 +44,15 @@ def _compare(what: str, needed: int, there: int, kind: str) -> None:
             f"{what} takes at least {needed / _GIB:.3g} GiB; there are {there / _GIB:.3g} GiB of "
             f"{kind}. Ask for less"
         )
+
+
+def _memory() -> int:
+    """Bytes of this machine, or container."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in _LIMITS:
+        with suppress(OSError, ValueError):  # no Linux, no container, or no limit: "max"
+            there = min(there, int(Path(file).read_text()))
+    return there
 
 
 def _available() -> int | None:

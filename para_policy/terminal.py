@@ -122,7 +122,8 @@ def _discard_output() -> None:
 def stage(text: str) -> None:
     """Say on stderr what the command does now, until the next stage, progress bar or answer.
 
-    A spinner on a terminal; a line with the time since the start for `Manner.verbose`.
+    A spinner on a terminal, or a line on one that cannot go back; a line with the time since the
+    start for `Manner.verbose`.
     """
     end_stage()
     if _State.manner.verbose:
@@ -131,9 +132,13 @@ def stage(text: str) -> None:
         from rich.live import Live
         from rich.spinner import Spinner
 
+        console = notes()
+        if console.is_dumb_terminal:
+            print(text, file=sys.stderr)
+            return
         # Redirected, answers on stdout would be printed on stderr.
         _State.spinner = Live(
-            Spinner("dots", text), console=notes(), transient=True, redirect_stdout=False
+            Spinner("dots", text), console=console, transient=True, redirect_stdout=False
         )
         _State.spinner.start(refresh=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from para_policy.inference.device import set_threads
 from para_policy.memory import check_disk, check_memory
 from para_policy.networks.config import UnetConfig
 from para_policy.training import behaviour_cloning
-from para_policy.training.config import DataConfig, OptimisationConfig, TrainConfig
+from para_policy.training.behaviour_cloning import _Cloning
+from para_policy.training.config import DataConfig, OptimisationConfig, RunConfig, TrainConfig
 from para_policy.training.dataset import Columns, Feature, observation_windows
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.distill import DistillConfig
@@ -99,6 +101,39 @@ def test_no_more_observations_are_made_than_were_recorded(tmp_path: Path) -> Non
     every = observation_windows(buffer, columns, Columns(array="action"), config, len(buffer))
     assert np.array_equal(found["agent_pos"], every["agent_pos"])
     assert len(found["agent_pos"]) == len(buffer)
+
+
+@pytest.mark.parametrize("kind", [OptimisationConfig, DistillConfig])
+@pytest.mark.parametrize("value", [10**8, 10**400])
+def test_counts_that_nobody_trains_are_refused(kind: type[RunConfig], value: int) -> None:
+    good: dict[str, Any] = {"steps": 1, **({"data": "none"} if kind is DistillConfig else {})}
+    fields = kind.model_fields.items()
+    counts = [name for name, field in fields if field.annotation is int and name != "seed"]
+    assert {"steps", "batch_size", "log_every", "checkpoint_every", "warmup_steps"} < set(counts)
+    for name in counts:
+        with pytest.raises(ValidationError, match=name):
+            kind.model_validate({**good, name: value})
+
+
+@pytest.mark.parametrize("name", ["batch_size", "evaluation_windows"])
+def test_batches_beyond_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    buffer = write_group(tmp_path / "data.zarr", *circles())
+    columns: dict[str, Feature] = {"agent_pos": Columns(array="state", columns=(0, 1))}
+    config = TrainConfig(
+        policy=tiny_config().changed({"inputs": {"agent_pos": (2,)}}),
+        data=DataConfig(path=buffer, action=Columns(array="action"), observations=columns),
+        training=OptimisationConfig(
+            steps=1, **{"batch_size": 1, "evaluation_windows": 1, name: 100}
+        ),
+    )
+    window = 4 * (2 * config.policy.n_obs_steps + 5 * 2 * config.policy.horizon)
+    monkeypatch.setattr("para_policy.memory._memory", lambda: 100 * window)
+    _Cloning(config)
+    monkeypatch.setattr("para_policy.memory._memory", lambda: 100 * window - 1)
+    with pytest.raises(InputError, match=f"training.{name} 100 takes at least"):
+        _Cloning(config)
 
 
 def test_ranks_beyond_every_layer_are_refused() -> None:

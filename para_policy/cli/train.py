@@ -26,7 +26,7 @@ class Train(TrainingOptions):
 
     def __call__(self) -> None:
         from para_policy.training import behaviour_cloning
-        from para_policy.training.config import TrainConfig
+        from para_policy.training.config import MOST, TrainConfig
 
         config = TrainConfig.from_yaml(training_config(self.config))
         if self.data is not None:
@@ -34,8 +34,8 @@ class Train(TrainingOptions):
                 update={"data": config.data.model_copy(update={"path": self.data})}
             )
         if self.steps is not None:
-            if self.steps < 1:
-                raise InputError(f"--steps is {self.steps}; expected at least 1")
+            if not 1 <= self.steps <= MOST:
+                raise InputError(f"--steps is {self.steps}; expected from 1 to {MOST}")
             training = config.training.model_copy(update={"steps": self.steps})
             config = config.model_copy(update={"training": training})
         checkpoint = behaviour_cloning.train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,11 +152,26 @@ class _Cloning:
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.run = config, config.training
         self.data = prepare_data(config)
+        self._check_batches()
         self.evaluation_name = self.data.evaluation_name
         # What cannot be sampled is not worth training. All steps, the default, are too many for some.
         steps = config.policy.num_inference_steps or 1
         Process.from_scheduler(config.policy.noise_scheduler, steps)
         self.noising = noise_schedule(config.policy.noise_scheduler)
+
+    def _check_batches(self) -> None:
+        """Raise InputError for more windows at once than the memory holds, whatever the network is."""
+        policy, most = self.config.policy, len(self.data.evaluation)
+        seen = sum(  # frames as bytes and as numbers, vectors as numbers
+            math.prod(shape) * (5 if name in policy.cameras else 4)
+            for name, shape in policy.inputs.items()
+        )
+        # Actions with their noise, both together, the target and the prediction.
+        window = policy.n_obs_steps * seen + 5 * 4 * policy.horizon * policy.action_dim
+        for name in ("batch_size", "evaluation_windows"):
+            count = getattr(self.run, name)
+            windows = min(count, most) if name == "evaluation_windows" else count
+            check_memory(f"training.{name} {count}", windows * window)
 
     def network(self) -> nn.Module:
         return ObservedNetwork(self.config.policy)

@@ -35,6 +35,11 @@ Momentum: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Rate: TypeAlias = Annotated[float, Field(gt=0, le=1e20)]
 """Learning rate; steps with a larger one overflow single precision, whatever the momentum."""
 
+MOST = 10**8 - 1
+"""Largest count of a configuration: more than anybody trains. Names of states have eight digits."""
+
+Count: TypeAlias = Annotated[int, Field(ge=1, le=MOST)]
+
 LENGTH = {"steps", "log_every", "checkpoint_every"}
 """Keys of `RunConfig` that may change when a run is resumed."""
 
@@ -44,11 +49,11 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    steps: int = Field(ge=1)
+    steps: Count
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = Field(42, ge=0, lt=2**32)
-    log_every: int = Field(50, ge=1)
-    checkpoint_every: int = Field(1000, ge=1)
+    log_every: Count = 50
+    checkpoint_every: Count = 1000
 
 
 class Uniform(BaseModel):
@@ -83,14 +88,14 @@ class OptimisationConfig(RunConfig):
         evaluation_windows: how many windows the evaluation loss is measured on, in one batch.
     """
 
-    batch_size: int = Field(256, ge=1)
+    batch_size: Count = 256
     learning_rate: Rate = 1e-4
     betas: tuple[Momentum, Momentum] = (0.95, 0.999)
     weight_decay: float = Field(1e-6, ge=0, le=1)
-    warmup_steps: int = Field(500, ge=0)
+    warmup_steps: int = Field(500, ge=0, le=MOST)
     ema_power: float = Field(0.75, gt=0)
     noise_levels: Annotated[Uniform | Beta, Field(discriminator="distribution")] = Uniform()
-    evaluation_windows: int = Field(1024, ge=1)
+    evaluation_windows: Count = 1024
 
 
 class TrainConfig(BaseModel):

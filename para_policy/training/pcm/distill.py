@@ -38,7 +38,7 @@ from para_policy.samplers import Propagate
 from para_policy.samplers.window import evaluated, interpolate
 from para_policy.training import trainer
 from para_policy.training.accelerator import check_options
-from para_policy.training.config import LENGTH, Rate, RunConfig
+from para_policy.training.config import LENGTH, MOST, Count, Rate, RunConfig
 from para_policy.training.draws import batch_indices
 from para_policy.training.pcm import low_rank
 from para_policy.training.pcm.trajectories import Problem, Trajectories
@@ -66,14 +66,14 @@ class DistillConfig(RunConfig):
     facts: dict[str, Any] = Field(default_factory=dict)
     objective: Literal["picard", "own"] = "own"
     rank: int = Field(16, ge=0, le=1024)
-    stride: int = Field(1, ge=1)
-    steps: int = Field(2000, ge=1)
-    batch_size: int = Field(8, ge=1)
+    stride: Count = 1
+    steps: Count = 2000
+    batch_size: Count = 8
     learning_rate: Rate = 1e-3
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(50, ge=0, le=MOST)
     ema_decay: float = Field(0.999, gt=0, lt=1)
-    log_every: int = Field(50, ge=1)
-    checkpoint_every: int = Field(200, ge=1)
+    log_every: Count = 50
+    checkpoint_every: Count = 200
 
 
 def make_config(values: Mapping[str, Any]) -> DistillConfig:
