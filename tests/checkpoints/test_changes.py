@@ -53,7 +53,7 @@ def test_a_key_is_taken_out() -> None:
     found = read_changed(SOURCE, CONFIG, parse([], [key]), lambda config: config)
     assert "observation.state" not in found["input_features"]
     assert "observation.state" in CONFIG["input_features"]
-    for missing in ("policy.new", "input_features.observation.old", "new"):
+    for missing in ("policy.new", "input_features.observation.new", "new"):
         with pytest.raises(InputError, match=rf"--unset {missing}: .* no such key"):
             read_changed(SOURCE, CONFIG, parse([], [missing]), lambda config: config)
     with pytest.raises(InputError, match=r"--unset policy\.horizon\.x: .* which has no keys"):
