@@ -125,14 +125,14 @@ def test_batches_beyond_the_memory_are_refused(
         policy=tiny_config().changed({"inputs": {"agent_pos": (2,)}}),
         data=DataConfig(path=buffer, action=Columns(array="action"), observations=columns),
         training=OptimisationConfig(
-            steps=1, **{"batch_size": 1, "evaluation_windows": 1, name: 100}
+            steps=1, **{"batch_size": 1, "evaluation_windows": 1, name: 60}
         ),
     )
     window = 4 * (2 * config.policy.n_obs_steps + 5 * 2 * config.policy.horizon)
-    monkeypatch.setattr("para_policy.memory._memory", lambda: 100 * window)
+    monkeypatch.setattr("para_policy.memory._memory", lambda: 60 * window)
     _Cloning(config)
-    monkeypatch.setattr("para_policy.memory._memory", lambda: 100 * window - 1)
-    with pytest.raises(InputError, match=f"training.{name} 100 takes at least"):
+    monkeypatch.setattr("para_policy.memory._memory", lambda: 60 * window - 1)
+    with pytest.raises(InputError, match=f"training.{name} 60 takes at least"):
         _Cloning(config)
 
 

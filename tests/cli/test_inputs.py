@@ -16,8 +16,11 @@ from para_policy import load_policy
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.checkpoints.observations import read_observations, save_observations
 from para_policy.cli.inputs import OfCheckpoint, OnObservations
+from para_policy.errors import CheckpointError
+from para_policy.lock import sole_writer
 from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
+from sim import demo, record_observations, video
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.checkpoints.test_lerobot import save as save_lerobot
 from tests.commands import Run, runner
@@ -103,6 +106,30 @@ def test_every_command_looks_on_the_hub(
     code, _, err = run(command, "nobody/nothing-at-all", *more)
     assert (code, err.count("\n")) == (2, 1)
     assert "no local directory, and the Hugging Face Hub does not give it" in err
+
+
+def test_tools_of_the_simulator_take_checkpoints_as_commands_do(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    output = tmp_path / "x.gif"
+    for option in ("checkpoint", "checkpoint_option"):
+        for call in (
+            lambda **given: video.film(video.Arguments(output=output, **given)),
+            lambda **given: record_observations.Arguments(**given)(),
+            lambda **given: demo.Arguments(**given).directory(),
+        ):
+            with pytest.raises(CheckpointError, match="the Hugging Face Hub does not give it"):
+                call(**{option: "nobody/nothing-at-all"})
+        assert demo.Arguments(**{option: str(tiny)}).directory() == tiny
+    assert demo.Arguments().directory() == Path("checkpoints/pusht_state")
+
+
+def test_a_checkpoint_is_calibrated_by_one_at_a_time(tiny: Path, run: Run) -> None:
+    with sole_writer(tiny / "calibration"):
+        code, _, err = run("calibrate", tiny)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"another run is writing to '{tiny / 'calibration'}'" in err
 
 
 def test_a_checkpoint_of_the_hub_is_used_from_the_local_cache(
