@@ -144,6 +144,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("para_policy.checkpoints.onnx.export.export_onnx", accepted)
         patch.setattr("para_policy.comparison.make_report", accepted)
         with contextlib.suppress(ImportError):
+            patch.setattr("para_policy.lerobot_server.serve.serve", accepted)
+        with contextlib.suppress(ImportError):
             from para_policy.ros.doctor import examine
 
             patch.setattr("para_policy.ros.bags.recorder.record", accepted)
