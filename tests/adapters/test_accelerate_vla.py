@@ -189,7 +189,13 @@ def test_steps_follow_the_policy_or_the_settings(kind: str) -> None:
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize(
     ("given", "told"),
-    [({"sampler": "chord"}, "cannot be calibrated"), ({"scheduler": "ddim"}, "Euler steps")],
+    [
+        ({"sampler": "chord"}, "cannot be calibrated"),
+        ({"scheduler": "ddim"}, "Euler steps"),
+        ({"steps": 0}, "steps is 0; expected 1 to"),
+        ({"steps": 10**9}, "steps is 1000000000"),
+        ({"steps": 2.5}, "expected an integer"),
+    ],
 )
 def test_what_they_do_not_take(kind: str, given: dict[str, Any], told: str) -> None:
     policy = make(kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, NoReturn
 
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor
 from para_policy.adapters.call import Call
 from para_policy.adapters.conventions.convention import Convention
 from para_policy.adapters.plan import Plan, Settings
+from para_policy.arguments import check_kind
 from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
+
+_MOST_STEPS = 10_000
 
 
 class FlowHead(Convention):
@@ -45,12 +49,19 @@ class FlowHead(Convention):
                 "matching alone: leave it out"
             )
         own = loop_options.get("num_steps", self.own_steps)
-        process = self.grid(own if settings.steps is None else settings.steps)
+        process = self.grid(_checked(own if settings.steps is None else settings.steps))
         schedule = {"_class_name": process.kind}
         return Plan(self.source(loop_options), schedule, process.kind, process, 0.0)
 
     def source(self, loop_options: Mapping[str, Any]) -> tuple[Any, ...]:
         return self.own_steps, *sorted(loop_options.items())
+
+
+def _checked(steps: Any) -> int:
+    check_kind("steps", steps, Integral)
+    if not 1 <= steps <= _MOST_STEPS:
+        raise InputError(f"steps is {steps}; expected 1 to {_MOST_STEPS}")
+    return int(steps)
 
 
 def call_of(
