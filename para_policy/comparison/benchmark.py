@@ -12,9 +12,9 @@ import numpy as np
 
 from para_policy import samplers
 from para_policy.arguments import check_kind
-from para_policy.comparison.circumstances import describe_machine, describe_software
 from para_policy.comparison.summary import summarise
 from para_policy.errors import InputError
+from para_policy.inference.circumstances import describe_machine, describe_software
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
 from para_policy.policies.sampler_spec import ANOTHER_SAMPLE, SamplerSpec
 from para_policy.samplers import Sampler
@@ -112,7 +112,7 @@ def make_report(
     if not done:
         stop.end("nothing was measured yet")
     return {
-        **describe_machine(policy),
+        **describe_machine(policy.network, policy.runtime.in_use.label),
         **describe_software(),
         "scheduler": kind,
         "steps": steps,

@@ -9,20 +9,20 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import nn
 
-from para_policy.inference.device import cpu_name
-from para_policy.policies.policy import DiffusionPolicy
+from para_policy.inference.device import PLAIN_ENGINE, cpu_name
 
 
-def describe_machine(policy: DiffusionPolicy) -> dict[str, Any]:
+def describe_machine(network: nn.Module, engine: str = PLAIN_ENGINE) -> dict[str, Any]:
     """Device, engine, dtype and threads: what a latency means nothing without."""
-    device = policy.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-    dtype = str(next(policy.network.parameters()).dtype).removeprefix("torch.")
+    weight = next(network.parameters())
+    on_gpu = weight.device.type == "cuda"
+    name = torch.cuda.get_device_name(weight.device) if on_gpu else cpu_name()
     return {
-        "device": f"{device} ({name})",
-        "engine": policy.runtime.in_use.label,
-        "dtype": dtype,
+        "device": f"{weight.device} ({name})",
+        "engine": engine,
+        "dtype": str(weight.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
