@@ -26,15 +26,19 @@ BACKENDS = Path("para_policy/inference/backends")
 """Backends that are missing are no error where another one can be taken: they guard themselves."""
 
 
-@pytest.fixture(scope="module")
-def metadata() -> dict[str, Any]:
-    """What setup.py hands to setuptools."""
+def described(folder: Path) -> dict[str, Any]:
+    """What the setup.py of a folder hands to setuptools."""
     given: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setuptools, "setup", lambda **options: given.update(options))
-        patch.chdir(ROOT)
+        patch.chdir(folder)
         runpy.run_path("setup.py", run_name="__main__")
     return given
+
+
+@pytest.fixture(scope="module")
+def metadata() -> dict[str, Any]:
+    return described(ROOT)
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -150,3 +154,16 @@ def test_files_of_ros_are_installed_where_it_looks_for_them(metadata: dict[str, 
         *(f"lib/para_policy/{node}" for node in ("policy_node", "chunk_executor", "pusht_sim")),
     } <= set(installed)
     assert all((ROOT / file).is_file() for file in installed.values())
+
+
+def test_the_plug_in_of_lerobot_is_found_by_its_name_and_needs_this_package_only(
+    metadata: dict[str, Any],
+) -> None:
+    folder = ROOT / "lerobot_plugin"
+    plugin = described(folder)
+    assert plugin["name"].startswith("lerobot_policy_")
+    assert plugin["py_modules"] == [plugin["name"]]
+    assert (folder / f"{plugin['name']}.py").is_file()
+    assert plugin["version"] == metadata["version"]
+    assert plugin["python_requires"] == metadata["python_requires"]
+    assert plugin["install_requires"] == [f"para_policy @ {ROOT.as_uri()}"]

@@ -49,8 +49,10 @@ class Calibrate(OnObservations):
     """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
+        from para_policy.adapters.preferences import remember
         from para_policy.calibration import measure
         from para_policy.checkpoints.calibration import FOLDER, save_latency, save_sizes
+        from para_policy.checkpoints.lerobot.read import is_lerobot
         from para_policy.checkpoints.load import load_policy
         from para_policy.inference import EngineConfig
         from para_policy.inference.device import expected_engine, set_threads
@@ -85,6 +87,8 @@ class Calibrate(OnObservations):
                 save_latency(directory, policy.runtime.device_key, table)
         show(measure.table(calibration, table))
         show(f"calibration: {folder}")
+        if is_lerobot(directory):
+            show(f"read by LeRobot's programs: {remember(directory, calibration.tolerance)}")
 
     def _measure(self, policy: DiffusionPolicy, directory: Path, settings: Settings) -> Calibration:
         from para_policy.calibration.measure import calibrate

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from para_policy import load_policy
+from para_policy.adapters.preferences import preferences
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.checkpoints.observations import read_observations, save_observations
 from para_policy.cli.inputs import OfCheckpoint, OnObservations
@@ -163,6 +164,8 @@ def test_a_lerobot_policy_is_measured_on_a_lerobot_data_set(
     calibrate = ("calibrate", checkpoint, "--data", moves, "--cases", 3, *few)
     code, _, err = run(*calibrate)
     assert code == 0, err
+    chosen = preferences(checkpoint)
+    assert (chosen.sampler, chosen.tolerance) == ("auto", 1e-2)
     bench = ("bench", checkpoint, "--data", moves, "--observations", 3, "--samplers", "x0,chord")
     code, _, err = run(*bench, "--json", tmp_path / "b.json", *few)
     assert code == 0, err

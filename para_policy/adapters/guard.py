@@ -1,0 +1,154 @@
+"""Guard of a policy's sampling method: the first call proves the acceleration, a fault ends it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from para_policy.adapters.account import Account
+from para_policy.adapters.conventions import recognise
+from para_policy.adapters.measure import weights_hash
+from para_policy.adapters.patch import accelerate
+from para_policy.adapters.preferences import Preferences, is_off, preferences
+from para_policy.adapters.proof import Randomness, prove
+from para_policy.errors import ParaPolicyError
+from para_policy.inference.circumstances import describe_machine
+
+_LOG = logging.getLogger("para_policy")
+
+
+def guard(policy: Any, directory: Path | None = None) -> Account | None:
+    """Let a policy that was loaded to act accelerate by itself, as its user prefers.
+
+    Args:
+        directory: of its checkpoint, if it is on this machine: for preferences and calibration.
+
+    Returns:
+        What becomes of it; None if it is left as it is, which the log says, too.
+    """
+    if is_off():
+        return None
+    try:
+        return Guard(policy, preferences(directory), directory).account
+    except ParaPolicyError as error:
+        _LOG.warning("para_policy: %s is left as it is: %s", type(policy).__name__, error)
+        return None
+
+
+class Guard:
+    """An acceleration that nobody asked for in code, and which must never do harm.
+
+    It waits for the first call of the sampling method in evaluation mode. That call is made both ways, with
+    the same noise, and answered by the policy's own loop; the policy is accelerated from then on if
+    the other way was right and faster, and is as before if not. What goes wrong later ends it: the
+    call is made again, with the same noise, by the policy's own loop.
+
+    Args:
+        policy: as for `accelerate`.
+        preferences: how it is accelerated.
+        directory: of the checkpoint, where a calibration may lie.
+
+    Attributes:
+        account: what became of the policy.
+
+    Raises:
+        InputError: for a policy that cannot be accelerated.
+    """
+
+    def __init__(
+        self, policy: Any, preferences: Preferences, directory: Path | None = None
+    ) -> None:
+        self.policy, self.preferences, self.directory = policy, preferences, directory
+        convention = recognise(policy)
+        self._owner, self._method = convention.owner, convention.method
+        self._original = getattr(self._owner, self._method)
+        self._own = vars(self._owner).get(self._method)
+        self.account = Account(
+            type(policy).__name__,
+            preferences.record,
+            {
+                "checkpoint": None if directory is None else str(directory),
+                "preferences": preferences.model_dump(),
+            },
+        )
+        self._put(self._first)
+
+    def _put(self, method: Any) -> None:
+        """Replace the sampling method; None: as it was."""
+        vars(self._owner).pop(self._method, None)
+        if method is not None:
+            vars(self._owner)[self._method] = method
+
+    def _end(self) -> None:
+        self.acceleration.undo()
+        self._put(self._own)
+
+    # What the solver does with numbers of its rounds cannot be traced.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _first(self, *args: Any, **kwargs: Any) -> Tensor:
+        """In place of the sampling method until it was called."""
+        if getattr(self._owner, "training", False):
+            return self._original(*args, **kwargs)
+        self._put(self._own)
+        try:
+            self._accelerate()
+        except Exception as error:
+            self.account.leave(_said(error))
+            return self._original(*args, **kwargs)
+        allowed = self.preferences.allowed
+        try:
+            answer, proof = prove(self._original, self._faster, *args, allowed=allowed, **kwargs)
+        except BaseException:  # of the policy itself: for who called it
+            self._end()
+            self._put(self._first)
+            raise
+        self.account.proof, last = proof, self.acceleration.last
+        if proof.refusal or last is None:
+            self._end()
+            self.account.leave(
+                proof.refusal or "its calls are of a kind that only its own loop makes"
+            )
+        else:
+            self.account.begin(proof, last)
+            while len(self.acceleration.seen) > 1:  # of one observation
+                self.acceleration.seen.pop()
+            self._put(self._later)
+        return answer
+
+    def _accelerate(self) -> None:
+        chosen = self.preferences
+        self.account.facts |= describe_machine(self._owner)
+        if chosen.record is not None:
+            self.account.facts["weights_sha256"] = weights_hash(self._owner)
+        sampler = "x0" if chosen.sampler == "auto" else chosen.sampler
+        accelerate(self.policy, sampler, tolerance=chosen.tolerance)
+        self.acceleration = self.policy.para_policy
+        self._faster = vars(self._owner)[self._method]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _later(self, *args: Any, **kwargs: Any) -> Tensor:
+        """In place of the sampling method once the acceleration is proven."""
+        if getattr(self._owner, "training", False):
+            return self._original(*args, **kwargs)
+        before, last = Randomness.now(*args, *kwargs.values()), self.acceleration.last
+        begun = perf_counter()
+        try:
+            answer = self._faster(*args, **kwargs)
+        except Exception as error:  # whatever it is, the robot goes on as before
+            before.restore()
+            self._end()
+            self.account.leave(_said(error))
+            return self._original(*args, **kwargs)
+        if self.acceleration.last is not last:
+            self.account.count(self.acceleration.last, perf_counter() - begun)
+        return answer
+
+
+def _said(error: Exception) -> str:
+    """Ours say all in words."""
+    return str(error) if isinstance(error, ParaPolicyError) else f"{type(error).__name__}: {error}"
