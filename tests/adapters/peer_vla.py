@@ -259,7 +259,9 @@ class EVO1Head(nn.Module):
 
         for i in range(steps):
             time_emb = self.time_pos_enc(1000)[:, int(i / steps * 999)].repeat(batch_size, 1)
-            if rtc_processor is not None and inference_delay is not None:
+            if rtc_processor is not None and (
+                inference_delay is not None or prev_chunk_left_over is not None
+            ):
                 velocity = -rtc_processor.denoise_step(
                     x_t=action_seq,
                     original_denoise_step_partial=lambda s, e=time_emb: -predict_velocity(s, e),

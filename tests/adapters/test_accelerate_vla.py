@@ -122,12 +122,15 @@ def test_guidance_and_tracking_get_the_loop(enabled: bool, debug: bool) -> None:
     assert policy.para_policy.last is not None
 
 
-def test_guidance_of_evo1_gets_the_loop() -> None:
+@pytest.mark.parametrize(
+    "guide", [{"inference_delay": 2}, {"prev_chunk_left_over": torch.zeros(3, 2, peers.ACTIONS)}]
+)
+def test_guidance_of_evo1_gets_the_loop(guide: dict[str, Any]) -> None:
     policy = make("evo1")
     policy.model.rtc_processor = peers.Tracker(False)
-    expected = drive(policy, inference_delay=2)
+    expected = drive(policy, **guide)
     accelerate(policy)
-    assert torch.equal(drive(policy, inference_delay=2), expected)
+    assert torch.equal(drive(policy, **guide), expected)
     assert policy.para_policy.last is None
     drive(policy)  # no leftover: the first chunk
     assert policy.para_policy.last is not None

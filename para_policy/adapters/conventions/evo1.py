@@ -70,8 +70,8 @@ class EVO1(FlowHead):
     ) -> Any:
         """As `Convention.sample`; guidance takes part in each step, and gets the loop."""
         given = self._arguments(*args, **kwargs)
-        guides = [given.get(name) for name in ("inference_delay", "prev_chunk_left_over")]
-        if given.get("rtc_processor") is not None and guides != [None, None]:
+        told = [given.get(name) is not None for name in ("inference_delay", "prev_chunk_left_over")]
+        if given.get("rtc_processor") is not None and any(told):
             return original(*args, **kwargs)
         return solve(self.read(*args, **kwargs)).flatten(1)
 
