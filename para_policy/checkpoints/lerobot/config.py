@@ -24,7 +24,7 @@ from para_policy.errors import CheckpointError
 from para_policy.networks.config import VisionConfig
 from para_policy.policies.config import PolicyConfig
 
-_UNDERSTOOD = "LeRobot from May 2024 to 0.6.2"
+_UNDERSTOOD = "LeRobot from May 2024 to 0.6.1"
 
 # Whatever these say, the actions are the same.
 _NO_EFFECT = frozenset(
