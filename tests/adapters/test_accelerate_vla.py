@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from para_policy.adapters import accelerate
+from para_policy.adapters.guard import Guard
+from para_policy.adapters.preferences import Preferences
 from para_policy.errors import InputError
 from tests.adapters import peer_vla as peers
 
@@ -174,6 +176,19 @@ def test_undo_and_copies(kind: str) -> None:
             weight.mul_(0.5)
     assert float((drive(copied) - expected).abs().max()) > 1e-2  # its own weights
     assert torch.equal(drive(policy), expected)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_guard_proves_them(kind: str) -> None:
+    """As the plug-in of LeRobot does; which way is faster, here, is of no interest."""
+    policy = make(kind)
+    expected = drive(policy)
+    guard = Guard(policy, Preferences(tolerance=1e-5))
+    found = drive(policy)
+    assert torch.equal(found[0], expected[0])
+    assert float((found - expected).abs().max()) < 1e-4
+    assert guard.account.proof is not None
+    assert guard.account.proof.right
 
 
 @pytest.mark.parametrize("kind", MAKERS)
