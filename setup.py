@@ -40,6 +40,7 @@ EXTRAS = {
     "plots": ["matplotlib"],
     "sim": ["gym-pusht", "gymnasium", "pymunk<7"],
     "tensorboard": ["tensorboard"],
+    "text": ["huggingface-hub", "tokenizers"],
     "train": ["accelerate", "matplotlib", "zarr"],
     "video": ["imageio-ffmpeg"],
 }

@@ -61,6 +61,7 @@ class Checkpoint:
         state: weights of the network, and those of the vision encoder with the prefix "vision.".
         normalizers: one for each input, and one for "action".
         source: the file that the weights came from.
+        lacks: what must be given before the policy can act, and how; None for nothing.
 
     Raises:
         CheckpointError: for statistics that no data has, see `LinearNormalizer.check`.
@@ -71,6 +72,7 @@ class Checkpoint:
     normalizers: dict[str, LinearNormalizer]
     report: KeyReport
     source: Path
+    lacks: str | None = None
 
     def __post_init__(self) -> None:
         for name, normalizer in self.normalizers.items():
@@ -80,6 +82,11 @@ class Checkpoint:
                 raise CheckpointError(
                     f"'{self.source}', statistics of '{name}': {error}"
                 ) from error
+
+    def check_complete(self) -> None:
+        """Raise CheckpointError if it `lacks` something."""
+        if self.lacks is not None:
+            raise CheckpointError(f"'{self.source.parent}' {self.lacks}")
 
     @cached_property
     def sha256(self) -> str:

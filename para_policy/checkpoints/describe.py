@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from para_policy.checkpoints.load import Weights, make_policy, read_checkpoint, resolve
@@ -28,7 +29,8 @@ def describe(
     """
     directory = resolve(path)
     checkpoint = read_checkpoint(directory, weights=weights)
-    policy = make_policy(checkpoint, directory, engine=engine, precision=precision)
+    whole = replace(checkpoint, lacks=None)  # it shall not act
+    policy = make_policy(whole, directory, engine=engine, precision=precision)
     config = checkpoint.config
     calibrated = [f"{kind} {n} steps" for kind, n in policy.calibrations]
     trained = [f"{kind} {n} steps {name}" for kind, n, name in policy.consistency_models]
@@ -37,6 +39,7 @@ def describe(
         "policy": "diffusion policy, " + _network(config),
         "parameters": ", ".join(_sizes(policy)),
         "inputs": "; ".join(_inputs(config)),
+        **({} if config.task is None else {"task": checkpoint.lacks or repr(config.task.text)}),
         "actions": f"{', '.join(config.action_names)} at {rate}{_unit(config, 'action')}",
         "chunk": f"observes {config.n_obs_steps}, predicts {config.horizon}, executes "
         f"{config.n_action_steps} from {config.first_action}",
@@ -71,7 +74,7 @@ def _sizes(policy: DiffusionPolicy) -> Iterator[str]:
 def _inputs(config: PolicyConfig) -> Iterator[str]:
     for name, shape in config.inputs.items():
         image = config.vision is not None and name in config.cameras
-        kind = f" image, {config.vision.backbone}" if image and config.vision else ""
+        kind = f" image, {config.vision.label}" if image and config.vision else ""
         yield f"{name} {list(shape)}{kind}{_unit(config, name)}"
 
 

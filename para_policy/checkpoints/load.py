@@ -32,6 +32,7 @@ def read_checkpoint(
     *,
     weights: Weights = "live",
     changes: Mapping[str, Any] = MappingProxyType({}),
+    task: str | None = None,
 ) -> Checkpoint:
     """Read a native or LeRobot checkpoint directory.
 
@@ -39,12 +40,15 @@ def read_checkpoint(
         weights: "ema" for the averaged weights that LeRobot keeps beside those of a checkpoint; a
             native checkpoint has one set only.
         changes: other values of keys of `config.json`, see `changes.read_changed`.
+        task: what the robot is to do, in words, for a LeRobot policy that takes a text; a native one
+            holds its own. See `read_lerobot`.
 
     Raises:
         CheckpointError: if nothing that can be read is there, or it is not whole.
     """
     path = Path(path)
     check_kind("weights", weights, str)
+    check_kind("task", task, str, NoneType)
     if weights not in get_args(Weights):
         raise InputError(f"weights is {weights!r}; expected one of {', '.join(get_args(Weights))}")
     try:
@@ -57,10 +61,15 @@ def read_checkpoint(
             f"diffusion_policy project run: para-policy convert {path} DIRECTORY"
         )
     if is_lerobot(path):
-        return read_lerobot(path, weights, changes)
+        return read_lerobot(path, weights, changes, task)
     if weights != "live":
         raise CheckpointError(
             f"'{path}' is no LeRobot checkpoint; it has no other weights to choose"
+        )
+    if task is not None:
+        raise InputError(
+            f"task is {task!r}; '{path}' is no LeRobot checkpoint: its task was chosen when it was "
+            "converted, if it has one"
         )
     return read_native(path, changes)
 
@@ -80,6 +89,7 @@ def load_policy(
     weights: Weights = "live",
     engine: str | EngineConfig = "eager",
     precision: Precision = "float32",
+    task: str | None = None,
 ) -> DiffusionPolicy:
     """Load a policy from a native or LeRobot checkpoint.
 
@@ -95,6 +105,8 @@ def load_policy(
             on the device; see `EngineConfig`. By name it takes the batch sizes that calibration has
             measured on this device.
         precision: of the network's arithmetic, where `engine` is a name.
+        task: what the robot is to do, in words; needed for LeRobot's `multi_task_dit` that was not
+            converted with it.
 
     Raises:
         CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
@@ -102,7 +114,7 @@ def load_policy(
         InputError: if the device does not exist, or an engine or precision of that name.
     """
     directory = resolve(path)
-    checkpoint = read_checkpoint(directory, weights=weights)
+    checkpoint = read_checkpoint(directory, weights=weights, task=task)
     return make_policy(checkpoint, directory, device, calibrated, consistency, engine, precision)
 
 
@@ -116,6 +128,7 @@ def make_policy(
     precision: Precision = "float32",
 ) -> DiffusionPolicy:
     """Build the policy of a checkpoint, with what was measured and trained for it; see `load_policy`."""
+    checkpoint.check_complete()
     config, schedule = checkpoint.config, checkpoint.config.noise_scheduler
     check_kind("engine", engine, str, EngineConfig)
     check_kind("consistency", consistency, str, Path, NoneType)

@@ -31,6 +31,8 @@ class Convert:
     """Actions per second, where the checkpoint does not say."""
     action_names: tuple[str, ...] = ()
     """Names of the action's coordinates, where the checkpoint does not say."""
+    task: str | None = None
+    """What the robot is to do, in words, for a LeRobot policy that takes a text (multi_task_dit)."""
     set: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")
     ] = ()
@@ -51,6 +53,8 @@ class Convert:
             )
         changes = parse(self.set, self.unset)
         if self.source.is_file():
+            if self.task is not None:
+                raise InputError("--task is for LeRobot policies; policies in a .ckpt take no text")
             checkpoint = read_original(
                 self.source,
                 trust_pickle=self.trust_pickle,
@@ -62,7 +66,9 @@ class Convert:
                 resolve(self.source),
                 weights="ema" if self.weights == "ema" else "live",
                 changes=changes,
+                task=self.task,
             )
+            checkpoint.check_complete()
         config = self._completed(checkpoint.config)
         save_checkpoint(self.output, config, checkpoint.state, checkpoint.normalizers)
         show(checkpoint.report.text())

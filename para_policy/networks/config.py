@@ -21,6 +21,7 @@ _Layers = Annotated[int, Field(le=100, strict=True)]
 """A module is made of each, however small the file that asks for them."""
 
 _MOST_PIXELS = 2**24
+_MOST_PATCHES = 2**14
 
 
 def _affordable(size: tuple[int, int]) -> tuple[int, int]:
@@ -127,29 +128,49 @@ class DiTConfig(BaseModel):
         return self
 
 
-class VisionConfig(BaseModel):
-    """How camera images become features.
+class CamerasConfig(BaseModel):
+    """Which inputs are images, and what is done to them before they are encoded.
 
     Attributes:
         cameras: inputs that are images, in the order of their encoders.
         shared: one encoder for all cameras, or one for each.
-        norm: layers of the backbone; "group" has channels / 16 groups.
         resize: images are first scaled to this size.
         antialias: of that scaling; torchvision does so since release 0.17.
         crop: then the centre of this size is cut out.
-        pooling: "spatial_softmax" locates keypoints and maps them to `feature_dim` features;
-            "average" takes the mean of each channel.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cameras: tuple[str, ...] = Field(min_length=1, max_length=16)
     shared: bool = False
-    backbone: Backbone = "resnet18"
-    norm: Literal["batch", "group"] = "group"
     resize: Size | None = None
     antialias: bool = True
     crop: Size | None = None
+
+    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that the encoder sees of images of `size`.
+
+        Raises:
+            ValueError: if the crop is larger than they are.
+        """
+        size = self.resize or size
+        if self.crop is not None and any(c > s for c, s in zip(self.crop, size, strict=True)):
+            raise ValueError(f"crop {self.crop} is larger than the image {size}")
+        return self.crop or size
+
+
+class VisionConfig(CamerasConfig):
+    """How a ResNet makes features of camera images.
+
+    Attributes:
+        norm: layers of the backbone; "group" has channels / 16 groups.
+        pooling: "spatial_softmax" locates keypoints and maps them to `feature_dim` features;
+            "average" takes the mean of each channel.
+    """
+
+    kind: Literal["resnet"] = "resnet"
+    backbone: Backbone = "resnet18"
+    norm: Literal["batch", "group"] = "group"
     pooling: Literal["spatial_softmax", "average"] = "spatial_softmax"
     num_keypoints: Count = 32
     feature_dim: Count = 64
@@ -163,3 +184,77 @@ class VisionConfig(BaseModel):
     def width(self) -> int:
         """Features of one image."""
         return self.feature_dim if self.pooling == "spatial_softmax" else self.channels
+
+    @property
+    def label(self) -> str:
+        """What encodes the images."""
+        return self.backbone
+
+
+class ClipSize(BaseModel):
+    """Size of a transformer of CLIP, with the names of Hugging Face's configurations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden_size: int = Field(768, ge=1, le=100_000)
+    num_hidden_layers: _Layers = Field(12, ge=1)
+    num_attention_heads: Count = 12
+    intermediate_size: Count = 3072
+    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    layer_norm_eps: float = Field(1e-5, ge=1e-12, le=1)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> ClipSize:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size is {self.hidden_size}; it must be a multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        return self
+
+
+class ClipConfig(CamerasConfig):
+    """How the vision tower of CLIP makes features of camera images: the state of its class token.
+
+    Attributes:
+        image_size: height and width in pixels of what it sees, after scaling and crop.
+        patch_size: height and width in pixels of what becomes a token.
+    """
+
+    kind: Literal["clip"] = "clip"
+    size: ClipSize = Field(default_factory=lambda: ClipSize.model_validate({}))
+    image_size: Annotated[int, Field(ge=1, le=4096)] = 224
+    patch_size: Count = 16
+
+    @property
+    def width(self) -> int:
+        """Features of one image."""
+        return self.size.hidden_size
+
+    @property
+    def label(self) -> str:
+        """What encodes the images."""
+        layers, patch = self.size.num_hidden_layers, self.patch_size
+        return f"CLIP with {layers} layers of width {self.width}, patches of {patch} x {patch}"
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> ClipConfig:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size is {self.image_size}; it must be a multiple of patch_size "
+                f"{self.patch_size}"
+            )
+        patches = (self.image_size // self.patch_size) ** 2
+        if patches > _MOST_PATCHES:
+            raise ValueError(f"an image has {patches} patches; expected at most {_MOST_PATCHES}")
+        return self
+
+    def seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """As of any cameras; raises ValueError also unless it is `image_size`."""
+        found = super().seen(size)
+        if found != (self.image_size, self.image_size):
+            raise ValueError(
+                f"the encoder would see {found[0]} x {found[1]} pixels; it needs "
+                f"{self.image_size} x {self.image_size}: set resize or crop"
+            )
+        return found

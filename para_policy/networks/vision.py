@@ -1,4 +1,4 @@
-"""Images to features: a ResNet for each camera, or one for all, as in Diffusion Policy.
+"""Images to features: a ResNet for each camera, or one for all, as in Diffusion Policy; or CLIP.
 
 Both the original project and LeRobot take the convolutional part of a torchvision ResNet. They
 pool it with the spatial softmax of robomimic ("Deep Spatial Autoencoders for Visuomotor
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from para_policy.errors import InputError
-from para_policy.networks.config import Backbone, Size, VisionConfig
+from para_policy.networks.clip import ClipVision
+from para_policy.networks.config import Backbone, ClipConfig, Size, VisionConfig
 
 _BLOCKS: dict[Backbone, tuple[int, ...]] = {
     "resnet18": (2, 2, 2, 2),
@@ -37,11 +38,11 @@ class VisionEncoder(nn.Module):
     for each image.
     """
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig | ClipConfig) -> None:
         super().__init__()
         self.config = config
         count = 1 if config.shared else len(config.cameras)
-        self.encoders = nn.ModuleList(ImageEncoder(config) for _ in range(count))
+        self.encoders = nn.ModuleList(_encoder(config) for _ in range(count))
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map `images` (M, 3, H, W) of each camera, normalised, to features (M, width).
@@ -85,6 +86,10 @@ class VisionEncoder(nn.Module):
                 f"they must be at least as large as the crop, {crop[0]} x {crop[1]}"
             )
         return _random_crop(x, crop) if self.training else _centre_crop(x, crop)
+
+
+def _encoder(config: VisionConfig | ClipConfig) -> nn.Module:
+    return ClipVision(config) if isinstance(config, ClipConfig) else ImageEncoder(config)
 
 
 def _centre_crop(x: Tensor, size: Size) -> Tensor:

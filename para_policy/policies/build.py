@@ -14,6 +14,9 @@ from para_policy.policies.config import PolicyConfig
 VISION = "vision."
 """Prefix of the vision encoder's weights in a policy's state."""
 
+TASK = "task.features"
+"""Name of the features of the task's text in a policy's state, (width,)."""
+
 
 def build_network(config: PolicyConfig) -> ConditionalUnet1D | TransformerForDiffusion | DiT:
     """Make the noise predictor that `config` describes, with random weights."""
@@ -39,4 +42,6 @@ def state_shapes(config: PolicyConfig) -> dict[str, torch.Size]:
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     if vision is not None:
         shapes |= {VISION + name: value.shape for name, value in vision.state_dict().items()}
+    if config.task is not None:
+        shapes[TASK] = torch.Size([config.task.width])
     return shapes

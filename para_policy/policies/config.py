@@ -19,6 +19,7 @@ from pydantic import (
 from para_policy.diffusion.schedulers import build_scheduler
 from para_policy.errors import shown
 from para_policy.networks.config import (
+    ClipConfig,
     Count,
     DiTConfig,
     Steps,
@@ -42,18 +43,42 @@ def _is_note(value: Any) -> bool:
     return all(text is None or isinstance(text, str) for text in texts)
 
 
-def _kind(network: Any) -> str:
-    if isinstance(network, dict):
-        return str(network.get("kind", "unet1d"))
-    return str(getattr(network, "kind", "unet1d"))
+def _kind(default: str) -> Discriminator:
+    """The key `kind` says which configuration it is; files from before there was a choice lack it."""
+
+    def kind(config: Any) -> str:
+        found = config.get("kind", default) if isinstance(config, dict) else None
+        return str(getattr(config, "kind", default) if found is None else found)
+
+    return Discriminator(kind)
 
 
 NetworkConfig = Annotated[
     Annotated[UnetConfig, Tag("unet1d")]
     | Annotated[TransformerConfig, Tag("transformer")]
     | Annotated[DiTConfig, Tag("dit")],
-    Discriminator(_kind),
+    _kind("unet1d"),
 ]
+CameraConfig = Annotated[
+    Annotated[VisionConfig, Tag("resnet")] | Annotated[ClipConfig, Tag("clip")], _kind("resnet")
+]
+
+
+class TaskConfig(BaseModel):
+    """The text that tells a policy of several tasks what to do, fixed.
+
+    Its features are among the weights, as `task.features`: they stand at the end of every
+    observation step of the condition.
+
+    Attributes:
+        text: for people; empty where there was none.
+        width: number of features.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str = Field(max_length=10_000)
+    width: Count
 
 
 class PolicyConfig(BaseModel):
@@ -63,6 +88,7 @@ class PolicyConfig(BaseModel):
         inputs: shape of one observation of each input, in the order of the condition vector;
             images are (3, height, width).
         vision: encoders of the inputs that are images; None if there are none.
+        task: what it was told in words; None if it takes no text.
         first_action: index in the horizon of the action that belongs to the newest observation.
         control_hz: rate in Hz at which the demonstrations were recorded, so that actions are
             1 / control_hz apart; from one in 1000 s to 100 kHz; None if the checkpoint does not say.
@@ -76,7 +102,8 @@ class PolicyConfig(BaseModel):
     format_version: Literal[2] = FORMAT_VERSION
     type: Literal["diffusion"] = "diffusion"
     inputs: dict[str, Annotated[tuple[Count, ...], Field(max_length=8)]] = Field(min_length=1)
-    vision: VisionConfig | None = None
+    vision: CameraConfig | None = None
+    task: TaskConfig | None = None
     action_names: tuple[str, ...] = Field(min_length=1)
     n_obs_steps: Steps = 2
     horizon: Steps = 16
@@ -106,7 +133,7 @@ class PolicyConfig(BaseModel):
         widths = {name: math.prod(shape) for name, shape in self.inputs.items()}
         if self.vision is not None:
             widths |= dict.fromkeys(self.vision.cameras, self.vision.width)
-        return sum(widths.values())
+        return sum(widths.values()) + (0 if self.task is None else self.task.width)
 
     @property
     def condition_dim(self) -> int:
@@ -166,15 +193,14 @@ class PolicyConfig(BaseModel):
             if size > most:
                 raise ValueError(f"{what} has {size} numbers; expected at most {most}")
 
-    def _check_cameras(self, vision: VisionConfig) -> None:
+    def _check_cameras(self, vision: VisionConfig | ClipConfig) -> None:
         for name in vision.cameras:
             shape = self.inputs.get(name)
             if shape is None or len(shape) != 3 or shape[0] != 3:
                 raise ValueError(
                     f"camera {name!r} must be an input of shape (3, height, width), got {shape}"
                 )
-            size = vision.resize or shape[1:]
-            if vision.crop is not None and any(
-                cut > whole for cut, whole in zip(vision.crop, size, strict=True)
-            ):
-                raise ValueError(f"crop {vision.crop} is larger than the image {size} of {name!r}")
+            try:
+                vision.seen((shape[1], shape[2]))
+            except ValueError as error:
+                raise ValueError(f"camera {name!r}: {error}") from error

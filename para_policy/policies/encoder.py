@@ -27,6 +27,8 @@ class Encoder:
         config: which inputs there are.
         normalizers: one for each input.
         vision: encoders of the cameras; None if there are none.
+        task: features of the text (width,) that every observation step has at its end; None if there
+            is none.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class Encoder:
         config: PolicyConfig,
         normalizers: Mapping[str, LinearNormalizer],
         vision: VisionEncoder | None,
+        task: Tensor | None = None,
     ) -> None:
         self.config, self._normalizers, self._vision = config, normalizers, vision
+        self._task = task
         self._cameras = frozenset(config.cameras)
 
     @property
@@ -92,7 +96,10 @@ class Encoder:
             with torch.no_grad():
                 encoded = self._vision(images)
             features |= {name: value.unflatten(0, batch) for name, value in encoded.items()}
-        return torch.cat([features[name] for name in self.config.inputs], dim=-1).flatten(1)
+        parts = [features[name] for name in self.config.inputs]
+        if self._task is not None:
+            parts.append(self._task.expand(*parts[0].shape[:2], -1))
+        return torch.cat(parts, dim=-1).flatten(1)
 
     def _pixels(self, name: str, image: Tensor) -> Tensor:
         image = image.flatten(0, 1)

@@ -18,7 +18,7 @@ from para_policy.diffusion.schedulers import build_scheduler, flow_times, schedu
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import check_device
 from para_policy.inference.runtime import Runtime, Shapes
-from para_policy.policies.build import VISION, build_network, build_vision
+from para_policy.policies.build import TASK, VISION, build_network, build_vision
 from para_policy.policies.chain import Chain
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.consistency import PicardConsistencyModel
@@ -36,7 +36,7 @@ class DiffusionPolicy:
     Args:
         config: shapes and schedule.
         model_state: weights of the noise predictor (EMA weights, for a trained policy), and with
-            the prefix "vision." those of the camera encoders.
+            the prefix "vision." those of the camera encoders; "task.features" of its task.
         normalizers: one for each input, and one for "action".
         device: where the network runs.
         engine: how it runs there; None for PyTorch as it is.
@@ -66,10 +66,12 @@ class DiffusionPolicy:
         self.config, self.device = config, check_device(device)
         self.normalizers = {name: n.to(self.device) for name, n in normalizers.items()}
         network, self.vision = build_network(config), build_vision(config)
-        seen, acting = {}, {}
+        seen, acting, task = {}, {}, None
         for name, value in model_state.items():
             if name.startswith(VISION):
                 seen[name.removeprefix(VISION)] = value
+            elif name == TASK:
+                task = value.to(self.device)
             else:
                 acting[name] = value
         network.load_state_dict(acting)
@@ -77,7 +79,7 @@ class DiffusionPolicy:
         if self.vision is not None:
             self.vision.load_state_dict(seen)
             self.vision.to(self.device).eval().requires_grad_(False)
-        self.encoder = Encoder(config, self.normalizers, self.vision)
+        self.encoder = Encoder(config, self.normalizers, self.vision, task)
         count: int = build_scheduler(config.noise_scheduler).config.num_train_timesteps
         times = flow_times(config.noise_scheduler)
         shapes = Shapes(config.horizon, config.action_dim, config.condition_dim, count, times)

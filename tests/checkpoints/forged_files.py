@@ -27,8 +27,8 @@ from para_policy.checkpoints.original.read import read_original
 from para_policy.errors import CheckpointError
 from tests.checkpoint import save_tiny_checkpoint
 from tests.checkpoints.forgery import Call, Persistent, dumps, forge
+from tests.checkpoints.golden import save as save_lerobot
 from tests.checkpoints.original_goldens import GOLDENS
-from tests.checkpoints.test_lerobot import save as save_lerobot
 
 MIB = 2**20
 Forge = Callable[[Path], Path]

@@ -16,7 +16,7 @@ from para_policy.checkpoints.original.read import read_original
 from para_policy.errors import ParaPolicyError
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoint import save_tiny_checkpoint
-from tests.checkpoints.test_lerobot import save as save_lerobot
+from tests.checkpoints.golden import save as save_lerobot
 
 GOLDENS = Path(__file__).parent / "goldens"
 PARTS, CASES = 20, 500

@@ -6,16 +6,14 @@ What LeRobot itself made of them is recorded in `goldens/`, by `make_lerobot.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from para_policy import Process
@@ -28,48 +26,11 @@ from para_policy.policies.build import state_shapes
 from para_policy.policies.encoder import Encoder
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoints.damage import Damage, edit_tensors
-from tests.checkpoints.goldens.make_lerobot import CASES, weights
+from tests.checkpoints.golden import read_golden, save
+from tests.checkpoints.goldens.make_lerobot import CASES
 
-GOLDENS = Path(__file__).parent / "goldens"
 ABSOLUTE = 1e-5
 STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
-
-
-@dataclass(frozen=True)
-class Golden:
-    """What LeRobot wrote and computed for one case."""
-
-    facts: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-
-    def part(self, folder: str) -> dict[str, Tensor]:
-        prefix = f"{folder}/"
-        return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
-
-    def model(self, seed: int = 0) -> dict[str, Tensor]:
-        """Content of model.safetensors."""
-        return {**weights(self.facts["shapes"], seed), **self.part("model")}
-
-
-def read_golden(case: str) -> Golden:
-    path = GOLDENS / f"lerobot_{case}.safetensors"
-    with safe_open(path, "pt") as file:
-        return Golden(json.loads(file.metadata()["golden"]), load_file(path))
-
-
-def save(case: str, directory: Path, seed: int = 0) -> Path:
-    """Write the directory that LeRobot's `save_pretrained` wrote."""
-    golden = read_golden(case)
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, text in golden.facts["files"].items():
-        (directory / name).write_text(text)
-    files: dict[str, dict[str, Tensor]] = {"model.safetensors": golden.model(seed)}
-    for place, value in golden.part("file").items():
-        name, key = place.split("/")
-        files.setdefault(name, {})[key] = value
-    for name, tensors in files.items():
-        save_file(tensors, directory / name)
-    return directory
 
 
 def policy_of(checkpoint: Checkpoint) -> DiffusionPolicy:

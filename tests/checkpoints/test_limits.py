@@ -25,8 +25,8 @@ from para_policy.errors import CheckpointError
 from para_policy.policies.config import PolicyConfig
 from tests.checkpoint import tiny_config
 from tests.checkpoints.forged_files import FORGED, MIB
+from tests.checkpoints.golden import read_golden
 from tests.checkpoints.original_goldens import GOLDENS
-from tests.checkpoints.test_lerobot import read_golden
 
 Document = dict[str, Any]
 

@@ -13,7 +13,7 @@ from para_policy.checkpoints.original.read import read_original
 from para_policy.cli.main import main
 from para_policy.policies.policy import DiffusionPolicy
 from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
-from tests.checkpoints.test_lerobot import save as save_lerobot
+from tests.checkpoints.golden import save as save_lerobot
 
 CKPT = Path(__file__).parents[1] / "checkpoints" / "goldens" / "original_unet.ckpt"
 

@@ -23,7 +23,7 @@ from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from sim import demo, record_observations, video
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
-from tests.checkpoints.test_lerobot import save as save_lerobot
+from tests.checkpoints.golden import save as save_lerobot
 from tests.commands import Run, runner
 from tests.training.lerobot.datasets import Layout, write_dataset
 

@@ -14,7 +14,7 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.rollout import record
 from para_policy.rollout.environment import Environment
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
-from tests.checkpoints.test_lerobot import save as save_lerobot
+from tests.checkpoints.golden import save as save_lerobot
 
 HERE = "tests.rollout.environments"
 PUSHT = "gym_pusht/PushT-v0:obs_type=environment_state_agent_pos"

@@ -1,27 +1,42 @@
-"""Keys of a LeRobot diffusion policy's config.json that matter, with their types.
+"""Keys of the config.json of LeRobot's `diffusion` that matter, with their types.
 
 Source: `lerobot/policies/diffusion/configuration_diffusion.py` of huggingface/lerobot.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
-from para_policy.networks.config import Backbone, UnetConfig
+from para_policy.networks.config import Backbone, UnetConfig, VisionConfig
+from para_policy.policies.build import VISION
 
 ACTION = "action"
 STATE = "observation.state"
 ENVIRONMENT = "observation.environment_state"
 _IMAGE = "observation.image"
 
+_ENCODER, _NETWORK = "diffusion.rgb_encoder.", "diffusion.unet."
+CONSTANTS = {
+    # robomimic's spatial softmax, which LeRobot used until June 2024, holds two vectors.
+    "pool.pos_grid": "positions of pixels, which follow from the size of the image",
+    "pool.pos_x": "positions of pixels, which follow from the size of the image",
+    "pool.pos_y": "positions of pixels, which follow from the size of the image",
+    "pool.temperature": "temperature of the spatial softmax, which is 1",
+}
+
 # Larger numbers are mistakes, and building such a network would end without a clear message.
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Shape = Annotated[list[Count], Field(max_length=8)]
 Pair = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Kind = Literal["STATE", "VISUAL", "ENV", "ACTION", "REWARD", "LANGUAGE"]
+Weights = Callable[[], Mapping[str, Tensor]]
+"""Reads the weights of the checkpoint, by their names there."""
 Mode = Literal["MIN_MAX", "MEAN_STD", "QUANTILES", "QUANTILE10", "IDENTITY"]
 
 
@@ -48,8 +63,43 @@ class Feature:
     mode: Mode
 
 
-class Options(StrictModel):
+class ScheduleOptions(StrictModel):
+    """Noise schedule of a diffusion."""
+
+    num_train_timesteps: Count
+    beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear", "sigmoid", "laplace"]
+    beta_start: float = Field(gt=0, lt=1)
+    beta_end: float = Field(gt=0, lt=1)
+    prediction_type: Literal["epsilon", "sample"]
+    clip_sample: bool
+    clip_sample_range: float = Field(gt=0)
+    num_inference_steps: Count | None
+    noise_scheduler_type: Literal["DDPM", "DDIM"] = "DDPM"
+
+    @property
+    def num_steps(self) -> int | None:
+        """Denoising steps; None for all."""
+        return self.num_inference_steps
+
+    def scheduler(self) -> dict[str, Any]:
+        """As of diffusers."""
+        return {
+            "_class_name": f"{self.noise_scheduler_type}Scheduler",
+            "num_train_timesteps": self.num_train_timesteps,
+            "beta_schedule": self.beta_schedule,
+            "beta_start": self.beta_start,
+            "beta_end": self.beta_end,
+            "prediction_type": self.prediction_type,
+            "clip_sample": self.clip_sample,
+            "clip_sample_range": self.clip_sample_range,
+        }
+
+
+class Options(ScheduleOptions):
     """What every version writes, and with its former behaviour what only later ones write."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("STATE", "VISUAL", "ENV")
+    """Of the inputs that the network is given, in their order."""
 
     n_obs_steps: Count
     horizon: Count
@@ -63,15 +113,6 @@ class Options(StrictModel):
     n_groups: Count
     diffusion_step_embed_dim: Count
     use_film_scale_modulation: bool
-    num_train_timesteps: Count
-    beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear", "sigmoid", "laplace"]
-    beta_start: float = Field(gt=0, lt=1)
-    beta_end: float = Field(gt=0, lt=1)
-    prediction_type: Literal["epsilon", "sample"]
-    clip_sample: bool
-    clip_sample_range: float = Field(gt=0)
-    num_inference_steps: Count | None
-    noise_scheduler_type: Literal["DDPM", "DDIM"] = "DDPM"
     use_separate_rgb_encoder_per_camera: bool = False
     resize_shape: Pair | None = None
     crop_ratio: float = Field(1.0, gt=0, le=1)
@@ -85,17 +126,19 @@ class Options(StrictModel):
         height, width = (int(size * self.crop_ratio) for size in self.resize_shape)
         return height, width
 
-    def scheduler(self) -> dict[str, Any]:
-        return {
-            "_class_name": f"{self.noise_scheduler_type}Scheduler",
-            "num_train_timesteps": self.num_train_timesteps,
-            "beta_schedule": self.beta_schedule,
-            "beta_start": self.beta_start,
-            "beta_end": self.beta_end,
-            "prediction_type": self.prediction_type,
-            "clip_sample": self.clip_sample,
-            "clip_sample_range": self.clip_sample_range,
-        }
+    def vision(self, cameras: Sequence[Feature], weights: Weights) -> VisionConfig:
+        """Of the size that the configuration tells, whatever the `weights`."""
+        resize, keypoints = self.resize_shape, self.spatial_softmax_num_keypoints
+        return VisionConfig(
+            cameras=tuple(camera.name for camera in cameras),
+            shared=not self.use_separate_rgb_encoder_per_camera,
+            backbone=self.vision_backbone,
+            norm="group" if self.use_group_norm else "batch",
+            resize=None if resize is None else (resize[0], resize[1]),
+            crop=self.crop(),
+            num_keypoints=keypoints,
+            feature_dim=2 * keypoints,
+        )
 
     def network(self) -> UnetConfig:
         return UnetConfig(
@@ -106,8 +149,23 @@ class Options(StrictModel):
             film_scale=self.use_film_scale_modulation,
         )
 
+    def our_name(self, name: str) -> str:
+        """Ours for a weight of theirs."""
+        if name.startswith(_ENCODER):
+            place = name.removeprefix(_ENCODER)
+            place = place if self.use_separate_rgb_encoder_per_camera else f"0.{place}"
+            return f"{VISION}encoders." + re.sub(r"^([0-9]+)[.]out[.]", r"\1.head.", place)
+        place = name.removeprefix(_NETWORK)
+        # The third module of a level scales time down or up; theirs is the convolution itself.
+        place = re.sub(r"^((?:down|up)_modules[.][0-9]+[.]2)[.]", r"\1.conv.", place)
+        return place.replace(".conv1.", ".blocks.0.").replace(".conv2.", ".blocks.1.")
 
-class Options2025(Options):
+    def why_left_out(self, name: str) -> str | None:
+        """Why a weight of theirs is not needed; None if it is."""
+        return next((why for end, why in CONSTANTS.items() if name.endswith(end)), None)
+
+
+class TypedFeatures(StrictModel):
     """Features have types, and each type a mode; a type without one is not normalised."""
 
     input_features: dict[str, FeatureModel]
@@ -127,6 +185,10 @@ class Options2025(Options):
         ]
 
 
+class Options2025(Options, TypedFeatures):
+    """As written since early 2025."""
+
+
 class Options2024(Options):
     """Names say what features are, and each has its own mode, or is not normalised."""
 
@@ -144,3 +206,22 @@ class Options2024(Options):
             for name, shape in {**self.input_shapes, **self.output_shapes}.items()
             if (kind := "VISUAL" if name.startswith(_IMAGE) else kinds.get(name)) is not None
         ]
+
+
+class Step(StrictModel):
+    """Of a pipeline of processors."""
+
+    registry_name: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    state_file: str | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Steps that can be switched off, such as LeRobot's relative actions, pass values on then."""
+        return self.config.get("enabled") is not False
+
+
+class Pipeline(StrictModel):
+    """What happens to observations before, or to actions after the policy, by the files beside it."""
+
+    steps: list[Step]

@@ -1,4 +1,5 @@
-"""Reader of diffusion policies that LeRobot saved (huggingface/lerobot, from May 2024 on).
+"""Reader of policies that LeRobot saved (huggingface/lerobot): `diffusion`, from May 2024 on, and
+`multi_task_dit`.
 
 A checkpoint is the directory that `save_pretrained` writes: `config.json`, `model.safetensors`, and
 since LeRobot 0.4 two files of processors with the statistics. LeRobot itself is not needed.
@@ -8,39 +9,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from para_policy.checkpoints.changes import read_changed
 from para_policy.checkpoints.checkpoint import Checkpoint, match, unwrapped
 from para_policy.checkpoints.files import read_json, read_tensors
-from para_policy.checkpoints.lerobot.config import LeRobotPolicy, read_policy
-from para_policy.checkpoints.lerobot.statistics import BUFFERS, read_normalizers
+from para_policy.checkpoints.lerobot.config import read_policy
+from para_policy.checkpoints.lerobot.dit import DiTOptions
+from para_policy.checkpoints.lerobot.options import CONSTANTS
+from para_policy.checkpoints.lerobot.statistics import BUFFERS, PREPROCESSOR, read_normalizers
+from para_policy.checkpoints.lerobot.text import text_features
 from para_policy.checkpoints.original.unpickle import read_pickle
 from para_policy.errors import CheckpointError, InputError
-from para_policy.policies.build import VISION, state_shapes
+from para_policy.policies.build import TASK, state_shapes
 
 CONFIG_FILE, MODEL_FILE, TRAIN_FILE = "config.json", "model.safetensors", "train_config.json"
 
-_ENCODER, _NETWORK = "diffusion.rgb_encoder.", "diffusion.unet."
 # torch.compile puts this into the names of what it wraps.
 _COMPILED = "_orig_mod."
-_LEFT_OUT = {
-    # robomimic's spatial softmax, which LeRobot used until June 2024, holds two vectors.
-    "pool.pos_grid": "positions of pixels, which follow from the size of the image",
-    "pool.pos_x": "positions of pixels, which follow from the size of the image",
-    "pool.pos_y": "positions of pixels, which follow from the size of the image",
-    "pool.temperature": "temperature of the spatial softmax, which is 1",
-}
 _NUMBER = re.compile(r"[0-9]{1,9}")
 # The order in which LeRobot's modules were made, and so that of `parameters()`.
 _MADE = (
+    # diffusion
     "diffusion rgb_encoder unet backbone pool nets out diffusion_step_encoder down_modules "
     "mid_modules up_modules final_conv conv1 bn1 cond_encoder conv2 bn2 conv3 bn3 downsample "
-    "residual_conv block weight bias"
+    "residual_conv block "
+    # multi_task_dit
+    "observation_encoder vision_encoders vision_encoder class_embedding patch_embedding "
+    "token_embedding position_embedding embeddings text_encoder projection noise_predictor "
+    "pos_embedding time_mlp input_proj transformer_blocks output_proj pre_layrnorm encoder layers "
+    "self_attn k_proj v_proj q_proj attn multihead_attn qkv_proj in_proj_weight in_proj_bias out_proj "
+    "layer_norm1 mlp fc1 fc2 adaLN_modulation layer_norm2 post_layernorm final_layer_norm "
+    "weight bias"
+)
+_LACKS = (
+    "was trained with texts, and needs the one of its task: para-policy convert DIRECTORY OUTPUT --task "
+    "'what the robot is to do', or load_policy(DIRECTORY, task=...)"
 )
 _RANKS = {part: rank for rank, part in enumerate(_MADE.split())}
 
@@ -58,6 +68,7 @@ def read_lerobot(
     directory: str | Path,
     weights: Literal["live", "ema"] = "live",
     changes: Mapping[str, Any] = MappingProxyType({}),
+    task: str | None = None,
 ) -> Checkpoint:
     """Read a LeRobot checkpoint; inputs keep LeRobot's names, such as "observation.state".
 
@@ -65,22 +76,29 @@ def read_lerobot(
         weights: "ema" for the averaged weights that LeRobot 0.6 and later keep beside those of a
             checkpoint if it was trained with `--ema.enable=true`.
         changes: other values of keys of `config.json`, see `changes.read_changed`.
+        task: what the robot is to do, in words, for a policy that takes a text. Without it, such a
+            policy can be described but not act: see `Checkpoint.lacks`.
 
     Raises:
         CheckpointError: if a file is missing or broken, says something that is not understood, or
             does not fit the others.
-        InputError: for other `weights`.
+        InputError: for other `weights`, or a `task` for a policy that takes none.
+        MissingPackageError: if the text needs a package that is not installed.
     """
     if weights not in ("live", "ema"):
         raise InputError(f"weights is {weights!r}; expected 'live' or 'ema'")
     directory = Path(directory)
     path = directory / CONFIG_FILE
     rate = _control_hz(directory / TRAIN_FILE)
-    policy = read_changed(
-        path, read_json(path), changes, lambda content: read_policy(path, content, rate)
-    )
     model = directory / MODEL_FILE
-    tensors = unwrapped(model, read_tensors(model, finite=False))
+    stored = lru_cache(1)(lambda: unwrapped(model, read_tensors(model, finite=False)))
+    policy = read_changed(
+        path,
+        read_json(path),
+        changes,
+        lambda content: read_policy(path, content, rate, stored, task),
+    )
+    tensors = stored()
     normalizers = read_normalizers(directory, model, tensors, policy)
     source, tensors = (model, tensors) if weights == "live" else _averaged(directory, tensors)
     for name, value in tensors.items():
@@ -89,32 +107,27 @@ def read_lerobot(
                 f"'{source}': '{name}' is {value.tolist()}; only a spatial softmax of temperature "
                 "1, which is what LeRobot trains, can be read"
             )
+    options, wanted = policy.options, policy.config.task
     state, report = match(
         source,
         tensors,
-        state_shapes(policy.config),
-        rename=lambda name: _our_name(name, policy),
-        ignore=_why_left_out,
+        {name: size for name, size in state_shapes(policy.config).items() if name != TASK},
+        rename=lambda name: options.our_name(name.replace(_COMPILED, "")),
+        ignore=lambda name: _statistic(name) or options.why_left_out(name),
     )
-    return Checkpoint(policy.config, state, normalizers, report, source)
+    if task is not None and wanted is None:
+        raise InputError(f"task is {task!r}; '{directory}' holds a policy that takes no text")
+    if task is not None and isinstance(options, DiTOptions):
+        processor, tower = directory / PREPROCESSOR, options.text_encoder_name
+        state[TASK] = text_features(task, options.hidden_dim, processor, source, tensors, tower)
+    elif wanted is not None:
+        state[TASK] = torch.zeros(wanted.width)
+    lacks = _LACKS if task is None and wanted is not None else None
+    return Checkpoint(policy.config, state, normalizers, report, source, lacks)
 
 
-def _our_name(name: str, policy: LeRobotPolicy) -> str:
-    name = name.replace(_COMPILED, "")
-    if name.startswith(_ENCODER):
-        place = name.removeprefix(_ENCODER)
-        place = place if policy.separate_encoders else f"0.{place}"
-        return f"{VISION}encoders." + re.sub(r"^([0-9]+)[.]out[.]", r"\1.head.", place)
-    place = name.removeprefix(_NETWORK)
-    # The third module of a level scales time down or up; theirs is the convolution itself.
-    place = re.sub(r"^((?:down|up)_modules[.][0-9]+[.]2)[.]", r"\1.conv.", place)
-    return place.replace(".conv1.", ".blocks.0.").replace(".conv2.", ".blocks.1.")
-
-
-def _why_left_out(name: str) -> str | None:
-    if name.startswith(BUFFERS):
-        return "statistics, which become normalizers"
-    return next((why for end, why in _LEFT_OUT.items() if name.endswith(end)), None)
+def _statistic(name: str) -> str | None:
+    return "statistics, which become normalizers" if name.startswith(BUFFERS) else None
 
 
 def _averaged(directory: Path, live: dict[str, Tensor]) -> tuple[Path, dict[str, Tensor]]:
@@ -151,8 +164,8 @@ def _averaged(directory: Path, live: dict[str, Tensor]) -> tuple[Path, dict[str,
 
 def _is_parameter(name: str) -> bool:
     """Whether it is trained: not a statistic, neither of the data nor of a batch norm."""
-    counted = name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))
-    return not counted and _why_left_out(name) is None
+    counted = (".running_mean", ".running_var", ".num_batches_tracked")
+    return _statistic(name) is None and not name.endswith((*CONSTANTS, *counted))
 
 
 def _made_at(name: str) -> list[int]:

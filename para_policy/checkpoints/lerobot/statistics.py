@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field, ValidationError
@@ -20,7 +19,13 @@ from torch import Tensor
 
 from para_policy.checkpoints.files import read_json, read_tensors, summarise
 from para_policy.checkpoints.lerobot.config import LeRobotPolicy
-from para_policy.checkpoints.lerobot.options import Feature, FeatureModel, Mode, StrictModel
+from para_policy.checkpoints.lerobot.options import (
+    Feature,
+    FeatureModel,
+    Mode,
+    Pipeline,
+    StrictModel,
+)
 from para_policy.errors import CheckpointError
 from para_policy.policies.normalizer import LinearNormalizer
 
@@ -34,25 +39,15 @@ _NAMES: dict[Mode, tuple[str, str]] = {
     "QUANTILES": ("q01", "q99"),
     "QUANTILE10": ("q10", "q90"),
 }
-# Names and devices are the caller's matter here, and batches are always there.
-_HARMLESS_STEPS = ("rename_observations_processor", "to_batch_processor", "device_processor")
+# Names and devices are the caller's matter here, batches are always there, and a text has no statistics.
+_HARMLESS_STEPS = (
+    "rename_observations_processor",
+    "to_batch_processor",
+    "device_processor",
+    "tokenizer_processor",
+)
 _FILE_NAME = re.compile(r"[\w-][\w.-]{0,200}", re.ASCII)
 _FIX = "save the policy again with the statistics of the data set that it was trained on"
-
-
-class _Step(StrictModel):
-    registry_name: str | None = None
-    config: dict[str, Any] = Field(default_factory=dict)
-    state_file: str | None = None
-
-    @property
-    def is_on(self) -> bool:
-        """Steps that can be switched off, such as LeRobot's relative actions, pass values on then."""
-        return self.config.get("enabled") is not False
-
-
-class _Pipeline(StrictModel):
-    steps: list[_Step]
 
 
 class _Normalization(StrictModel):
@@ -195,7 +190,7 @@ def _processor(path: Path, kind: str, features: tuple[Feature, ...]) -> _Source:
     """The normalisation step of a pipeline, which must be its only one that changes values."""
     content = read_json(path)
     try:
-        steps = [step for step in _Pipeline.model_validate(content).steps if step.is_on]
+        steps = [step for step in Pipeline.model_validate(content).steps if step.is_on]
         others = [str(step.registry_name) for step in steps if step.registry_name != kind]
         strange = [name for name in others if name not in _HARMLESS_STEPS]
         chosen = [step for step in steps if step.registry_name == kind]

@@ -35,7 +35,8 @@ def metadata(policy: DiffusionPolicy, checkpoint_sha256: str) -> str:
             "prediction_type", "flow_prediction"
         ),
         "config": config.model_dump(mode="json"),  # infinite numbers become null
-        "condition": [[name, _width(config, name)] for name in config.inputs],
+        "condition": [[name, _width(config, name)] for name in config.inputs]
+        + ([] if config.task is None else [["task", config.task.width]]),
         "normalizers": {name: _listed(pair) for name, pair in policy.normalizers.items()},
         "steps": _listed(policy.process()),
     }
