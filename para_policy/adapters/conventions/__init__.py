@@ -12,12 +12,13 @@ from para_policy.adapters.conventions.convention import Convention as Convention
 from para_policy.adapters.conventions.euler_loop import EO1, Pi0, Pi05, SmolVLA
 from para_policy.adapters.conventions.evo1 import EVO1
 from para_policy.adapters.conventions.lerobot import LeRobotDiffusion
+from para_policy.adapters.conventions.lerobot_dit import LeRobotDiT, LeRobotFlowDiT
 from para_policy.adapters.conventions.original import OriginalTransformer, OriginalUnet
 from para_policy.adapters.conventions.refused import REFUSED
 from para_policy.errors import InputError
 
 CONVENTIONS: Sequence[type[Convention]] = (
-    LeRobotDiffusion,
+    *(LeRobotDiffusion, LeRobotDiT, LeRobotFlowDiT),
     *(Pi0, Pi05, SmolVLA, EO1, EVO1),
     *(OriginalUnet, OriginalTransformer),
 )
