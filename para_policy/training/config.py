@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from para_policy.checkpoints.files import summarise
 from para_policy.diffusion.schedulers import is_flow
@@ -106,6 +106,13 @@ class TrainConfig(BaseModel):
     policy: PolicyConfig
     data: DataConfig
     training: OptimisationConfig
+
+    @field_validator("policy")
+    @classmethod
+    def _without_text(cls, policy: PolicyConfig) -> PolicyConfig:
+        if policy.task is not None:
+            raise ValueError("training makes no features of a text: leave task away")
+        return policy
 
     @model_validator(mode="after")
     def _levels_of_a_flow(self) -> TrainConfig:

@@ -46,7 +46,10 @@ GRID = {
         options={"noise_scheduler_type": "DDIM", "prediction_type": "sample", "n_action_steps": 7}
     ),
     "flow": DiTCase(options={**FLOW, "n_obs_steps": 3, "n_action_steps": 1}),
-    "flow to noise": DiTCase(options={**FLOW, "sigma_min": 0.4}, modes={"ACTION": "QUANTILES"}),
+    "flow to noise": DiTCase(
+        options={**FLOW, "num_integration_steps": 3, "sigma_min": 0.2},
+        modes={"ACTION": "QUANTILES"},
+    ),
     "camera": DiTCase(ONE, {"image_resize_shape": (33, 50)}),
     "separate": DiTCase(TWO, {**FLOW, "use_separate_rgb_encoder_per_camera": True}),
     "shared": DiTCase(TWO, {"image_resize_shape": (32, 32), "image_crop_shape": None}),
@@ -226,10 +229,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", BROKEN)
-def test_what_is_broken_is_refused(damage: str, tmp_path: Path) -> None:
+def test_what_is_broken_is_refused(
+    damage: str, tmp_path: Path, tokens: Callable[[Golden], None]
+) -> None:
+    golden = read_golden("dit_camera")
     if damage == "no tokenizer":
         pytest.importorskip("tokenizers")
-    directory = save(read_golden("dit_camera"), tmp_path)
+    tokens(golden)
+    directory = save(golden, tmp_path)
     broken, message = BROKEN[damage]
     broken(directory)
     with pytest.raises(CheckpointError, match=message):

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from torch import Tensor
 
-from para_policy.checkpoints.files import read_json
+from para_policy.checkpoints.files import read_json, summarise
 from para_policy.checkpoints.hub import snapshot
 from para_policy.errors import CheckpointError
 from para_policy.networks.config import ClipSize
@@ -36,18 +37,21 @@ def clip_size(
         name: of the model that it was made from: a local directory, or one of the Hub.
 
     Raises:
-        CheckpointError: if weights are missing, or nothing is found under the name.
-        pydantic.ValidationError: if such a tower cannot be built.
+        CheckpointError: if weights are missing, nothing is found under the name, or such a tower
+            cannot be built.
     """
     wide, width = shape(weights, f"{prefix}encoder.layers.0.mlp.fc1.weight", 2)
     layer = re.compile(re.escape(prefix) + r"encoder[.]layers[.]([0-9]{1,4})[.]")
     count = len({found[1] for weight in weights if (found := layer.match(weight))})
-    return ClipSize(
-        hidden_size=width,
-        intermediate_size=wide,
-        num_hidden_layers=count,
-        **(_published(name, kind) or {"num_attention_heads": max(width // _HEAD, 1)}),
-    )
+    try:
+        return ClipSize(
+            hidden_size=width,
+            intermediate_size=wide,
+            num_hidden_layers=count,
+            **(_published(name, kind) or {"num_attention_heads": max(width // _HEAD, 1)}),
+        )
+    except ValidationError as error:
+        raise CheckpointError(f"the {kind} tower '{name}': {summarise(error)}") from error
 
 
 def shape(weights: Mapping[str, Tensor], name: str, ndim: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ Source: `lerobot/policies/multi_task_dit/configuration_multi_task_dit.py` of hug
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -93,8 +94,8 @@ class DiTOptions(ScheduleOptions, TypedFeatures):
         patch = shape(found, f"{tower}embeddings.patch_embedding.weight", 4)[-1]
         positions = shape(found, f"{tower}embeddings.position_embedding.weight", 2)[0]
         resize, crop = self.image_resize_shape, self.image_crop_shape
-        height, width = resize or cameras[0].shape[1:]
-        if crop is not None and (crop[0] > height or crop[1] > width):
+        whole = resize or cameras[0].shape[1:]
+        if crop is not None and any(cut > size for cut, size in zip(crop, whole, strict=False)):
             crop = None  # as LeRobot does
         return ClipConfig(
             cameras=tuple(camera.name for camera in cameras),
@@ -103,7 +104,7 @@ class DiTOptions(ScheduleOptions, TypedFeatures):
             crop=None if crop is None else (crop[0], crop[1]),
             size=size,
             patch_size=patch,
-            image_size=patch * round((positions - 1) ** 0.5),
+            image_size=patch * math.isqrt(max(positions - 1, 0)),
         )
 
     def our_name(self, name: str) -> str:

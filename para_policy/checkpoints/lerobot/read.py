@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -91,7 +91,7 @@ def read_lerobot(
     path = directory / CONFIG_FILE
     rate = _control_hz(directory / TRAIN_FILE)
     model = directory / MODEL_FILE
-    stored = lru_cache(1)(lambda: unwrapped(model, read_tensors(model, finite=False)))
+    stored = cache(lambda: unwrapped(model, read_tensors(model, finite=False)))
     policy = read_changed(
         path,
         read_json(path),

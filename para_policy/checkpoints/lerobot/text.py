@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from para_policy.checkpoints.checkpoint import match
@@ -36,9 +36,7 @@ class _Tokenizer(StrictModel):
     tokenizer_name: str
     max_length: Count
     truncation: bool = True
-    padding: str = "max_length"
     padding_side: Literal["right", "left"] = "right"
-    task_key: str = Field("task")
 
 
 @torch.no_grad()
@@ -69,10 +67,10 @@ def text_features(
         tower = ClipText(size, vocabulary, positions)
     _load(tower, _TOWER, model, weights)
     tokens = _tokens(text, _settings(preprocessor))
-    if len(tokens) > positions or max(tokens) >= vocabulary:
+    if not 0 < len(tokens) <= positions or max(tokens) >= vocabulary:
         raise InputError(
-            f"the text has {len(tokens)} tokens, up to number {max(tokens)}; the text tower takes "
-            f"{positions} of {vocabulary}: shorten it, or correct {preprocessor.name}"
+            f"the text has {len(tokens)} tokens, up to number {max(tokens, default=0)}; the text tower "
+            f"takes 1 to {positions}, of {vocabulary}: shorten it, or correct {preprocessor.name}"
         )
     projection = nn.Linear(size.hidden_size, width, device="meta")
     _load(projection, _PROJECTION, model, weights)
