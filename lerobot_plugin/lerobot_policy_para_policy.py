@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 if TYPE_CHECKING:
     from para_policy.adapters.account import Account
 
+LOG = logging.getLogger("para_policy")
 TRAINING = "lerobot.scripts.lerobot_train"
 
 accounts: list[Account] = []
@@ -38,8 +40,11 @@ def _on_load(policy: PreTrainedPolicy, checkpoint: str | Path, revision: str | N
     if policy in _loaded or _in_training():
         return
     _loaded.add(policy)
-    from para_policy.adapters.guard import guard
-
+    try:
+        from para_policy.adapters.guard import guard
+    except ImportError as error:  # a broken installation is no reason for a robot to stand still
+        LOG.warning("para_policy: %s is left as it is: %s", type(policy).__name__, error)
+        return
     directory = Path(checkpoint)
     if not directory.is_dir():
         cached = try_to_load_from_cache(str(checkpoint), "config.json", revision=revision)
