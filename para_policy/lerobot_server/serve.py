@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from lerobot.transport import services_pb2_grpc
 
+from para_policy.adapters.account import finish
 from para_policy.errors import InputError
-from para_policy.lerobot_server.server import Server
+from para_policy.lerobot_server.server import Server, say
 from para_policy.terminal import show
 
 _WORKERS = 4
@@ -43,14 +45,27 @@ def serve(server: Server, host: str, port: int) -> None:
             "choose another --port or --host"
         ) from error
     service.start()
+    # What becomes of a policy is news here, which elsewhere is for the log.
+    log, handler = logging.getLogger("para_policy"), _Said()
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.propagate = False
     show(f"LeRobot's robot clients are served on {host}:{port}; Ctrl-C ends it")
     try:
         service.wait_for_termination()
     finally:
         service.stop(_GRACE_S).wait()
+        finish(server.accounts, ("lerobot",))
+        log.removeHandler(handler)
+        log.propagate = True
         counts = server.counts
         mean = f", {1e3 * counts.seconds / counts.chunks:.0f} ms each" if counts.chunks else ""
         show(f"chunks: {counts.chunks}{mean}")
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage().removeprefix("para_policy: "))
 
 
 def _is_own(host: str) -> bool:

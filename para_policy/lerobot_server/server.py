@@ -22,7 +22,9 @@ from lerobot.transport import services_pb2
 from lerobot.utils.constants import ACTION, OBS_IMAGES
 from torch import Tensor
 
-from para_policy.adapters import accelerate
+from para_policy.adapters.account import Account
+from para_policy.adapters.guard import guard
+from para_policy.checkpoints.load import resolve
 from para_policy.errors import InputError, ParaPolicyError
 from para_policy.lerobot_server.history import History
 from para_policy.lerobot_server.messages import Part, joined, read
@@ -63,7 +65,7 @@ class Server(PolicyServer):
 
     Different from LeRobot's own:
 
-    - Policies are accelerated.
+    - Policies are accelerated, if they prove at their first observation that it is right and faster.
     - Policies with several observation steps get them. An observation without those before it only
       counts if the robot has no actions left.
     - No observation is left out because the robot has hardly moved; see `still`.
@@ -75,6 +77,10 @@ class Server(PolicyServer):
         fps: actions per second, for their time stamps.
         still: norm, in the units of the robot's state, below which a change of the state asks for no
             new chunk; 0 to plan for every observation. LeRobot has 1.
+
+    Attributes:
+        counts: what was done.
+        accounts: what became of the policies that can be accelerated.
     """
 
     def __init__(self, fps: int = 30, still: float = 0.0) -> None:
@@ -83,6 +89,7 @@ class Server(PolicyServer):
         )
         self.last_processed_obs: Any = None
         self.counts = Counts()
+        self.accounts: list[Account] = []
         self._still = still
         self._history = History()
         self._newest = _NONE
@@ -113,9 +120,12 @@ class Server(PolicyServer):
             _check_features(specs, self.policy.config.input_features)
             lengths = [q.maxlen for key, q in self._queues.items() if key != ACTION]
             self._history = History(max(lengths, default=1))
-            done = self._accelerated()
+            name = specs.pretrained_name_or_path
+            account = guard(self.policy, resolve(name))
+            if account is not None:
+                self.accounts.append(account)
             self._loaded = True
-            _say(f"{context.peer()}: {specs.policy_type} {specs.pretrained_name_or_path}, {done}")
+            say(f"{context.peer()}: {specs.policy_type} {name} on {specs.device}")
             return answer
 
     def SendObservations(self, request_iterator: Iterable[Part], context: Any) -> Any:
@@ -186,13 +196,6 @@ class Server(PolicyServer):
         """Those of the policy, with its last observations; empty for a policy that keeps none."""
         return getattr(self.policy, "_queues", None) or {}
 
-    def _accelerated(self) -> str:
-        try:
-            accelerate(self.policy)
-        except InputError as error:
-            return f"as it is: {error}"
-        return "accelerated"
-
     @contextmanager
     def _answering(self, context: Any) -> Iterator[None]:
         """What goes wrong within is one line here and at the client, and the server lives on."""
@@ -202,7 +205,7 @@ class Server(PolicyServer):
             yield
         except Exception as error:
             line = " ".join(str(error).split())[:_LONGEST_LINE] or type(error).__name__
-            _say(f"error: {context.peer()}: {line}")
+            say(f"error: {context.peer()}: {line}")
             ours = isinstance(error, ParaPolicyError)
             status = grpc.StatusCode
             context.abort(status.FAILED_PRECONDITION if ours else status.INTERNAL, line)
@@ -220,5 +223,6 @@ def _check_features(specs: Any, needed: Iterable[str]) -> None:
         )
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell what happens, on stderr."""
     notes().print(line, markup=False, highlight=False, soft_wrap=True)

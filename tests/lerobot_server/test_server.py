@@ -117,10 +117,13 @@ def test_policy_gets_the_steps_that_it_looks_at(
     assert (found - own_answer(checkpoint, [-90.0, -90.0])).abs().max() > 5e-2 * RANGE
 
 
-def test_policies_are_accelerated(calls: Calls, server: Server) -> None:
+def test_a_policy_proves_itself_at_the_first_observation(calls: Calls, server: Server) -> None:
+    """So small a policy need not be faster; it must be compared."""
     calls.observe(0, 1.0, must_go=True)
-    calls.actions()
-    assert server.policy.para_policy.last.rounds.max() < 20
+    assert calls.actions()
+    (account,) = server.accounts
+    assert account.proof is not None
+    assert account.proof.error <= account.proof.allowed
     assert server.counts.chunks == 1
 
 
@@ -212,11 +215,12 @@ def test_a_client_that_connects_takes_over(calls: Calls, server: Server, tmp_pat
 
 
 def test_other_policies_are_served_as_they_are(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = Calls(server, tmp_path)
     calls.load(save_act(tmp_path / "act"), "act")
-    assert "as it is" in capsys.readouterr().err
+    assert "ACTPolicy is left as it is" in caplog.text
+    assert server.accounts == []
     calls.observe(0, 1.0, must_go=True)
     assert len(calls.actions()) == 8
 
@@ -276,7 +280,8 @@ def test_lerobots_own_client_drives_its_robot(checkpoint: Path, tmp_path: Path) 
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "accelerated" in err
+    # Which of them says how long it took both ways.
+    assert re.search(r"DiffusionPolicy (is accelerated: .* ms a chunk|is left as it was: )", err)
     assert err.endswith("stopped by SIGTERM\n")
     assert "Traceback" not in err
     assert re.fullmatch(r"chunks: \d+, \d+ ms each", out.splitlines()[-1])
