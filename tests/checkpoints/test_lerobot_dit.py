@@ -47,8 +47,8 @@ GRID = {
     ),
     "flow": DiTCase(options={**FLOW, "n_obs_steps": 3, "n_action_steps": 1}),
     "flow to noise": DiTCase(
-        options={**FLOW, "num_integration_steps": 3, "sigma_min": 0.2},
-        modes={"ACTION": "QUANTILES"},
+        options={**FLOW, "sigma_min": 0.2},
+        modes={"STATE": "QUANTILE10", "ACTION": "QUANTILES"},
     ),
     "camera": DiTCase(ONE, {"image_resize_shape": (33, 50)}),
     "separate": DiTCase(TWO, {**FLOW, "use_separate_rgb_encoder_per_camera": True}),
