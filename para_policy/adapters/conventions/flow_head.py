@@ -68,7 +68,7 @@ def call_of(
     velocity: Callable[[Tensor, Tensor, Tensor], Tensor], noise: Tensor, **loop_options: Any
 ) -> Call:
     """A call with its network, `velocity(x, t, which)` for rows of samples `which`."""
-    samples = torch.arange(len(noise), device=noise.device)
+    samples = torch.arange(len(noise), device=noise.device)[:, None]  # as conditions are
     return Call(
         tuple(noise.shape),
         noise.dtype,
@@ -76,5 +76,5 @@ def call_of(
         samples,
         noise=noise,
         loop_options=loop_options,
-        network=velocity,
+        network=lambda x, t, rows: velocity(x, t, rows[:, 0]),
     )
