@@ -101,7 +101,8 @@ def network_call(
     config, device = policy.config, policy.device
     generator = torch.Generator().manual_seed(rows)
     x = torch.randn(rows, config.horizon, config.action_dim, generator=generator).to(device)
-    t = torch.arange(rows, device=device) % policy.num_train_timesteps
+    times = policy.runtime.shapes.spaced_times(policy.num_train_timesteps).to(device)
+    t = times[torch.arange(rows, device=device) % len(times)]
     sample = torch.zeros(rows, dtype=torch.int64, device=device)
     return lambda: denoiser(x, t, sample)
 

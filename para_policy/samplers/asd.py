@@ -90,7 +90,8 @@ class Asd(Sampler):
             raise InputError(
                 "asd needs noise in every step but the last, and this process is deterministic "
                 "(c = 0; DDIM with eta = 0, DPM-Solver++ or flow matching); use DDPM, DDIM with "
-                "eta > 0, or a sampler for deterministic processes such as 'x0' or 'paradigms'"
+                "eta > 0, flow matching with stochastic_sampling, or a "
+                "sampler for deterministic processes such as 'x0' or 'paradigms'"
             )
         return AsdSolve(self.window, process, noise, noise.uniforms)
 

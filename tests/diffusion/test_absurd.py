@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 
 from para_policy import Process
 from para_policy.diffusion.absurd import noise_left
@@ -21,6 +29,12 @@ SENSIBLE: list[Any] = [
     DDIMScheduler(1000, set_alpha_to_one=False, steps_offset=1, beta_schedule="scaled_linear"),
     DPMSolverMultistepScheduler(100, lambda_min_clipped=-5.1, **COSINE),
     DPMSolverMultistepScheduler(1000, use_karras_sigmas=True),
+]
+FLOWS: list[Any] = [
+    FlowMatchEulerDiscreteScheduler(100, shift=5.0),
+    FlowMatchEulerDiscreteScheduler(100, stochastic_sampling=True),
+    FlowMatchHeunDiscreteScheduler(100),
+    UniPCMultistepScheduler(100, solver_order=1, beta_end=0.1),
 ]
 LEFT: list[tuple[Any, str]] = [
     (
@@ -38,15 +52,17 @@ LEFT: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("scheduler", SENSIBLE, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("steps", [5, 16])
+@pytest.mark.parametrize("scheduler", [*SENSIBLE, *FLOWS], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("steps", [5, 17])
 def test_sensible_schedules_pass_without_a_word(scheduler: Any, steps: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         Process.from_scheduler(scheduler, steps)
 
 
-@pytest.mark.parametrize(("scheduler", "fix"), LEFT)
+@pytest.mark.parametrize(
+    ("scheduler", "fix"), [*LEFT, (DEISMultistepScheduler(20, solver_order=1), "unipc")]
+)
 def test_noise_that_is_left_on_the_sample_is_told(scheduler: Any, fix: str) -> None:
     with pytest.warns(UserWarning, match=f"is left on every finished sample.*{fix}"):
         Process.from_scheduler(scheduler, 10)
