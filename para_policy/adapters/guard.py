@@ -124,7 +124,7 @@ class Guard:
         chosen = self.preferences
         self.account.facts |= describe_machine(self._owner)
         if chosen.record is not None:
-            self.account.facts["weights_sha256"] = weights_hash(self._owner)
+            self.account.facts["weights_sha256"] = weights_hash(self._owner.state_dict())
         sampler = "x0" if chosen.sampler == "auto" else chosen.sampler
         accelerate(self.policy, sampler, tolerance=chosen.tolerance)
         self.acceleration = self.policy.para_policy

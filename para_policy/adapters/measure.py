@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from para_policy.adapters.call import Call
 from para_policy.adapters.plan import MEASURED
@@ -119,10 +119,10 @@ def read(
     return read_calibrations(directory, bound_to, schedule, rows, columns)[kind, steps]
 
 
-def weights_hash(module: nn.Module) -> str:
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 of all weights with their names, whether compiled or not, on any device."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(weights.items()):
         stored = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         label = [name.replace("_orig_mod.", ""), str(value.dtype), list(value.shape)]
         digest.update(json.dumps(label).encode() + stored.numpy().tobytes())

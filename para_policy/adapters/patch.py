@@ -159,7 +159,7 @@ class Acceleration:
         directory: str | Path | None,
     ) -> Measured:
         """Read from a file, or measured now."""
-        bound_to = "" if directory is None else weights_hash(self._convention.owner)
+        bound_to = "" if directory is None else weights_hash(self._convention.weights())
         if directory is not None:
             found = read(directory, bound_to, plan.schedule, *plan.key)
             if found is not None:

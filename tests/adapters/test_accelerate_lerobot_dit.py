@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from para_policy.adapters import accelerate
+from para_policy.adapters.conventions import recognise
+from para_policy.adapters.measure import weights_hash
 from para_policy.errors import InputError
 from tests.checkpoints.goldens.make_lerobot import STATE, statistics
 from tests.checkpoints.goldens.make_lerobot_dit import FLOW, ONE, DiTCase, build, make_clip
@@ -102,3 +104,15 @@ def test_runge_kutta_is_refused_with_the_way_out(clip: Path) -> None:
     policy = make(clip, **{**FLOW, "integration_method": "rk4"})
     with pytest.raises(InputError, match=r"rk4, which asks the network between .* = 'euler'"):
         accelerate(policy)
+
+
+def test_a_calibration_belongs_to_the_weights_of_network_and_cameras(clip: Path) -> None:
+    policy = make(clip, ONE, **FLOW)
+    weights = recognise(policy).weights()
+    assert {name.split(".")[0] for name in weights} == {
+        *("vision", "time_mlp", "input_proj", "transformer_blocks", "output_proj")
+    }
+    before = weights_hash(weights)
+    with torch.no_grad():
+        policy.noise_predictor.output_proj.bias += 1
+    assert weights_hash(recognise(policy).weights()) != before

@@ -115,6 +115,10 @@ class Convention(ABC):
     def source(self, loop_options: Mapping[str, Any]) -> tuple[Any, ...]:
         """What `plan` reads of the policy: the plan holds as long as this is equal."""
 
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that a calibration belongs to."""
+        return dict(self.owner.state_dict())
+
 
 def steady(network: _M, name: str) -> _M:
     """The same network.

@@ -11,6 +11,7 @@ from para_policy.adapters.call import Call
 from para_policy.adapters.conventions.convention import Convention, steady
 from para_policy.adapters.conventions.scheduled import Scheduled
 from para_policy.adapters.plan import Plan, Settings
+from para_policy.checkpoints.lerobot.dit import our_name, why_left_out
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
 from para_policy.errors import InputError
@@ -31,6 +32,11 @@ class DiTObjective(Convention):
     def network(self) -> Callable[..., Tensor]:
         model = steady(self.policy.noise_predictor, "noise_predictor")
         return lambda x, t, condition: model(x, t, conditioning_vec=condition)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Of the network and the camera encoders, by our names; the objective itself has none."""
+        weights = self.policy.state_dict()
+        return {our_name(name): value for name, value in weights.items() if not why_left_out(name)}
 
 
 class LeRobotDiT(DiTObjective, Scheduled):

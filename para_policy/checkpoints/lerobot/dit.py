@@ -107,19 +107,31 @@ class DiTOptions(ScheduleOptions, TypedFeatures):
             image_size=patch * math.isqrt(max(positions - 1, 0)),
         )
 
-    def our_name(self, name: str) -> str:
+    @staticmethod
+    def our_name(name: str) -> str:
         """Ours for a weight of theirs."""
-        tower = _VISION.match(name)
-        if tower:
-            return f"{VISION}encoders.{tower[1] or 0}.{name[tower.end() :]}"
-        place = name.removeprefix(_NETWORK)
-        place = place.replace(".multihead_attn.in_proj_", ".attn.qkv_proj.")
-        return place.replace(".multihead_attn.", ".attn.")
+        return our_name(name)
 
-    def why_left_out(self, name: str) -> str | None:
+    @staticmethod
+    def why_left_out(name: str) -> str | None:
         """Why a weight of theirs is not needed; None if it is."""
-        if name.startswith(TEXT):
-            return "text tower: a fixed text is its features"
-        if _VISION.match(name) and ".post_layernorm." in name:
-            return "a norm after the features, which LeRobot does not use"
-        return None
+        return why_left_out(name)
+
+
+def our_name(name: str) -> str:
+    """Ours for a weight of theirs."""
+    tower = _VISION.match(name)
+    if tower:
+        return f"{VISION}encoders.{tower[1] or 0}.{name[tower.end() :]}"
+    place = name.removeprefix(_NETWORK)
+    place = place.replace(".multihead_attn.in_proj_", ".attn.qkv_proj.")
+    return place.replace(".multihead_attn.", ".attn.")
+
+
+def why_left_out(name: str) -> str | None:
+    """Why a weight of theirs is not needed; None if it is."""
+    if name.startswith(TEXT):
+        return "text tower: a fixed text is its features"
+    if _VISION.match(name) and ".post_layernorm." in name:
+        return "a norm after the features, which LeRobot does not use"
+    return None

@@ -151,18 +151,12 @@ class Options(ScheduleOptions):
 
     def our_name(self, name: str) -> str:
         """Ours for a weight of theirs."""
-        if name.startswith(_ENCODER):
-            place = name.removeprefix(_ENCODER)
-            place = place if self.use_separate_rgb_encoder_per_camera else f"0.{place}"
-            return f"{VISION}encoders." + re.sub(r"^([0-9]+)[.]out[.]", r"\1.head.", place)
-        place = name.removeprefix(_NETWORK)
-        # The third module of a level scales time down or up; theirs is the convolution itself.
-        place = re.sub(r"^((?:down|up)_modules[.][0-9]+[.]2)[.]", r"\1.conv.", place)
-        return place.replace(".conv1.", ".blocks.0.").replace(".conv2.", ".blocks.1.")
+        return our_name(name, self.use_separate_rgb_encoder_per_camera)
 
-    def why_left_out(self, name: str) -> str | None:
+    @staticmethod
+    def why_left_out(name: str) -> str | None:
         """Why a weight of theirs is not needed; None if it is."""
-        return next((why for end, why in CONSTANTS.items() if name.endswith(end)), None)
+        return why_left_out(name)
 
 
 class TypedFeatures(StrictModel):
@@ -225,3 +219,24 @@ class Pipeline(StrictModel):
     """What happens to observations before, or to actions after the policy, by the files beside it."""
 
     steps: list[Step]
+
+
+def our_name(name: str, separate_encoders: bool) -> str:
+    """A weight's name in our network, for its name in LeRobot's policy.
+
+    Args:
+        separate_encoders: whether every camera has its own encoder.
+    """
+    if name.startswith(_ENCODER):
+        place = name.removeprefix(_ENCODER)
+        place = place if separate_encoders else f"0.{place}"
+        return f"{VISION}encoders." + re.sub(r"^([0-9]+)[.]out[.]", r"\1.head.", place)
+    place = name.removeprefix(_NETWORK)
+    # The third module of a level scales time down or up; theirs is the convolution itself.
+    place = re.sub(r"^((?:down|up)_modules[.][0-9]+[.]2)[.]", r"\1.conv.", place)
+    return place.replace(".conv1.", ".blocks.0.").replace(".conv2.", ".blocks.1.")
+
+
+def why_left_out(name: str) -> str | None:
+    """Why a weight of theirs is not needed; None if it is."""
+    return next((why for end, why in CONSTANTS.items() if name.endswith(end)), None)
