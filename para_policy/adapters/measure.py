@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from para_policy.adapters.call import Call
-from para_policy.adapters.plan import MEASURED
+from para_policy.adapters.conventions import Convention
+from para_policy.adapters.plan import MEASURED, Plan
 from para_policy.adapters.solve import Mixed
 from para_policy.calibration import Calibration, assess, chord_matrices, fit_linear_guess, fit_nodes
-from para_policy.checkpoints.calibration import FOLDER, read_calibrations
-from para_policy.checkpoints.files import read_tensors
+from para_policy.checkpoints.calibration import FOLDER, read_calibrations, save_calibration
+from para_policy.checkpoints.files import read_tensors, weights_sha256
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
@@ -102,27 +103,36 @@ def _conditions(calls: Sequence[Call]) -> Tensor:
     return conditions
 
 
-def read(
-    directory: str | Path, bound_to: str, schedule: Mapping[str, Any], kind: str, steps: int
-) -> Calibration | None:
+def read(directory: str | Path, convention: Convention, plan: Plan) -> Calibration | None:
     """The calibration of one process in a directory; None if there is no file for it.
 
     Raises:
         CheckpointError: if it is broken, or was measured with other weights or another schedule.
     """
+    kind, steps = plan.key
     path = Path(directory) / FOLDER / f"{kind}_{steps}.safetensors"
     if not path.is_file():
         return None
+
+    def measured(bound_to: str) -> bool:
+        now = weights_sha256(convention.weights())
+        return bound_to == now or bound_to == _former_hash(convention.owner)
+
     # The sizes are those of the file: weights with the same hash have the same sizes.
     guess = read_tensors(path).get("guess.weight")
     rows, columns = (0, 0) if guess is None or guess.ndim != 2 else guess.shape
-    return read_calibrations(directory, bound_to, schedule, rows, columns)[kind, steps]
+    return read_calibrations(directory, measured, plan.schedule, rows, columns)[kind, steps]
 
 
-def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all weights with their names, whether compiled or not, on any device."""
+def save(directory: str | Path, convention: Convention, plan: Plan, measured: Calibration) -> None:
+    """Write what `read` finds again, and `load_policy` beside the same weights."""
+    save_calibration(directory, measured, weights_sha256(convention.weights()), plan.schedule)
+
+
+def _former_hash(module: Any) -> str:
+    """Of a policy's weights, as files of earlier releases hold it."""
     digest = hashlib.sha256()
-    for name, value in sorted(weights.items()):
+    for name, value in sorted(module.state_dict().items()):
         stored = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         label = [name.replace("_orig_mod.", ""), str(value.dtype), list(value.shape)]
         digest.update(json.dumps(label).encode() + stored.numpy().tobytes())

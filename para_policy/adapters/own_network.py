@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from para_policy import samplers
-from para_policy.adapters.solve import Mixed, draw_steps, solve
+from para_policy.adapters.solve import Mixed, draw_steps, gather, solve
 from para_policy.arguments import check_kind
 from para_policy.diffusion.process import Process
 from para_policy.diffusion.schedulers import Scheduler
@@ -99,5 +99,7 @@ def sample(
         )
     process = Process.from_scheduler(scheduler, steps, eta=eta)
     network = Mixed.here(denoise, initial.dtype, initial.device)
-    noise = draw_steps(process, initial, eta=eta, generator=generator)
-    return solve(sampler, network, condition, process, initial, noise, generator, partial=partial)
+    dtype = network.step_noise_dtype(process, initial, condition)
+    drawn = draw_steps(process, initial, dtype, eta=eta, generator=generator)
+    noise = gather(sampler, network, initial, drawn, generator)
+    return solve(sampler, network, condition, process, noise, partial=partial)

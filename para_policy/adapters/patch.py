@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,14 +15,22 @@ from torch import Tensor
 
 from para_policy.adapters.call import Call
 from para_policy.adapters.conventions import recognise
-from para_policy.adapters.measure import JACOBIANS, measure, read, weights_hash
+from para_policy.adapters.live import Kind
+from para_policy.adapters.measure import JACOBIANS, measure, read, save
 from para_policy.adapters.observe import calls_for
-from para_policy.adapters.plan import Measured, Plan, Settings, make_sampler
-from para_policy.adapters.solve import Mixed, draw_steps, solve
+from para_policy.adapters.plan import Measured, Plan, Settings, choose
+from para_policy.adapters.record import Chunk, Summary
+from para_policy.adapters.sampling import Following, Prepared, Sampled
+from para_policy.adapters.solve import Mixed
+from para_policy.arguments import check_kind
 from para_policy.calibration import Calibration
-from para_policy.checkpoints.calibration import save_calibration
 from para_policy.errors import InputError
-from para_policy.samplers import Sampler, SampleResult
+from para_policy.inference import EngineConfig
+from para_policy.inference.config import Precision
+from para_policy.inference.device import PLAIN_ENGINE
+from para_policy.policies.previous import Counts, Overlap
+from para_policy.policies.solvers import AUTO
+from para_policy.samplers import Sampler
 
 PolicyT = TypeVar("PolicyT")
 
@@ -38,6 +47,10 @@ def accelerate(
     scheduler: str | None = None,
     observations: Iterable[Mapping[str, Any]] | None = None,
     calibration: str | Path | None = None,
+    engine: str | EngineConfig = "eager",
+    precision: Precision = "float32",
+    deadline_s: float | None = None,
+    warm_start: bool = False,
     **options: Any,
 ) -> PolicyT:
     """Make a live policy object sample in parallel: same public methods, same noise, same actions.
@@ -53,14 +66,23 @@ def accelerate(
         sampler: a name from `samplers.names()`, or a sampler. "x0" needs nothing. "chord" takes
             fewer rounds, "collocation" fewer rows, and both are calibrated once, with
             `observations`, with the file in `calibration`, or with what the policy has seen since it
-            was accelerated; until then "x0" stands in for them, with a warning.
+            was accelerated; until then "x0" stands in for them, with a warning. "auto" is the one
+            that is expected to be fastest on this device, and "x0" where nothing is calibrated.
         steps: denoising steps; None for the policy's own `num_inference_steps`.
         scheduler: "ddpm", "ddim" or "dpmsolver++" on the policy's noise schedule; None for its own.
         observations: to calibrate with, now: recorded observations one after the other, each as the
             policy's `select_action` or `predict_action` takes it. The policy is `reset` before and
             after.
         calibration: directory that the calibration is read from if it is there (`observations` are
-            not needed then), and written to if not. It is bound to weights and noise schedule.
+            not needed then), and written to if not. It is bound to weights and noise schedule; what
+            `para-policy calibrate` writes is one.
+        engine: how the network runs: "eager" leaves it as it is; others copy its weights, anew when
+            those change. See `EngineConfig`.
+        precision: of the network's arithmetic, where `engine` is a name of another one.
+        deadline_s: a chunk is returned at the last round that ends before so many seconds from the
+            call of the sampling method, with `last.converged` False if it was cut off.
+        warm_start: solves start from the last chunk, moved to the present: fewer rounds while a plan
+            goes on, the same answer.
         options: of the sampler, such as `tolerance`; see `samplers.options(name)`.
 
     Returns:
@@ -73,7 +95,9 @@ def accelerate(
     """
     held = getattr(policy, _HANDLE, None)
     acceleration = held if isinstance(held, Acceleration) else Acceleration(policy)
-    settings = Settings(sampler, options, steps, scheduler)
+    runs = EngineConfig(engine, precision) if isinstance(engine, str) else engine
+    check_kind("engine", runs, EngineConfig)
+    settings = Settings(sampler, options, steps, scheduler, runs, deadline_s, warm_start)
     acceleration._configure(settings, observations, calibration)
     return policy
 
@@ -88,24 +112,34 @@ class Acceleration:
     Attributes:
         policy: the object that was given.
         last: result of the last chunk: `rounds`, `evals`, `converged`, `residual` and
-            `error_bound`, each (batch,), and `status`; None before the first.
+            `error_bound`, each (batch,), `status`, `seconds`, and `steps` of the policy's own loop;
+            None before the first.
         seen: the last calls of the sampling method, with one row of their conditions each.
     """
 
     policy: Any
-    last: SampleResult | None = None
+    last: Chunk | None = None
     seen: deque[Call] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def __post_init__(self) -> None:
         self._convention = recognise(self.policy)
         self._settings = Settings()
         self._measured: Measured | None = None
-        self._prepared: tuple[Plan, torch.device, Sampler] | None = None
+        self._prepared: Prepared | None = None
+        self._example: Call | None = None
+        self._sampled: Sampled | None = None
+        self._following: Following | None = None
+        self._summary = Summary()
         method, held = self._convention.method, vars(self._convention.owner)
+        self._undone = False
         self._before = {method: held[method]} if method in held else {}
 
     def __repr__(self) -> str:
         return f"Acceleration({type(self.policy).__name__}, {self._settings})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is prepared, which a copy prepares for itself."""
+        return {**vars(self), "_prepared": None}
 
     @property
     def original(self) -> Callable[..., Any]:
@@ -119,11 +153,60 @@ class Acceleration:
         """What `chord` uses; None if there is none."""
         return None if self._measured is None else self._measured.calibration
 
+    def summary(self) -> Summary:
+        """Chunks, network calls and seconds since the settings were last changed, and before.
+
+        Times one call of the policy's own network (a fraction of a second), between two chunks.
+        """
+        runtime = None if self._prepared is None else self._prepared.runtime
+        if runtime is None or self.last is None:
+            return self._summary
+        with torch.no_grad(), torch.autocast(runtime.device.type, enabled=False):
+            return replace(self._summary, call_s=runtime.seconds(len(self.last.rounds)))
+
+    def follow(
+        self,
+        executed: Counts | None = None,
+        *,
+        frozen: Counts | None = None,
+        overlap: Overlap = "hard",
+        shift_noise: bool = False,
+        pulled: Sequence[bool] | None = None,
+    ) -> None:
+        """Let the next chunk go on from the last one; arguments as for `DiffusionPolicy.sample`.
+
+        Args:
+            executed: time steps from the call of the last chunk to that of the next; None for the
+                policy's `n_action_steps`.
+            frozen, overlap, pulled: real-time chunking: so many actions from then on are decided,
+                and are taken over.
+            shift_noise: of the last chunk, moved likewise.
+
+        Raises:
+            InputError: without a last chunk, or if the policy does not say how many are executed. What
+                does not fit otherwise is found when the next chunk is sampled.
+        """
+        if self._sampled is None:
+            raise InputError("there is no chunk yet to follow; sample one first")
+        if executed is None:
+            told = self._convention.layout()
+            if told is None:
+                raise InputError(
+                    "executed is None, and this policy has no n_action_steps; give a number"
+                )
+            executed = told[0]
+        self._following = Following(executed, frozen, overlap, shift_noise, pulled)
+
     def undo(self) -> None:
-        """Give the policy its own sampling method back."""
-        owner = vars(self._convention.owner)
-        owner.pop(self._convention.method, None)
-        owner.update(self._before)
+        """Give the policy its own sampling method back.
+
+        A wrapper that others have put around ours since stays, and calls the policy's own from now on.
+        """
+        owner, method = vars(self._convention.owner), self._convention.method
+        if owner.get(method) == self._sample:
+            del owner[method]
+            owner.update(self._before)
+        self._undone = True
         vars(self.policy).pop(_HANDLE, None)
 
     def _configure(
@@ -135,21 +218,29 @@ class Acceleration:
         """Change the settings and patch the object; or raise, and leave all as it was."""
         plan = self._convention.plan(settings, {})
         measured = self._measured if self._measured and self._measured.fits(plan) else None
+        wanted = settings.needs_calibration or settings.sampler == AUTO
         given = observations is not None or directory is not None
         if (given or settings.needs_calibration) and not self._convention.calibrates:
             raise InputError(
                 f"{self._convention.title} cannot be calibrated; use sampler 'x0', without "
                 "observations or calibration"
             )
-        if given or (settings.needs_calibration and measured is None and self._has_seen_enough):
+        if given or (wanted and measured is None and self._has_seen_enough):
             measured = self._calibrated(plan, settings, observations, directory)
         if settings.needs_calibration and measured is None:
             warnings.warn(self._uncalibrated(plan), stacklevel=3)
-        device = torch.device("cpu")
-        self._prepared = plan, device, make_sampler(settings, plan, measured, device)
-        self._settings, self._measured = settings, measured
-        vars(self._convention.owner)[self._convention.method] = self._sample
-        vars(self.policy)[_HANDLE] = self
+        choose(settings, plan, measured)
+        prepared = None
+        slow = settings.sampler == AUTO or settings.engine.backend != PLAIN_ENGINE
+        if self._example is not None and slow:  # no chunk has to wait for it
+            example = self._example
+            network = Mixed.here(self._convention.network(), example.dtype, example.device)
+            prepared = Prepared.make(settings, plan, measured, network, example)
+        self._settings, self._measured, self._prepared = settings, measured, prepared
+        self._following, self._summary = None, Summary()
+        if vars(self.policy).get(_HANDLE) is not self:
+            vars(self._convention.owner)[self._convention.method] = self._sample
+            vars(self.policy)[_HANDLE] = self
 
     def _calibrated(
         self,
@@ -157,24 +248,26 @@ class Acceleration:
         settings: Settings,
         observations: Iterable[Mapping[str, Any]] | None,
         directory: str | Path | None,
-    ) -> Measured:
-        """Read from a file, or measured now."""
-        bound_to = "" if directory is None else weights_hash(self._convention.weights())
+    ) -> Measured | None:
+        """Read from a file, or measured now; None for "auto" that has nothing of either."""
         if directory is not None:
-            found = read(directory, bound_to, plan.schedule, *plan.key)
+            found = read(directory, self._convention, plan)
             if found is not None:
                 return Measured(found, plan.schedule)
         if observations is not None:
             calls = calls_for(self._convention, observations)
+            self._example = calls[0]
         elif self._has_seen_enough:
             calls = list(self.seen)
+        elif settings.sampler == AUTO:
+            return None
         else:
             raise InputError(f"'{directory}' holds no calibration. {self._uncalibrated(plan)}")
         network = self._convention.network()
         tolerance = settings.options.get("tolerance", _TOLERANCE)
         found = measure(network, calls, plan.process, plan.kind, tolerance).to("cpu")
         if directory is not None:
-            save_calibration(directory, found, bound_to, plan.schedule)
+            save(directory, self._convention, plan, found)
         return Measured(found, plan.schedule)
 
     @property
@@ -190,33 +283,50 @@ class Acceleration:
             f"{len(self.seen)}), and it is calibrated with what the policy saw"
         )
 
+    # A compiled policy calls it as it is: tracing rounds, whose number depends on data, gains nothing.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def _sample(self, *args: Any, **kwargs: Any) -> Any:
         """In place of the policy's sampling method, with its arguments."""
+        if self._undone:
+            return self.original(*args, **kwargs)
         return self._convention.sample(self._solve, self.original, *args, **kwargs)
 
     def _solve(self, call: Call) -> Tensor:
-        plan, sampler = self._prepare(call)
+        started = time.perf_counter()
         network = Mixed.here(call.network or self._convention.network(), call.dtype, call.device)
-        initial = call.initial()
-        steps = draw_steps(plan.process, initial, eta=plan.eta, generator=call.generator)
-        result = solve(
-            sampler, network, call.condition, plan.process, initial, steps, call.generator
+        prepared = self._prepare(network, call)
+        told = self._convention.layout()
+        following, self._following = self._following, None
+        if following is None and self._settings.warm_start and told is not None:
+            same = self._sampled is not None and self._sampled.noise.initial.shape == call.shape
+            following = Following(told[0]) if same else None
+        self._sampled = prepared.solve(
+            call,
+            network,
+            self._settings.deadline_s,
+            self._sampled,
+            following,
+            None if told is None else told[1],
         )
-        self.last = result
-        if call.condition is not None and self._convention.calibrates:
-            self.seen.append(call.without_noise(1))
+        result = self._sampled.result
         # The caller may write into what it gets.
-        return result.sample.to(call.dtype, copy=True)
+        answer = result.sample.to(call.dtype, copy=True)
+        self.last = Chunk.of(result, time.perf_counter() - started, prepared.plan.process.num_steps)
+        self._summary = self._summary.plus(self.last)
+        if call.condition is not None and self._convention.calibrates:
+            self._example = call.without_noise(1)
+            self.seen.append(self._example)
+        return answer
 
-    def _prepare(self, call: Call) -> tuple[Plan, Sampler]:
-        """The last plan, if the policy is still as it was, or a new one."""
-        options = call.loop_options
-        if self._prepared is not None:
-            plan, device, sampler = self._prepared
-            if device == call.device and plan.source == self._convention.source(options):
-                return plan, sampler
-        plan = self._convention.plan(self._settings, options)
-        sampler = make_sampler(self._settings, plan, self._measured, call.device)
-        self._prepared = plan, call.device, sampler
-        return plan, sampler
+    def _prepare(self, network: Mixed, call: Call) -> Prepared:
+        """What was prepared, if the policy is still as it was, or anew."""
+        held, options = self._prepared, call.loop_options
+        if held is not None and held.plan.source == self._convention.source(options):
+            if held.kind == Kind.of(network, call, self._settings.engine):
+                return held
+            plan = held.plan
+        else:
+            plan = self._convention.plan(self._settings, options)
+        self._prepared = Prepared.make(self._settings, plan, self._measured, network, call)
+        return self._prepared

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from para_policy import samplers
+from para_policy.arguments import check_kind
 from para_policy.calibration import Calibration
 from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
+from para_policy.inference import EngineConfig
+from para_policy.inference.device import PLAIN_ENGINE
+from para_policy.policies.solvers import AUTO, Solvers
 from para_policy.samplers import Sampler, as_sampler
+from para_policy.samplers.deadline import Deadline
+
+_STAND_IN = "x0"
+"""What solves where nothing is calibrated."""
 
 MEASURED = ("chord", "collocation")
 """Samplers that a calibration is made for, of what the policy sees."""
@@ -26,8 +32,19 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     scheduler: str | None = None
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    deadline_s: float | None = None
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
+        check_kind("warm_start", self.warm_start, bool)
+        if self.engine.backend == PLAIN_ENGINE and self.engine.precision != "float32":
+            raise InputError(
+                f"precision is {self.engine.precision}, and engine 'eager' leaves the network as it "
+                "is: choose another engine, or use autocast or policy.bfloat16() yourself"
+            )
+        if self.deadline_s is not None:
+            Deadline.after(self.deadline_s)
         if not isinstance(self.sampler, str):
             if self.options:
                 raise InputError(
@@ -36,14 +53,15 @@ class Settings:
             if not callable(self.sampler):
                 raise InputError(
                     f"sampler is {self.sampler!r}; expected a sampler, or one of "
-                    f"{', '.join(samplers.names())}"
+                    f"{', '.join((*samplers.names(), AUTO))}"
                 )
         else:
-            unknown = sorted(set(self.options) - set(samplers.options(self.sampler)))
+            taken = samplers.options(_STAND_IN if self.sampler == AUTO else self.sampler)
+            unknown = sorted(set(self.options) - set(taken))
             if unknown:
                 raise InputError(
                     f"sampler {self.sampler!r} has no option {unknown}; "
-                    f"it takes {list(samplers.options(self.sampler)) or 'none'}"
+                    f"it takes {list(taken) or 'none'}"
                 )
 
     @property
@@ -86,27 +104,47 @@ class Measured:
         return key == plan.key and self.schedule == plan.schedule and held.fits(plan.process)
 
 
-def make_sampler(
-    settings: Settings, plan: Plan, measured: Measured | None, device: torch.device
-) -> Sampler:
-    """The sampler that was asked for, with what is known from calibration.
+def choose(
+    settings: Settings, plan: Plan, measured: Measured | None
+) -> tuple[str | Sampler, dict[str, Any]]:
+    """The sampler that was asked for, or `x0` where it is not calibrated, and its options.
 
     Raises:
-        InputError: for options out of range, and for one of `MEASURED` if the policy now samples otherwise
-            than it was calibrated for.
+        InputError: for options out of range, a deadline that the sampler cannot keep, and for one of
+            `MEASURED` if the policy now samples otherwise than it was calibrated for.
     """
-    if not isinstance(settings.sampler, str):
-        return as_sampler(settings.sampler)
-    if measured is not None and measured.fits(plan):
-        made = measured.calibration.to(device).sampler(settings.sampler, settings.options)
-        return replace(made, made_for=plan.process)
-    if settings.needs_calibration and measured is not None:
+    name, options = settings.sampler, dict(settings.options)
+    if not isinstance(name, str):
+        return as_sampler(name), {}
+    held = None if measured is None or not measured.fits(plan) else measured.calibration
+    if settings.needs_calibration and measured is not None and held is None:
         raise InputError(
-            f"{settings.sampler} is calibrated for {measured.calibration.scheduler} with "
+            f"{name} is calibrated for {measured.calibration.scheduler} with "
             f"{measured.calibration.steps} steps, but the policy now samples with {plan.kind} and "
             f"{plan.process.num_steps} steps: set them back, or call accelerate again"
         )
-    if settings.needs_calibration:  # the same answer in a few rounds more
-        shared = set(samplers.options("x0"))
-        return samplers.get("x0", **{k: v for k, v in settings.options.items() if k in shared})
-    return samplers.get(settings.sampler, **settings.options)
+    if held is None and (settings.needs_calibration or name == AUTO):
+        # The same answer in more rounds.
+        shared = samplers.options(_STAND_IN)
+        name, options = _STAND_IN, {k: v for k, v in options.items() if k in shared}
+    if name != AUTO:
+        made = samplers.get(name, **options) if held is None else held.sampler(name, options)
+        if settings.deadline_s is not None and not made.stops_early:
+            raise InputError(
+                f"deadline_s is {settings.deadline_s}, and {name} has no answer before its last "
+                "step: use another sampler"
+            )
+    return name, options
+
+
+def make_sampler(
+    settings: Settings, choice: tuple[str | Sampler, dict[str, Any]], solvers: Solvers
+) -> Sampler:
+    """The sampler of a choice, with what calibration has found; see `choose`."""
+    name, options = choice
+    if not isinstance(name, str):
+        return solvers.solver(name)
+    fastest, chosen = solvers.choose(name, settings.deadline_s)
+    if name == AUTO:  # whichever it is takes what it knows
+        options = {k: v for k, v in options.items() if k in samplers.options(fastest)}
+    return solvers.sampler(fastest, **{**chosen, **options})

@@ -53,6 +53,22 @@ class Mixed:
     def __call__(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         return answered(self.output(x, t, *condition), x).to(self.solve_dtype)
 
+    def step_noise_dtype(
+        self, process: Process, x: Tensor, condition: Tensor | None
+    ) -> torch.dtype:
+        """Dtype that the caller's loop draws the noise of its steps in: that of what the network returns.
+
+        Costs a call of one row under autocast and in half precision, which a network may leave.
+        Stochastic flow matching draws in float32, whatever it is given.
+        """
+        if process.kind not in ("ddpm", "ddim"):
+            return torch.float32
+        if self.autocast is None and self.dtype in (torch.float32, torch.float64):
+            return self.dtype
+        given = () if condition is None else (condition[:1],)
+        t = process.timesteps[:1].to(x.device)
+        return answered(self.output(x[:1], t, *given), x[:1]).dtype
+
     def output(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
         """What the caller would get."""
         with torch.autocast(self.device, dtype=self.autocast, enabled=self.autocast is not None):
@@ -62,6 +78,7 @@ class Mixed:
 def draw_steps(
     process: Process,
     initial: Tensor,
+    dtype: torch.dtype,
     *,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
@@ -70,17 +87,43 @@ def draw_steps(
 
     DDPM draws for every timestep above 0, DDIM for every step if eta > 0, flow matching for every
     step if its sampling is stochastic, and the others never; so the generator is afterwards where the
-    loop would have left it. Under autocast the loop draws in half precision: the same numbers, rounded.
+    loop would have left it.
+
+    Args:
+        dtype: see `Mixed.step_noise_dtype`. From one seed torch draws other numbers in half precision
+            than in float32: all of them, or the last few, depending on its release.
     """
     ddpm = process.kind == "ddpm"
     every = eta > 0 or bool((process.c > 0).any())
+    zeros = torch.zeros_like(initial, dtype=dtype)
     steps = [
-        randn_tensor(initial.shape, generator=generator, device=initial.device, dtype=initial.dtype)
+        randn_tensor(initial.shape, generator=generator, device=initial.device, dtype=dtype)
         if (t > 0 if ddpm else every)
-        else torch.zeros_like(initial)
+        else zeros
         for t in process.timesteps.tolist()
     ]
     return torch.stack(steps, dim=1)
+
+
+def gather(
+    sampler: Sampler,
+    network: Mixed,
+    initial: Tensor,
+    steps: Tensor,
+    generator: torch.Generator | None = None,
+) -> Noise:
+    """All randomness of a solve in `network.solve_dtype`.
+
+    Args:
+        initial, steps: X_0 and the noise of every step.
+        generator: where `asd` takes its coins from.
+    """
+    uniforms: Any = None
+    if sampler.uses_uniforms:
+        home = initial.device if generator is None else generator.device
+        uniforms = torch.rand(steps.shape[:2], device=home, generator=generator).to(initial.device)
+    dtype = network.solve_dtype
+    return Noise(initial.to(dtype), steps.to(dtype), uniforms)
 
 
 @torch.no_grad()
@@ -89,28 +132,19 @@ def solve(
     network: Mixed,
     condition: Tensor | None,
     process: Process,
-    initial: Tensor,
-    steps: Tensor,
-    generator: torch.Generator | None = None,
+    noise: Noise,
     *,
     partial: bool = False,
 ) -> SampleResult:
-    """Run a sampler in `network.solve_dtype`, outside of autocast.
+    """Run a sampler outside of autocast.
 
     Args:
-        initial, steps: X_0 and the noise of every step.
-        generator: where `asd` takes its coins from.
+        noise: from `gather`.
         partial: see `SampleResult.checked`.
 
     Raises:
         InputError, NonFiniteError: as the sampler.
     """
-    uniforms: Any = None
-    if sampler.uses_uniforms:
-        home = initial.device if generator is None else generator.device
-        uniforms = torch.rand(steps.shape[:2], device=home, generator=generator).to(initial.device)
-    dtype = network.solve_dtype
-    noise = Noise(initial.to(dtype), steps.to(dtype), uniforms)
     with torch.autocast(network.device, enabled=False):
         # Kernels are prepared for each batch size anew; a few sizes are prepared once.
         denoiser = Denoiser(network, condition, pad_to=_PAD, pad_from=_PAD + 1)

@@ -6,7 +6,7 @@ Each file is bound to the weights, the noise schedule and the step table that it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from para_policy.calibration import Calibration, LinearGuess, Variant
 from para_policy.checkpoints.files import read_json, read_tensors, summarise, write_tensors
+from para_policy.diffusion.schedule_config import same_schedule
 from para_policy.errors import CheckpointError, InputError
 from para_policy.files import check_output_folder, write_text
 from para_policy.inference import Size
@@ -28,6 +29,7 @@ LATENCY_FILE = "latency.json"
 ENGINE_FILE = "engine.json"
 
 _AGAIN = "run para-policy calibrate again"
+_OR_DELETE = f"{_AGAIN}, or delete the file"
 _FACTORS = ("left", "right")
 _NODES = ("order", "error", "sensitivity")
 _VARIANTS = TypeAdapter(tuple[Variant, ...])
@@ -78,12 +80,17 @@ def write_calibration(path: Path, calibration: Calibration, bound_to: Mapping[st
 
 def read_calibrations(
     directory: str | Path,
-    weights_sha256: str,
+    measured: Callable[[str], bool],
     noise_scheduler: Mapping[str, Any],
     condition_dim: int,
     sample_dim: int,
 ) -> dict[tuple[str, int], Calibration]:
     """Read all calibrations of a checkpoint, by scheduler and step count.
+
+    Args:
+        measured: whether what is bound to this hash was measured with the weights.
+        noise_scheduler: configuration of the checkpoint's own, whether defaults are left out or not.
+        condition_dim, sample_dim: numbers in a condition, and in a sample.
 
     Raises:
         CheckpointError: for a file that is broken, or was made for other weights, another noise
@@ -93,15 +100,16 @@ def read_calibrations(
     found = {}
     for path in sorted((Path(directory) / FOLDER).glob("*.safetensors")):
         calibration, facts = read_calibration(path)
-        for what, given, expected in (
-            ("weights", facts["weights_sha256"], weights_sha256),
-            ("noise_scheduler", facts["noise_scheduler"], dict(noise_scheduler)),
-        ):
-            if given != expected:
-                raise CheckpointError(
-                    f"'{path}' was measured with other {what} ({given}, here {expected}); "
-                    "run para-policy calibrate again, or delete the file"
-                )
+        weights, schedule = facts["weights_sha256"], facts["noise_scheduler"]
+        if not measured(weights):
+            raise CheckpointError(
+                f"'{path}' was measured with other weights ({weights}); {_OR_DELETE}"
+            )
+        if not same_schedule(schedule, noise_scheduler):
+            raise CheckpointError(
+                f"'{path}' was measured with other noise_scheduler ({schedule}, here "
+                f"{dict(noise_scheduler)}); {_OR_DELETE}"
+            )
         shapes = {
             **_linear_part(calibration, sample_dim),
             "guess.weight": (calibration.guess.weight, (condition_dim, sample_dim)),
@@ -163,7 +171,10 @@ def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
             # Files of earlier releases have none: the noise schedule alone tells what they are for.
             fingerprint=_FINGERPRINT.validate_python(facts.get("fingerprint", ())),
         )
-        _ = facts["weights_sha256"], facts["noise_scheduler"]
+        if not (
+            isinstance(facts["weights_sha256"], str) and isinstance(facts["noise_scheduler"], dict)
+        ):
+            raise TypeError("weights_sha256 is no text, or noise_scheduler no object")
     except ValidationError as error:
         raise CheckpointError(f"'{path}': {summarise(error)}") from error
     except (KeyError, TypeError, ValueError, AttributeError, InputError, SafetensorError) as error:

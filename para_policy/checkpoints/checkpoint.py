@@ -14,8 +14,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from para_policy.checkpoints.files import sha256
+from para_policy.checkpoints.files import sha256, weights_sha256
 from para_policy.errors import CheckpointError, InputError, shown
+from para_policy.policies.build import TASK
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 
@@ -90,8 +91,18 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Of `source`; what was measured and trained for the weights is bound to it."""
+        """Of `source`; what was trained for the weights is bound to it."""
         return sha256(self.source)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of the networks' weights in `state`; what was measured with them is bound to it."""
+        return weights_sha256({name: value for name, value in self.state.items() if name != TASK})
+
+    def measured(self, bound_to: str) -> bool:
+        """Whether a calibration that is bound to these weights, or in earlier releases to this file,
+        is one of this checkpoint."""
+        return bound_to in (self.weights_sha256, self.sha256)
 
 
 def match(

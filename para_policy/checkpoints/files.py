@@ -99,6 +99,20 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Return the hash of weights by name, whatever file or object holds them, on whatever device.
+
+    Floating-point numbers count as float32, which is what networks are made with.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        plain = value.detach().cpu()
+        plain = plain.float() if plain.is_floating_point() else plain
+        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode())
+        digest.update(plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def arrays_sha256(arrays: Iterable[np.ndarray]) -> str:
     """Return the hash of the values of several arrays, in single precision."""
     digest = hashlib.sha256()

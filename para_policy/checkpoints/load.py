@@ -145,7 +145,7 @@ def make_policy(
     if calibrated:
         calibrations = read_calibrations(
             directory,
-            checkpoint.sha256,
+            checkpoint.measured,
             schedule,
             condition_dim=config.condition_dim,
             sample_dim=config.horizon * config.action_dim,

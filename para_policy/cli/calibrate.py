@@ -93,15 +93,14 @@ class Calibrate(OnObservations):
     def _measure(self, policy: DiffusionPolicy, directory: Path, settings: Settings) -> Calibration:
         from para_policy.calibration.measure import calibrate
         from para_policy.checkpoints.calibration import FOLDER, save_calibration
-        from para_policy.checkpoints.files import arrays_sha256
-        from para_policy.checkpoints.native import checkpoint_hash
+        from para_policy.checkpoints.files import arrays_sha256, weights_sha256
         from para_policy.checkpoints.partial_calibration import PartialCalibration
 
         recorded = self.observed(
             policy, self.cases, shipped="second half", demonstrated="second half"
         )
         chain = policy.chain(self.scheduler, self.steps)
-        sha256, schedule = checkpoint_hash(directory), policy.config.noise_scheduler
+        sha256, schedule = weights_sha256(policy.weights()), policy.config.noise_scheduler
         kind, steps = chain.key
         partial = PartialCalibration(
             directory / FOLDER / f"{kind}_{steps}.partial",

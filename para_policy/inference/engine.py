@@ -120,7 +120,7 @@ class Engine:
             self._warming_up = False
         self._tell()
 
-    def output_noise(self, *inputs: Tensor) -> float:
+    def output_noise(self, *inputs: Tensor, coarse: Precision | None = None) -> float:
         """How far outputs change though nothing has changed: no residual can be seen below that.
 
         The largest absolute difference between outputs for the same rows at the padded sizes, and
@@ -129,11 +129,12 @@ class Engine:
 
         Args:
             inputs: (M, ...) each; states first.
+            coarse: what the body itself computes in, where that is a half precision.
         """
         expected = self(*inputs)
         rows = len(expected)
         sign = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(0)).sign()
-        moved = inputs[0] * (1 + ROUNDING[self.precision] * sign.to(inputs[0].device))
+        moved = inputs[0] * (1 + ROUNDING[coarse or self.precision] * sign.to(inputs[0].device))
         noise = (self(moved, *inputs[1:]) - expected).abs().max().item()
         for size in self.sizes:
             taken = torch.arange(size.rows, device=expected.device) % rows

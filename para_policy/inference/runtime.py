@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from para_policy.diffusion.denoiser import BoundNetwork, Denoiser, Network
 from para_policy.diffusion.inpainting import Inpainting
 from para_policy.diffusion.process import Process
-from para_policy.inference.config import EngineConfig, Size
+from para_policy.inference.config import EngineConfig, Precision, Size, label
 from para_policy.inference.device import PLAIN_ENGINE, device_description
 from para_policy.inference.engine import Engine
 from para_policy.inference.graphs import CudaGraphs, Recorded
@@ -91,6 +91,7 @@ class Runtime:
         device: where it lives.
         engine: how it is to run.
         latencies: of the network, by `device_key`; shared with other runtimes of the same weights.
+        coarse: what the module itself computes in, where that is a half precision.
 
     Attributes:
         module, shapes, device, latencies: as given.
@@ -105,9 +106,11 @@ class Runtime:
         device: torch.device,
         engine: EngineConfig,
         latencies: dict[str, LatencyTable] | None = None,
+        coarse: Precision | None = None,
     ) -> None:
         self.module, self.shapes, self.device = module, shapes, device
         self.latencies = {} if latencies is None else latencies
+        self._coarse = coarse
         self._on_engine = EngineNetwork(module, shapes.num_train_timesteps, engine)
         self.network: Network = self._on_engine
         self.engine = self._on_engine.engine
@@ -120,6 +123,11 @@ class Runtime:
         """Another noise predictor on the same engine, a compiled one for example."""
         engine = self.engine.config
         return Runtime(module, self.shapes, self.device, engine, self.latencies)
+
+    @property
+    def arithmetic(self) -> Precision:
+        """What the network computes in."""
+        return self._coarse or self.engine.config.precision
 
     @property
     def in_use(self) -> EngineConfig:
@@ -153,7 +161,10 @@ class Runtime:
     @property
     def device_key(self) -> str:
         """What latencies depend on: device, and the engine unless it is PyTorch in float32."""
-        return device_description(self.device, self.in_use.label)
+        in_use = self.in_use
+        return device_description(
+            self.device, label(in_use.backend, self._coarse or in_use.precision)
+        )
 
     def denoiser(self, condition: Tensor, known: Inpainting | None = None) -> Denoiser:
         """The network bound to conditions (B, C), for one solve."""
@@ -227,7 +238,7 @@ class Runtime:
 
     @cached_property
     def _output_noise(self) -> float:
-        return self.engine.output_noise(*self._rows(_NOISE_ROWS))
+        return self.engine.output_noise(*self._rows(_NOISE_ROWS), coarse=self._coarse)
 
     def _measure(self, sizes: list[int]) -> LatencyTable:
         shape = (sizes[-1], self.shapes.horizon, self.shapes.action_dim)

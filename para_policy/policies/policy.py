@@ -99,6 +99,11 @@ class DiffusionPolicy:
     def network(self, network: nn.Module) -> None:
         self.runtime = self.runtime.with_module(network)
 
+    def weights(self) -> dict[str, Tensor]:
+        """As `model_state`."""
+        vision = {} if self.vision is None else self.vision.state_dict(prefix=VISION)
+        return {**self.network.state_dict(), **vision}
+
     @property
     def num_train_timesteps(self) -> int:
         """Timesteps that the network was trained with."""
@@ -150,12 +155,12 @@ class DiffusionPolicy:
             held = self._chains[key] = Chain(
                 kind,
                 process,
-                self.config,
-                self.encoder,
                 self.runtime,
-                self.normalizers["action"],
                 dict(self.calibrations),
                 dict(self.consistency_models),
+                self.config,
+                self.encoder,
+                self.normalizers["action"],
             )
         return held
 

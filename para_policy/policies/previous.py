@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,20 @@ from para_policy.samplers import FromCleanSample
 
 Overlap = Literal["hard", "soft"]
 Counts = int | Sequence[int]
+
+
+class Layout(Protocol):
+    """Numbers of a chunk, as a policy's configuration has them."""
+
+    @property
+    def action_dim(self) -> int:
+        """A, coordinates of an action."""
+        ...
+
+    @property
+    def first_action(self) -> int:
+        """Entry of the horizon that is executed first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,13 +77,23 @@ class PreviousChunk:
                 f"previous holds chunks {', '.join(map(str, held))}, expected "
                 f"{(batch, *shape)}; use ActionResult.select to keep some of a batch"
             )
-        counts = _counts("executed", config.n_action_steps if executed is None else executed, batch)
-        counts = tuple(min(count, config.horizon) for count in counts)
         old = np.concatenate([r.sample.reshape(-1, *shape) for r in results])
-        index = np.arange(config.horizon) + np.array(counts)[:, None]
-        sample = old[np.arange(batch)[:, None], np.minimum(index, config.horizon - 1)]
         noise = results[0].noise if len(results) == 1 else Noise.cat([r.noise for r in results])
-        return cls(torch.from_numpy(sample), noise, counts)
+        counts = config.n_action_steps if executed is None else executed
+        return cls.moved(torch.from_numpy(old), noise, counts)
+
+    @classmethod
+    def moved(cls, sample: Tensor, noise: Noise, executed: Counts) -> PreviousChunk:
+        """Move chunks (batch, Tp, A), normalised, by so many time steps, or by so many of each.
+
+        Raises:
+            InputError: for what is no number of steps.
+        """
+        batch, horizon = sample.shape[:2]
+        counts = tuple(min(count, horizon) for count in _counts("executed", executed, batch))
+        index = torch.arange(horizon) + torch.tensor(counts)[:, None]
+        rows = torch.arange(batch)[:, None]
+        return cls(sample[rows, index.clamp(max=horizon - 1)], noise, counts)
 
     def guess(self, device: torch.device) -> FromCleanSample:
         """Where a solve starts."""
@@ -79,13 +103,14 @@ class PreviousChunk:
         self,
         frozen: Counts,
         overlap: Overlap,
-        config: PolicyConfig,
+        layout: Layout,
         device: torch.device,
         pulled: Sequence[bool] | None = None,
     ) -> Inpainting:
         """What is decided already: everything before now, and the next `frozen` actions.
 
         Args:
+            layout: of a chunk; that of the policy.
             overlap: "hard", or "soft": the later actions of the old chunk pull, too.
             pulled: (A,) coordinates that they pull; None: all.
         Raises:
@@ -95,10 +120,10 @@ class PreviousChunk:
         if overlap not in ("hard", "soft"):
             raise InputError(f"overlap is {overlap!r}; expected 'hard' or 'soft'")
         batch, horizon = self.sample.shape[:2]
-        decided = [config.first_action + count for count in _counts("frozen", frozen, batch)]
+        decided = [layout.first_action + count for count in _counts("frozen", frozen, batch)]
         reach = [horizon - count for count in self.executed]
         if any(first > last for first, last in zip(decided, reach, strict=True)):
-            most = min(reach) - config.first_action
+            most = min(reach) - layout.first_action
             raise InputError(
                 f"frozen is {frozen}; {list(self.executed)} steps after the previous chunk only "
                 f"{max(most, 0)} of its actions are left"
@@ -108,10 +133,10 @@ class PreviousChunk:
         check_kind("pulled", pulled, Sequence, np.ndarray, NoneType)
         if pulled is not None:
             pulls = np.asarray(pulled, dtype=object)
-            if pulls.shape != (config.action_dim,):
+            if pulls.shape != (layout.action_dim,):
                 raise InputError(
                     f"pulled has shape {pulls.shape}; expected one of true and false for each of the "
-                    f"{config.action_dim} action coordinates"
+                    f"{layout.action_dim} action coordinates"
                 )
             fixed = prefix_weights(first, last, horizon, soft=False)
             weight = torch.where(torch.as_tensor(pulls.astype(bool)), weight, fixed)

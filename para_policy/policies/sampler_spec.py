@@ -22,9 +22,9 @@ from para_policy import samplers
 from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
+from para_policy.policies.solvers import AUTO as AUTO
 from para_policy.samplers import Nodes, Sampler, as_sampler
 
-AUTO = "auto"
 ANOTHER_SAMPLE = "another sample: not the one that sequential makes of the same noise"
 """Why the difference to `sequential` is no error of a sampler that has `same_sample = False`."""
 

@@ -35,7 +35,7 @@ class Network(nn.Module):
             self.outer.weight.mul_(2.0)
 
     def predict(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        phase = t.expand(len(x)).to(x.dtype)[:, None] / 40
+        phase = (t if t.ndim else t.expand(len(x))).to(x.dtype)[:, None] / 40
         features = [x.flatten(1), condition.flatten(1), phase, phase * phase]
         hidden = self.dropout(self.inner(torch.cat(features, dim=1)).tanh())
         return 0.7 * x + self.outer(hidden).reshape(x.shape)
@@ -130,6 +130,7 @@ class LeRobotPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.diffusion = model(scheduler() if noise_scheduler is None else noise_scheduler)
+        self.config: Any = SimpleNamespace(n_obs_steps=HISTORY, n_action_steps=EXECUTED)
         self.reset()
 
     def reset(self) -> None:
@@ -158,6 +159,7 @@ class OriginalPolicy(nn.Module):
         self.noise_scheduler = scheduler() if noise_scheduler is None else noise_scheduler
         self.num_inference_steps = self.noise_scheduler.config.num_train_timesteps
         self.kwargs = step_options
+        self.n_obs_steps, self.n_action_steps = HISTORY, EXECUTED
 
     def _loop(
         self,

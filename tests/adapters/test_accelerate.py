@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from para_policy import samplers
-from para_policy.adapters import Acceleration, accelerate
+from para_policy.adapters import Acceleration, accelerate, sample
 from para_policy.errors import CheckpointError, InputError, NonFiniteError
 from tests.adapters import peer_policies as peers
 
@@ -200,6 +201,28 @@ def test_undo_restores_a_patch_that_was_there_before() -> None:
     assert vars(policy)["conditional_sample"] is method
 
 
+def test_undo_leaves_the_wrappers_of_others() -> None:
+    policy = make("lerobot")
+    expected = drive(policy)
+    accelerate(policy)
+    ours, calls = policy.diffusion.conditional_sample, []
+
+    @functools.wraps(ours)
+    def wrapper(*args: Any, **kwargs: Any) -> Tensor:
+        calls.append(1)
+        return ours(*args, **kwargs)
+
+    policy.diffusion.conditional_sample = wrapper
+    accelerate(policy, **TIGHT)
+    assert policy.diffusion.conditional_sample is wrapper
+    policy.para_policy.undo()
+    assert policy.diffusion.conditional_sample is wrapper
+    assert not hasattr(policy, "para_policy")
+    calls.clear()
+    assert torch.equal(drive(policy), expected)
+    assert calls
+
+
 def test_accelerating_twice_changes_the_settings() -> None:
     policy = make("lerobot")
     expected = drive(policy)
@@ -291,6 +314,58 @@ def test_autocast_of_the_caller_reaches_the_network_only() -> None:
     assert set(seen) == {torch.bfloat16}
     assert found.dtype == expected.dtype
     assert difference(found, expected) < 0.1 < difference(other, expected)
+    assert policy.para_policy.last.converged.all()
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 7), (2, 8, 2)])
+@pytest.mark.parametrize("eta", [None, 1.0])
+def test_noise_under_autocast_is_drawn_as_the_loop_draws_it(
+    shape: tuple[int, ...], eta: float | None
+) -> None:
+    """In half precision, and torch draws other numbers there: all of them, or (2.13) the last few."""
+    made = peers.scheduler("ddpm" if eta is None else "ddim")
+    step = {} if eta is None else {"eta": eta}
+    torch.manual_seed(0)
+    layer = nn.Linear(shape[-1], shape[-1])
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return layer(x)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        generator = torch.Generator().manual_seed(4)
+        x = torch.randn(shape, generator=generator)
+        made.set_timesteps(40)
+        for t in made.timesteps:
+            x = made.step(denoise(x, t), t, x, generator=generator, **step).prev_sample
+        left = generator.get_state()
+        generator.manual_seed(4)
+        found = sample(denoise, made, shape, tolerance=1e-4, generator=generator, **step).sample
+    assert torch.equal(generator.get_state(), left)
+    assert difference(found, x) < 0.1
+
+
+@pytest.mark.parametrize("first", ["compile", "accelerate"])
+def test_a_policy_may_be_compiled(first: str) -> None:
+    """As `lerobot-rollout` compiles `predict_action_chunk`; the solve itself is not traced."""
+    policy = make("lerobot", peers.scheduler("ddim"))
+    policy.diffusion.num_inference_steps = 6
+    condition = torch.randn(2, peers.HISTORY * peers.OBSERVED)
+
+    def chunk(condition: Tensor) -> Tensor:
+        return policy.diffusion.conditional_sample(len(condition), global_cond=condition) * 1.0
+
+    def draw(predict: Callable[[Tensor], Tensor]) -> Tensor:
+        torch.manual_seed(3)
+        return predict(condition).detach()
+
+    expected = draw(chunk)
+    if first == "accelerate":
+        accelerate(policy, **TIGHT)
+    compiled = torch.compile(chunk, backend="eager")
+    draw(compiled)
+    if first == "compile":
+        accelerate(policy, **TIGHT)
+    assert difference(draw(compiled), expected) < 1e-4
     assert policy.para_policy.last.converged.all()
 
 

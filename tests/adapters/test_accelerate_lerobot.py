@@ -14,10 +14,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from para_policy import load_policy
 from para_policy.adapters import accelerate
+from para_policy.checkpoints.calibration import save_calibration
+from para_policy.checkpoints.files import weights_sha256
+from para_policy.checkpoints.lerobot.read import read_lerobot
 
 modeling = pytest.importorskip("lerobot.policies.diffusion.modeling_diffusion")
 configuration = pytest.importorskip("lerobot.policies.diffusion.configuration_diffusion")
+processors = pytest.importorskip("lerobot.policies.diffusion.processor_diffusion")
 types = pytest.importorskip("lerobot.configs.types")
 
 
@@ -33,6 +38,8 @@ def make(*, images: bool = False, **options: Any) -> Any:
             "observation.image": feature(kind.VISUAL, (3, 32, 32)),
         }
         options |= {"crop_shape": (28, 28), "spatial_softmax_num_keypoints": 4}
+        # The defaults of 0.6 are downloaded.
+        options |= {"pretrained_backbone_weights": None, "use_group_norm": True}
     config = configuration.DiffusionConfig(
         input_features=inputs,
         output_features={"action": feature(kind.ACTION, (2,))},
@@ -65,6 +72,22 @@ def frames(policy: Any, count: int, generator: torch.Generator) -> list[dict[str
     ]
 
 
+def save(policy: Any, directory: Path) -> None:
+    """Weights, configuration and statistics, as training saves them."""
+    policy.save_pretrained(directory)
+    features = {**policy.config.input_features, **policy.config.output_features}
+    values = {"min": 0.0, "max": 1.0, "mean": 0.5, "std": 0.25}
+    statistics = {
+        name: {
+            what: torch.full((feature.shape[0], *[1] * (len(feature.shape) - 1)), value)
+            for what, value in values.items()
+        }
+        for name, feature in features.items()
+    }
+    for processor in processors.make_diffusion_pre_post_processors(policy.config, statistics):
+        processor.save_pretrained(directory)
+
+
 @pytest.mark.parametrize("kind", ["DDPM", "DDIM"])
 @pytest.mark.parametrize("images", [False, True])
 @pytest.mark.parametrize("sampler", ["sequential", "x0", "chord"])
@@ -82,6 +105,46 @@ def test_select_action_is_the_same(kind: str, images: bool, sampler: str) -> Non
     assert torch.equal(torch.get_rng_state(), after)
     policy.para_policy.undo()
     assert torch.equal(drive(policy), expected)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_a_calibration_serves_the_checkpoint_and_the_live_policy(
+    images: bool, tmp_path: Path
+) -> None:
+    policy = make(images=images, noise_scheduler_type="DDIM", num_inference_steps=8)
+    save(policy, tmp_path)
+    given = frames(policy, 100, torch.Generator().manual_seed(5))
+    accelerate(policy, "chord", observations=given, calibration=tmp_path)
+    policy.para_policy.undo()
+    loaded = load_policy(tmp_path)
+    held = loaded.calibrations["ddim", 8]
+    save_calibration(
+        tmp_path, held, weights_sha256(loaded.weights()), loaded.config.noise_scheduler
+    )
+    accelerate(policy, "chord", calibration=tmp_path)
+    assert torch.equal(policy.para_policy.calibration.matrices, held.matrices)
+    assert read_lerobot(tmp_path).weights_sha256 == weights_sha256(loaded.weights())
+
+
+def test_autocast_gives_the_actions_of_lerobot_s_own_loop() -> None:
+    """Its noise is drawn in half precision there."""
+    policy = make()
+
+    def driven() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return drive(policy)
+
+    expected = driven()
+    accelerate(policy, tolerance=1e-3)
+    assert float((driven() - expected).abs().max()) < 0.05
+
+
+def test_rollout_compiles_the_chunk() -> None:
+    policy = make(noise_scheduler_type="DDIM", num_inference_steps=8)
+    expected = drive(policy)
+    accelerate(policy, tolerance=1e-4)
+    policy.predict_action_chunk = torch.compile(policy.predict_action_chunk, backend="eager")
+    assert float((drive(policy) - expected).abs().max()) < 1e-3
 
 
 def test_what_is_saved_is_the_plain_policy(tmp_path: Path) -> None:

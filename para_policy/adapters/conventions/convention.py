@@ -97,7 +97,7 @@ class Convention(ABC):
     def network(self) -> Callable[..., Tensor]:
         """The network as it is now: `network(x, t)` or `network(x, t, condition)`, rows (M, ...).
 
-        Not asked for where a call brings its own.
+        Not asked for where a call brings its own. Engines run those that are modules, see `Named`.
 
         Raises:
             InputError: see `steady`.
@@ -115,9 +115,54 @@ class Convention(ABC):
     def source(self, loop_options: Mapping[str, Any]) -> tuple[Any, ...]:
         """What `plan` reads of the policy: the plan holds as long as this is equal."""
 
+    def layout(self) -> tuple[int, int] | None:
+        """Actions of a chunk that are executed, and the first one's place in it; None if unknown."""
+        return layout_of(getattr(self.policy, "config", None))
+
     def weights(self) -> dict[str, Tensor]:
-        """The weights that a calibration belongs to."""
-        return dict(self.owner.state_dict())
+        """The weights that a calibration belongs to, by the names that they have in our own network.
+
+        So it serves the checkpoint of the policy as well as the live one. Where we have no such
+        network: by the project's names.
+        """
+        return as_ours(self.owner.state_dict())
+
+
+class Named(nn.Module):
+    """A module that is called as `network(x, t, condition)`.
+
+    Args:
+        name: of its parameter for conditions.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module, self._name = module, name
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        output: Tensor = self.module(x, t, **{self._name: condition})
+        return output
+
+
+def layout_of(told: Any) -> tuple[int, int] | None:
+    """`Convention.layout` of what has `n_action_steps` and `n_obs_steps`, the first action being that
+    of the last observation."""
+    executed, observed = (getattr(told, name, None) for name in ("n_action_steps", "n_obs_steps"))
+    return (executed, observed - 1) if executed and observed else None
+
+
+def as_ours(
+    weights: Mapping[str, Tensor],
+    rename: Callable[[str], str] = lambda name: name,
+    left_out: Callable[[str], object] = lambda name: None,
+) -> dict[str, Tensor]:
+    """Weights of a live object under other names, without what torch.compile puts into names.
+
+    Args:
+        left_out: truthy for what is no weight of our network.
+    """
+    bare = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+    return {rename(name): value for name, value in bare.items() if not left_out(name)}
 
 
 def steady(network: _M, name: str) -> _M:

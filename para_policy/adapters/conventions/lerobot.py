@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from para_policy.adapters.call import Call
-from para_policy.adapters.conventions.convention import steady
+from para_policy.adapters.conventions.convention import Named, as_ours, steady
 from para_policy.adapters.conventions.scheduled import Scheduled
+from para_policy.checkpoints.lerobot.options import our_name, why_left_out
 from para_policy.errors import InputError
 
 
@@ -40,5 +41,9 @@ class LeRobotDiffusion(Scheduled):
         return Call(shape, weight.dtype, weight.device, global_cond, generator, noise)
 
     def network(self) -> Callable[..., Tensor]:
-        unet = steady(self.owner.unet, "unet")
-        return lambda x, t, condition=None: unet(x, t, global_cond=condition)
+        return Named(steady(self.owner.unet, "unet"), "global_cond")
+
+    def weights(self) -> dict[str, Tensor]:
+        separate = bool(getattr(self.owner.config, "use_separate_rgb_encoder_per_camera", False))
+        weights = self.owner.state_dict(prefix=f"{self.place}.")
+        return as_ours(weights, lambda name: our_name(name, separate), why_left_out)

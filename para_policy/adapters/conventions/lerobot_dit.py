@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from para_policy.adapters.call import Call
-from para_policy.adapters.conventions.convention import Convention, steady
+from para_policy.adapters.conventions.convention import Convention, Named, as_ours, steady
 from para_policy.adapters.conventions.scheduled import Scheduled
 from para_policy.adapters.plan import Plan, Settings
 from para_policy.checkpoints.lerobot.dit import our_name, why_left_out
@@ -30,13 +30,11 @@ class DiTObjective(Convention):
         return Call(shape, weight.dtype, weight.device, conditioning_vec)
 
     def network(self) -> Callable[..., Tensor]:
-        model = steady(self.policy.noise_predictor, "noise_predictor")
-        return lambda x, t, condition: model(x, t, conditioning_vec=condition)
+        return Named(steady(self.policy.noise_predictor, "noise_predictor"), "conditioning_vec")
 
     def weights(self) -> dict[str, Tensor]:
         """Of the network and the camera encoders, by our names; the objective itself has none."""
-        weights = self.policy.state_dict()
-        return {our_name(name): value for name, value in weights.items() if not why_left_out(name)}
+        return as_ours(self.policy.state_dict(), our_name, why_left_out)
 
 
 class LeRobotDiT(DiTObjective, Scheduled):

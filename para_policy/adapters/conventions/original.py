@@ -9,19 +9,40 @@ import torch
 from torch import Tensor
 
 from para_policy.adapters.call import Call
-from para_policy.adapters.conventions.convention import steady
+from para_policy.adapters.conventions.convention import Named, as_ours, layout_of, steady
 from para_policy.adapters.conventions.scheduled import Scheduled
+from para_policy.checkpoints.original.read import why_left_out
 from para_policy.errors import InputError
 
 
-class OriginalUnet(Scheduled):
+class _Original(Scheduled):
+    """What the policies of the project share."""
+
+    entry = "predict_action"
+    needs = ("model", "noise_scheduler", "num_inference_steps")
+
+    def layout(self) -> tuple[int, int] | None:
+        told = layout_of(self.policy)
+        later = not getattr(
+            self.policy, "oa_step_convention", True
+        )  # only low-dimensional ones say it
+        return None if told is None else (told[0], told[1] + later)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Those of camera encoders keep the project's names."""
+
+        def left_out(name: str) -> bool:
+            return name.startswith("normalizer.") or why_left_out(name) is not None
+
+        return as_ours(self.owner.state_dict(), lambda name: name.removeprefix("model."), left_out)
+
+
+class OriginalUnet(_Original):
     """The low-dimensional and image policies with a U-Net, with global conditioning."""
 
     title = "a U-Net policy of the original diffusion_policy project"
-    entry = "predict_action"
     required = ("condition_data", "condition_mask", "local_cond", "global_cond", "generator")
     optional = ("kwargs",)
-    needs = ("model", "noise_scheduler", "num_inference_steps")
 
     def read(
         self,
@@ -40,18 +61,15 @@ class OriginalUnet(Scheduled):
         return _read(condition_data, condition_mask, global_cond, generator, step_options)
 
     def network(self) -> Callable[..., Tensor]:
-        model = steady(self.owner.model, "model")
-        return lambda x, t, condition=None: model(x, t, global_cond=condition)
+        return Named(steady(self.owner.model, "model"), "global_cond")
 
 
-class OriginalTransformer(Scheduled):
+class OriginalTransformer(_Original):
     """The transformer policies with `obs_as_cond`."""
 
     title = "a transformer policy of the original diffusion_policy project"
-    entry = "predict_action"
     required = ("condition_data", "condition_mask", "cond", "generator")
     optional = ("kwargs",)
-    needs = ("model", "noise_scheduler", "num_inference_steps")
 
     def read(
         self,
@@ -64,8 +82,7 @@ class OriginalTransformer(Scheduled):
         return _read(condition_data, condition_mask, cond, generator, step_options)
 
     def network(self) -> Callable[..., Tensor]:
-        model = steady(self.owner.model, "model")
-        return lambda x, t, condition=None: model(x, t, cond=condition)
+        return Named(steady(self.owner.model, "model"), "cond")
 
 
 def _read(

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from para_policy.adapters.conventions.convention import Convention
 from para_policy.adapters.plan import Plan, Settings
 from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import (
-    build_scheduler,
-    class_name,
-    own_options,
-    scheduler_kind,
-)
-from para_policy.errors import InputError
+from para_policy.diffusion.schedule_config import schedule_of
+from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
 
 
 class Scheduled(Convention):
@@ -40,18 +32,3 @@ class Scheduled(Convention):
     def source(self, loop_options: Mapping[str, Any]) -> tuple[Any, ...]:
         owner = self.owner
         return owner.noise_scheduler, owner.num_inference_steps, *sorted(loop_options.items())
-
-
-def schedule_of(scheduler: Any) -> dict[str, Any]:
-    """The configuration of a diffusers scheduler as a checkpoint stores it.
-
-    Raises:
-        InputError: if it is no diffusers scheduler.
-    """
-    if not isinstance(getattr(scheduler, "config", None), Mapping):
-        raise InputError(
-            f"noise_scheduler is a {type(scheduler).__name__}; expected a diffusers scheduler"
-        )
-    given = own_options(scheduler)
-    plain = json.loads(json.dumps(given, default=lambda value: np.asarray(value).tolist()))
-    return {"_class_name": class_name(scheduler), **plain}

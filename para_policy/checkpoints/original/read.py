@@ -80,7 +80,7 @@ def read_original(
         path, plain(path, payload["cfg"]), changes, lambda cfg: _understood(path, cfg, weights)
     )
     stored = unwrapped(path, _stored(path, payload["state_dicts"], kind))
-    left_out = {name: why for name in stored if (why := _why_left_out(name)) is not None}
+    left_out = {name: why for name in stored if (why := why_left_out(name)) is not None}
     _check_temperatures(path, stored)
     found = {name: _read(stored[name]) for name in stored if name not in left_out}
     if _POSITIONS in found and found[_POSITIONS].ndim == 3:
@@ -169,7 +169,8 @@ def _ours(name: str, prefixes: Mapping[str, str]) -> str:
     return name
 
 
-def _why_left_out(name: str) -> str | None:
+def why_left_out(name: str) -> str | None:
+    """Why a tensor of the original policy is no weight of our network; None if it is one."""
     return next((why for pattern, why in _LEFT_OUT.items() if re.fullmatch(pattern, name)), None)
 
 
