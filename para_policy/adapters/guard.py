@@ -12,10 +12,10 @@ from torch import Tensor
 
 from para_policy.adapters.account import Account
 from para_policy.adapters.conventions import recognise
-from para_policy.adapters.measure import weights_hash
 from para_policy.adapters.patch import accelerate
 from para_policy.adapters.preferences import Preferences, is_off, preferences
 from para_policy.adapters.proof import Randomness, prove
+from para_policy.checkpoints.files import weights_sha256
 from para_policy.errors import ParaPolicyError
 from para_policy.inference.circumstances import describe_machine
 
@@ -65,6 +65,7 @@ class Guard:
     ) -> None:
         self.policy, self.preferences, self.directory = policy, preferences, directory
         convention = recognise(policy)
+        self._weights = convention.weights
         self._owner, self._method = convention.owner, convention.method
         self._original = getattr(self._owner, self._method)
         self._own = vars(self._owner).get(self._method)
@@ -122,9 +123,9 @@ class Guard:
 
     def _accelerate(self) -> None:
         chosen = self.preferences
-        self.account.facts |= describe_machine(self._owner)
+        self.account.facts |= describe_machine(self.policy)
         if chosen.record is not None:
-            self.account.facts["weights_sha256"] = weights_hash(self._owner.state_dict())
+            self.account.facts["weights_sha256"] = weights_sha256(self._weights())
         sampler = "x0" if chosen.sampler == "auto" else chosen.sampler
         accelerate(self.policy, sampler, tolerance=chosen.tolerance)
         self.acceleration = self.policy.para_policy
