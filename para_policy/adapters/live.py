@@ -116,7 +116,7 @@ class _Rows(nn.Module):
         if self._condition is not None:
             shape, dtype = self._condition
             # Not by the number of rows, which tracing would take for a constant.
-            rows = condition if len(shape) == 1 else condition.unflatten(1, shape)
+            rows = condition.unflatten(1, shape) if shape else condition.squeeze(1)
             given = (rows.to(dtype),)
         output: Tensor = called(x, t, *given)
         return output
