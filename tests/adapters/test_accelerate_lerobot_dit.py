@@ -11,7 +11,7 @@ from torch import Tensor
 
 from para_policy.adapters import accelerate
 from para_policy.adapters.conventions import recognise
-from para_policy.adapters.measure import weights_hash
+from para_policy.checkpoints.files import weights_sha256
 from para_policy.errors import InputError
 from tests.checkpoints.goldens.make_lerobot import STATE, statistics
 from tests.checkpoints.goldens.make_lerobot_dit import FLOW, ONE, DiTCase, build, make_clip
@@ -112,7 +112,7 @@ def test_a_calibration_belongs_to_the_weights_of_network_and_cameras(clip: Path)
     assert {name.split(".")[0] for name in weights} == {
         *("vision", "time_mlp", "input_proj", "transformer_blocks", "output_proj")
     }
-    before = weights_hash(weights)
+    before = weights_sha256(weights)
     with torch.no_grad():
         policy.noise_predictor.output_proj.bias += 1
-    assert weights_hash(recognise(policy).weights()) != before
+    assert weights_sha256(recognise(policy).weights()) != before
