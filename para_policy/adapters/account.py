@@ -14,10 +14,10 @@ from typing import Any
 
 from para_policy import __version__
 from para_policy.adapters.proof import Proof
+from para_policy.adapters.record import Chunk, Summary
 from para_policy.errors import ParaPolicyError
 from para_policy.files import write_text
 from para_policy.inference.circumstances import describe_software
-from para_policy.samplers import SampleResult
 
 FORMAT_VERSION = 1
 
@@ -34,9 +34,8 @@ class Account:
         facts: of the policy, its machine and the way it samples, for the record.
         refusal: why it samples as it did before; "" while it does not, or waits for its first call.
         proof: of the first call.
-        batch, first_rounds, first_rows: samples of that call, and what was needed for it.
-        chunks, samples, converged: later calls, samples in them, and those within tolerance.
-        rounds, rows: sums over `chunks`, and over `samples`.
+        first: that call, made the faster way.
+        later: the calls after it.
         saved_s: time that later calls of the same batch size took less than the first one before.
     """
 
@@ -45,14 +44,8 @@ class Account:
     facts: dict[str, Any] = field(default_factory=dict)
     refusal: str = ""
     proof: Proof | None = None
-    batch: int = 0
-    first_rounds: int = 0
-    first_rows: int = 0
-    chunks: int = 0
-    samples: int = 0
-    converged: int = 0
-    rounds: int = 0
-    rows: int = 0
+    first: Summary = field(default_factory=Summary)
+    later: Summary = field(default_factory=Summary)
     saved_s: float = 0.0
 
     def leave(self, reason: str) -> None:
@@ -60,38 +53,33 @@ class Account:
         self.refusal = reason
         _LOG.warning("para_policy: %s is left as it was: %s", self.policy, " ".join(reason.split()))
 
-    def begin(self, proof: Proof, result: SampleResult) -> None:
+    def begin(self, proof: Proof, chunk: Chunk) -> None:
         """Note, and say, that the policy is accelerated from now on."""
-        self.batch, self.first_rounds = len(result.sample), int(result.rounds.max())
-        self.first_rows = int(result.evals.sum())
-        steps = result.trajectory.shape[1] - 1
+        self.first = Summary().plus(chunk)
         _LOG.info(
             "para_policy: %s is accelerated: %.1f ms a chunk, %.1f before (%.1f times as fast); %d rounds "
             "for %d steps, %d rows for %d; error %.2g, allowed %.2g",
             *(self.policy, proof.after_s * 1e3, proof.before_s * 1e3),
-            *(proof.before_s / proof.after_s, self.first_rounds, steps),
-            *(self.first_rows, steps * self.batch, proof.error, proof.allowed),
+            *(proof.before_s / proof.after_s, self.first.calls, self.first.steps),
+            *(self.first.evals, self.first.steps * self.first.samples, proof.error, proof.allowed),
         )
 
-    def count(self, result: SampleResult, seconds: float) -> None:
+    def count(self, proof: Proof, chunk: Chunk) -> None:
         """Note a call."""
-        self.chunks += 1
-        self.samples += len(result.sample)
-        self.converged += int(result.converged.sum())
-        self.rounds += int(result.rounds.max())
-        self.rows += int(result.evals.sum())
-        if self.proof is not None and len(result.sample) == self.batch:
-            self.saved_s += self.proof.before_s - seconds
+        self.later = self.later.plus(chunk)
+        if len(chunk.rounds) == self.first.samples:
+            self.saved_s += proof.before_s - chunk.seconds
 
     @property
     def summary(self) -> str:
         """One line for the end of a program."""
-        if not self.chunks:
+        done = self.later
+        if not done.chunks:
             return f"{self.policy}: no chunk after the first observation was accelerated"
         return (
-            f"{self.policy}: {self.chunks} chunks after the first one, {self.rounds / self.chunks:.1f} "
-            f"rounds each, {self.rows / self.samples:.0f} rows a sample, "
-            f"{self.converged / self.samples:.1%} within tolerance, {self.saved_s:.1f} s saved"
+            f"{self.policy}: {done.chunks} chunks after the first one, {done.calls / done.chunks:.1f} "
+            f"rounds each, {done.evals / done.samples:.0f} rows a sample, "
+            f"{done.converged / done.samples:.1%} within tolerance, {self.saved_s:.1f} s saved"
         )
 
     def as_json(self) -> dict[str, Any]:

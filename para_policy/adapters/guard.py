@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from para_policy.adapters.conventions import recognise
 from para_policy.adapters.patch import accelerate
 from para_policy.adapters.preferences import Preferences, is_off, preferences
 from para_policy.adapters.proof import Randomness, prove
+from para_policy.checkpoints.calibration import FOLDER
 from para_policy.checkpoints.files import weights_sha256
 from para_policy.errors import ParaPolicyError
 from para_policy.inference.circumstances import describe_machine
@@ -64,9 +64,8 @@ class Guard:
         self, policy: Any, preferences: Preferences, directory: Path | None = None
     ) -> None:
         self.policy, self.preferences, self.directory = policy, preferences, directory
-        convention = recognise(policy)
-        self._weights = convention.weights
-        self._owner, self._method = convention.owner, convention.method
+        self._convention = recognise(policy)
+        self._owner, self._method = self._convention.owner, self._convention.method
         self._original = getattr(self._owner, self._method)
         self._own = vars(self._owner).get(self._method)
         self.account = Account(
@@ -108,7 +107,8 @@ class Guard:
             self._end()
             self._put(self._first)
             raise
-        self.account.proof, last = proof, self.acceleration.last
+        self.account.proof = self._proof = proof
+        last = self.acceleration.last
         if proof.refusal or last is None:
             self._end()
             self.account.leave(
@@ -122,12 +122,21 @@ class Guard:
         return answer
 
     def _accelerate(self) -> None:
-        chosen = self.preferences
+        chosen, calibrated = self.preferences, None
+        if self.directory is not None and (self.directory / FOLDER).is_dir():
+            calibrated = self.directory
         self.account.facts |= describe_machine(self.policy)
         if chosen.record is not None:
-            self.account.facts["weights_sha256"] = weights_sha256(self._weights())
-        sampler = "x0" if chosen.sampler == "auto" else chosen.sampler
-        accelerate(self.policy, sampler, tolerance=chosen.tolerance)
+            self.account.facts["weights_sha256"] = weights_sha256(self._convention.weights())
+        accelerate(
+            self.policy,
+            chosen.sampler,
+            calibration=calibrated,
+            engine=chosen.engine,
+            precision=chosen.precision,
+            deadline_s=chosen.deadline_s,
+            tolerance=chosen.tolerance,
+        )
         self.acceleration = self.policy.para_policy
         self._faster = vars(self._owner)[self._method]
 
@@ -137,7 +146,6 @@ class Guard:
         if getattr(self._owner, "training", False):
             return self._original(*args, **kwargs)
         before, last = Randomness.now(*args, *kwargs.values()), self.acceleration.last
-        begun = perf_counter()
         try:
             answer = self._faster(*args, **kwargs)
         except Exception as error:  # whatever it is, the robot goes on as before
@@ -146,7 +154,7 @@ class Guard:
             self.account.leave(_said(error))
             return self._original(*args, **kwargs)
         if self.acceleration.last is not last:
-            self.account.count(self.acceleration.last, perf_counter() - begun)
+            self.account.count(self._proof, self.acceleration.last)
         return answer
 
 

@@ -14,6 +14,7 @@ from para_policy import samplers
 from para_policy.checkpoints.files import read_json, summarise
 from para_policy.errors import InputError
 from para_policy.files import write_text
+from para_policy.inference.config import Precision
 
 VARIABLE = "PARA_POLICY"
 FILE = "para_policy.json"
@@ -28,6 +29,7 @@ class Preferences(BaseModel):
     Attributes:
         sampler: a name from `samplers.names()`, or "auto".
         tolerance: of the sampler, normalised action units.
+        engine, precision, deadline_s: as for `accelerate`.
         record: file that the record of the run is written to; None for none.
     """
 
@@ -35,6 +37,9 @@ class Preferences(BaseModel):
 
     sampler: str = "auto"
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    engine: str = "eager"
+    precision: Precision = "float32"
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
     record: Path | None = None
 
     @field_validator("sampler")

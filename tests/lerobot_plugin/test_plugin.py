@@ -73,7 +73,7 @@ def test_a_loaded_policy_proves_itself(
     (account,) = plugin.accounts
     assert account.proof.right
     assert account.proof.refusal == account.refusal == ""
-    assert account.chunks == 2
+    assert account.later.chunks == 2
     assert torch.equal(found[:first], expected[:first])
     assert 0 < float((found - expected).abs().max()) < account.proof.allowed
 
@@ -86,11 +86,8 @@ def test_the_checkpoint_says_how(checkpoint: Path, plugin: ModuleType) -> None:
     finally:
         preferences.unlink()
     (account,) = plugin.accounts
-    assert account.facts["preferences"] == {
-        "sampler": "parataa",
-        "tolerance": 0.001,
-        "record": None,
-    }
+    chosen = account.facts["preferences"]
+    assert (chosen["sampler"], chosen["tolerance"]) == ("parataa", 0.001)
 
 
 @pytest.mark.parametrize("how", ["imported", "started"])
