@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from para_policy.adapters.account import finish
 from para_policy.adapters.guard import guard
+from para_policy.adapters.patch import accelerate
 from para_policy.adapters.preferences import VARIABLE
 from tests.adapters import peer_policies as peers
 
@@ -226,6 +227,22 @@ def test_the_environment_comes_before_the_file(
     guard(policy, tmp_path)
     assert float((drive(policy) - expected).abs().max()) < 3e-4
     assert "'x0'" in repr(policy.para_policy)
+
+
+def test_a_calibration_beside_the_weights_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = make()
+    observations = [{"observation.state": torch.randn(1, peers.OBSERVED)} for _ in range(48)]
+    accelerate(policy, "chord", observations=observations, calibration=tmp_path)
+    policy.para_policy.undo()
+    monkeypatch.setenv(VARIABLE, "sampler=chord")
+    guard(policy, tmp_path)
+    drive(policy)
+    assert policy.para_policy.calibration is not None
+    guard(other := make(), None)
+    with pytest.warns(UserWarning, match="chord is not calibrated"):
+        drive(other)
 
 
 def test_the_record_tells_what_the_figures_depend_on(
