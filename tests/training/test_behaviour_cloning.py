@@ -111,7 +111,7 @@ def test_training_lowers_the_loss_and_leaves_a_policy(zarr_path: Path, tmp_path:
 
 
 def test_a_flow_is_learned_and_sampled(zarr_path: Path, tmp_path: Path) -> None:
-    made = flow_config(zarr_path, steps=60, log_every=20, learning_rate=1e-2)
+    made = flow_config(zarr_path, steps=120, log_every=30, learning_rate=1e-2)
     policy = load_policy(train(made, tmp_path / "run", device="cpu"))
     losses = [record["ema_loss"] for record in metrics(tmp_path / "run")]
     assert losses[-1] < 0.8 * losses[0]
