@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from para_policy.adapters.call import Call
 from para_policy.adapters.conventions.convention import Convention, Named, as_ours, steady
 from para_policy.adapters.conventions.scheduled import Scheduled
-from para_policy.adapters.plan import Plan, Settings
-from para_policy.checkpoints.lerobot.dit import our_name, why_left_out
-from para_policy.diffusion.process import Process
-from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
+from para_policy.checkpoints.lerobot.dit import DiTOptions, flow_schedule
 from para_policy.errors import InputError
 
 
@@ -34,7 +31,7 @@ class DiTObjective(Convention):
 
     def weights(self) -> dict[str, Tensor]:
         """Of the network and the camera encoders, by our names; the objective itself has none."""
-        return as_ours(self.policy.state_dict(), our_name, why_left_out)
+        return as_ours(self.policy.state_dict(), DiTOptions.our_name, DiTOptions.why_left_out)
 
 
 class LeRobotDiT(DiTObjective, Scheduled):
@@ -44,14 +41,13 @@ class LeRobotDiT(DiTObjective, Scheduled):
     needs = ("noise_scheduler", "num_inference_steps", "horizon", "action_dim")
 
 
-class LeRobotFlowDiT(DiTObjective):
+class LeRobotFlowDiT(DiTObjective, Scheduled):
     """Its flow matching, with Euler steps in a loop of its own."""
 
     title = "a LeRobot MultiTaskDiTPolicy with flow matching"
     needs = ("config", "_euler_integrate", "horizon", "action_dim")
 
-    def plan(self, settings: Settings, loop_options: Mapping[str, Any]) -> Plan:
-        """As `Convention.plan`."""
+    def schedule(self) -> dict[str, Any]:
         config = self.owner.config
         if config.integration_method != "euler":
             raise InputError(
@@ -59,17 +55,11 @@ class LeRobotFlowDiT(DiTObjective):
                 "its steps, too; only Euler steps can be solved in parallel: set "
                 "policy.config.integration_method = 'euler'"
             )
-        # As in a checkpoint that was converted, so that calibrations serve both.
-        schedule = {
-            "_class_name": "FlowMatching",
-            "velocity": "data-noise",
-            "sigma_min": config.sigma_min,
-            "times": [1.0, 0.0],
-        }
-        steps = config.num_integration_steps if settings.steps is None else settings.steps
-        process = Process.from_scheduler(build_scheduler(schedule, settings.scheduler), steps)
-        kind = settings.scheduler or scheduler_kind(schedule)
-        return Plan(self.source(loop_options), schedule, kind, process, 0.0)
+        return flow_schedule(config.sigma_min)
+
+    @property
+    def own_steps(self) -> Any:
+        return self.owner.config.num_integration_steps
 
     def source(self, loop_options: Mapping[str, Any]) -> tuple[Any, ...]:
         config = self.owner.config

@@ -1,4 +1,4 @@
-"""Policies that sample with a diffusers scheduler."""
+"""Policies that sample with a scheduler."""
 
 from __future__ import annotations
 
@@ -13,17 +13,31 @@ from para_policy.diffusion.schedulers import build_scheduler, scheduler_kind
 
 
 class Scheduled(Convention):
-    """A convention whose owner has a `noise_scheduler` and `num_inference_steps`.
+    """A convention with a noise schedule: by default the owner's `noise_scheduler` and
+    `num_inference_steps`.
 
     Both are read at every call, so that changing them on the live policy keeps working.
     """
 
+    def schedule(self) -> dict[str, Any]:
+        """Configuration of the policy's scheduler, as a checkpoint stores it.
+
+        Raises:
+            InputError: if it cannot be represented.
+        """
+        return schedule_of(self.owner.noise_scheduler)
+
+    @property
+    def own_steps(self) -> Any:
+        """Number of steps that the policy is set to."""
+        return self.owner.num_inference_steps
+
     def plan(self, settings: Settings, loop_options: Mapping[str, Any]) -> Plan:
         """As `Convention.plan`; `loop_options` are those of `Process.from_scheduler`."""
-        schedule = schedule_of(self.owner.noise_scheduler)
+        schedule = self.schedule()
         # Not the policy's own object, which holds the state of its last loop.
         scheduler = build_scheduler(schedule, settings.scheduler)
-        steps = self.owner.num_inference_steps if settings.steps is None else settings.steps
+        steps = self.own_steps if settings.steps is None else settings.steps
         process = Process.from_scheduler(scheduler, steps, **loop_options)
         kind = settings.scheduler or scheduler_kind(schedule)
         eta = loop_options.get("eta", 0.0)

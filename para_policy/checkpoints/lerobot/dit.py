@@ -75,12 +75,7 @@ class DiTOptions(ScheduleOptions, TypedFeatures):
         """As of diffusers; a flow as of our own `FlowMatching`."""
         if not self.flows:
             return super().scheduler()
-        return {
-            "_class_name": "FlowMatching",
-            "velocity": "data-noise",
-            "sigma_min": self.sigma_min,
-            "times": [1.0, 0.0],
-        }
+        return flow_schedule(self.sigma_min)
 
     def network(self) -> DiTConfig:
         return DiTConfig(**self.model_dump(include=set(DiTConfig.model_fields) - {"kind"}))
@@ -110,28 +105,29 @@ class DiTOptions(ScheduleOptions, TypedFeatures):
     @staticmethod
     def our_name(name: str) -> str:
         """Ours for a weight of theirs."""
-        return our_name(name)
+        tower = _VISION.match(name)
+        if tower:
+            return f"{VISION}encoders.{tower[1] or 0}.{name[tower.end() :]}"
+        place = name.removeprefix(_NETWORK)
+        place = place.replace(".multihead_attn.in_proj_", ".attn.qkv_proj.")
+        return place.replace(".multihead_attn.", ".attn.")
 
     @staticmethod
     def why_left_out(name: str) -> str | None:
         """Why a weight of theirs is not needed; None if it is."""
-        return why_left_out(name)
+        if name.startswith(TEXT):
+            return "text tower: a fixed text is its features"
+        if _VISION.match(name) and ".post_layernorm." in name:
+            return "a norm after the features, which LeRobot does not use"
+        return None
 
 
-def our_name(name: str) -> str:
-    """Ours for a weight of theirs."""
-    tower = _VISION.match(name)
-    if tower:
-        return f"{VISION}encoders.{tower[1] or 0}.{name[tower.end() :]}"
-    place = name.removeprefix(_NETWORK)
-    place = place.replace(".multihead_attn.in_proj_", ".attn.qkv_proj.")
-    return place.replace(".multihead_attn.", ".attn.")
-
-
-def why_left_out(name: str) -> str | None:
-    """Why a weight of theirs is not needed; None if it is."""
-    if name.startswith(TEXT):
-        return "text tower: a fixed text is its features"
-    if _VISION.match(name) and ".post_layernorm." in name:
-        return "a norm after the features, which LeRobot does not use"
-    return None
+def flow_schedule(sigma_min: float) -> dict[str, Any]:
+    """Its flow as our own `FlowMatching`: the same for a checkpoint and a live policy, so that
+    calibrations serve both."""
+    return {
+        "_class_name": "FlowMatching",
+        "velocity": "data-noise",
+        "sigma_min": sigma_min,
+        "times": [1.0, 0.0],
+    }
