@@ -106,7 +106,7 @@ def demo(arguments: Arguments, console: Console) -> None:
         f"chunk_executor are three processes that talk over ROS 2 topics. Chunks are sampled "
         f"with [bold]{arguments.sampler}[/bold], in simulated time."
     )
-    played = _play(arguments, policy, seeds, console)
+    played = _play(arguments, checkpoint, policy, seeds, console)
     console.print(f"Comparing {arguments.observations} chunks with the same observation and noise")
     report = comparison.make_report(benchmark, policy, observations)
     console.print(comparison.table(report))
@@ -117,7 +117,11 @@ def demo(arguments: Arguments, console: Console) -> None:
 
 
 def _play(
-    arguments: Arguments, policy: DiffusionPolicy, seeds: Sequence[int], console: Console
+    arguments: Arguments,
+    checkpoint: Path,
+    policy: DiffusionPolicy,
+    seeds: Sequence[int],
+    console: Console,
 ) -> Played:
     with progress_bars(console) as progress:
 
@@ -133,7 +137,7 @@ def _play(
             reached[seed] = steps
 
         settings = LoopSettings(
-            arguments.directory(),
+            checkpoint,
             arguments.sampler,
             engine=arguments.engine,
             precision=arguments.precision,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from para_policy.calibration import Calibration
     from para_policy.calibration.measure import Settings
     from para_policy.checkpoints.partial_calibration import PartialCalibration
+    from para_policy.inference import EngineConfig
+    from para_policy.samplers.deadline import LatencyTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Calibrate(OnObservations):
     def __call__(self) -> None:
         from para_policy.adapters.preferences import remember
         from para_policy.calibration import measure
-        from para_policy.checkpoints.calibration import FOLDER, save_latency, save_sizes
+        from para_policy.checkpoints.calibration import FOLDER
         from para_policy.checkpoints.lerobot.read import is_lerobot
         from para_policy.checkpoints.load import load_policy
         from para_policy.inference import EngineConfig
@@ -73,18 +75,10 @@ class Calibrate(OnObservations):
                 else self._measure(policy, directory, settings)
             )
             stage("timing network calls")
-            policy.runtime = policy.runtime.on(
-                wanted
-            )  # samplers were measured with exact arithmetic
             with keeping(
                 lambda: f"'{folder}' lacks the latency of this device: --device-only adds it"
             ):
-                sizes = policy.runtime.measure_sizes()
-                if sizes:
-                    save_sizes(directory, policy.runtime.device_key, sizes)
-                    policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
-                table = policy.runtime.measure_latency(max(calibration.steps, 128))
-                save_latency(directory, policy.runtime.device_key, table)
+                table = _time(policy, directory, wanted, max(calibration.steps, 128))
         show(measure.table(calibration, table))
         show(f"calibration: {folder}")
         if is_lerobot(directory):
@@ -136,3 +130,20 @@ def _progress(partial: PartialCalibration) -> str:
     if not partial.path.exists():
         return "no sampler was measured yet"
     return f"the samplers measured so far are kept in '{partial.path}'; the same command goes on"
+
+
+def _time(
+    policy: DiffusionPolicy, directory: Path, wanted: EngineConfig, rows: int
+) -> LatencyTable:
+    """Latencies of calls of up to so many rows on an engine, and its best sizes; both are stored."""
+    from para_policy.checkpoints.calibration import save_latency, save_sizes
+
+    # Only now: samplers were measured with exact arithmetic.
+    policy.runtime = policy.runtime.on(wanted)
+    sizes = policy.runtime.measure_sizes()
+    if sizes:
+        save_sizes(directory, policy.runtime.device_key, sizes)
+        policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
+    table = policy.runtime.measure_latency(rows)
+    save_latency(directory, policy.runtime.device_key, table)
+    return table
