@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
+import warnings
 from pathlib import Path
 
 import pdoc
@@ -11,8 +12,8 @@ import pdoc.render
 
 import para_policy
 
-_LEFT_OUT = ("para_policy.cli", "para_policy.__main__")
-"""Commands, which `--help` and docs/commands.md describe."""
+_LEFT_OUT = ("para_policy.cli", "para_policy.__main__", "para_policy.lerobot_server")
+"""Commands, which `--help` and docs/commands.md describe; the server's also needs LeRobot."""
 
 
 def modules() -> list[str]:
@@ -25,6 +26,8 @@ def write(folder: Path) -> None:
     # Names that are imported when they are first used; pdoc looks into the module only.
     for name in para_policy.__all__:
         setattr(para_policy, name, getattr(para_policy, name))
+    # It also finds the submodules of packages without `__all__` by itself.
+    warnings.filterwarnings("ignore", "The module specification .* has already been added")
     pdoc.render.configure(docformat="google", include_undocumented=False)
     pdoc.pdoc(*modules(), output_directory=folder)
 
