@@ -210,7 +210,9 @@ class Process:
             value = getattr(self, column.name)
             if column.name != "timesteps" and isinstance(value, Tensor):
                 moved[column.name] = value.to(device=device, dtype=dtype)
-        return dataclasses.replace(self, **moved)
+        other = dataclasses.replace(self, **moved)
+        other.__dict__["multistep"] = self.multistep  # read once, where it need not be waited for
+        return other
 
     def predict_clean(self, x: Tensor, output: Tensor, s: Tensor) -> Tensor:
         """Unclipped clean-sample prediction x0raw (M, ...) at steps `s` (M,)."""

@@ -52,7 +52,7 @@ class EngineConfig:
         sizes: calls are filled up to the next of these; larger calls are split. Increasing, each
             once. Ignored by "eager", which takes any number of rows as it comes.
         memory_limit_mib: weights that backends repack for each size may take so much together;
-            sizes that do not fit are left out.
+            sizes that do not fit are left out. So much may the recorded rounds of a sampler take, too.
     """
 
     backend: str = "eager"

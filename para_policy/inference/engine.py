@@ -14,6 +14,7 @@ from para_policy.errors import InputError
 from para_policy.inference.backends import Backend, Prepare, Rows, attempts
 from para_policy.inference.config import AUTO, EngineConfig, Precision, Size, affordable, label
 from para_policy.inference.failures import UnavailableError, attempt, is_out_of_memory
+from para_policy.inference.graphs.uses import note
 from para_policy.inference.precision import HALF, ROUNDING, check_output, tensor_cores
 from para_policy.inference.static_batch import StaticBatch
 
@@ -43,6 +44,8 @@ class Engine:
         body, config: as given.
         sizes: in use; those of `config` less those that do not fit into memory.
         passed_over: reasons why better backends or larger sizes are not in use.
+        generation: another number once prepared sizes were given up: whoever has recorded calls, and
+            with them addresses, must record anew.
     """
 
     def __init__(self, body: nn.Module, config: EngineConfig) -> None:
@@ -50,6 +53,7 @@ class Engine:
         self._weight_bytes = weight_bytes(body)  # reports ask for it once a second
         self.sizes = config.sizes
         self.passed_over: list[str] = []
+        self.generation = 0
         self._told = 0
         self._warming_up = False
         self._untried: list[tuple[Backend, Precision]] | None = None
@@ -101,6 +105,7 @@ class Engine:
                 break
             except UnavailableError as error:
                 self._pass_over(error)
+        note(self)
         if len(self.passed_over) > self._told and not self._warming_up:
             self._tell()
         return output
@@ -209,6 +214,7 @@ class Engine:
             raise UnavailableError(str(error)) from error
         self.sizes = tuple(s for s in self.sizes if s.rows < size.rows)
         self._batches = {k: b for k, b in self._batches.items() if k[0] in self.sizes}
+        self.generation += 1
         self.passed_over.append(
             f"{size.rows} rows at once ({error}); calls of more than {self.sizes[-1].rows} are split"
         )
@@ -225,6 +231,7 @@ class Engine:
             ) from error
         self.passed_over.append(f"{label(backend.name, precision)} ({error})")
         self._in_use, self._batches, self.sizes = None, {}, self.config.sizes
+        self.generation += 1
 
     def _tell(self) -> None:
         news = self.passed_over[self._told :]

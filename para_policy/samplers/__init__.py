@@ -19,6 +19,7 @@ from para_policy.samplers.deadline import LatencyTable as LatencyTable
 from para_policy.samplers.draft import Consistency as Consistency
 from para_policy.samplers.draft import Draft as Draft
 from para_policy.samplers.fixed_point import FixedPoint as FixedPoint
+from para_policy.samplers.foreign import as_sampler as as_sampler
 from para_policy.samplers.guess import Copy as Copy
 from para_policy.samplers.guess import FromCleanSample as FromCleanSample
 from para_policy.samplers.guess import Guess as Guess
@@ -32,11 +33,11 @@ from para_policy.samplers.registry import get as get
 from para_policy.samplers.registry import names as names
 from para_policy.samplers.registry import options as options
 from para_policy.samplers.result import Callback as Callback
+from para_policy.samplers.result import Poll as Poll
 from para_policy.samplers.result import RoundInfo as RoundInfo
 from para_policy.samplers.result import SampleResult as SampleResult
 from para_policy.samplers.result import Status as Status
 from para_policy.samplers.sampler import Sampler as Sampler
-from para_policy.samplers.sampler import as_sampler as as_sampler
 from para_policy.samplers.sequential import Sequential as Sequential
 from para_policy.samplers.splitting import Chord as Chord
 from para_policy.samplers.splitting import LowRankChord as LowRankChord

@@ -112,6 +112,7 @@ class CollocationSolve(FixedPointSolve):
         self._last, self._rho = like.new_zeros(batch), like.new_zeros(batch)
         self.asked = torch.zeros_like(self.X[:, :-1])
         self._known = torch.zeros(batch, self.N, dtype=torch.bool, device=like.device)
+        self.sizes = max(L, 1)
 
     @cached_property
     def levels(self) -> Levels:
@@ -132,7 +133,8 @@ class CollocationSolve(FixedPointSolve):
         super().start(guess, condition)
         L = len(self.levels)
         # Where the first states are given and not solved, the nodes do not fit.
-        self.level.copy_(torch.where(self.accepted == 0, 0, L))
+        self.level.fill_(0 if self.first == 0 else L)
+        self.begins_with = 1 if self.first == 0 else self.sizes
         for kept in (self._rounds_on_level, self._rho, self._known):
             kept.zero_()
         self._last.fill_(torch.inf)
@@ -159,8 +161,17 @@ class CollocationSolve(FixedPointSolve):
             [noise.initial[:, None], Z + scale[1:].reshape(N, *ones) * r[:, None]], dim=1
         )
 
-    def select(self, rows: Rows, compact: bool) -> Rows:
-        """See `FixedPointSolve`."""
+    def wanted(self) -> Tensor:
+        """See `RecordableSolve`: the finest level of any sample in flight, past the last one as on it."""
+        if not len(self.levels):
+            return super().wanted()
+        self._to_be_asked()
+        size = (self.level + 1).clamp(max=self.sizes)
+        return size.masked_fill(~self.alive(), 0).amax()
+
+    def select(self, rows: Rows, size: int | None) -> Rows:
+        """See `FixedPointSolve`: a round of size s is of the nodes of level s - 1, which those of the
+        levels below are among."""
         L = len(self.levels)
         if not L:
             return rows
@@ -170,13 +181,13 @@ class CollocationSolve(FixedPointSolve):
         nodes = self.levels.nodes[level.clamp(max=L - 1)] & rows.valid
         seen = torch.where(at_nodes, nodes, rows.seen)
         fresh = torch.where(at_nodes, asked & rows.valid, rows.seen)
-        mixed: Tensor | None = rows.valid & ~at_nodes
-        if not compact:  # which rows are needed is not known on the host
-            places = torch.arange(fresh.numel(), device=fresh.device)
-            return replace(rows, seen=seen, fresh=fresh, mixed=mixed, places=places)
-        if bool(at_nodes.all()):
-            mixed = None
-        return replace(rows, seen=seen, fresh=fresh, mixed=mixed)
+        alone = bool(at_nodes.all()) if size is None else size < L
+        mixed = None if alone else rows.valid & ~at_nodes
+        if size is None:
+            return replace(rows, seen=seen, fresh=fresh, mixed=mixed)
+        # Which of them are needed is not known on the host.
+        places = (self.levels.steps[size - 1] + self.N * rows.live[:, None]).flatten()
+        return replace(rows, seen=seen, fresh=fresh, mixed=mixed, places=places)
 
     def _to_be_asked(self) -> Tensor:
         """(batch, N) nodes that the network was not asked for yet, or whose states moved since.

@@ -1,7 +1,7 @@
 """The fixed-point sampler behind every parallel one: sweeps over a sliding window.
 
 All tensors of a solve keep their shapes and addresses from round to round, and a sweep reads nothing
-back to the host: with `Rows.static` it can be captured once and replayed.
+back to the host: with a size that is given it can be captured once and replayed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from para_policy.samplers.guess import Guess
 from para_policy.samplers.result import RoundInfo, SampleResult, Status
 from para_policy.samplers.sampler import Launch, Sampler
 from para_policy.samplers.splitting import Splitting
-from para_policy.samplers.window import Choose, Pattern, Rows, interpolate
+from para_policy.samplers.window import Pattern, Rows, interpolate
 
 if TYPE_CHECKING:
     from para_policy.diffusion.denoiser import Denoiser
@@ -83,6 +83,11 @@ class FixedPoint(Sampler):
         """See `Sampler`."""
         return self.acceptance.largest_residual
 
+    def told_apart(self, guess: Guess | None) -> type[Guess] | None:
+        """See `Sampler`: a guess that looks at states which enter the window is part of the rounds."""
+        own = self.guess if guess is None else self.guess.restarted(guess)
+        return type(own) if _enters(own) else None
+
     def limited(self, max_rounds: int) -> FixedPoint:
         """See `Sampler`."""
         return replace(self, max_rounds=max_rounds)
@@ -128,12 +133,18 @@ class FixedPointSolve:
     Attributes:
         X: (batch, N + 1, *shape) present states.
         x0: the same, unclipped predictions at X_0 .. X_{N-1}.
+        first: step that is solved first; states before it are given.
         accepted: (batch,) first step that is not final.
         finite: (batch,) no final state is NaN or infinity.
         residual: (batch,) largest residual of the last sweep, NaN where the sample was done.
         limit: network calls that it may take; None for no limit.
         opening: rounds at the beginning that are unlike the others, and each other.
+        sizes: see `RecordableSolve`; with one size all rounds after the opening are alike.
+        begins_with: see `RecordableSolve`.
     """
+
+    sizes: int = 1
+    begins_with: int = 1
 
     def __init__(self, parts: FixedPoint, process: Process, noise: Noise) -> None:
         device, dtype = noise.initial.device, noise.initial.dtype
@@ -161,7 +172,7 @@ class FixedPointSolve:
         self._sweeps = torch.zeros(1, dtype=torch.int64, device=device)
 
     def most_rounds(self) -> int:
-        """Rounds after which every sample is done."""
+        """See `RecordableSolve`."""
         return self.N + self.opening
 
     def _pattern(self) -> Pattern:
@@ -181,15 +192,15 @@ class FixedPointSolve:
         """
         own = self.parts.guess
         self.guess = (own if guess is None else own.restarted(guess)).given(condition)
-        self._enters = type(self.guess).enter is not Guess.enter
-        X, first = self.guess.start(self.process, self.noise)
+        self._enters = _enters(self.guess)
+        X, self.first = self.guess.start(self.process, self.noise)
         self.X.copy_(X)
         self._finite_X.copy_(X)
         for kept in (self.rounds, self.evals, self.passed_residual, self.passed_correction):
             kept.zero_()
         self._sweeps.zero_()
         self.x0.zero_()
-        self.accepted.fill_(first)
+        self.accepted.fill_(self.first)
         self.finite.fill_(True)
         if self.memory is not None:
             self.memory.clear()
@@ -198,30 +209,36 @@ class FixedPointSolve:
         """(batch,) samples in flight."""
         return (self.accepted < self.N) & self.finite
 
+    def wanted(self) -> Tensor:
+        """See `RecordableSolve`."""
+        return self.alive().any().long()
+
     def launches(self, denoiser: Denoiser) -> Iterator[Launch]:
         """Round after round, of exactly the rows that are needed."""
         for k in itertools.count():
-            launch = self.launch(k, denoiser, Rows.compact)
+            launch = self.launch(k, denoiser, None)
             if launch is None:
                 return
             yield launch
 
-    def launch(self, k: int, denoiser: Denoiser, choose: Choose) -> Launch | None:
-        """Round `k`, those of the guess first; None if no sample is in flight any more."""
+    def launch(self, k: int, denoiser: Denoiser, size: int | None) -> Launch | None:
+        """Round `k`, those of the guess first; None if no sample is in flight any more.
+
+        Args:
+            size: of the round, see `RecordableSolve`; None for exactly the rows that are needed, which
+                are read back.
+        """
+        choose = Rows.compact if size is None else Rows.static
         if k < self.opening:
             return self.guess.launch(k, self, denoiser, choose)
         rows = choose(self.pattern, self.accepted, self.alive(), self.N)
         if len(rows.live) == 0:
             return None
-        rows = self.select(rows, choose == Rows.compact)
+        rows = self.select(rows, size)
         return Launch(len(rows.at), 1, partial(self.sweep, denoiser, rows))
 
-    def select(self, rows: Rows, compact: bool) -> Rows:
-        """Of the rows of a round, those that it works on.
-
-        Args:
-            compact: exactly those are evaluated; otherwise as many in every round.
-        """
+    def select(self, rows: Rows, size: int | None) -> Rows:
+        """Of the rows of a round, those that it works on; arguments as for `launch`."""
         return rows
 
     def sweep(self, denoiser: Denoiser, rows: Rows) -> None:
@@ -348,6 +365,10 @@ class FixedPointSolve:
             residuals=self._residuals[: int(self._sweeps)].cpu(),
             status=tuple(status),
         )
+
+
+def _enters(guess: Guess) -> bool:
+    return type(guess).enter is not Guess.enter
 
 
 def where(mask: Tensor, value: Tensor, otherwise: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ class Nodes:
             still = _SHARE * tolerance / cost.clamp(min=1e-12)
             slack[level] = still.clamp(_STILL[kind] * tolerance, _MOVED[kind] * tolerance)
         floor = [float(self.error[size - 1]) for size in sizes]
-        return Levels(nodes, slack, torch.tensor(floor))
+        steps = tuple(one.nonzero()[:, 0] for one in nodes)
+        return Levels(nodes, steps, slack, torch.tensor(floor))
 
     def to(self, device: torch.device | str) -> Nodes:
         """A copy with its tensors on `device`."""
@@ -96,11 +97,13 @@ class Levels:
 
     Attributes:
         nodes: (L, N) bool.
+        steps: the same as L lists of steps.
         slack: (L, N) how far a state may move until the network is asked again at its step.
         floor: (L,) what interpolation leaves; see `Nodes.error`.
     """
 
     nodes: Tensor
+    steps: tuple[Tensor, ...]
     slack: Tensor
     floor: Tensor
 
@@ -109,7 +112,8 @@ class Levels:
 
     def like(self, X: Tensor) -> Levels:
         """With the device and dtype of `X`."""
-        return Levels(self.nodes.to(X.device), self.slack.to(X), self.floor.to(X))
+        steps = tuple(one.to(X.device) for one in self.steps)
+        return Levels(self.nodes.to(X.device), steps, self.slack.to(X), self.floor.to(X))
 
 
 def _gathered(value: Tensor, nodes: Tensor) -> Tensor:

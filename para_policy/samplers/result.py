@@ -55,6 +55,9 @@ class RoundInfo:
 
 Callback = Callable[[RoundInfo], None]
 
+Poll = Callable[[], None]
+"""Raises where a solve is to end."""
+
 
 @dataclass(frozen=True)
 class SampleResult:

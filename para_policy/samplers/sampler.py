@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -12,7 +13,7 @@ from para_policy.errors import InputError
 from para_policy.samplers.certificate import Certificate
 from para_policy.samplers.deadline import Deadline, Pace
 from para_policy.samplers.guess import Guess
-from para_policy.samplers.result import Callback, RoundInfo, SampleResult, Status
+from para_policy.samplers.result import Callback, Poll, RoundInfo, SampleResult, Status
 
 if TYPE_CHECKING:
     from para_policy.diffusion.denoiser import Denoiser
@@ -58,7 +59,21 @@ class Solve(Protocol):
 
 
 class Recordings(Protocol):
-    """Solves whose rounds were recorded and are replayed, such as CUDA graphs."""
+    """Solves whose rounds were recorded and are replayed, such as CUDA graphs.
+
+    Attributes:
+        left_out: solves for which there was no recording, nor room for one.
+        full: there is no room.
+        memory_bytes: what the recordings take, as far as it can be known.
+    """
+
+    left_out: int
+
+    @property
+    def full(self) -> bool: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
 
     def __len__(self) -> int:
         """Recordings that are kept."""
@@ -79,6 +94,10 @@ class Recordings(Protocol):
         Args:
             waits: every round is waited for.
         """
+        ...
+
+    def prepared(self) -> AbstractContextManager[None]:
+        """Record what is solved meanwhile, as far as there is room, and nothing more afterwards."""
         ...
 
 
@@ -123,6 +142,7 @@ class Sampler(ABC):
         guess: Guess | None = None,
         deadline: Deadline | None = None,
         callback: Callback | None = None,
+        poll: Poll | None = None,
         partial: bool = False,
     ) -> SampleResult:
         """Solve for all samples of `noise`.
@@ -134,7 +154,8 @@ class Sampler(ABC):
                 solution; `sequential` has no use for it.
             deadline: stop at the last round that fits and return its iterate, which is the closest in
                 practice and never NaN.
-            callback: called with a `RoundInfo` after every round.
+            callback: called with a `RoundInfo` after every round, which a GPU is waited for.
+            poll: called before every launch, and costs nothing else; what it raises ends the solve.
             partial: see `SampleResult.checked`.
 
         Raises:
@@ -150,7 +171,8 @@ class Sampler(ABC):
             solve = self.recordings.find(self, denoiser, process, noise, guess, waits=waits)
         if solve is None:
             solve = self.begin(denoiser, process, noise, guess)
-        result = solve.result(_drive(solve, denoiser, deadline, callback)).checked(partial=partial)
+        ended = _drive(solve, denoiser, deadline, callback, poll)
+        result = solve.result(ended).checked(partial=partial)
         if self.certificate is None:
             return result
         bound = self.certificate.bound(result, own_start=guess is None)
@@ -188,13 +210,21 @@ class Sampler(ABC):
         """The same with a better guess than the prior, if it starts there."""
         return self
 
+    def told_apart(self, guess: Guess | None) -> Hashable:
+        """What of a caller's guess the rounds depend on: a recording serves all that agree in it."""
+        return None
+
     def options(self) -> Mapping[str, Any]:
         """Numbers and words of the sampler and its parts, for reports."""
-        return dict(_plain_fields(self, {item.name for item in dataclasses.fields(Sampler)}))
+        return dict(plain_fields(self, {item.name for item in dataclasses.fields(Sampler)}))
 
 
 def _drive(
-    solve: Solve, denoiser: Denoiser, deadline: Deadline | None, callback: Callback | None
+    solve: Solve,
+    denoiser: Denoiser,
+    deadline: Deadline | None,
+    callback: Callback | None,
+    poll: Poll | None,
 ) -> Status:
     """Run launch after launch until all samples are done, or no further one is allowed."""
     pace = None if deadline is None else Pace(deadline)
@@ -202,6 +232,8 @@ def _drive(
     for rounds, launch in enumerate(solve.launches(denoiser), start=1):
         if solve.limit is not None and calls + launch.calls > solve.limit:
             return Status.ROUND_BUDGET
+        if poll is not None:
+            poll()
         if pace is None:
             launch.run()
         elif pace.fits(launch.rows, launch.calls):
@@ -225,62 +257,8 @@ def check_noise(process: Process, noise: Noise) -> None:
         raise InputError(f"noise has dtype {noise.initial.dtype}; expected float32 or float64")
 
 
-def as_sampler(sampler: Any) -> Sampler:
-    """A sampler as it is, or whatever is called like one as a sampler.
-
-    An attribute `same_sample = False` of the callable says that it makes another sample than
-    `sequential`.
-
-    Raises:
-        InputError: for what cannot be called.
-    """
-    if isinstance(sampler, Sampler):
-        return sampler
-    if not callable(sampler):
-        raise InputError(f"sampler is {sampler!r}; expected a sampler, or its name")
-    kind = Foreign if getattr(sampler, "same_sample", True) else ForeignDraw
-    return kind(sampler, name=getattr(sampler, "__name__", type(sampler).__name__))
-
-
-@dataclass(frozen=True)
-class Foreign(Sampler):
-    """Any callable with the arguments and the result of a sampler.
-
-    Attributes:
-        call: does all the work.
-    """
-
-    call: Callable[..., SampleResult]
-
-    def __call__(self, *args: Any, partial: bool = False, **options: Any) -> SampleResult:
-        """See `Sampler`."""
-        result = self.call(*args, **options)
-        finite = result.sample.isfinite().flatten(1).all(dim=1).tolist()
-        status = tuple(
-            told if whole else Status.NON_FINITE
-            for told, whole in zip(result.status, finite, strict=True)
-        )
-        return dataclasses.replace(result, status=status).checked(partial=partial)
-
-    def begin(
-        self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None
-    ) -> Solve:
-        """A callable has no state to begin with."""
-        raise NotImplementedError(f"{self.name} solves as a whole")
-
-    def options(self) -> Mapping[str, Any]:
-        """Those of the callable, if it is a dataclass."""
-        return dict(_plain_fields(self.call, set()))
-
-
-@dataclass(frozen=True)
-class ForeignDraw(Foreign):
-    """A callable that makes another sample than `sequential` of the same noise."""
-
-    same_sample: ClassVar[bool] = False
-
-
-def _plain_fields(part: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:
+def plain_fields(part: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:
+    """Numbers and words of a dataclass and its parts."""
     if not dataclasses.is_dataclass(part):
         return
     for item in dataclasses.fields(part):
@@ -292,4 +270,4 @@ def _plain_fields(part: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:
         elif value is None or isinstance(value, (bool, int, float, str)):
             yield item.name, value
         elif dataclasses.is_dataclass(value):
-            yield from _plain_fields(value, left_out)
+            yield from plain_fields(value, left_out)

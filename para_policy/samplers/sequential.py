@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from para_policy.diffusion.noise import Noise
     from para_policy.diffusion.process import Process
     from para_policy.samplers.guess import Guess
-    from para_policy.samplers.window import Choose
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class SequentialSolve:
     """
 
     limit: int | None = None
+    sizes: int = 1
+    begins_with: int = 1
 
     def __init__(self, process: Process, noise: Noise) -> None:
         device = noise.initial.device
@@ -68,15 +69,19 @@ class SequentialSolve:
         """Begin anew, with what the tensors of `noise` hold now."""
         self.X[:, 0] = self.noise.initial
 
-    def alive(self) -> Tensor:
+    def most_rounds(self) -> int:
         """See `RecordableSolve`."""
-        return torch.zeros_like(self._sample, dtype=torch.bool)
+        return self.N
+
+    def wanted(self) -> Tensor:
+        """See `RecordableSolve`: nothing is left after the last step."""
+        return self._sample.new_zeros(())
 
     def launches(self, denoiser: Denoiser) -> Iterator[Launch]:
         """See `Solve`."""
         return (self.launch(k, denoiser, None) for k in range(self.N))
 
-    def launch(self, k: int, denoiser: Denoiser, choose: Choose | None) -> Launch:
+    def launch(self, k: int, denoiser: Denoiser, size: int | None) -> Launch:
         """Step `k`."""
         return Launch(len(self.X), 1, partial(self.step, k, denoiser))
 

@@ -5,133 +5,29 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from para_policy import Denoiser, Noise, Process, samplers
+from para_policy import Denoiser, Noise, samplers
 from para_policy.diffusion.inpainting import Inpainting
 from para_policy.errors import InputError
-from para_policy.inference.graphs import CudaGraphs, Recorded, Recorder, Repeat
+from para_policy.inference.graphs import CudaGraphs, Recorder, Repeat
 from para_policy.inference.graphs.recording import Work
-from para_policy.samplers import FixedPoint, FromCleanSample, Nodes, RoundInfo, Sampler, Status
+from para_policy.samplers import FromCleanSample, RoundInfo, Status
 from para_policy.samplers.deadline import Deadline
-from para_policy.samplers.window import Rows
-
-SHAPE, WIDTH, STEPS = (4, 2), 3, 30
-
-
-class Network:
-    """A smooth random network whose rows do not depend on each other, with a condition to bind."""
-
-    def __init__(self, seed: int = 0, device: str = "cpu") -> None:
-        generator = torch.Generator().manual_seed(seed)
-        d = SHAPE[0] * SHAPE[1]
-        self.inner = (0.4 * torch.randn(d, d, generator=generator)).to(device)
-        self.outer = torch.randn(WIDTH, d, generator=generator).to(device)
-
-    def bind(self, condition: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        seen = condition @ self.outer
-
-        def bound(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
-            # Sums along the last axis: their order does not depend on the number of rows.
-            mixed = (x.flatten(1)[:, None, :] * self.inner).sum(dim=2)
-            return (mixed + seen[sample] + 0.01 * t[:, None]).tanh().reshape(x.shape)
-
-        return bound
-
-    def __call__(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        return self.bind(condition)(x, t, torch.arange(len(x), device=x.device))
-
-
-class Counted(Repeat):
-    """Counts what is recorded and replayed."""
-
-    def __init__(self) -> None:
-        self.recorded = self.replayed = 0
-
-    def record(self, work: Work) -> Work:
-        self.recorded += 1
-        replay = super().record(work)
-
-        def counted() -> None:
-            self.replayed += 1
-            replay()
-
-        return counted
-
-
-def process_of(kind: str, steps: int = STEPS) -> Process:
-    config = {
-        "_class_name": {
-            "ddpm": "DDPMScheduler",
-            "ddim": "DDIMScheduler",
-            "dpmsolver++": "DPMSolverMultistepScheduler",
-        }[kind],
-        "num_train_timesteps": 100,
-        "beta_schedule": "squaredcos_cap_v2",
-    }
-    return Process.from_scheduler(config, steps)
-
-
-def matrices(steps: int = STEPS) -> Tensor:
-    d = SHAPE[0] * SHAPE[1]
-    generator = torch.Generator().manual_seed(1)
-    return 0.5 * torch.eye(d) + 0.05 * torch.randn(steps, d, d, generator=generator)
-
-
-def factors(steps: int = STEPS) -> tuple[Tensor, Tensor]:
-    left = 0.1 * matrices(steps)[:, :, :2]
-    return left, left.mT.contiguous()
-
-
-def nodes(steps: int = STEPS) -> Nodes:
-    """Every third step, then all; the ends first."""
-    thirds = [0, steps - 1, *range(3, steps - 1, 3)]
-    order = torch.tensor([*thirds, *sorted(set(range(steps)) - set(thirds))])
-    error = torch.where(torch.arange(steps) < len(thirds) - 1, 1.0, 1e-3)
-    return Nodes(order, error, torch.full((steps,), 0.1))
-
-
-def consistency(share: float) -> Network:
-    return Network() if share == 0.0 else Network(seed=5)
-
-
-def recorded_by(sampler: Sampler, recorder: Recorder, **options: int) -> Sampler:
-    """The sampler with its rounds recorded."""
-    return dataclasses.replace(sampler, recordings=Recorded(recorder, **options))
-
-
-SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "sequential": ("sequential", {}),
-    "paradigms": ("paradigms", {"window": 7}),
-    "parataa": ("parataa", {"order": 5, "history": 3, "window": 12}),
-    "x0": ("x0", {"window": 6, "lookahead": 3}),
-    "chord": ("chord", {"matrices": matrices(), "window": 9, "lookahead": 4}),
-    "chord in factors": ("chord", {"matrices": factors(), "window": None}),
-    "collocation": ("collocation", {"matrices": matrices(), "nodes": nodes(), "window": 9}),
-    "pcm": ("pcm", {"consistency": consistency, "matrices": matrices(), "horizon": 2, "stride": 3}),
-    "pcm of features": (
-        "pcm",
-        {"consistency": consistency, "splitting": "x0", "horizon": 3, "blend": "features"},
-    ),
-}
-
-
-def problem(seed: int, batch: int = 2, steps: int = STEPS) -> tuple[Tensor, Noise]:
-    generator = torch.Generator().manual_seed(100 + seed)
-    seeds = range(10 * seed, 10 * seed + batch)
-    return torch.randn(batch, WIDTH, generator=generator), Noise.from_seeds(seeds, SHAPE, steps)
-
-
-def assert_same(recorded: samplers.SampleResult, usual: samplers.SampleResult) -> None:
-    for name in ("trajectory", "sample", "rounds", "evals", "residual", "correction", "residuals"):
-        a, b = getattr(recorded, name), getattr(usual, name)
-        assert torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)), name
-    assert recorded.status == usual.status
+from tests.inference.rounds import (
+    SAMPLERS,
+    STEPS,
+    WIDTH,
+    Counted,
+    Network,
+    assert_same,
+    problem,
+    process_of,
+    recorded_by,
+)
 
 
 @pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmsolver++"])
@@ -152,24 +48,6 @@ def test_replays_give_the_same_floats_for_new_observations_and_noise(
     assert counts[0] > 0
     assert counts[0] == counts[-1]
     assert recorder.replayed > 0
-
-
-@pytest.mark.parametrize("label", [label for label in SAMPLERS if label != "sequential"])
-def test_a_sweep_reads_nothing_back(label: str) -> None:
-    """Shapes and branches that hang on values raise here; on a GPU they would wait for it."""
-    name, options = SAMPLERS[label]
-    sampler = samplers.get(name, **options)
-    assert isinstance(sampler, FixedPoint)
-    condition, noise = problem(0)
-    network = Network()
-    solve = sampler.begin(Denoiser(network, condition), process_of("ddpm"), noise, None)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for k in range(4):
-            launch = solve.launch(k, Denoiser(network, condition), Rows.static)
-            assert launch is not None
-            launch.run()
-        with pytest.raises(Exception, match=r"nonzero|data-dependent|item"):
-            solve.launch(4, Denoiser(network, condition), Rows.compact)
 
 
 def test_the_samples_of_a_batch_stop_each_by_itself() -> None:
@@ -201,7 +79,8 @@ def test_other_shapes_processes_and_networks_are_recorded_anew() -> None:
 
 def test_few_recordings_are_kept() -> None:
     sampler, recorder, network = samplers.get("x0"), Counted(), Network()
-    replayed, process = recorded_by(sampler, recorder, block=1), process_of("ddpm")
+    replayed = recorded_by(sampler, recorder, block=1, most=4)
+    process = process_of("ddpm")
     for batch in (1, 2, 3, 4, 5, 1):
         condition, noise = problem(0, batch)
         replayed(Denoiser(network, condition), process, noise)
@@ -303,7 +182,7 @@ def test_nan_of_one_sample_stays_with_it() -> None:
 
 def test_what_cannot_be_recorded_is_sampled_as_usual() -> None:
     class Broken(Repeat):
-        def record(self, work: Work) -> Work:
+        def record(self, work: Work, restart: Work) -> Work:
             raise torch.OutOfMemoryError("no memory for a graph")
 
     sampler, network, process = samplers.get("x0"), Network(), process_of("ddpm")
