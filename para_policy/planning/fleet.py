@@ -104,7 +104,7 @@ class Fleet:
         return plans
 
     def cancel(self) -> None:
-        """End the step in progress at its next round, and every later one."""
+        """End the step in progress before its next rounds, and every later one."""
         self._solver.cancel()
 
     def _solve(
@@ -128,6 +128,7 @@ class Fleet:
     def _expected_latency_s(self, settings: PlannerSettings) -> float:
         robots = len(self.planners)
         self._solver.attempt(settings, robots)  # pays for lazy initialisation
+        self._solver.prepare(settings, robots)
         return self._solver.attempt(settings, robots) + settings.added_latency_s
 
     def _take_over(self, settings: PlannerSettings, latency_s: float | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,21 +78,57 @@ class Solver:
         Raises:
             ParaPolicyError: when sampler, scheduler, steps and checkpoint do not go together.
         """
+        with self._lock:
+            started = time.perf_counter()
+            self._sample(settings, [self._zeros()] * robots, [0] * robots)
+            return time.perf_counter() - started
+
+    def prepare(self, settings: PlannerSettings, robots: int = 1) -> None:
+        """Where rounds are recorded, record all that `solve` can meet: each number of robots, with and
+        without a chunk before. No later solve has to wait for it.
+
+        As far as the memory for recordings goes; the largest batches, which gain least, come last.
+
+        Raises:
+            ParaPolicyError: as `attempt`.
+        """
+        recordings = settings.sampler.recordings
+        if recordings is None:
+            return
+        unhurried = replace(settings, deadline_s=0.0)
+        request = ChunkRequest(
+            observation=self._zeros(),
+            stamp_ns=0,
+            index=0,
+            seed=0,
+            started_s=time.perf_counter(),
+            previous=None,
+            committed=1,
+        )
+        with recordings.prepared():
+            for batch in range(1, robots + 1):
+                if recordings.full:
+                    break
+                first = self.solve(unhurried, [request] * batch)
+                again = [
+                    replace(request, previous=one.as_previous, stamp_ns=settings.dt_ns)
+                    for one in first
+                ]
+                self.solve(unhurried, again)
+
+    def cancel(self) -> None:
+        """Make the solve in progress, and every later one, end with `Cancelled` before its next rounds."""
+        self._cancelled = True
+
+    def _zeros(self) -> dict[str, NDArray[Any]]:
+        """An observation."""
         config = self._policy.config
-        zeros = {
+        return {
             name: np.zeros(
                 (config.n_obs_steps, *shape), np.uint8 if name in config.cameras else np.float64
             )
             for name, shape in config.inputs.items()
         }
-        with self._lock:
-            started = time.perf_counter()
-            self._sample(settings, [zeros] * robots, [0] * robots)
-            return time.perf_counter() - started
-
-    def cancel(self) -> None:
-        """Make the solve in progress, and every later one, end with `Cancelled` at its next round."""
-        self._cancelled = True
 
     def _solve(self, settings: PlannerSettings, jobs: Sequence[_Job]) -> list[ChunkSolution]:
         requests = [job.request for job in jobs]
@@ -139,11 +175,11 @@ class Solver:
             seed=seeds[0] if alone else seeds,
             scheduler=settings.scheduler,
             steps=settings.steps,
-            callback=self._check,
+            poll=self._check,
             **options,
         )
 
-    def _check(self, _: object) -> None:
+    def _check(self) -> None:
         if self._cancelled:
             raise Cancelled("the solve was cancelled, as the node is being taken down")
 

@@ -15,6 +15,7 @@ from para_policy.planning.chunks import PlannedChunk
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
+    from para_policy.samplers import Sampler
 
 _CHUNKS = 200
 _RATE_WINDOW_S = 10.0
@@ -77,6 +78,19 @@ def engine_facts(policy: DiffusionPolicy) -> dict[str, Any]:
     if engine.passed_over:
         facts["engine_passed_over"] = "; ".join(engine.passed_over)
     return facts | gpu_memory(policy.device)
+
+
+def recording_facts(sampler: Sampler) -> dict[str, Any]:
+    """Recorded rounds: how many recordings, what they take, and how many chunks were solved without
+    one; empty where nothing is recorded."""
+    recordings = sampler.recordings
+    if recordings is None:
+        return {}
+    return {
+        "recordings": len(recordings),
+        "recordings_memory_mib": recordings.memory_bytes / 2**20,
+        "chunks_not_recorded": recordings.left_out,
+    }
 
 
 def gpu_memory(device: torch.device) -> dict[str, float]:

@@ -22,7 +22,7 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.previous import Overlap, PreviousChunk
 from para_policy.policies.result import ActionResult, statistics
 from para_policy.policies.solvers import Solvers
-from para_policy.samplers import Callback, Sampler
+from para_policy.samplers import Callback, Poll, Sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +61,12 @@ class Chain(Solvers):
         pulled: Sequence[bool] | None = None,
         deadline_s: float | None = None,
         callback: Callback | None = None,
+        poll: Poll | None = None,
     ) -> ActionResult:
         """Predict a chunk; arguments and errors as for `DiffusionPolicy.sample`."""
         start = time.perf_counter()
         check_kind("callback", callback, Callable, NoneType)
+        check_kind("poll", poll, Callable, NoneType)
         deadline = None if deadline_s is None else self.deadline(deadline_s)
         solver = self.solver(sampler, deadline_s)
         batched = isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim > 0)
@@ -90,7 +92,13 @@ class Chain(Solvers):
             torch.cuda.synchronize(self.device)  # the encoder's time is reported apart
         encode_s = time.perf_counter() - encoding
         result = solver(
-            denoiser, self.process, noise, guess=guess, deadline=deadline, callback=callback
+            denoiser,
+            self.process,
+            noise,
+            guess=guess,
+            deadline=deadline,
+            callback=callback,
+            poll=poll,
         )
         prediction, actions = self.physical(result.sample)
         if not np.isfinite(prediction).all():

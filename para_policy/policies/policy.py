@@ -27,7 +27,7 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.previous import Overlap
 from para_policy.policies.result import ActionResult as ActionResult
 from para_policy.policies.result import SampleStats as SampleStats
-from para_policy.samplers import Callback, Sampler
+from para_policy.samplers import Callback, Poll, Sampler
 
 
 class DiffusionPolicy:
@@ -190,6 +190,7 @@ class DiffusionPolicy:
         pulled: Sequence[bool] | None = None,
         deadline_s: float | None = None,
         callback: Callback | None = None,
+        poll: Poll | None = None,
     ) -> ActionResult:
         """Predict a chunk.
 
@@ -218,6 +219,8 @@ class DiffusionPolicy:
             deadline_s: parallel samplers stop at the last round that ends before so many seconds from
                 now and return their last iterate with `converged=False`.
             callback: called after every round.
+            poll: called before every launch of rounds; what it raises ends the solve. Unlike a
+                callback it does not make a GPU wait.
 
         Raises:
             InputError: for missing, misshapen or non-finite observations, unknown options, or a
@@ -236,4 +239,5 @@ class DiffusionPolicy:
             pulled=pulled,
             deadline_s=deadline_s,
             callback=callback,
+            poll=poll,
         )

@@ -162,7 +162,8 @@ class Solvers:
                 f"sampler 'pcm' was not trained for {self} and splitting {splitting!r} "
                 f"(there: {_listed(self.consistency_models)}); run para-policy distill"
             )
-        consistency = model.on(runtime.module, runtime.shapes.whole_timesteps, runtime.in_use)
+        count = runtime.shapes.num_train_timesteps
+        consistency = model.on(runtime.module, count, runtime.in_use)
         return {"consistency": consistency, "stride": model.stride}
 
     def deadline(self, seconds: float) -> Deadline:

@@ -14,7 +14,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from para_policy.planning.solver import Cancelled
-from para_policy.planning.statistics import engine_facts
+from para_policy.planning.statistics import engine_facts, recording_facts
 from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages import diagnostics
 from para_policy.ros.messages.input_reader import InputReader
@@ -193,6 +193,7 @@ class PolicyNode(LifecycleNode):
         parts = self._parts
         if parts is not None:
             engine = engine_facts(parts.loaded.policy)
+            engine |= recording_facts(parts.fleet.settings.sampler)
             statuses = []
             for robot in parts.robots.values():
                 level, said = robot.health() if self._active else (diagnostics.OK, "inactive")

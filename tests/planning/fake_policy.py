@@ -43,7 +43,7 @@ class FakePolicy:
 
     def sample(self, observation: dict[str, np.ndarray], *, seed: Any, **options: Any) -> Any:
         self.during()
-        options.pop("callback")(None)
+        options.pop("poll")()
         if self.error is not None:
             raise self.error
         self.seeds.append(seed)
