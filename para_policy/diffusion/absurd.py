@@ -15,6 +15,22 @@ _PURE_NOISE = 1e-3
 _LEFT = 0.02
 """Standard deviation of noise on a finished action that is worth a word; actions reach from -1 to 1."""
 
+_AMPLIFIED = 25.0
+"""Largest factor between an error of the network's output and that of the state that a step makes of it.
+
+On the shipped PushT policy 12 shows no effect (DPM-Solver++, 8 steps from a log-SNR of -5.1); 31 takes one
+coordinate in 40 out of [-1.2, 1.2] (DEIS, 99 steps, cosine), and 380 nine in ten (DEIS, 8 steps)."""
+
+_CLIPPED = "use clip_sample=True, or timestep_spacing='leading'"
+_NO_CLIPPING = "it has no clipping: use dpmsolver++ with lambda_min_clipped=-5.1, or ddim"
+_NOT_AMPLIFIED = {
+    "ddpm": _CLIPPED,
+    "ddim": _CLIPPED,
+    "dpmsolver++": "use lambda_min_clipped=-5.1, or more steps",
+    "unipc": _NO_CLIPPING,
+    "deis": _NO_CLIPPING,
+}
+
 _NO_NOISE_LEFT = {
     "ddpm": "use a spacing and steps_offset whose last timestep is 0, or variance_type='fixed_small'",
     "ddim": "use set_alpha_to_one=True",
@@ -26,13 +42,16 @@ _NO_NOISE_LEFT = {
 
 
 def warn_of_absurd(
-    kind: str, timesteps: NDArray[Any], columns: Mapping[str, NDArray[np.float64]]
+    kind: str,
+    timesteps: NDArray[Any],
+    clip: float | None,
+    columns: Mapping[str, NDArray[np.float64]],
 ) -> None:
-    """Warn of steps that only cost time, and of noise that is left on what they make.
+    """Warn of steps that only cost time or amplify errors, and of noise that is left on what they make.
 
     Args:
         kind: of the scheduler, as in `StepTable`.
-        timesteps, columns: as there.
+        timesteps, clip, columns: as there.
 
     Warns:
         UserWarning: with what is absurd, how much of it, and what to change.
@@ -46,6 +65,14 @@ def warn_of_absurd(
             f"{blind} of {len(timesteps)} steps repeat timestep {timesteps[0]}, where the state is "
             "pure noise: they cost network calls and find nothing. Use another spacing of noise "
             "levels (use_karras_sigmas=False and so on) or fewer steps",
+            stacklevel=2,
+        )
+    grown = amplification(clip, columns)
+    worst = int(grown.argmax())
+    if grown[worst] > _AMPLIFIED:
+        warnings.warn(
+            f"step {worst} of {len(timesteps)} makes an error of the network {grown[worst]:.0f} times as "
+            f"large, so near pure noise is timestep {timesteps[worst]}: {_NOT_AMPLIFIED[kind]}",
             stacklevel=2,
         )
     left = noise_left(columns)
@@ -63,3 +90,14 @@ def noise_left(columns: Mapping[str, NDArray[np.float64]]) -> float:
     for kept, added in zip(columns["B"], columns["c"], strict=True):
         variance = kept**2 * variance + added**2
     return float(np.sqrt(variance))
+
+
+def amplification(
+    clip: float | None, columns: Mapping[str, NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """(N,) error of the state that each step makes, for an error of 1 of the network's output.
+
+    Clipping bounds the part of the clean sample that it holds for.
+    """
+    unbounded = columns["R"] if clip is not None else columns["A"] + columns["R"]
+    return np.abs(unbounded * columns["x0_from_output"])

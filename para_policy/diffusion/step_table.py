@@ -67,9 +67,9 @@ def step_table(
     _refuse_infinite(scheduler, columns)
     timesteps = scheduler.timesteps.cpu().numpy()
     timesteps = timesteps.astype(np.float64 if timesteps.dtype.kind == "f" else np.int64)
-    warn_of_absurd(kind, timesteps, columns)
     options = own_options(scheduler)
     clip = float(options["clip_sample_range"]) if options.get("clip_sample", False) else None
+    warn_of_absurd(kind, timesteps, clip, columns)
     return StepTable(kind, timesteps, clip, columns)
 
 

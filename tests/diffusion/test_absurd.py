@@ -19,7 +19,7 @@ from diffusers import (
 )
 
 from para_policy import Process
-from para_policy.diffusion.absurd import noise_left
+from para_policy.diffusion.absurd import amplification, noise_left
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 SENSIBLE: list[Any] = [
@@ -34,7 +34,23 @@ FLOWS: list[Any] = [
     FlowMatchEulerDiscreteScheduler(100, shift=5.0),
     FlowMatchEulerDiscreteScheduler(100, stochastic_sampling=True),
     FlowMatchHeunDiscreteScheduler(100),
+]
+OTHERS: list[Any] = [
     UniPCMultistepScheduler(100, solver_order=1, beta_end=0.1),
+    DDIMScheduler(100, clip_sample=False, **COSINE),
+]
+UNCLIPPED: list[tuple[Any, str]] = [
+    (UniPCMultistepScheduler(100, solver_order=1, **COSINE), "has no clipping.*ddim"),
+    (DEISMultistepScheduler(100, solver_order=1, **COSINE), "dpmsolver"),
+    (DPMSolverMultistepScheduler(100, **COSINE), "lambda_min_clipped=-5.1"),
+    (
+        DDIMScheduler(100, clip_sample=False, timestep_spacing="trailing", **COSINE),
+        "clip_sample=True",
+    ),
+    (
+        DDPMScheduler(100, clip_sample=False, timestep_spacing="trailing", **COSINE),
+        "clip_sample=True",
+    ),
 ]
 LEFT: list[tuple[Any, str]] = [
     (
@@ -52,7 +68,7 @@ LEFT: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("scheduler", [*SENSIBLE, *FLOWS], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("scheduler", [*SENSIBLE, *FLOWS, *OTHERS], ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("steps", [5, 17])
 def test_sensible_schedules_pass_without_a_word(scheduler: Any, steps: int) -> None:
     with warnings.catch_warnings():
@@ -85,6 +101,30 @@ def test_the_noise_that_is_left_is_what_a_perfect_network_leaves(scheduler: Any)
             level = ratio / (ratio**2 + 1).sqrt()
         x = scheduler.step(x / level, t, x, generator=generator).prev_sample
     np.testing.assert_allclose(float(x.std()), noise_left(columns), rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize(("scheduler", "fix"), UNCLIPPED, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("steps", [10, 50])
+def test_errors_that_are_amplified_are_told(scheduler: Any, fix: str, steps: int) -> None:
+    with pytest.warns(
+        UserWarning, match=rf"step 0 of {steps} makes an error .* timestep 99: .*{fix}"
+    ):
+        Process.from_scheduler(scheduler, steps)
+
+
+@pytest.mark.parametrize("scheduler", [*(s for s, _ in UNCLIPPED), *SENSIBLE])
+@pytest.mark.filterwarnings("ignore:step 0 of:UserWarning")
+def test_the_amplification_is_that_of_a_step(scheduler: Any) -> None:
+    """Of an output that is far beyond what clipping lets through."""
+    process = Process.from_scheduler(scheduler, 10)
+    columns = {name: getattr(process, name).numpy() for name in ("A", "R", "x0_from_output")}
+    s, x = torch.arange(10), torch.zeros(10, 1, dtype=torch.float64)
+    far = 1e6 * process.x0_from_output.sign()[:, None]
+    one, other = (
+        process.step(x, process.predict_clean(x, output, s), x, x, s) for output in (far, far + 1)
+    )
+    expected = amplification(process.clip, columns)
+    np.testing.assert_allclose((other - one).abs()[:, 0].numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
