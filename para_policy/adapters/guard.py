@@ -11,12 +11,12 @@ from torch import Tensor
 
 from para_policy.adapters.account import Account
 from para_policy.adapters.conventions import recognise
-from para_policy.adapters.patch import accelerate
+from para_policy.adapters.patch import HANDLE, accelerate
 from para_policy.adapters.preferences import Preferences, is_off, preferences
 from para_policy.adapters.proof import Randomness, prove
 from para_policy.checkpoints.calibration import FOLDER
 from para_policy.checkpoints.files import weights_sha256
-from para_policy.errors import ParaPolicyError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.inference.circumstances import describe_machine
 
 _LOG = logging.getLogger("para_policy")
@@ -57,7 +57,7 @@ class Guard:
         account: what became of the policy.
 
     Raises:
-        InputError: for a policy that cannot be accelerated.
+        InputError: for a policy that cannot be accelerated, or is guarded already.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Guard:
         self._owner, self._method = self._convention.owner, self._convention.method
         self._original = getattr(self._owner, self._method)
         self._own = vars(self._owner).get(self._method)
+        if isinstance(getattr(self._own, "__self__", None), Guard):
+            raise InputError("it accelerates by itself already")
         self.account = Account(
             type(policy).__name__,
             preferences.record,
@@ -76,41 +78,51 @@ class Guard:
                 "preferences": preferences.model_dump(),
             },
         )
-        self._put(self._first)
+        self._way = self._first
+        self._put(self._sample)
 
     def _put(self, method: Any) -> None:
-        """Replace the sampling method; None: as it was."""
+        """Replace the sampling method; None: that of the class."""
         vars(self._owner).pop(self._method, None)
         if method is not None:
             vars(self._owner)[self._method] = method
 
-    def _end(self) -> None:
-        self.acceleration.undo()
-        self._put(self._own)
+    def _withdraw(self) -> None:
+        """Leave the policy to itself; what others have put around our method stays."""
+        self._way = self._original
+        if vars(self._owner).get(self._method) == self._sample:
+            self._put(self._own)
 
     # What the solver does with numbers of its rounds cannot be traced.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _sample(self, *args: Any, **kwargs: Any) -> Tensor:
+        """In place of the sampling method, from the beginning to the end."""
+        way = self._original if getattr(self._owner, "training", False) else self._way
+        return way(*args, **kwargs)
+
     def _first(self, *args: Any, **kwargs: Any) -> Tensor:
-        """In place of the sampling method until it was called."""
-        if getattr(self._owner, "training", False):
+        """The first call."""
+        if getattr(self.policy, HANDLE, None) is not None:
+            self._withdraw()
+            self.account.leave("it is accelerated by code of its user")
             return self._original(*args, **kwargs)
-        self._put(self._own)
         try:
             self._accelerate()
         except Exception as error:
+            self._withdraw()
             self.account.leave(_said(error))
             return self._original(*args, **kwargs)
         allowed = self.preferences.allowed
         try:
             answer, proof = prove(self._original, self._faster, *args, allowed=allowed, **kwargs)
         except BaseException:  # of the policy itself: for who called it
-            self._end()
-            self._put(self._first)
+            self.acceleration.undo()
             raise
         self.account.proof = self._proof = proof
         last = self.acceleration.last
         if proof.refusal or last is None:
-            self._end()
+            self.acceleration.undo()
+            self._withdraw()
             self.account.leave(
                 proof.refusal or "its calls are of a kind that only its own loop makes"
             )
@@ -118,7 +130,7 @@ class Guard:
             self.account.begin(proof, last)
             while len(self.acceleration.seen) > 1:  # of one observation
                 self.acceleration.seen.pop()
-            self._put(self._later)
+            self._way = self._later
         return answer
 
     def _accelerate(self) -> None:
@@ -128,29 +140,32 @@ class Guard:
         self.account.facts |= describe_machine(self.policy)
         if chosen.record is not None:
             self.account.facts["weights_sha256"] = weights_sha256(self._convention.weights())
-        accelerate(
-            self.policy,
-            chosen.sampler,
-            calibration=calibrated,
-            engine=chosen.engine,
-            precision=chosen.precision,
-            deadline_s=chosen.deadline_s,
-            tolerance=chosen.tolerance,
-        )
-        self.acceleration = self.policy.para_policy
-        self._faster = vars(self._owner)[self._method]
+        present = vars(self._owner).get(self._method)  # ours, maybe in a wrapper of others
+        self._put(self._own)
+        try:
+            accelerate(
+                self.policy,
+                chosen.sampler,
+                calibration=calibrated,
+                engine=chosen.engine,
+                precision=chosen.precision,
+                deadline_s=chosen.deadline_s,
+                tolerance=chosen.tolerance,
+            )
+            self.acceleration = getattr(self.policy, HANDLE)
+            self._faster = vars(self._owner)[self._method]
+        finally:
+            self._put(present)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _later(self, *args: Any, **kwargs: Any) -> Tensor:
-        """In place of the sampling method once the acceleration is proven."""
-        if getattr(self._owner, "training", False):
-            return self._original(*args, **kwargs)
+        """A call once the acceleration is proven."""
         before, last = Randomness.now(*args, *kwargs.values()), self.acceleration.last
         try:
             answer = self._faster(*args, **kwargs)
         except Exception as error:  # whatever it is, the robot goes on as before
             before.restore()
-            self._end()
+            self.acceleration.undo()
+            self._withdraw()
             self.account.leave(_said(error))
             return self._original(*args, **kwargs)
         if self.acceleration.last is not last:

@@ -43,8 +43,9 @@ def sample(
 
     Args:
         denoise: `denoise(x, t)`, or `denoise(x, t, condition)` if there is one: states (M, *shape)
-            of *many* timesteps (M,) int64 to the scheduler's prediction type (M, *shape).
-        scheduler: `DDPMScheduler`, `DDIMScheduler` or `DPMSolverMultistepScheduler`; left unchanged.
+            of *many* timesteps (M,), int64 or with flow matching floating point, to the scheduler's
+            prediction type (M, *shape).
+        scheduler: as `Process.from_scheduler` takes it; left unchanged.
         start: initial noise X_0 (batch, *shape), or its shape, to be drawn; shapes of any rank.
         steps: N; None keeps the timesteps that the scheduler has, or uses all.
         sampler: a name from `samplers.names()`, or a sampler.
@@ -56,8 +57,8 @@ def sample(
         options: of the sampler, such as `tolerance` and `window`; see `samplers.options(name)`.
 
     Returns:
-        `sample` (batch, *shape), and for every sample `rounds`, `evals`, `converged`, `status` and
-        the rest of `SampleResult`.
+        `sample` (batch, *shape), float32 or float64, and for every sample `rounds`, `evals`,
+        `converged`, `status` and the rest of `SampleResult`.
 
     Raises:
         InputError: for schedulers, options or shapes that do not fit, and for what a network returns

@@ -34,7 +34,9 @@ from para_policy.samplers import Sampler
 
 PolicyT = TypeVar("PolicyT")
 
-_HANDLE = "para_policy"
+HANDLE = "para_policy"
+"""Attribute of an accelerated policy."""
+
 _REMEMBERED = 64
 _TOLERANCE = 1e-2
 
@@ -60,16 +62,16 @@ def accelerate(
     Called again it changes the settings. Gradients do not flow through sampling.
 
     Args:
-        policy: LeRobot's `DiffusionPolicy`, `PI0Policy`, `PI05Policy`, `SmolVLAPolicy`, `EO1Policy`
-            or `Evo1Policy`, or a U-Net or transformer policy of the original diffusion_policy
-            project with global conditioning. Neither project is imported.
+        policy: LeRobot's `DiffusionPolicy`, `MultiTaskDiTPolicy`, `PI0Policy`, `PI05Policy`,
+            `SmolVLAPolicy`, `EO1Policy` or `Evo1Policy`, or a U-Net or transformer policy of the
+            original diffusion_policy project with global conditioning. Neither project is imported.
         sampler: a name from `samplers.names()`, or a sampler. "x0" needs nothing. "chord" takes
             fewer rounds, "collocation" fewer rows, and both are calibrated once, with
             `observations`, with the file in `calibration`, or with what the policy has seen since it
             was accelerated; until then "x0" stands in for them, with a warning. "auto" is the one
             that is expected to be fastest on this device, and "x0" where nothing is calibrated.
         steps: denoising steps; None for the policy's own `num_inference_steps`.
-        scheduler: "ddpm", "ddim" or "dpmsolver++" on the policy's noise schedule; None for its own.
+        scheduler: another one on the policy's noise schedule, such as "ddim"; None for its own.
         observations: to calibrate with, now: recorded observations one after the other, each as the
             policy's `select_action` or `predict_action` takes it. The policy is `reset` before and
             after.
@@ -77,12 +79,13 @@ def accelerate(
             not needed then), and written to if not. It is bound to weights and noise schedule; what
             `para-policy calibrate` writes is one.
         engine: how the network runs: "eager" leaves it as it is; others copy its weights, anew when
-            those change. See `EngineConfig`.
+            those change. Changes through `.data`, as of averaged weights, are not seen: call
+            `accelerate` again after them. See `EngineConfig`.
         precision: of the network's arithmetic, where `engine` is a name of another one.
         deadline_s: a chunk is returned at the last round that ends before so many seconds from the
             call of the sampling method, with `last.converged` False if it was cut off.
         warm_start: solves start from the last chunk, moved to the present: fewer rounds while a plan
-            goes on, the same answer.
+            goes on, the same answer. Also after `reset`, where it costs rounds.
         options: of the sampler, such as `tolerance`; see `samplers.options(name)`.
 
     Returns:
@@ -93,7 +96,7 @@ def accelerate(
             The policy is then as before.
         CheckpointError: for a calibration of other weights, or a broken one.
     """
-    held = getattr(policy, _HANDLE, None)
+    held = getattr(policy, HANDLE, None)
     acceleration = held if isinstance(held, Acceleration) else Acceleration(policy)
     runs = EngineConfig(engine, precision) if isinstance(engine, str) else engine
     check_kind("engine", runs, EngineConfig)
@@ -207,7 +210,7 @@ class Acceleration:
             del owner[method]
             owner.update(self._before)
         self._undone = True
-        vars(self.policy).pop(_HANDLE, None)
+        vars(self.policy).pop(HANDLE, None)
 
     def _configure(
         self,
@@ -238,9 +241,9 @@ class Acceleration:
             prepared = Prepared.make(settings, plan, measured, network, example)
         self._settings, self._measured, self._prepared = settings, measured, prepared
         self._following, self._summary = None, Summary()
-        if vars(self.policy).get(_HANDLE) is not self:
+        if vars(self.policy).get(HANDLE) is not self:
             vars(self._convention.owner)[self._convention.method] = self._sample
-            vars(self.policy)[_HANDLE] = self
+            vars(self.policy)[HANDLE] = self
 
     def _calibrated(
         self,

@@ -129,11 +129,13 @@ class Prepared:
                     following.frozen, following.overlap, layout, call.device, following.pulled
                 )
         self.runtime.use(network)
-        with torch.autocast(network.device, enabled=False):
-            denoiser = self.runtime.denoiser(_rows_of(call), known)
-            result = self.sampler(denoiser, process, noise, guess=guess, deadline=deadline)
-        if call.network is not None:
-            self.runtime.use(None)
+        try:
+            with torch.autocast(network.device, enabled=False):
+                denoiser = self.runtime.denoiser(_rows_of(call), known)
+                result = self.sampler(denoiser, process, noise, guess=guess, deadline=deadline)
+        finally:
+            if call.network is not None:
+                self.runtime.use(None)
         return Sampled(result, noise)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+from torch import Tensor
 
 from para_policy.diffusion.paths import Array, Columns, path
 from para_policy.errors import InputError, shown
@@ -20,7 +21,8 @@ Velocity: TypeAlias = Literal["noise-data", "data-noise"]
 """What a network predicts: the way from data to noise (diffusers, openpi) or back (LeRobot's
 multi_task_dit)."""
 
-_LEVELS = "noise levels of the scheduler"
+_ROUNDING = 1e-6
+"""Of levels in float32: with a shift of 0.2 those of diffusers begin at 1 + 1e-7."""
 
 
 def flow_columns(sigmas: Array, velocity: Velocity, sigma_min: float) -> Columns:
@@ -44,9 +46,7 @@ def flow_match_euler_columns(scheduler: Any) -> Columns:
 
     With `stochastic_sampling` a step draws the noise of its state anew: x' = (1 - sigma') x0 + sigma' xi.
     """
-    sigmas = scheduler.sigmas.cpu().numpy().astype(np.float64)
-    inverted = scheduler.config.invert_sigmas
-    levels = checked_sigmas(1 - sigmas if inverted else sigmas, _LEVELS)
+    levels, inverted = _levels_of(scheduler), scheduler.config.invert_sigmas
     # Inverted levels are times of the data, and so is the sign of the velocity.
     columns = flow_columns(levels, "data-noise" if inverted else "noise-data", 0.0)
     if scheduler.config.stochastic_sampling:
@@ -63,7 +63,7 @@ def flow_match_heun_columns(scheduler: Any) -> Columns:
 
         x' = y + (sigma - sigma') / (2 sigma') (x0(y) - x0(x))
     """
-    levels = checked_sigmas(scheduler.sigmas.cpu().numpy(), _LEVELS)
+    levels = _levels_of(scheduler)
     columns = flow_columns(levels, "noise-data", 0.0)
     before, now = levels[:-2][::2], levels[1:-1][::2]
     weight = (before - now) / (2 * now)
@@ -72,7 +72,18 @@ def flow_match_heun_columns(scheduler: Any) -> Columns:
     return columns
 
 
-def checked_sigmas(sigmas: Any, name: str = "sigmas") -> Array:
+def _levels_of(scheduler: Any) -> Array:
+    """Noise levels (N + 1,) float64 of a scheduler of diffusers, from noise to data.
+
+    Raises:
+        InputError: as `_checked_levels`.
+    """
+    sigmas = scheduler.sigmas.cpu().numpy().astype(np.float64)
+    levels = 1 - sigmas if scheduler.config.get("invert_sigmas") else sigmas
+    return _checked_levels(levels, "noise levels of the scheduler")
+
+
+def _checked_levels(sigmas: Any, name: str) -> Array:
     """Noise levels (N + 1,) float64.
 
     Raises:
@@ -81,7 +92,7 @@ def checked_sigmas(sigmas: Any, name: str = "sigmas") -> Array:
     levels = _numbers(sigmas, name)
     if len(levels) < 2:
         raise InputError(f"{name} has {len(levels)} values; expected one more than steps")
-    if not (levels[0] <= 1 and levels[-1] >= 0 and (levels[:-1] > 0).all()):
+    if not (levels[0] <= 1 + _ROUNDING and levels[-1] >= 0 and (levels[:-1] > 0).all()):
         raise InputError(
             f"{name} reach from {levels.max():g} to {levels.min():g}; expected noise levels "
             "from at most 1 to 0, of which only the last may be 0"
@@ -103,7 +114,7 @@ def checked_flow(
     Raises:
         InputError: as there.
     """
-    levels = checked_sigmas(sigmas)
+    levels = _checked_levels(sigmas, "sigmas")
     told = levels[:-1] if timesteps is None else _numbers(timesteps, "timesteps")
     if len(told) != len(levels) - 1:
         raise InputError(
@@ -122,6 +133,8 @@ def checked_flow(
 
 
 def _numbers(values: Sequence[float] | Any, name: str) -> Array:
+    if isinstance(values, Tensor):  # of any device and precision, maybe with gradients
+        values = values.detach().cpu().double()
     try:
         numbers = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -88,7 +88,7 @@ def _with_timesteps(scheduler: Scheduler, num_steps: int | None) -> Scheduler:
     if num_steps is None:
         known = getattr(scheduler, "num_inference_steps", None) is not None
         if not known and not getattr(scheduler, "custom_timesteps", False):
-            scheduler.set_timesteps(total)
+            _set(scheduler, total)
         return scheduler
     if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)):
         raise InputError(f"num_steps is {num_steps!r}; expected an integer")
@@ -101,8 +101,18 @@ def _with_timesteps(scheduler: Scheduler, num_steps: int | None) -> Scheduler:
             f"num_steps is {num_steps}; Heun's rule asks the network twice for each noise level but "
             f"the last: expected an odd number, such as {num_steps - 1} or {num_steps + 1}"
         )
-    scheduler.set_timesteps((int(num_steps) + 1) // 2 if heun else int(num_steps))
+    _set(scheduler, (int(num_steps) + 1) // 2 if heun else int(num_steps))
     return scheduler
+
+
+def _set(scheduler: Scheduler, count: int) -> None:
+    try:
+        scheduler.set_timesteps(count)
+    except Exception as error:  # where diffusers finds options that it takes and cannot use
+        raise InputError(
+            f"{type(scheduler).__name__} cannot set {count} timesteps "
+            f"({type(error).__name__}: {error}); correct the noise schedule"
+        ) from error
 
 
 def _check_timesteps(scheduler: Scheduler) -> None:

@@ -63,6 +63,10 @@ def _between(low: float, high: float) -> tuple[_Check, str]:
     )
 
 
+def _one_of(*words: str) -> tuple[_Check, str]:
+    return lambda value: isinstance(value, str) and value in words, " or ".join(words)
+
+
 def _is_beta(value: Any) -> bool:
     return _is_number(value) and 0 < value < 1
 
@@ -70,10 +74,6 @@ def _is_beta(value: Any) -> bool:
 def _is_log_snr(value: Any) -> bool:
     # JSON has no infinity: diffusers writes and reads it as text.
     return value == "-inf" or (_is_number(value) and value < math.inf)
-
-
-def _is_velocity(value: Any) -> bool:
-    return value in get_args(Velocity)
 
 
 def _are_times(value: Any) -> bool:
@@ -103,7 +103,9 @@ _OPTIONS: dict[str, tuple[_Check, str]] = {
         "a list of steps",
     ),
     "dynamic_thresholding_ratio": _between(0, 1),
-    "velocity": (_is_velocity, " or ".join(get_args(Velocity))),
+    "timestep_spacing": _one_of("leading", "linspace", "trailing"),
+    "final_sigmas_type": _one_of("zero", "sigma_min"),
+    "velocity": _one_of(*get_args(Velocity)),
     "sigma_min": (
         lambda value: value is None or (_is_number(value) and 0 <= value < 1),  # None of UniPC
         "a number of at least 0 and below 1",

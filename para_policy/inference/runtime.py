@@ -40,6 +40,11 @@ class Shapes:
     num_train_timesteps: int
     times: tuple[float, float] | None = None
 
+    @property
+    def whole_timesteps(self) -> int:
+        """As `split` takes it."""
+        return self.num_train_timesteps if self.times is None else 0
+
     def spaced_times(self, count: int) -> Tensor:
         """(count,) evenly spaced times of all that there are, of the type that solves have."""
         if self.times is not None:
@@ -52,13 +57,14 @@ class EngineNetwork:
 
     Args:
         network: its weights must not change any more.
+        whole_timesteps: see `split`.
         config: how it runs; None for PyTorch as it is.
     """
 
     def __init__(
-        self, network: nn.Module, num_train_timesteps: int, config: EngineConfig | None = None
+        self, network: nn.Module, whole_timesteps: int, config: EngineConfig | None = None
     ) -> None:
-        self._split = split(network, num_train_timesteps)
+        self._split = split(network, whole_timesteps)
         self.engine = Engine(self._split.rows, config or EngineConfig())
 
     def bind(self, condition: Tensor) -> BoundNetwork:
@@ -111,7 +117,7 @@ class Runtime:
         self.module, self.shapes, self.device = module, shapes, device
         self.latencies = {} if latencies is None else latencies
         self._coarse = coarse
-        self._on_engine = EngineNetwork(module, shapes.num_train_timesteps, engine)
+        self._on_engine = EngineNetwork(module, shapes.whole_timesteps, engine)
         self.network: Network = self._on_engine
         self.engine = self._on_engine.engine
 

@@ -4,7 +4,7 @@
 Actions are tokens that attend to each other. Denoising step and observation enter each block as one
 vector, which shifts and scales the normalised tokens and gates what the block adds (AdaLN-Zero).
 That is one linear map of their features, and does not depend on the sample, so that it is split
-off for inference: see `DiTSplit`. Module names follow LeRobot, so that its state dicts load.
+off for inference: see `split.Terms`. Module names follow LeRobot, so that its state dicts load.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from para_policy.diffusion.denoiser import BoundNetwork
-from para_policy.networks.split import RunRows
+from para_policy.networks.split import Terms
 from para_policy.networks.unet1d import SinusoidalPosEmb
 
 _TERMS = 6
@@ -82,9 +81,10 @@ class DiT(nn.Module):
         terms = [modulation(features) for modulation in self.modulations()]
         return self.denoise(x, torch.cat(terms, dim=-1))
 
-    def split(self, num_train_timesteps: int) -> DiTSplit:
-        """The work of inference, with the terms of all whole timesteps tabulated."""
-        return DiTSplit(self, num_train_timesteps)
+    def split(self, whole_timesteps: int) -> Terms:
+        """The work of inference; see `networks.split`."""
+        maps, width = self.modulations(), self.timestep_embed_dim
+        return Terms(DiTRows(self), maps, self.time_mlp, width, whole_timesteps)
 
     def modulations(self) -> list[nn.Module]:
         """Of each block, what makes its terms of the features of step and observation."""
@@ -148,39 +148,6 @@ class SelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
-
-
-class DiTSplit:
-    """A `DiT` whose terms are the sum of the step's part, tabulated, and of the observation's.
-
-    See `networks.split`.
-    """
-
-    @torch.no_grad()
-    def __init__(self, network: DiT, num_train_timesteps: int) -> None:
-        maps = network.modulations()
-        weight = torch.cat([each.get_parameter("1.weight") for each in maps])
-        width = network.timestep_embed_dim
-        self._time_mlp = network.time_mlp
-        self._of_step = weight[:, :width].contiguous()
-        self._of_condition = weight[:, width:].contiguous()
-        self._bias = torch.cat([each.get_parameter("1.bias") for each in maps])
-        self._table = self._step(torch.arange(num_train_timesteps, device=weight.device))
-        self.rows: nn.Module = DiTRows(network).eval()
-
-    def bind(self, condition: Tensor, run: RunRows) -> BoundNetwork:
-        """Compute the observation's part of all terms."""
-        observed = F.linear(F.silu(condition), self._of_condition)
-
-        def bound(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
-            # Between the whole timesteps there is no table.
-            of_step = self._step(t) if t.is_floating_point() else self._table[t]
-            return run(x, of_step + observed[sample])
-
-        return bound
-
-    def _step(self, t: Tensor) -> Tensor:
-        return F.linear(F.silu(self._time_mlp(t)), self._of_step, self._bias)
 
 
 class DiTRows(nn.Module):

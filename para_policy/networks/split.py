@@ -7,11 +7,13 @@ module of rows, which an engine runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from para_policy.diffusion.denoiser import BoundNetwork
 
@@ -36,10 +38,15 @@ class Split(Protocol):
         ...
 
 
-def split(network: nn.Module, num_train_timesteps: int) -> Split:
-    """The network's own split, or none: all of it is computed for each row."""
+def split(network: nn.Module, whole_timesteps: int) -> Split:
+    """The network's own split, or none: all of it is computed for each row.
+
+    Args:
+        whole_timesteps: T, where solves tell the network of whole timesteps 0 .. T-1; 0 where time is
+            continuous, and nothing can be tabulated.
+    """
     own: Callable[[int], Split] | None = getattr(network, "split", None)
-    return Whole(network) if own is None else own(num_train_timesteps)
+    return Whole(network) if own is None else own(whole_timesteps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,3 +58,49 @@ class Whole:
     def bind(self, condition: Tensor, run: RunRows) -> BoundNetwork:
         """See `Split`."""
         return lambda x, t, sample: run(x, t, condition[sample])
+
+
+class Terms:
+    """The split of a network whose blocks see step and observation through one linear map of both.
+
+    What they see, the terms, is the sum of the step's part and of the observation's.
+
+    Args:
+        rows: states, and the terms of all blocks one after another, to predictions.
+        maps: of each block, a nonlinearity and then a linear map, of the features of the step
+            followed by those of the observation.
+        embed: timesteps (M,) to the features of the step (M, width).
+        whole_timesteps: see `split`.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        rows: nn.Module,
+        maps: Sequence[nn.Module],
+        embed: nn.Module,
+        width: int,
+        whole_timesteps: int,
+    ) -> None:
+        weight = torch.cat([each.get_parameter("1.weight") for each in maps])
+        self.rows = rows.eval()
+        self._embed, self._bend = embed, maps[0].get_submodule("0")
+        self._of_step = weight[:, :width].contiguous()
+        self._of_condition = weight[:, width:].contiguous()
+        self._bias = torch.cat([each.get_parameter("1.bias") for each in maps])
+        steps = torch.arange(whole_timesteps, device=weight.device)
+        self._table = self._step(steps) if whole_timesteps else None
+
+    def bind(self, condition: Tensor, run: RunRows) -> BoundNetwork:
+        """See `Split`."""
+        observed = F.linear(self._bend(condition), self._of_condition)
+
+        def bound(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
+            table = None if t.is_floating_point() else self._table
+            of_step = self._step(t) if table is None else table[t]
+            return run(x, of_step + observed[sample])
+
+        return bound
+
+    def _step(self, t: Tensor) -> Tensor:
+        return F.linear(self._bend(self._embed(t)), self._of_step, self._bias)

@@ -104,7 +104,7 @@ class TransformerForDiffusion(nn.Module):
         observation steps follow one another, to (M, Tp, A)."""
         return self.denoise(x, t, self.observe(condition))
 
-    def split(self, num_train_timesteps: int) -> TransformerSplit:
+    def split(self, whole_timesteps: int) -> TransformerSplit:
         """The work of inference, with the observation embedded once."""
         return TransformerSplit(self)
 

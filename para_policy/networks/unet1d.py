@@ -3,7 +3,7 @@
 Module names follow the original project, so that its state dicts load without renaming.
 
 Timestep and observation enter each block through one linear map of their features (FiLM). They do
-not depend on the sample, so that they are split off for inference: see `UnetSplit`.
+not depend on the sample, so that they are split off for inference: see `split.Terms`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from para_policy.diffusion.denoiser import BoundNetwork
-from para_policy.networks.split import RunRows
+from para_policy.networks.split import Terms
 
 
 class SinusoidalPosEmb(nn.Module):
@@ -176,9 +174,11 @@ class ConditionalUnet1D(nn.Module):
         cond = torch.cat([self.diffusion_step_encoder(t), global_cond], dim=-1)
         return self.denoise(x, [block.cond_encoder(cond) for block in self.blocks()])
 
-    def split(self, num_train_timesteps: int) -> UnetSplit:
-        """The work of inference, with the terms of all timesteps tabulated."""
-        return UnetSplit(self, num_train_timesteps)
+    def split(self, whole_timesteps: int) -> Terms:
+        """The work of inference; see `networks.split`."""
+        maps = [block.cond_encoder for block in self.blocks()]
+        rows = UnetRows(self, [len(each.get_parameter("1.bias")) for each in maps])
+        return Terms(rows, maps, self.diffusion_step_encoder, self.step_embed_dim, whole_timesteps)
 
     def blocks(self) -> list[ConditionalResidualBlock1D]:
         """All residual blocks, in the order in which `denoise` passes through them."""
@@ -203,40 +203,6 @@ class ConditionalUnet1D(nn.Module):
             h = torch.cat([h, skips.pop()], dim=1)
             h = upsample(second(first(h, next(film)), next(film)))
         return self.final_conv(h).transpose(1, 2)
-
-
-class UnetSplit:
-    """A `ConditionalUnet1D` whose FiLM terms are the sum of a table row and of the observation's part.
-
-    See `networks.split`.
-    """
-
-    @torch.no_grad()
-    def __init__(self, network: ConditionalUnet1D, num_train_timesteps: int) -> None:
-        encoders = [block.cond_encoder for block in network.blocks()]
-        weight = torch.cat([encoder.get_parameter("1.weight") for encoder in encoders])
-        biases: list[Tensor] = [encoder.get_parameter("1.bias") for encoder in encoders]
-        width = network.step_embed_dim
-        self._network = network
-        self._of_step, self._of_condition = weight[:, :width], weight[:, width:].contiguous()
-        self._bias = torch.cat(biases)
-        self._table = self._step(torch.arange(num_train_timesteps, device=weight.device))
-        self.rows: nn.Module = UnetRows(network, [len(bias) for bias in biases]).eval()
-
-    def bind(self, condition: Tensor, run: RunRows) -> BoundNetwork:
-        """Compute the observation's part of all FiLM terms."""
-        observed = F.linear(F.mish(condition), self._of_condition)
-
-        def bound(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
-            # Between the trained timesteps there is no table.
-            of_step = self._step(t) if t.is_floating_point() else self._table[t]
-            return run(x, of_step + observed[sample])
-
-        return bound
-
-    def _step(self, t: Tensor) -> Tensor:
-        features = F.mish(self._network.diffusion_step_encoder(t))
-        return F.linear(features, self._of_step, self._bias)
 
 
 class UnetRows(nn.Module):

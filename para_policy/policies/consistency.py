@@ -58,15 +58,16 @@ class PicardConsistencyModel:
                 raise InputError(f"PCM changes {name!r} by {found}; the network needs {expected}")
 
     def on(
-        self, network: nn.Module, num_train_timesteps: int, engine: EngineConfig | None = None
+        self, network: nn.Module, whole_timesteps: int, engine: EngineConfig | None = None
     ) -> Consistency:
         """Put the changes on the base network; raises InputError if they do not fit it.
 
         Args:
+            whole_timesteps: see `networks.split`.
             engine: how the changed networks run; None for PyTorch as it is.
         """
         self.check({name: value.shape for name, value in network.named_parameters()})
-        return Consistency(self, network, num_train_timesteps, engine)
+        return Consistency(self, network, whole_timesteps, engine)
 
     def whole(self, name: str, like: Tensor) -> Tensor:
         """The change of one weight, in its shape and on its device."""
@@ -88,11 +89,11 @@ class Consistency:
         self,
         model: PicardConsistencyModel,
         network: nn.Module,
-        num_train_timesteps: int,
+        whole_timesteps: int,
         engine: EngineConfig | None = None,
     ) -> None:
         self.model, self._network = model, network
-        self._num_train_timesteps, self._engine = num_train_timesteps, engine
+        self._whole_timesteps, self._engine = whole_timesteps, engine
         base = dict(network.named_parameters())
         self._changes = {name: model.whole(name, base[name]) for name in model.changes}
         self._merged: dict[float, EngineNetwork] = {}
@@ -102,7 +103,7 @@ class Consistency:
             if len(self._merged) == _KEPT:  # a long schedule must not fill the memory
                 self._merged.clear()
             network = self._network if share == 0.0 else self._merge(share)
-            self._merged[share] = EngineNetwork(network, self._num_train_timesteps, self._engine)
+            self._merged[share] = EngineNetwork(network, self._whole_timesteps, self._engine)
         return self._merged[share]
 
     def _merge(self, share: float) -> nn.Module:

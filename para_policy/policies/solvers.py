@@ -162,8 +162,7 @@ class Solvers:
                 f"sampler 'pcm' was not trained for {self} and splitting {splitting!r} "
                 f"(there: {_listed(self.consistency_models)}); run para-policy distill"
             )
-        count = runtime.shapes.num_train_timesteps
-        consistency = model.on(runtime.module, count, runtime.in_use)
+        consistency = model.on(runtime.module, runtime.shapes.whole_timesteps, runtime.in_use)
         return {"consistency": consistency, "stride": model.stride}
 
     def deadline(self, seconds: float) -> Deadline:

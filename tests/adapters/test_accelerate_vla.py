@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from para_policy.adapters import accelerate
 from para_policy.adapters.guard import Guard
 from para_policy.adapters.preferences import Preferences
-from para_policy.errors import InputError
+from para_policy.errors import InputError, NonFiniteError
 from tests.adapters import peer_vla as peers
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -102,6 +102,18 @@ def test_cache_of_the_call_stays_as_it_was_made(kind: str) -> None:
 def drive_state(batch: int = 3) -> Tensor:
     """The first observation of `drive`."""
     return torch.randn(1, batch, 3, generator=torch.Generator().manual_seed(99))[0]
+
+
+def test_a_call_that_fails_is_let_go_of() -> None:
+    """It holds the cache of a large model."""
+    policy = accelerate(make("smolvla"))
+    drive(policy, chunks=1)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.fill_(torch.nan)
+    with pytest.raises(NonFiniteError):
+        drive(policy, chunks=1)
+    assert policy.para_policy._prepared.runtime._live.network is None
 
 
 @pytest.mark.parametrize(("enabled", "debug"), [(True, False), (False, True), (True, True)])

@@ -174,6 +174,56 @@ def test_an_error_of_the_policy_is_its_own_and_the_next_call_is_the_first() -> N
     assert hasattr(policy, "para_policy")
 
 
+@pytest.mark.parametrize("unet", [SlowUnet, FailingUnet])
+def test_what_others_put_around_the_sampling_method_stays(unet: type[peers.Unet]) -> None:
+    policy = make()
+    policy.diffusion.unet = unet(peers.HISTORY * peers.OBSERVED)
+    guard(policy)
+    inner, calls = policy.diffusion.conditional_sample, []
+
+    def counting(*args: Any, **kwargs: Any) -> Tensor:
+        calls.append(inner(*args, **kwargs))
+        return calls[-1]
+
+    policy.diffusion.conditional_sample = counting
+    drive(policy)
+    assert len(calls) == 3
+    assert hasattr(policy, "para_policy") is (unet is SlowUnet)
+    assert policy.diffusion.conditional_sample is counting
+
+
+def test_its_user_may_accelerate_it_in_code(caplog: pytest.LogCaptureFixture) -> None:
+    policy = make()
+    expected = drive(policy)
+    account = guard(policy)
+    assert account is not None
+    accelerate(policy, tolerance=1e-6)
+    assert float((drive(policy) - expected).abs().max()) < 1e-4
+    assert account.proof is None
+    policy.diffusion.conditional_sample.__self__.original(1, torch.zeros(1, 6))
+    assert account.refusal == "it is accelerated by code of its user"
+    policy.para_policy.undo()
+    assert torch.equal(drive(policy), expected)
+
+
+def test_a_user_may_take_it_back_and_accelerate_anew() -> None:
+    policy = make()
+    expected = drive(policy)
+    guard(policy)
+    drive(policy)
+    policy.para_policy.undo()
+    assert torch.equal(drive(policy), expected)
+    accelerate(policy, tolerance=1e-6)
+    assert 0 < float((drive(policy) - expected).abs().max()) < 1e-4
+
+
+def test_a_policy_is_guarded_once(caplog: pytest.LogCaptureFixture) -> None:
+    policy = make()
+    guard(policy)
+    assert guard(policy) is None
+    assert "it accelerates by itself already" in caplog.text
+
+
 def test_copies_are_guarded_each_for_itself() -> None:
     policy = make()
     expected = drive(policy)

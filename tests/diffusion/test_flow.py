@@ -80,6 +80,13 @@ def test_a_grid_that_is_none_is_refused_in_words(
         Process.from_flow(sigmas, **options)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_grid_may_be_a_tensor_of_any_kind(dtype: torch.dtype) -> None:
+    sigmas = torch.tensor([1.0, 0.5, 0.0], dtype=dtype, requires_grad=True)
+    process = Process.from_flow(sigmas, timesteps=sigmas[:-1])
+    assert process.timesteps.tolist() == process.spread[:-1].tolist() == [1.0, 0.5]
+
+
 def test_times_keep_single_precision_and_repeated_levels_do_nothing() -> None:
     process = Process.from_flow([1.0, 1.0, 0.999, 0.0])
     assert process.to("cpu", torch.bfloat16).timesteps.dtype == torch.float32

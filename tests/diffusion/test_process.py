@@ -308,7 +308,7 @@ def test_deis_of_order_1_equals_the_schedulers_own_step(num_steps: int) -> None:
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 100])
 def test_flow_match_euler_equals_the_schedulers_own_step(num_steps: int, stochastic: bool) -> None:
     for options in grid(
-        shift=(1.0, 3.0, 0.5),
+        shift=(1.0, 3.0, 0.5, 0.2),  # the last one rounds its first level to above 1
         sigmas=SIGMAS[:4],
         end=({}, {"shift_terminal": 0.1}, {"invert_sigmas": True}),
     ):
@@ -334,7 +334,7 @@ def test_flow_match_euler_with_levels_or_times_of_the_caller(
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 50])
 def test_flow_match_heun_equals_the_schedulers_own_step(num_steps: int) -> None:
-    for shift in (1.0, 3.0, 0.5):
+    for shift in (1.0, 3.0, 0.5, 0.2):  # the last one rounds its first level to above 1
         scheduler = with_steps(FlowMatchHeunDiscreteScheduler(50, shift=shift), num_steps)
         assert Process.from_scheduler(scheduler).num_steps == 2 * num_steps - 1
         assert_parity(scheduler)

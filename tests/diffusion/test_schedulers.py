@@ -126,6 +126,12 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     ({"num_train_timesteps": 100}, {}, "_class_name"),
     ({"_class_name": "DDPMScheduler", "clip_smaple": True}, {}, "clip_smaple"),
     ({"_class_name": "DDPMScheduler", "thresholding": True}, {}, "thresholding"),
+    (DDIMScheduler(100, timestep_spacing="even"), {"num_steps": 9}, "timestep_spacing is 'even'"),
+    (
+        UniPCMultistepScheduler(100, solver_order=1, final_sigmas_type="none"),
+        {"num_steps": 9},
+        "final_sigmas_type is 'none'; expected zero or sigma_min",
+    ),
     # These three make diffusers itself index out of range, step to t = -1 or divide by zero.
     (DDIMScheduler(100, steps_offset=1), {"num_steps": 100}, "timesteps"),
     (DDPMScheduler(100, timestep_spacing="trailing"), {"num_steps": 29}, "timesteps"),

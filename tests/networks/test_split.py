@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from para_policy import Denoiser
-from para_policy.inference.runtime import EngineNetwork
+from para_policy.inference import EngineConfig
+from para_policy.inference.runtime import EngineNetwork, Runtime, Shapes
 from para_policy.networks.dit import DiT
 from para_policy.networks.transformer import TransformerForDiffusion
 from para_policy.networks.unet1d import ConditionalUnet1D
 from tests.networks.goldens.recipe import fill
 
 TIMESTEPS, ACTIONS, CONDITION = 20, 2, 6
+_BIASES = ("cond_encoder.1.bias", "adaLN_modulation.1.bias")
 
 
 def unet(film_scale: bool = True) -> nn.Module:
@@ -61,18 +63,35 @@ def rows(count: int) -> tuple[Tensor, Tensor, Tensor]:
     return x, t, torch.randint(3, (count,), generator=generator)
 
 
+@pytest.mark.parametrize("tabulated", [TIMESTEPS, 0])
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("count", [1, 9])
-def test_bound_rows_are_the_networks_own(network: nn.Module, count: int, whole: bool) -> None:
+def test_bound_rows_are_the_networks_own(
+    network: nn.Module, count: int, whole: bool, tabulated: int
+) -> None:
     condition = torch.randn(3, CONDITION, generator=torch.Generator().manual_seed(2))
     x, t, sample = rows(count)
     t = t if whole else t / TIMESTEPS
     expected = network(x, t, condition[sample])
     assert expected.std() > 1e-3
-    fast = EngineNetwork(network, TIMESTEPS)
+    fast = EngineNetwork(network, tabulated)
     torch.testing.assert_close(fast(x, t, condition[sample]), expected, atol=2e-5, rtol=0)
     denoiser = Denoiser(fast, condition)
     torch.testing.assert_close(denoiser(x, t, sample), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("made", [unet, dit])
+def test_only_whole_timesteps_are_tabulated(made: Callable[[], nn.Module]) -> None:
+    """The table of a DiT of LeRobot's default size takes 74 MB."""
+
+    def held(times: tuple[float, float] | None) -> int:
+        shapes = Shapes(8, ACTIONS, CONDITION, TIMESTEPS, times)
+        runtime = Runtime(made().eval(), shapes, torch.device("cpu"), EngineConfig())
+        tensors = vars(runtime._on_engine._split).values()
+        return sum(value.numel() for value in tensors if isinstance(value, Tensor))
+
+    bias = sum(map(len, (v for k, v in made().named_parameters() if k.endswith(_BIASES))))
+    assert held(None) - held((0.0, 1.0)) == TIMESTEPS * bias
 
 
 def test_a_denoiser_binds_each_network_once() -> None:

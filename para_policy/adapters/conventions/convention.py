@@ -59,7 +59,9 @@ class Convention(ABC):
         method = getattr(self.owner, self.method, None)
         if method is None:
             raise InputError(f"no method {place}{self.method}")
-        found = tuple(inspect.signature(method).parameters)
+        found = _parameters(method)
+        if not found:  # what was put over it in this object passes on whatever it gets
+            found = _parameters(getattr(type(self.owner), self.method, method))[1:]
         if set(self.required) - set(found) or set(found) - {*self.required, *self.optional}:
             raise InputError(
                 f"{place}{self.method} takes ({', '.join(found)}), "
@@ -187,6 +189,13 @@ def _unsteady(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p > 0
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of parameters; none where it takes any arguments."""
+    told = inspect.signature(function).parameters
+    anything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    return () if {one.kind for one in told.values()} == anything else tuple(told)
 
 
 def _at(policy: Any, place: str) -> Any:
