@@ -10,7 +10,6 @@ import pytest
 
 from para_policy.stopping import Stopped, deferred, keeping, stoppable
 from para_policy.terminal import run
-from tests.signals import arrive
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
@@ -27,7 +26,7 @@ def test_a_command_ends_with_one_line_and_its_handlers_are_put_back(
 
     def command() -> None:
         with keeping(lambda: "3 of 4 are kept"):
-            arrive(number)
+            signal.raise_signal(number)
 
     assert run(command) == code
     name = signal.Signals(number).name
@@ -49,7 +48,7 @@ def test_what_says_most_about_what_is_kept_is_nearest(capsys: pytest.CaptureFixt
 def test_deferred_work_ends_where_it_wants_to() -> None:
     with stoppable(), deferred() as stop:
         assert not stop.requested
-        arrive(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert stop.requested
         with pytest.raises(Stopped, match="stopped by SIGTERM; all") as caught:
             stop.end("all")
@@ -58,9 +57,9 @@ def test_deferred_work_ends_where_it_wants_to() -> None:
 
 def test_the_second_signal_does_not_wait() -> None:
     with stoppable(), deferred():
-        arrive(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Stopped, match="SIGINT"):
-            arrive(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("context", [stoppable, deferred])

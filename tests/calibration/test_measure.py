@@ -28,7 +28,6 @@ from para_policy.inference.device import device_description
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.commands import Run, runner
 from tests.problems import all_nodes
-from tests.signals import arrive
 from tests.training.demonstrations import circles, write_group
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -94,7 +93,7 @@ def test_a_calibration_that_is_stopped_goes_on(
 
     def signalled(self: Any, basis: Any, name: str, *rest: Any) -> Any:
         if len(measured) == at:
-            arrive(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         measured.append(name)
         return variant(self, basis, name, *rest)
 
@@ -131,7 +130,7 @@ def test_what_was_kept_of_something_else_is_not_used(
         patch.setattr(
             calibrate._Measurement,
             "_variant",
-            lambda *rest: arrive(signal.SIGINT),
+            lambda *rest: signal.raise_signal(signal.SIGINT),
         )
         assert run(*few(checkpoint))[0] == 130
     partial = checkpoint / "calibration" / "ddpm_10.partial"

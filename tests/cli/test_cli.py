@@ -20,7 +20,6 @@ from tests.checkpoint import (
 )
 from tests.commands import Run, runner
 from tests.full_disk import full_disk
-from tests.signals import arrive
 from tests.training.demonstrations import circles, write_group
 
 
@@ -81,7 +80,7 @@ def test_a_bench_that_is_stopped_reports_what_it_has(
     def signalled(*arguments: Any, **options: Any) -> Any:
         calls[0] += 1
         if calls[0] == 3 * 2 + 3 + 2:
-            arrive(number)
+            signal.raise_signal(number)
         return sample(*arguments, **options)
 
     monkeypatch.setattr(DiffusionPolicy, "sample", signalled)
@@ -104,7 +103,7 @@ def test_a_bench_that_is_stopped_at_once_leaves_the_report_before(
     assert run(*bench(checkpoint, output))[0] == 0
     before = output.read_text()
     assert json.loads(before)["partial"] is False
-    monkeypatch.setattr(DiffusionPolicy, "warm_up", lambda self: arrive(signal.SIGINT))
+    monkeypatch.setattr(DiffusionPolicy, "warm_up", lambda self: signal.raise_signal(signal.SIGINT))
     code, _, err = run(*bench(checkpoint, output))
     assert (code, err.splitlines()[-1]) == (130, "stopped by SIGINT; nothing was measured yet")
     assert output.read_text() == before

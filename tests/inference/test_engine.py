@@ -173,6 +173,29 @@ def test_nothing_is_reported_to_vendors(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+SIGNALLED = """
+import gc, signal, threading
+from para_policy.inference import Engine, EngineConfig
+from tests.inference.bodies import Plain, make
+body = make(Plain)
+engines = [Engine(body, EngineConfig("openvino"))]
+engines[0](*body.inputs(1))
+other = threading.Thread(target=lambda: (engines.clear(), gc.collect()))
+other.start()
+other.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_finds_its_stack_after_the_network_was_freed_by_another_thread() -> None:
+    """As by the garbage collector. In a process of its own: without, that is its end."""
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-c", SIGNALLED]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_no_rows_are_an_error() -> None:
     engine = Engine(make(Plain), EngineConfig())
     with pytest.raises(InputError, match="no rows"):

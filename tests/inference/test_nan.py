@@ -15,8 +15,8 @@ from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError, NonFiniteError, ParaPolicyError
 from para_policy.inference import Engine, EngineConfig, Size
-from para_policy.inference.backends.openvino import _openvino
 from para_policy.inference.backends.openvino_nan import reveal
+from para_policy.inference.backends.openvino_package import openvino_package
 from para_policy.inference.failures import UnavailableError
 from para_policy.inference.precision import check_output
 from tests import problems
@@ -88,7 +88,7 @@ def test_a_value_of_another_layout_spoils_all_rows() -> None:
 
 
 def test_networks_that_hide_nothing_stay_as_they_are() -> None:
-    openvino, body = _openvino(), make(Plain)
+    openvino, body = openvino_package(), make(Plain)
     inputs = body.inputs(ROWS)
     model = openvino.convert_model(body, example_input=inputs)
     model.reshape({i: list(value.shape) for i, value in enumerate(inputs)})

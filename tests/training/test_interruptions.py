@@ -25,7 +25,7 @@ from para_policy.training.behaviour_cloning import _Cloning, train
 from para_policy.training.config import TrainConfig
 from para_policy.training.records import Records
 from para_policy.training.states import States
-from tests.signals import arrive, wait_for
+from tests.signals import wait_for
 from tests.training.test_behaviour_cloning import config, content, metrics, weights
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ def test_a_signal_saves_the_step_at_hand(
 
     def signalled(self: Any, network: Any, step: int, accelerator: Any) -> Tensor:
         if step == 2:
-            arrive(number)
+            signal.raise_signal(number)
         return loss(self, network, step, accelerator)
 
     with monkeypatch.context() as patch:

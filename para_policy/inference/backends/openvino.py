@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from para_policy.extras import install
 from para_policy.inference.backends.base import Prepare, Runner
 from para_policy.inference.backends.openvino_nan import reveal
+from para_policy.inference.backends.openvino_package import openvino_core, openvino_package
 from para_policy.inference.config import Precision, Size
 from para_policy.inference.failures import UnavailableError
 from para_policy.inference.precision import check_precision
@@ -32,14 +32,14 @@ class OpenVino:
             raise UnavailableError(f"it runs on the CPU, not on {device.type}")
         check_precision(device, precision)
         try:
-            openvino = _openvino()
+            core = openvino_core()
         except ImportError as error:
             raise UnavailableError(
                 f"it needs the package openvino ({error}); {install('openvino')}"
             ) from error
 
         # The hint is accepted everywhere; a processor without such arithmetic computes in float32.
-        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bfloat16" and "BF16" not in able:
             raise UnavailableError("this processor has no bfloat16 arithmetic")
 
@@ -55,7 +55,7 @@ class _Compiler:
         self._traced: dict[tuple[torch.dtype, ...], Any] = {}
 
     def __call__(self, buffers: Sequence[Tensor], size: Size) -> Runner:
-        openvino = _openvino()
+        openvino = openvino_package()
         model = self._trace(openvino, buffers).clone()
         model.reshape({i: list(buffer.shape) for i, buffer in enumerate(buffers)})
         options = {
@@ -66,7 +66,7 @@ class _Compiler:
             "INFERENCE_PRECISION_HINT": self._hint,
         }
         model = reveal(openvino, model, size.rows, self._hint)
-        compiled = openvino.Core().compile_model(model, "CPU", options)
+        compiled = openvino_core().compile_model(model, "CPU", options)
         request = compiled.create_infer_request()
         for i, buffer in enumerate(buffers):
             request.set_input_tensor(i, openvino.Tensor(buffer.numpy(), shared_memory=True))
@@ -89,12 +89,3 @@ class _Compiler:
                     self._body, example_input=tuple(buffers)
                 )
         return self._traced[kind]
-
-
-def _openvino() -> Any:
-    """The package. Imported as it is, it reports to its vendor over the network; it does not where
-    the part that does so is missing."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino

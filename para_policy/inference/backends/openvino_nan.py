@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from para_policy.inference.backends.openvino_package import openvino_core
+
 _CARRIES = (
     "Add Broadcast Concat Convert Convolution ConvolutionBackpropData Divide Gather GroupConvolution "
     "GroupConvolutionBackpropData MatMul Multiply Negative Pad ReduceMean ReduceSum Reshape Result "
@@ -81,7 +83,7 @@ def _carried(openvino: Any, hint: str) -> tuple[str, ...]:
     x = ops.parameter([1, 4, 16], np.float32)
     outputs = [_applied(ops, name, x) for name in _FUNCTIONS.split()]
     names = [output.get_type_name() for output in outputs]
-    compiled = openvino.Core().compile_model(
+    compiled = openvino_core().compile_model(
         openvino.Model(outputs, [x], "functions"),
         "CPU",
         {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1},

@@ -26,7 +26,7 @@ from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import print_results
 from sim.evaluation.provenance import sampling_identity
 from tests.checkpoint import save_tiny_checkpoint
-from tests.signals import arrive, wait_for
+from tests.signals import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLERS = ("sequential", "x0")
@@ -473,7 +473,7 @@ def test_a_stop_before_all_samplers_have_a_batch_leaves_older_results(
 
     def one_sampler(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
         if task.sampler != SAMPLERS[0]:
-            arrive(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return play(policy, sampling, task, on_progress)
 
     monkeypatch.setattr(run, "play", one_sampler)
