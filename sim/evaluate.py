@@ -9,14 +9,14 @@ from typing import Annotated
 
 import tyro
 
-from para_policy.cli.common import Precision
+from para_policy.cli.common import ChainOptions, EngineOptions
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.cli.main import main
 from para_policy.terminal import notes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(OfCheckpoint):
+class Evaluate(EngineOptions, ChainOptions, OfCheckpoint):
     """Play PushT episodes with several samplers, paired by start state and noise, and compare.
 
     An interrupted run goes on where it stopped when the same command is given again.
@@ -36,22 +36,12 @@ class Evaluate(OfCheckpoint):
     """Episodes per sampler."""
     seed: int = 100000
     """Start state and noise of the first episode; episode i has seed + i."""
-    scheduler: str | None = None
-    """Noise scheduler, as for `para-policy bench` (default: the checkpoint's)."""
-    steps: int | None = None
-    """Sampling steps (default: the checkpoint's)."""
     margin: float = 0.02
     """Equivalence margin of the mean max reward."""
     batch: int = 25
     """Episodes that share each call of the network."""
     jobs: int = 1
     """Processes; the CPU threads are divided among them."""
-    device: str = "cpu"
-    """Torch device."""
-    engine: str = "eager"
-    """How the network runs: eager (PyTorch as it is), openvino, cuda-graph ...; auto: the fastest."""
-    precision: Precision = "float32"
-    """Of the network's arithmetic."""
     check_errors: bool = False
     """Solve every chunk again with `sequential` and report the errors; multiplies the run time."""
     latency_chunks: int = 50

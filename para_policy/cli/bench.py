@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from para_policy.cli.common import Precision
+from para_policy.cli.common import ChainOptions, EngineOptions, ThreadOptions
 from para_policy.cli.inputs import OnObservations
 from para_policy.files import check_output_file, write_text
 from para_policy.stopping import deferred
@@ -14,29 +14,15 @@ from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench(OnObservations):
+class Bench(ThreadOptions, EngineOptions, ChainOptions, OnObservations):
     """Compare samplers on the same observations and noise."""
 
     samplers: str = "sequential,paradigms,x0"
     """Names, separated by commas, with options after a colon: "x0,chord:tolerance=3e-3,window=none".
     "auto" is the fastest here; MODULE:FUNCTION or MODULE:FUNCTION:OPTION=VALUE makes a sampler of your
     own, as "benchmarks.peers:paradigms" makes diffusers' (see docs/extending.md)."""
-    scheduler: str | None = None
-    """ddpm, ddim, dpmsolver++, unipc or deis; flow_match_euler, flow_match_heun, dpmsolver++ or unipc for a
-    policy that was trained with flow matching. By default the one it was trained with."""
-    steps: int | None = None
-    """Denoising steps; by default all training steps."""
     observations: int = 24
     """How many observations."""
-    device: str = "cpu"
-    """Where the network runs."""
-    engine: str = "eager"
-    """How the network runs: eager, compile, cuda-graph, openvino, onnxruntime; auto: the fastest one
-    that works here."""
-    precision: Precision = "float32"
-    """Of the network's arithmetic."""
-    threads: int | None = None
-    """CPU threads of torch; by default torch's own choice."""
     json: Path | None = None
     """Write the report here, too."""
 

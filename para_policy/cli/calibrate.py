@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from para_policy.cli.common import Precision
+from para_policy.cli.common import ChainOptions, Precision, ThreadOptions
 from para_policy.cli.inputs import OnObservations
 from para_policy.errors import InputError
 from para_policy.files import check_output_folder
@@ -23,23 +23,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrate(OnObservations):
+class Calibrate(ThreadOptions, ChainOptions, OnObservations):
     """Measure chord Jacobians, samplers and latency; written into calibration/ beside the checkpoint.
 
     On the second half of the observations, so that `bench`, which takes the first ones, tests what was
     not fitted."""
 
-    scheduler: str | None = None
-    """ddpm, ddim, dpmsolver++, unipc or deis; flow_match_euler, flow_match_heun, dpmsolver++ or unipc for a
-    policy that was trained with flow matching. By default the one it was trained with."""
-    steps: int | None = None
-    """Denoising steps; by default all training steps."""
     tolerance: float = 1e-2
     """Largest residual that x0 and chord let pass, normalised action units."""
     cases: int = 256
     """Samples to measure errors on."""
-    device: str = "cpu"
-    """Where the network runs."""
     engine: str = "eager"
     """How network calls are timed: eager, compile, cuda-graph, openvino, onnxruntime; auto: the
     fastest one that works here, as policy_node takes. Its batch sizes and threads are measured, too."""
@@ -47,8 +40,6 @@ class Calibrate(OnObservations):
     """Of the network's arithmetic in these calls."""
     device_only: bool = False
     """Time network calls only, for a checkpoint that is calibrated: seconds instead of minutes."""
-    threads: int | None = None
-    """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
         from para_policy.adapters.preferences import remember

@@ -20,6 +20,38 @@ _FORMER_CONFIGS = "configs"
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChainOptions:
+    """Which denoising steps are solved, and where."""
+
+    scheduler: str | None = None
+    """ddpm, ddim, dpmsolver++, unipc or deis; flow_match_euler, flow_match_heun, dpmsolver++ or unipc for a
+    policy that was trained with flow matching. By default the one it was trained with."""
+    steps: int | None = None
+    """Denoising steps; by default as many as the checkpoint says, which may be all training steps."""
+    device: str = "cpu"
+    """Where the network runs: cpu, cuda, cuda:1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How the network runs."""
+
+    engine: str = "eager"
+    """How the network runs: eager, compile, cuda-graph, openvino, onnxruntime; auto: the fastest one
+    that works here."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreadOptions:
+    """How much of the CPU is used."""
+
+    threads: int | None = None
+    """CPU threads of torch; by default torch's own choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """How any training runs."""
 

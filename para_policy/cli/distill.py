@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from para_policy.cli.common import TrainingOptions
+from para_policy.cli.common import ThreadOptions, TrainingOptions
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(OfCheckpoint, TrainingOptions):
+class Distill(ThreadOptions, TrainingOptions, OfCheckpoint):
     """Fine-tune a Picard Consistency Model: the network that begins the solve of `pcm`."""
 
     data: Path
@@ -33,8 +33,6 @@ class Distill(OfCheckpoint, TrainingOptions):
     """Of Adam; 1e-4 is the paper's for a full fine-tune."""
     seed: int = 42
     """Of the order of trajectories and the first weights of the update."""
-    threads: int | None = None
-    """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
         from para_policy.checkpoints import consistency

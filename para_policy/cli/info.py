@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from para_policy.cli.common import Precision, Weights
+from para_policy.cli.common import EngineOptions, Weights
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Info(OfCheckpoint):
+class Info(EngineOptions, OfCheckpoint):
     """Say in words what a checkpoint holds."""
 
     weights: Weights = "live"
     """Weights of a LeRobot checkpoint: as trained, or averaged."""
-    engine: str = "eager"
-    """How the network would run; auto: the fastest way that works here."""
-    precision: Precision = "float32"
-    """Of the network's arithmetic."""
 
     def __call__(self) -> None:
         from para_policy.checkpoints.describe import describe

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from para_policy.cli.common import ChainOptions, ThreadOptions
 from para_policy.cli.inputs import OnObservations
 from para_policy.terminal import show
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeTrajectories(OnObservations):
+class MakeTrajectories(ThreadOptions, ChainOptions, OnObservations):
     """Solve chunks in parallel and store the iterates: the data of `distill`. Resumes by itself.
 
     From all demonstrations of --data; without, from the second half of the observations beside the
@@ -18,21 +19,12 @@ class MakeTrajectories(OnObservations):
 
     output: Path
     """Zarr group that receives the trajectories."""
-    scheduler: str | None = None
-    """ddpm, ddim, dpmsolver++, unipc or deis; flow_match_euler, flow_match_heun, dpmsolver++ or unipc for a
-    policy that was trained with flow matching. By default the one it was trained with."""
-    steps: int | None = None
-    """Denoising steps; by default all training steps."""
     splitting: str = "chord"
     """Linear part of the sweeps: identity (the paper's), x0 or chord (needs a calibration)."""
     rounds: int = 2
     """Iterates to store for each trajectory, the start included."""
     count: int = 2048
     """Trajectories."""
-    device: str = "cpu"
-    """Where the network runs."""
-    threads: int | None = None
-    """CPU threads of torch; by default torch's own choice."""
 
     def __call__(self) -> None:
         from para_policy.checkpoints.load import load_policy
