@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import para_policy
-from para_policy import Noise, Process, samplers
+from para_policy import DiffusionPolicy, Noise, Process, samplers
 from para_policy.comparison import Benchmark
 from para_policy.errors import ParaPolicyError
 from para_policy.inference import EngineConfig
 from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.samplers import Nodes
-from tests.checkpoint import random_observations, save_tiny_checkpoint
+from tests.fuzz.policies import KINDS, observations, save_policy
 
 NUMBERS = (-1, 0, 1, 2, 1.5, 2**31, 2**63, 10**400, float("nan"), float("inf"), -float("inf"), True)
 TEXTS = (
@@ -71,44 +72,14 @@ def halved(x: torch.Tensor, t: torch.Tensor, condition: object = None) -> torch.
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Entry]:
-    tiny = save_tiny_checkpoint(tmp_path_factory.mktemp("functions") / "tiny", train_timesteps=4)
-    policy = para_policy.load_policy(tiny)
-    obs = {name: values[0] for name, values in random_observations(1).items()}
-    previous = policy.sample(obs)
+    folder = tmp_path_factory.mktemp("functions")
     scheduler = DDIMScheduler(8)
     return {
-        "load_policy": Entry(
-            para_policy.load_policy,
-            {
-                "path": tiny,
-                "device": "cpu",
-                "consistency": None,
-                "weights": "live",
-                "engine": "eager",
-                "precision": "float32",
-            },
-        ),
-        "DiffusionPolicy.sample": Entry(
-            policy.sample,
-            {
-                "obs": obs,
-                "sampler": "x0",
-                "seed": 0,
-                "scheduler": None,
-                "steps": None,
-                "previous": previous,
-                "executed": 8,
-                "frozen": 1,
-                "overlap": "hard",
-                "pulled": None,
-                "deadline_s": None,
-                "callback": None,
-            },
-        ),
-        "an observation": Entry(lambda **obs: policy.sample(obs), obs),
-        "DiffusionPolicy.sampler": Entry(
-            policy.sampler, {"name": "x0", "scheduler": None, "steps": None}
-        ),
+        **{
+            f"{kind}: {name}": entry
+            for kind in KINDS
+            for name, entry in of_policy(save_policy(kind, folder), folder / kind).items()
+        },
         "Process.from_scheduler": Entry(
             Process.from_scheduler, {"scheduler": scheduler, "num_steps": 8, "eta": 0.0}
         ),
@@ -147,6 +118,44 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Entry]:
             )
             for name in samplers.names()
         },
+    }
+
+
+def of_policy(policy: DiffusionPolicy, checkpoint: Path) -> dict[str, Entry]:
+    obs = {name: values[0] for name, values in observations(policy, 1).items()}
+    return {
+        "load_policy": Entry(
+            para_policy.load_policy,
+            {
+                "path": checkpoint,
+                "device": "cpu",
+                "consistency": None,
+                "weights": "live",
+                "engine": "eager",
+                "precision": "float32",
+            },
+        ),
+        "DiffusionPolicy.sample": Entry(
+            policy.sample,
+            {
+                "obs": obs,
+                "sampler": "x0",
+                "seed": 0,
+                "scheduler": None,
+                "steps": None,
+                "previous": policy.sample(obs),
+                "executed": policy.config.n_action_steps,
+                "frozen": 1,
+                "overlap": "hard",
+                "pulled": None,
+                "deadline_s": None,
+                "callback": None,
+            },
+        ),
+        "an observation": Entry(lambda **obs: policy.sample(obs), obs),
+        "DiffusionPolicy.sampler": Entry(
+            policy.sampler, {"name": "x0", "scheduler": None, "steps": None}
+        ),
     }
 
 
