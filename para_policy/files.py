@@ -94,6 +94,8 @@ def check_output_folder(path: str | Path) -> None:
     """Raise InputError unless files can be created in the folder `path`, which is made if needed."""
     import tempfile  # takes 5 % of the time of --help
 
+    if Path(path).exists() and not Path(path).is_dir():
+        raise InputError(f"output '{path}' is no folder; expected the name of one, or a new name")
     with writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

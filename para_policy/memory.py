@@ -10,6 +10,8 @@ from pathlib import Path
 from para_policy.errors import DataError, InputError
 
 _GIB = 2**30
+# torch and the engines have no type of their own for it.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "not enough memory")
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -36,6 +38,13 @@ def check_available(what: str, needed: int) -> None:
 def check_disk(what: str, needed: int, folder: Path) -> None:
     """Raise InputError if `what` takes more than is free on the disk of `folder`, which exists."""
     _compare(what, needed, shutil.disk_usage(folder).free, "free disk")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether less at once might work, whatever the library calls that."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(t in str(error).lower() for t in _OUT_OF_MEMORY)
+    )
 
 
 def _compare(what: str, needed: int, there: int, kind: str) -> None:

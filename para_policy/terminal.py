@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from para_policy.errors import ParaPolicyError
+from para_policy.memory import is_out_of_memory
 from para_policy.stopping import Stopped, stoppable
 
 # Rich is imported where something is drawn: `para-policy --help` draws nothing.
@@ -82,7 +83,9 @@ def run(command: Callable[[], None]) -> int:
     except OSError as error:
         where = f"'{os.fsdecode(error.filename)}': " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}")
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         return _refuse(f"not enough memory ({error or 'on this machine'}); ask for less at once")
     except KeyboardInterrupt as error:
         stop = Stopped.of(error)

@@ -202,8 +202,13 @@ def test_a_folder_appears_with_all_that_is_in_it(tmp_path: Path) -> None:
 
 def test_a_folder_that_takes_no_file_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "folder", Path("/proc/folder")):
-        with pytest.raises(InputError, match="cannot write"):
+    for folder, message in (
+        (tmp_path / "file", "is no folder"),
+        (Path("/dev/null"), "is no folder"),
+        (tmp_path / "file" / "folder", "cannot write"),
+        (Path("/proc/folder"), "cannot write"),
+    ):
+        with pytest.raises(InputError, match=message):
             check_output_folder(folder)
     check_output_folder(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()

@@ -8,8 +8,9 @@ import sys
 from contextlib import suppress
 
 import pytest
+import torch
 
-from para_policy.terminal import Manner, end_stage, set_manner, stage
+from para_policy.terminal import Manner, end_stage, run, set_manner, stage
 
 ESCAPE = re.compile("\x1b.*?[a-zA-Z]")
 ERASED = "\x1b[2K"
@@ -50,3 +51,21 @@ def test_a_stage_is_drawn_and_taken_away(colour: bool, monkeypatch: pytest.Monke
 def test_a_terminal_that_cannot_go_back_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     assert shown(monkeypatch).splitlines() == ["loading", "timing"]
+
+
+def test_memory_that_torch_does_not_get_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def too_much() -> None:
+        torch.empty(2**50)
+
+    assert run(too_much) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: not enough memory (")
+    assert error.count("\n") == 1
+
+
+def test_other_errors_of_torch_are_faults() -> None:
+    def wrong() -> None:
+        torch.ones(2) + torch.ones(3)
+
+    with pytest.raises(RuntimeError, match="must match"):
+        run(wrong)

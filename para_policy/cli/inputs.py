@@ -115,15 +115,21 @@ def _demonstrated(
     from para_policy.training.demonstrations import open_demonstrations
     from para_policy.training.lerobot.layout import is_lerobot
 
+    demonstrations = open_demonstrations(data)
     if path is None and not is_lerobot(data):
         path = _REPLAY_BUFFER_CONFIG
+        if not path.exists():
+            raise InputError(
+                f"'{data}' does not say which of its arrays are the inputs of the policy; give --config "
+                f"with a training configuration that does, such as {path} of the source of para_policy"
+            )
     columns = (
         DataConfig.model_validate({"path": data})
         if path is None
         else TrainConfig.from_yaml(training_config(path)).data
     )
     return observation_windows(
-        open_demonstrations(data), columns.observations, columns.action, config, count, part
+        demonstrations, columns.observations, columns.action, config, count, part
     )
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
 from para_policy.errors import ParaPolicyError
+from para_policy.memory import is_out_of_memory
 
 _T = TypeVar("_T")
-# Libraries have no type of their own for it.
-_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "bad_alloc", "not enough memory")
 
 
 class UnavailableError(ParaPolicyError):
@@ -33,13 +30,6 @@ def attempt(action: Callable[[], _T]) -> _T:
         if is_out_of_memory(error):
             raise MemoryError(reason(error)) from error
         raise UnavailableError(reason(error)) from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch might work."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(t in str(error).lower() for t in _MEMORY_TEXTS)
 
 
 def reason(error: Exception) -> str:

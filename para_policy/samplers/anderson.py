@@ -50,9 +50,10 @@ class Memory:
     def __init__(self, parts: TriangularAnderson, X: Tensor) -> None:
         self.parts = parts
         batch, states = X.shape[:2]
+        history = min(parts.history, states)  # after so many rounds all is solved
         # States and corrections. The place after the last one takes what is not in the window.
-        self._kept = X.new_zeros(parts.history, 2, batch, states, X[0, 0].numel())
-        valid = (parts.history, batch, states)
+        self._kept = X.new_zeros(history, 2, batch, states, X[0, 0].numel())
+        valid = (history, batch, states)
         self._valid = torch.zeros(valid, dtype=torch.bool, device=X.device)
 
     def clear(self) -> None:

@@ -285,6 +285,13 @@ def get(name: str, **chosen: Any) -> Sampler:
         raise InputError(
             f"sampler {name!r} has no option {unknown}; it takes {list(known) or 'none'}"
         )
+    parameters = inspect.signature(_PRESETS[name]).parameters.values()
+    missing = [p.name for p in parameters if p.default is p.empty and p.name not in chosen]
+    if missing:
+        raise InputError(
+            f"sampler {name!r} needs {' and '.join(missing)}, which is measured or trained for a "
+            "checkpoint: give it, or take a sampler that needs nothing, such as 'x0'"
+        )
     try:
         return dataclasses.replace(_PRESETS[name](**chosen), name=name)
     except TypeError as error:

@@ -25,6 +25,7 @@ from sim import demo, record_observations, video
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
 from tests.checkpoints.golden import save as save_lerobot
 from tests.commands import Run, runner
+from tests.training.demonstrations import circles, write_group
 from tests.training.lerobot.datasets import Layout, write_dataset
 
 QUICK = ("--threads", 1)
@@ -124,6 +125,18 @@ def test_tools_of_the_simulator_take_checkpoints_as_commands_do(
                 call(**{option: "nobody/nothing-at-all"})
         assert demo.Arguments(**{option: str(tiny)}).directory() == tiny
     assert demo.Arguments().directory() == Path("checkpoints/pusht_state")
+
+
+def test_data_that_need_a_configuration_ask_for_it(
+    tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside of the source there is none to fall back to; what is missing is missing all the same."""
+    monkeypatch.chdir(tmp_path)
+    write_group(tmp_path / "moves.zarr", *circles())
+    for data, message in (("absent", "no data set at 'absent'"), ("moves.zarr", "give --config")):
+        code, _, err = run("bench", tiny, "--data", data)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
 
 
 def test_a_checkpoint_is_calibrated_by_one_at_a_time(tiny: Path, run: Run) -> None:

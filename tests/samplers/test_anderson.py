@@ -130,6 +130,18 @@ def test_enough_history_solves_a_linear_problem_of_few_dimensions() -> None:
     assert rounds[0] > rounds[1] > rounds[2]
 
 
+def test_more_history_than_rounds_takes_no_more_memory() -> None:
+    solved = unclipped(Linear(2), num_steps=6)
+    noise = solved.noise(batch=1, shape=(2,))
+
+    def solve(history: int) -> Tensor:
+        memory = TriangularAnderson(history)
+        sampler = FixedPoint(Scalar("identity"), ResidualBelow(1e-6), Copy(), memory)
+        return solved.solve(sampler, noise).sample
+
+    torch.testing.assert_close(solve(10**9), solve(7), rtol=0, atol=0)
+
+
 def interrupted(inner: Network, at: int, value: float, after: int) -> Network:
     """`value` instead of the prediction at steps with a timestep below `after`, in one call."""
     calls = 0

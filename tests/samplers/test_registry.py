@@ -29,6 +29,8 @@ def test_paradigms_has_the_papers_defaults() -> None:
     [
         ("heun", {}, "unknown sampler 'heun'.*sequential.*paradigms"),
         ("paradigms", {"windwo": 3}, "no option.*windwo.*window"),
+        ("chord", {}, "needs matrices, which is measured .* such as 'x0'"),
+        ("collocation", {}, "needs matrices and nodes, which"),
         ("sequential", {"window": 3}, "no option.*window"),
         ("paradigms", {"window": 0}, "window is 0"),
         ("paradigms", {"window": -1}, "window is -1"),
