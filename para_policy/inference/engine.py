@@ -57,7 +57,8 @@ class Engine:
         self._told = 0
         self._warming_up = False
         self._untried: list[tuple[Backend, Precision]] | None = None
-        self._in_use: tuple[Backend, Precision, Rows] | None = None
+        # The rows in batches where None: not a method of this engine, which would keep itself alive.
+        self._in_use: tuple[Backend, Precision, Rows | None] | None = None
         self._prepare: Prepare | None = None
         self._batches: dict[tuple[Size, _Kind], StaticBatch] = {}
 
@@ -101,7 +102,7 @@ class Engine:
                 _, precision, run = self._in_use or self._choose(inputs)
                 # Without a GPU there are no tensor cores to allow or forbid.
                 with tensor_cores(precision) if inputs[0].is_cuda else nullcontext():
-                    output = run(*inputs)
+                    output = (run or self._in_batches)(*inputs)
                 break
             except UnavailableError as error:
                 self._pass_over(error)
@@ -153,7 +154,7 @@ class Engine:
         kind = _kind(inputs)
         return next((size for size in self.sizes if (size, kind) not in self._batches), None)
 
-    def _choose(self, inputs: Sequence[Tensor]) -> tuple[Backend, Precision, Rows]:
+    def _choose(self, inputs: Sequence[Tensor]) -> tuple[Backend, Precision, Rows | None]:
         """Load the next backend that has not failed yet."""
         device = inputs[0].device
         if self._untried is None:
@@ -161,9 +162,9 @@ class Engine:
         backend, precision = self._untried[0]
         attempt(lambda: backend.check(device, precision))
         loaded: Any = attempt(lambda: backend.load(self.body, precision))
-        run: Rows = loaded
+        run: Any = None if backend.static else loaded
         if backend.static:
-            self._prepare, run = loaded, self._in_batches
+            self._prepare = loaded
         elif precision != "float32":
             with tensor_cores("float32"):
                 reference = self.body(*inputs)

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from para_policy import Noise, Process, samplers
 from para_policy.inference.graphs import Recorded, Recorder, Repeat
 from para_policy.inference.graphs.recording import Work
+from para_policy.inference.runtime import Runtime
 from para_policy.samplers import Nodes, Sampler
 
 SHAPE, WIDTH, STEPS = (4, 2), 3, 30
@@ -55,6 +57,53 @@ class Counted(Repeat):
             replay()
 
         return counted
+
+
+class Device(Counted):
+    """A device that records: a recording takes some memory, numbers are read when somebody waits.
+
+    Attributes:
+        room: bytes that the recordings of a sampler may take.
+        events: launches and waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = 10**9
+        self.events: list[str] = []
+
+    @classmethod
+    def everywhere(cls, monkeypatch: pytest.MonkeyPatch) -> Device:
+        """Make every policy record its samplers on such a device."""
+        device = cls()
+
+        def recorded(_: Runtime, sampler: Sampler) -> Sampler:
+            made = Recorded(device, block=2, most_bytes=device.room)
+            return dataclasses.replace(sampler, recordings=made) if sampler.recordable else sampler
+
+        monkeypatch.setattr(Runtime, "recorded", recorded)
+        return device
+
+    def record(self, work: Work, restart: Work) -> Work:
+        replay = super().record(work, restart)
+
+        def launched() -> None:
+            self.events.append("launch")
+            replay()
+
+        return launched
+
+    def watch(self, number: Tensor) -> Callable[[], int]:
+        value = int(number)
+
+        def read() -> int:
+            self.events.append("wait")
+            return value
+
+        return read
+
+    def memory_bytes(self) -> int:
+        return 1000 * self.recorded
 
 
 def process_of(kind: str, steps: int = STEPS) -> Process:

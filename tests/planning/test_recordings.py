@@ -13,48 +13,14 @@ from torch import Tensor
 
 from para_policy import Noise, Process, load_policy, samplers
 from para_policy.diffusion.denoiser import Denoiser
-from para_policy.inference.graphs import Recorded
-from para_policy.inference.graphs.recording import Work
-from para_policy.inference.runtime import Runtime
 from para_policy.planning.fleet import Fleet
 from para_policy.planning.settings import PlannerSettings
 from para_policy.planning.solver import Cancelled
 from para_policy.planning.statistics import recording_facts
-from para_policy.samplers import Callback, Sampler, SampleResult, as_sampler
+from para_policy.samplers import Callback, SampleResult, as_sampler
 from tests.checkpoint import random_observations, save_tiny_checkpoint
-from tests.inference.rounds import Counted
+from tests.inference.rounds import Device
 from tests.planning.fake_policy import DT, T0
-
-BYTES = 1000
-
-
-class Device(Counted):
-    """Every recording takes some memory; flags are read when somebody waits for them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.events: list[str] = []
-
-    def record(self, work: Work, restart: Work) -> Work:
-        replay = super().record(work, restart)
-
-        def launched() -> None:
-            self.events.append("launch")
-            replay()
-
-        return launched
-
-    def watch(self, number: Tensor) -> Callable[[], int]:
-        value = int(number)
-
-        def read() -> int:
-            self.events.append("wait")
-            return value
-
-        return read
-
-    def memory_bytes(self) -> int:
-        return BYTES * self.recorded
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +30,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
-    """One that records; `room` is what recordings may take."""
-    recorder = Device()
-
-    def recorded(_: Runtime, sampler: Sampler) -> Sampler:
-        made = Recorded(recorder, block=2, most_bytes=recorder.room)
-        return replace(sampler, recordings=made) if sampler.recordable else sampler
-
-    recorder.room = 10**9
-    monkeypatch.setattr(Runtime, "recorded", recorded)
-    return recorder
+    return Device.everywhere(monkeypatch)
 
 
 NAMES = ("left", "right", "lift")
@@ -137,7 +94,7 @@ def test_nothing_is_recorded_after_the_fleet_was_prepared(
     assert device.replayed > replayed
     facts = recording_facts(robots.settings.sampler)
     assert facts["chunks_not_recorded"] == 0
-    assert facts["recordings_memory_mib"] == pytest.approx(BYTES * before / 2**20)
+    assert facts["recordings_memory_mib"] == pytest.approx(device.memory_bytes() / 2**20)
 
 
 def test_what_does_not_fit_into_the_memory_is_solved_as_usual(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from para_policy.diffusion.denoiser import Denoiser
@@ -121,7 +122,7 @@ class Recorded:
             (
                 one
                 for one in self._kept
-                if one.sampler is sampler
+                if one.sampler() is sampler
                 and one.network is denoiser.network
                 and one.process is process
                 and one.facts == facts
@@ -138,7 +139,7 @@ class Recorded:
             before = self._recorder.memory_bytes()
             solve = self._record(sampler, denoiser, process, noise, guess)
             taken = max(self._recorder.memory_bytes() - before, 0)
-            kept = _Kept(sampler, denoiser.network, process, facts, solve, taken)
+            kept = _Kept(weakref.ref(sampler), denoiser.network, process, facts, solve, taken)
         self._kept.append(kept)
         return kept.solve
 
@@ -152,7 +153,9 @@ class Recorded:
     ) -> RecordedSolve | None:
         try:
             inputs = Inputs(denoiser, noise)
-            solve: Any = sampler.begin(inputs.denoiser(), process, inputs.noise, guess)
+            # Not by way of the sampler's recordings: what nobody uses is to be given back at once.
+            parts = replace(sampler, recordings=None)
+            solve: Any = parts.begin(inputs.denoiser(), process, inputs.noise, guess)
             return RecordedSolve(solve, inputs, self._recorder, self._block, guess, self._precision)
         except (RuntimeError, UnavailableError) as error:  # out of memory among them
             warnings.warn(
@@ -165,7 +168,7 @@ class Recorded:
 class _Kept:
     """A recording, what it holds for, and what it takes; None of what cannot be recorded."""
 
-    sampler: Sampler
+    sampler: weakref.ref[Sampler]
     network: object
     process: Process
     facts: tuple[Any, ...]
@@ -174,6 +177,8 @@ class _Kept:
 
     @property
     def holds(self) -> bool:
+        if self.sampler() is None:
+            return False
         return self.solve is None or self.solve.holds
 
 
