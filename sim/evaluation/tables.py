@@ -212,7 +212,8 @@ def circumstances(document: Document) -> dict[str, str]:
         "Episodes": f"{n} per sampler, seeds {first} to {first + n - 1}",
         "Equivalence margin": f"±{document['margin']:g} of the mean max reward",
         "Scheduler": f"{document['scheduler']}, {document['steps']} steps",
-        "Checkpoint": f"{document['checkpoint']} (sha256 {document['checkpoint_sha256'][:16]}...)",
+        "Checkpoint": f"{document['checkpoint']} (sha256 of its files "
+        f"{document['checkpoint_sha256'][:16]}...)",
         "Device": f"{document['device']}, engine {document['backend']}, {document['dtype']}, "
         f"{_count(document['threads'], 'thread')}",
         "Machine": document["machine"],
