@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tyro
@@ -61,8 +61,7 @@ class Arguments(OfCheckpoint):
     domain_id: int = 77
     """ROS domain of the run."""
 
-    def named(self) -> str:
-        return self.given() or "checkpoints/pusht_state"
+    default: ClassVar[str | None] = "checkpoints/pusht_state"
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,8 @@ def _play(
             reached[seed] = steps
 
         settings = LoopSettings(
-            checkpoint,
-            arguments.sampler,
+            checkpoint=str(checkpoint),
+            sampler=arguments.sampler,
             engine=arguments.engine,
             precision=arguments.precision,
             domain_id=arguments.domain_id,

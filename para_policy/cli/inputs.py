@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 import tyro
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from para_policy.policies.config import PolicyConfig
     from para_policy.policies.policy import DiffusionPolicy
 
+OfCheckpointT = TypeVar("OfCheckpointT", bound="OfCheckpoint")
 Part = Literal["first half", "second half", "all"]
 _SHARES = {"first half": (0.0, 0.5), "second half": (0.5, 1.0), "all": (0.0, 1.0)}
 
@@ -24,7 +25,13 @@ _REPLAY_BUFFER_CONFIG = Path("config/training/pusht_state.yaml")
 
 @dataclass(frozen=True, kw_only=True)
 class OfCheckpoint:
-    """A command about a checkpoint, which is given by position or by name."""
+    """A command about a checkpoint, which is given by position or by name.
+
+    Attributes:
+        default: the checkpoint of a command that was given none; None where one is needed.
+    """
+
+    default: ClassVar[str | None] = None
 
     checkpoint: Annotated[
         str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CHECKPOINT]")
@@ -45,8 +52,8 @@ class OfCheckpoint:
         return found[0] if found else None
 
     def named(self) -> str:
-        """The checkpoint as it was given. Raises InputError unless one was."""
-        name = self.given()
+        """The checkpoint as it was given, or the default. Raises InputError without either."""
+        name = self.given() or self.default
         if name is None:
             raise InputError(
                 "no checkpoint given; expected a directory, or a name of the Hugging Face Hub such as "
@@ -60,6 +67,10 @@ class OfCheckpoint:
 
         return resolve(self.named())
 
+    def located(self: OfCheckpointT) -> OfCheckpointT:
+        """The same command on its directory: what runs for hours asks the Hub once."""
+        return replace(self, checkpoint=str(self.directory()), checkpoint_option=None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnObservations(OfCheckpoint):
@@ -72,6 +83,8 @@ class OnObservations(OfCheckpoint):
     """Training configuration that says under which names --data holds the policy's inputs; by default
     under their own in a LeRobotDataset, and as config/training/pusht_state.yaml says in a replay
     buffer."""
+    task: str | None = None
+    """What the robot is to do, in words, for a LeRobot policy that takes a text (multi_task_dit)."""
     rollout: str | None = None
     """Gymnasium environment to play in first, as gym_pusht/PushT-v0:obs_type=pixels_agent_pos. What
     the policy meets there is kept beside the checkpoint, where other commands find it, too."""

@@ -1,6 +1,6 @@
 """PushT over real ROS 2 topics: simulator, policy and executor as processes in lockstep.
 
-python -m sim.ros.closed_loop --checkpoint checkpoints/pusht_state --seeds 100000,100001
+python -m sim.ros.closed_loop checkpoints/pusht_state --seeds 100000,100001
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from para_policy import samplers
 from para_policy.checkpoints.load import read_checkpoint
+from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
@@ -33,11 +34,10 @@ StepProgress = Callable[[int, int], None]
 """Called with the seed and the number of steps played."""
 
 
-@dataclass(frozen=True)
-class LoopSettings:
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings(OfCheckpoint):
     """How the policy samples, and where the run lives; None means what the checkpoint says."""
 
-    checkpoint: Path
     sampler: str = "chord"
     sampler_options: str = "{}"
     scheduler: str | None = None
@@ -94,12 +94,13 @@ def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) 
     Args:
         records: folder that receives the episodes, and the mapping of the policy's inputs.
     """
-    config = read_checkpoint(settings.checkpoint).config
+    checkpoint = settings.directory()
+    config = read_checkpoint(checkpoint).config
     inputs_file = records / "inputs.yaml"
     write_text(inputs_file, inputs_text(config))
     heights = [config.inputs[name][1] for name in config.cameras]
     policy = {
-        "checkpoint": str(settings.checkpoint.resolve()),
+        "checkpoint": str(checkpoint.resolve()),
         "inputs_file": str(inputs_file),
         "device": settings.device,
         "engine": settings.engine,
@@ -145,7 +146,7 @@ def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
 def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, Any]:
     """The run as a JSON document."""
     return {
-        "checkpoint": str(settings.checkpoint),
+        "checkpoint": settings.named(),
         "sampler": settings.sampler,
         "engine": settings.engine,
         "precision": settings.precision,
@@ -186,7 +187,7 @@ def _main(arguments: Arguments) -> None:
     except ValueError as error:
         raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
     # Cheap to find out here, while the nodes would take seconds to start and say the same.
-    read_checkpoint(arguments.loop.checkpoint)
+    read_checkpoint(arguments.loop.directory())
     samplers.options(arguments.loop.sampler)
     if arguments.json is not None:
         check_output_file(arguments.json)

@@ -61,14 +61,15 @@ class Condition:
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Arguments(RunArguments):
     """Play PushT over ROS in real time with disturbed observations; compare with the clean loop.
 
     jitter: stamps 5 ms off, either way. network: 5 % of the messages are lost, 5 % sent twice, 5 %
     overtaken by the next. ahead, behind: the sensors' clock differs by 20 ms. all: jitter, network
     and ahead together. All conditions play the same start states and are compared with "clean,
-    10 Hz". An interrupted run goes on where it stopped, also with more episodes.
+    10 Hz". The checkpoint is by default checkpoints/pusht_state. An interrupted run goes on where it
+    stopped, also with more episodes.
     """
 
     disturbances: tuple[str, ...] = tuple(DISTURBANCES)
@@ -105,9 +106,10 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
     simulator()
     for path in (args.json, args.json.with_suffix(".md")):
         check_output_file(path)
-    policy = load_policy(args.checkpoint)
+    args = args.located()
+    policy = load_policy(args.directory())
     check_policy(policy)
-    sampling = Sampling(args.checkpoint, scheduler=args.scheduler, steps=args.steps)
+    sampling = Sampling(args.directory(), scheduler=args.scheduler, steps=args.steps)
     identity = {
         **sampling_identity(policy, sampling),
         "sampler": args.sampler,

@@ -34,11 +34,12 @@ IN_PROCESS = "in_process"
 def measure(args: Arguments, console: Console) -> dict[str, Any]:
     """Play what is missing, and return the JSON document."""
     _check(args)
-    policy = load_policy(args.checkpoint)
+    args = args.located()
+    policy = load_policy(args.directory())
     check_policy(policy)
     identity = {
         **sampling_identity(
-            policy, Sampling(args.checkpoint, scheduler=args.scheduler, steps=args.steps)
+            policy, Sampling(args.directory(), scheduler=args.scheduler, steps=args.steps)
         ),
         "sampler": args.sampler,
         "max_steps": args.max_steps,

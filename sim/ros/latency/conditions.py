@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from para_policy.cli.inputs import OfCheckpoint
 from sim.pusht.env import MAX_STEPS
 
 MODES: Mapping[str, Mapping[str, object]] = {
@@ -55,14 +56,12 @@ class Condition:
         return self.mode != "uncompensated"
 
 
-@dataclass(frozen=True)
-class RunArguments:
+@dataclass(frozen=True, kw_only=True)
+class RunArguments(OfCheckpoint):
     """Arguments of any experiment that plays PushT over ROS in real time."""
 
     json: Path
     """Where the numbers go; the table (.md) is written beside it."""
-    checkpoint: Path = Path("checkpoints/pusht_state")
-    """Checkpoint directory."""
     sampler: str = "chord"
     """Of all runs."""
     scheduler: str | None = None
@@ -86,15 +85,17 @@ class RunArguments:
     margin: float = 0.05
     """Equivalence margin of the mean max reward."""
 
+    default: ClassVar[str | None] = "checkpoints/pusht_state"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Arguments(RunArguments):
     """Play PushT over ROS in real time with added latency, in four modes; compare with no ROS at all.
 
     uncompensated: a chunk starts when it arrives. compensated: its actions keep their times and
     late ones are dropped. chunking_hard, chunking_soft: that, and real-time chunking. All
     conditions play the same start states and are compared with the in-process evaluation of the
-    same sampler. An interrupted run goes on where it stopped, also with more episodes.
+    same sampler. The checkpoint is by default checkpoints/pusht_state. An interrupted run goes on where it stopped, also with more episodes.
     """
 
     added_latency_ms: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)

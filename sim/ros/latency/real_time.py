@@ -79,10 +79,11 @@ def play_in_real_time(
 
 
 def _start(processes: RosProcesses, args: RunArguments, condition: Playable, folder: Path) -> None:
+    checkpoint = args.directory()
     inputs_file = folder / "inputs.yaml"
-    write_text(inputs_file, inputs_text(read_checkpoint(args.checkpoint).config))
+    write_text(inputs_file, inputs_text(read_checkpoint(checkpoint).config))
     policy = {
-        "checkpoint": str(args.checkpoint.resolve()),
+        "checkpoint": str(checkpoint.resolve()),
         "inputs_file": str(inputs_file),
         "engine": "eager",  # as in the process that it is compared with
         "sampler": args.sampler,

@@ -32,7 +32,9 @@ def one_thread():
 def test_closed_loop_over_dds_equals_the_in_process_one(
     checkpoint: Path, domain_id: int, tmp_path: Path
 ) -> None:
-    settings = LoopSettings(checkpoint, max_steps=MAX_STEPS, threads=1, domain_id=domain_id)
+    settings = LoopSettings(
+        checkpoint=str(checkpoint), max_steps=MAX_STEPS, threads=1, domain_id=domain_id
+    )
     with RosProcesses(domain_id, threads=1) as processes:
         start_nodes(processes, settings, tmp_path)
         with LoopClient(domain_id, processes.check) as client:
@@ -78,6 +80,7 @@ def test_command_writes_results(checkpoint: Path, domain_id: int, tmp_path: Path
     [
         (("--seeds", "one"), "expected integers"),
         (("--checkpoint", "/nowhere"), "no checkpoint at '/nowhere'"),
+        (("--checkpoint", "nobody/nothing-at-all"), "the Hugging Face Hub does not give it"),
         (("--sampler", "magic"), "unknown sampler 'magic'"),
         # Only the node that loads the policy can know; its diagnostics say so.
         (("--device", "cuda:99"), "on_configure failed: device 'cuda:99' cannot be used"),
@@ -89,7 +92,9 @@ def test_bad_input_ends_in_one_line(
     changes: tuple[str, str],
     reason: str,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     arguments = {"--checkpoint": str(checkpoint), "--domain-id": str(domain_id)}
     arguments |= dict([changes])
     assert main([word for pair in arguments.items() for word in pair]) == 2

@@ -38,10 +38,16 @@ def test_a_run_writes_numbers_and_table_and_goes_on(
         (["--disturbances", "magic"], "unknown disturbance 'magic'"),
         (["--per-step", "0"], "must be 1 or more"),
         (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
+        (["nobody/nothing-at-all"], "the Hugging Face Hub does not give it"),
     ],
 )
 def test_bad_input_ends_in_one_line(
-    tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    arguments: list[str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert main(["--json", str(tmp_path / "out.json"), *arguments]) == 2
     assert reason in capsys.readouterr().err

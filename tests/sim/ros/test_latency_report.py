@@ -107,7 +107,7 @@ def test_finished_episodes_are_not_played_again(tmp_path: Path) -> None:
         runs.keep(done, episode(seed, 0.5, [line(0, 8)], 0.1))
     again = Runs(partial, NAMES)
     assert again.missing(done, SEEDS) == [9, 11]
-    blocks = list(_blocks(Arguments(Path("unused"), block=2), CONDITIONS, again, SEEDS))
+    blocks = list(_blocks(Arguments(json=Path("unused"), block=2), CONDITIONS, again, SEEDS))
     of_done = [seeds for name, seeds in blocks if name == done]
     assert of_done == [[9], [11]]
     # The conditions take turns, and not always in the same order.
@@ -133,11 +133,17 @@ def test_other_circumstances_begin_anew(tmp_path: Path) -> None:
         (["--modes", "magic"], "unknown mode 'magic'"),
         (["--episodes", "0"], "must be 1 or more"),
         (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
+        (["nobody/nothing-at-all"], "the Hugging Face Hub does not give it"),
     ],
 )
 def test_bad_input_ends_in_one_line(
-    tmp_path: Path, arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    arguments: list[str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     pytest.importorskip("rclpy")
     assert main(["--json", str(tmp_path / "out.json"), *arguments]) == 2
     assert reason in capsys.readouterr().err
