@@ -40,7 +40,11 @@ class Bench(ThreadOptions, EngineOptions, ChainOptions, OnObservations):
         set_threads(self.threads)
         directory = self.directory()
         policy = load_policy(
-            directory, device=self.device, engine=self.engine, precision=self.precision
+            directory,
+            device=self.device,
+            engine=self.engine,
+            precision=self.precision,
+            task=self.task,
         )
         recorded = self.observed(
             policy, self.observations, shipped="all", demonstrated="first half"

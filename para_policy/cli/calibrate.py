@@ -54,7 +54,9 @@ class Calibrate(ThreadOptions, ChainOptions, OnObservations):
         settings = measure.Settings(self.tolerance, cases=self.cases)
         set_threads(self.threads)
         directory = self.directory()
-        policy = load_policy(directory, device=self.device, calibrated=False)
+        policy = load_policy(
+            directory, device=self.device, calibrated=False, task=self.task
+        )
         wanted = EngineConfig(self.engine, self.precision)
         expected_engine(wanted, policy.device)  # fails before the long work
         folder = directory / FOLDER
@@ -107,7 +109,7 @@ class Calibrate(ThreadOptions, ChainOptions, OnObservations):
     def _known(self, directory: Path) -> Calibration:
         from para_policy.checkpoints.load import load_policy
 
-        policy = load_policy(directory)
+        policy = load_policy(directory, task=self.task)
         chain = policy.chain(self.scheduler, self.steps)
         if chain.calibration is None:
             raise InputError(

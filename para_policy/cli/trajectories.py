@@ -37,7 +37,7 @@ class MakeTrajectories(ThreadOptions, ChainOptions, OnObservations):
         )
         set_threads(self.threads)
         directory = self.directory()
-        policy = load_policy(directory, device=self.device)
+        policy = load_policy(directory, device=self.device, task=self.task)
         recorded = self.observed(policy, self.count, shipped="second half", demonstrated="all")
         sha256 = checkpoint_hash(directory)
         path = trajectories.generate(policy, recorded, settings, self.output, sha256)

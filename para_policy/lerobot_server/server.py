@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty
 from typing import Any
-from unittest.mock import patch
 
 import grpc
 import torch
@@ -30,8 +29,12 @@ from para_policy.lerobot_server.history import History
 from para_policy.lerobot_server.messages import Part, joined, read
 from para_policy.terminal import notes
 
-with patch.object(helpers, "get_logger", logging.getLogger):  # else it makes a folder "logs" here
+# While the class is made it asks for a logger, and LeRobot's way makes a folder "logs" here.
+_get_logger, helpers.get_logger = helpers.get_logger, logging.getLogger
+try:
     from lerobot.async_inference.policy_server import PolicyServer
+finally:
+    helpers.get_logger = _get_logger
 
 _ADDED_POLICIES = ("multi_task_dit",)
 """Policies that LeRobot's server leaves out, and that work with a history."""

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from tests.checkpoints.goldens.make_lerobot_dit import TINY, make_clip
+from tests.networks.goldens.recipe import fill
+
 if TYPE_CHECKING:
     from para_policy.lerobot_server.server import Server
 
@@ -33,6 +36,7 @@ def save_checkpoint(directory: Path) -> Path:
 
     config = DiffusionConfig(
         **_features(),
+        pretrained_backbone_weights=None,
         n_obs_steps=2,
         horizon=16,
         n_action_steps=8,
@@ -43,7 +47,8 @@ def save_checkpoint(directory: Path) -> Path:
         diffusion_step_embed_dim=16,
         num_train_timesteps=STEPS,
     )
-    return _save(DiffusionPolicy, config, directory)
+    torch.manual_seed(0)
+    return _save(DiffusionPolicy(config), directory)
 
 
 def save_act(directory: Path) -> Path:
@@ -52,8 +57,28 @@ def save_act(directory: Path) -> Path:
     from lerobot.policies.act.modeling_act import ACTPolicy
 
     sizes = {"dim_model": 32, "n_heads": 2, "dim_feedforward": 32, "n_encoder_layers": 1}
-    config = ACTConfig(**_features(), **sizes, chunk_size=8, n_action_steps=8, use_vae=False)
-    return _save(ACTPolicy, config, directory)
+    config = ACTConfig(
+        **_features(),
+        **sizes,
+        pretrained_backbone_weights=None,
+        chunk_size=8,
+        n_action_steps=8,
+        use_vae=False,
+    )
+    torch.manual_seed(0)
+    return _save(ACTPolicy(config), directory)
+
+
+def save_dit(directory: Path) -> Path:
+    """A policy that is told its task in words, with weights that make them count."""
+    from lerobot.policies.multi_task_dit import MultiTaskDiTConfig, MultiTaskDiTPolicy
+
+    clip = str(make_clip(directory / "clip", {}))
+    towers = {"vision_encoder_name": clip, "text_encoder_name": clip, "tokenizer_max_length": 24}
+    policy = MultiTaskDiTPolicy(MultiTaskDiTConfig(**_features(), **towers, **TINY))
+    with torch.no_grad():
+        fill(policy.state_dict(), seed=0)
+    return _save(policy, directory)
 
 
 def _features() -> dict[str, Any]:
@@ -65,16 +90,14 @@ def _features() -> dict[str, Any]:
             "observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 64, 64)),
         },
         "output_features": {"action": PolicyFeature(FeatureType.ACTION, (2,))},
-        "pretrained_backbone_weights": None,
         "device": "cpu",
         "push_to_hub": False,
     }
 
 
-def _save(kind: Any, config: Any, directory: Path) -> Path:
+def _save(policy: Any, directory: Path) -> Path:
     from lerobot.policies.factory import make_pre_post_processors
 
-    torch.manual_seed(0)
     reach = {
         "min": torch.full((2,), -RANGE),
         "max": torch.full((2,), RANGE),
@@ -87,8 +110,8 @@ def _save(kind: Any, config: Any, directory: Path) -> Path:
         "observation.images.top": colours,
         "action": reach,
     }
-    processors = make_pre_post_processors(config, dataset_stats=statistics)
-    for part in (kind(config), *processors):
+    processors = make_pre_post_processors(policy.config, dataset_stats=statistics)
+    for part in (policy, *processors):
         part.save_pretrained(directory)
     return directory
 

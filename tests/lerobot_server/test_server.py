@@ -24,16 +24,20 @@ import torch
 from lerobot.async_inference import helpers
 from lerobot.async_inference.configs import RobotClientConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.utils import populate_queues
 from lerobot.transport import services_pb2
 
 from para_policy.lerobot_server.server import Server
-from tests.lerobot_server.conftest import RANGE, save_act
+from tests.lerobot_server.conftest import RANGE, save_act, save_dit
 from tests.lerobot_server.pointrobot import PointRobot, config
 
 with patch.object(helpers, "get_logger", logging.getLogger):  # else it makes a folder "logs" here
     from lerobot.async_inference.robot_client import RobotClient
 
 pytestmark = pytest.mark.lerobot
+
+TASK = "push the t"
 
 
 class Context:
@@ -63,7 +67,7 @@ class Calls:
         self._server.SendPolicyInstructions(message, self._context)
 
     def observe(self, step: int, x: float, must_go: bool = False) -> None:
-        raw = {"x": x, "y": 0.0, "top": np.zeros((64, 64, 3), np.uint8)}
+        raw = {"x": x, "y": 0.0, "top": np.zeros((64, 64, 3), np.uint8), "task": TASK}
         self.send(helpers.TimedObservation(time.time(), step, raw, must_go))
 
     def send(self, observation: Any) -> None:
@@ -115,6 +119,39 @@ def test_policy_gets_the_steps_that_it_looks_at(
     assert (found - own_answer(checkpoint, history)).abs().max() < 2e-2 * RANGE
     # Another history gives another answer, so that the comparison says something.
     assert (found - own_answer(checkpoint, [-90.0, -90.0])).abs().max() > 5e-2 * RANGE
+
+
+def told_answer(checkpoint: Path, xs: list[float], task: str) -> torch.Tensor:
+    """(4, 2) what LeRobot's loop answers to a history and a task, from the seed 0."""
+    from lerobot.policies.multi_task_dit import MultiTaskDiTPolicy
+
+    policy = MultiTaskDiTPolicy.from_pretrained(checkpoint).eval()
+    before, after = make_pre_post_processors(policy.config, pretrained_path=str(checkpoint))
+    for x in xs:
+        seen = {
+            "observation.state": torch.tensor([[x, 0.0]]),
+            "observation.images.top": torch.zeros(1, 3, 64, 64),
+            "task": task,
+        }
+        batch = policy._prepare_batch({k: v for k, v in before(seen).items() if k != "action"})
+        populate_queues(policy._queues, batch)
+    torch.manual_seed(0)
+    chunk: torch.Tensor = after(policy.predict_action_chunk(batch))
+    return chunk[0]
+
+
+def test_multi_task_dit_gets_its_words_and_its_history(server: Server, tmp_path: Path) -> None:
+    checkpoint = save_dit(tmp_path / "dit")
+    calls = Calls(server, tmp_path)
+    calls.load(checkpoint, "multi_task_dit", actions=4)
+    for step, x in ((0, 50.0), (1, -60.0)):
+        calls.observe(step, x, must_go=True)
+    torch.manual_seed(0)
+    found = torch.stack([action.get_action() for action in calls.actions()])
+    assert (found - told_answer(checkpoint, [50.0, -60.0], TASK)).abs().max() < 2e-2 * RANGE
+    for other in (([50.0, -60.0], "go home"), ([-60.0, -60.0], TASK)):
+        assert (found - told_answer(checkpoint, *other)).abs().max() > 5e-2 * RANGE
+    assert len(server.accounts) == 1
 
 
 def test_a_policy_proves_itself_at_the_first_observation(calls: Calls, server: Server) -> None:
@@ -286,6 +323,15 @@ def test_lerobots_own_client_drives_its_robot(checkpoint: Path, tmp_path: Path) 
     assert "Traceback" not in err
     assert re.fullmatch(r"chunks: \d+, \d+ ms each", out.splitlines()[-1])
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_one_line(number: signal.Signals, tmp_path: Path) -> None:
+    with command(tmp_path) as (process, _):
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + number, f"stopped by {number.name}\n")
+    assert out == "chunks: 0\n"
 
 
 def test_a_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
