@@ -54,9 +54,7 @@ class Calibrate(ThreadOptions, ChainOptions, OnObservations):
         settings = measure.Settings(self.tolerance, cases=self.cases)
         set_threads(self.threads)
         directory = self.directory()
-        policy = load_policy(
-            directory, device=self.device, calibrated=False, task=self.task
-        )
+        policy = load_policy(directory, device=self.device, calibrated=False, task=self.task)
         wanted = EngineConfig(self.engine, self.precision)
         expected_engine(wanted, policy.device)  # fails before the long work
         folder = directory / FOLDER

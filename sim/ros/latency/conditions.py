@@ -95,7 +95,8 @@ class Arguments(RunArguments):
     uncompensated: a chunk starts when it arrives. compensated: its actions keep their times and
     late ones are dropped. chunking_hard, chunking_soft: that, and real-time chunking. All
     conditions play the same start states and are compared with the in-process evaluation of the
-    same sampler. The checkpoint is by default checkpoints/pusht_state. An interrupted run goes on where it stopped, also with more episodes.
+    same sampler. The checkpoint is by default checkpoints/pusht_state. An interrupted run goes on
+    where it stopped, also with more episodes.
     """
 
     added_latency_ms: tuple[float, ...] = (0.0, 50.0, 100.0, 200.0)
