@@ -318,10 +318,16 @@ class FixedPointSolve:
         first = rows.of(self.accepted)
         if self._enters:
             rows.put(self.X, self.guess.enter(rows.of(self.X), first + rows.height))
-        # The first row follows from a final state: its new value has no residual at all.
-        not_passed = (rows.offset == 0) | (rows.offset >= verdict.leading[:, None])
-        for score, value in ((self.passed_residual, size), (self.passed_correction, verdict.error)):
-            worst = value.masked_fill(not_passed, 0).amax(dim=1)
+        # The first row follows from a final state: its new value is exact, and has no residual at all.
+        # But its change is what the next row, if that becomes final with it, was computed without.
+        beyond = rows.offset >= verdict.leading[:, None]
+        exact = rows.offset == 0
+        alone = exact & (verdict.final <= 1)[:, None]
+        for score, value, left_out in (
+            (self.passed_residual, size, exact | beyond),
+            (self.passed_correction, verdict.error, alone | beyond),
+        ):
+            worst = value.masked_fill(left_out, 0).amax(dim=1)
             rows.put(score, rows.of(score).maximum(worst))
         # Only final states belong to the solution; a guess further down may overflow on its own.
         broken = ~is_finite(largest(states)) & (rows.offset < verdict.final[:, None])

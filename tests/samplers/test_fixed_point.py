@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from para_policy import Denoiser, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import RoundInfo, Status
-from tests.problems import SOLVERS, Gaussian, Problem, problem, row_by_row, solver
+from tests.problems import SOLVERS, Gaussian, Mixture, Problem, problem, row_by_row, solver
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -210,3 +212,22 @@ def test_the_same_solve_gives_the_same_floats() -> None:
     first, again = (solved.solve(samplers.get("paradigms"), solved.noise()) for _ in range(2))
     assert torch.equal(first.rounds, again.rounds)
     assert torch.equal(first.trajectory, again.trajectory)
+
+
+def test_the_correction_counts_what_the_next_row_was_computed_without() -> None:
+    """The first row of a window is exact, but a row that becomes final with it saw it as it was before."""
+    solved = problem("flow_match_euler", 60, Mixture(6))
+    seen: list[tuple[Tensor, Tensor]] = []
+    result = solved.solve(
+        samplers.get("x0", tolerance=1e-2),
+        solved.noise(48, (16, 2)),
+        callback=lambda info: seen.append((info.trajectory.clone(), info.accepted)),
+    )
+    counted = 0
+    for (before, first), (after, then) in itertools.pairwise(seen):
+        moved = (after - before).flatten(2).abs().amax(dim=2)
+        for sample in (then > first + 1).nonzero()[:, 0]:
+            change = moved[sample, first[sample] + 1]
+            assert change <= result.correction[sample] + 1e-12
+            counted += 1
+    assert counted > 100
