@@ -145,6 +145,7 @@ class Server(PolicyServer):
             except Empty:
                 return services_pb2.Actions()
             with self._working:
+                self._refuse_former(context)  # another one may have connected while this one waited
                 return services_pb2.Actions(data=pickle.dumps(self._planned(seen)))
 
     def _planned(self, seen: _Seen) -> list[helpers.TimedAction]:
@@ -199,12 +200,15 @@ class Server(PolicyServer):
         """Those of the policy, with its last observations; empty for a policy that keeps none."""
         return getattr(self.policy, "_queues", None) or {}
 
+    def _refuse_former(self, context: Any) -> None:
+        if context.peer() in self._former:
+            raise InputError("another robot client has connected since; start this one again")
+
     @contextmanager
     def _answering(self, context: Any) -> Iterator[None]:
         """What goes wrong within is one line here and at the client, and the server lives on."""
         try:
-            if context.peer() in self._former:
-                raise InputError("another robot client has connected since; start this one again")
+            self._refuse_former(context)
             yield
         except Exception as error:
             line = " ".join(str(error).split())[:_LONGEST_LINE] or type(error).__name__

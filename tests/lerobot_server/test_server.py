@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -249,6 +250,28 @@ def test_a_client_that_connects_takes_over(calls: Calls, server: Server, tmp_pat
     Calls(server, tmp_path, peer="another")
     with pytest.raises(grpc.RpcError, match="another robot client has connected"):
         calls.observe(0, 1.0)
+
+
+def test_a_client_that_takes_over_gets_no_chunk_of_the_one_before(
+    calls: Calls, server: Server, checkpoint: Path, tmp_path: Path
+) -> None:
+    class Overtaken(Queue[Any]):
+        """The other client connects between an observation and its chunk."""
+
+        def get(self, *args: Any, **kwargs: Any) -> Any:
+            seen = super().get(*args, **kwargs)
+            others.append(Calls(server, tmp_path, peer="another"))
+            others[0].load(checkpoint)
+            return seen
+
+    others: list[Calls] = []
+    server.observation_queue = Overtaken(maxsize=1)
+    calls.observe(100, 1.0, must_go=True)
+    with pytest.raises(grpc.RpcError, match="another robot client has connected"):
+        calls.actions()
+    for step in (0, 1):
+        others[0].observe(step, 1.0)
+    assert [action.get_timestep() for action in others[0].actions()][:1] == [1]
 
 
 def test_other_policies_are_served_as_they_are(
