@@ -30,6 +30,7 @@ def readme() -> str:
 
 # What each extra is for: docs/dependencies.md.
 EXTRAS = {
+    "aloha": ["dm-control<1.1", "gym-aloha", "mujoco<3.9"],
     "bags": ["mcap", "rosbags"],
     "convert": ["dill", "omegaconf"],
     "export": ["onnx", "onnxruntime", "onnxscript"],
@@ -44,7 +45,12 @@ EXTRAS = {
     "train": ["accelerate", "matplotlib", "zarr"],
     "video": ["imageio-ffmpeg"],
 }
-ALL = sorted({package for packages in EXTRAS.values() for package in packages})
+# gym-aloha needs labmaze, which has no wheels elsewhere and must not stop the others.
+WITH_ALOHA = "python_version < '3.13' and platform_machine == 'x86_64'"
+ALL = sorted(
+    f"{package}; {WITH_ALOHA}" if package in EXTRAS["aloha"] else package
+    for package in {package for packages in EXTRAS.values() for package in packages}
+)
 # omegaconf needs a package that exists as source only, which must not stop `make test`.
 TESTED = [package for package in ALL if package not in EXTRAS["convert"]]
 TEST = [

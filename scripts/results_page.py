@@ -186,7 +186,7 @@ def _cut(results: Results) -> list[str]:
         *tables.result_rows(cut),
         *([label, *tables.result_rows(document)[0][1:]] for label, document in few.items()),
     ]
-    return [tables.markdown(tables.RESULT_COLUMNS, rows), tables.lead(cut)]
+    return [tables.markdown(tables.result_columns(cut), rows), tables.lead(cut)]
 
 
 def _cost(metrics: Path) -> list[str]:

@@ -27,10 +27,11 @@ from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import progress_bars, run
 from sim.plots import COLORS, STYLE, colors, new_panels, pyplot
-from sim.pusht.env import CONTROL_DT, MAX_STEPS, legacy_start_state, simulator
-from sim.pusht.episode import Episode
-from sim.pusht.rollout import rollout
+from sim.pusht.env import CONTROL_DT, MAX_STEPS, legacy_start_state
+from sim.pusht.task import PUSHT
 from sim.ros.closed_loop import LoopSettings, play_episodes
+from sim.tasks.episode import Episode
+from sim.tasks.rollout import rollout
 from sim.video import encoder, write_mp4
 
 REFERENCE = comparison.REFERENCE
@@ -92,7 +93,7 @@ def demo(arguments: Arguments, console: Console) -> None:
         (REFERENCE, arguments.sampler), None, None, arguments.observations
     )
     check_output_folder(arguments.output)
-    simulator()
+    PUSHT.require()
     pyplot()
     encoder()
     checkpoint = arguments.directory()

@@ -17,7 +17,7 @@ from para_policy.terminal import notes
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(EngineOptions, ChainOptions, OfCheckpoint):
-    """Play PushT episodes with several samplers, paired by start state and noise, and compare.
+    """Play simulated episodes with several samplers, paired by start state and noise, and compare.
 
     An interrupted run goes on where it stopped when the same command is given again.
     """
@@ -36,6 +36,8 @@ class Evaluate(EngineOptions, ChainOptions, OfCheckpoint):
     """Episodes per sampler."""
     seed: int = 100000
     """Start state and noise of the first episode; episode i has seed + i."""
+    task: str | None = None
+    """What is played: pusht or aloha (default: what the checkpoint's inputs and actions fit)."""
     margin: float = 0.02
     """Equivalence margin of the mean max reward."""
     batch: int = 25

@@ -17,8 +17,8 @@ from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig
 from para_policy.terminal import run
-from sim.pusht.env import PushT
-from sim.pusht.rollout import rollout
+from sim.tasks.choice import task_of
+from sim.tasks.rollout import rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,14 @@ class Arguments(OfCheckpoint):
 
 
 def _windows(states: NDArray[np.float64], n_obs_steps: int) -> NDArray[np.float64]:
-    """All runs of `n_obs_steps` states (n, To, 5)."""
+    """All runs of `n_obs_steps` states (n, To, width)."""
     view = np.lib.stride_tricks.sliding_window_view(states, n_obs_steps, axis=0)
     return np.moveaxis(view, -1, 1)
 
 
 def _observe(windows: NDArray[np.float64], config: PolicyConfig) -> dict[str, NDArray[Any]]:
-    board = PushT(config.inputs)
-    seen = [[board.place(state) for state in window] for window in windows]
+    scene = task_of(config).scene(config.inputs)
+    seen = [[scene.place(state) for state in window] for window in windows]
     return {
         name: np.array([[observation[name] for observation in row] for row in seen])
         for name in seen[0][0]

@@ -19,6 +19,7 @@ from para_policy.terminal import run
 from sim import plots
 from sim.evaluation import figures, tables
 from sim.plots import Document
+from sim.tasks.choice import task_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,8 +62,7 @@ FIGURES: tuple[tuple[str, Callable[[Document], Figure], str], ...] = (
     (
         "Rewards",
         figures.rewards,
-        "Max reward is the best coverage of the goal during the episode, divided by 0.95 and cut "
-        "off at 1, where the episode ends in success.",
+        "{reward}",
     ),
     (
         "Paired difference",
@@ -72,7 +72,7 @@ FIGURES: tuple[tuple[str, Callable[[Document], Figure], str], ...] = (
     (
         "Episode by episode",
         figures.paired_rewards,
-        "Each point is one start state. Pushing is chaotic: tiny differences between chunks can "
+        "Each point is one start state. Contact is chaotic: tiny differences between chunks can "
         "grow into another course of the episode, to either side of the line.",
     ),
     (
@@ -131,10 +131,11 @@ def write_html(document: Document, path: Path) -> None:
             _html_table(table.columns, table.rows),
             f'<p class="note">{escape(table.note)}</p>',
         ]
+    reward = task_in(document).reward_note
     drawn = (
         f"<section><h2>{heading}</h2><figure>"
         f'<img alt="{heading}" src="{plots.render(plot, document)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
+        f"<figcaption>{escape(caption.format(reward=reward))}</figcaption></figure></section>"
         for heading, plot, caption in FIGURES
         if _has_data(document, plot)
     )

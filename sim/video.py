@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from para_policy import load_policy
 from para_policy.cli.inputs import OfCheckpoint
@@ -25,23 +25,55 @@ from para_policy.inference.config import Precision
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import run
 from sim.evaluation.variants import Variant
-from sim.pusht.drawing import draw, moments
-from sim.pusht.env import CONTROL_DT
-from sim.pusht.episode import Episode
+from sim.tasks.episode import Episode
+from sim.tasks.task import SimulatedTask
 
 Frame = NDArray[np.uint8]
-FPS = round(1 / CONTROL_DT)
-"""Videos run in the robot's real time."""
-HOLD_FRAMES = FPS
-"""The last frame stays for a second."""
+_INK, _MUTED = (38, 42, 48), (110, 116, 124)
 
 
 def frames(episodes: Mapping[str, Episode], size: int = 480) -> Iterator[Frame]:
-    """One frame per action, the episodes side by side; the first to end waits for the others."""
-    shown = [moments(episode, label) for label, episode in episodes.items()]
-    for step in range(max(map(len, shown))):
-        panels = [draw(panel[min(step, len(panel) - 1)], size) for panel in shown]
-        yield np.concatenate(panels, axis=1)
+    """The episodes side by side, `frames_per_s` for each second of the robot's time; the first to end
+    waits for the others."""
+    task = _task(episodes)
+    every = round(1 / (task.control_dt * task.frames_per_s))
+    shown = []
+    for label, episode in episodes.items():
+        steps = [*range(0, episode.steps, every), episode.steps]
+        pictures = task.pictures(episode, steps, size)
+        shown.append(
+            [_captioned(p, episode, label, at) for p, at in zip(pictures, steps, strict=True)]
+        )
+    for number in range(max(map(len, shown))):
+        yield np.concatenate([panel[min(number, len(panel) - 1)] for panel in shown], axis=1)
+
+
+def _task(episodes: Mapping[str, Episode]) -> SimulatedTask:
+    return next(iter(episodes.values())).task
+
+
+def caption_height(size: int) -> int:
+    """Even, because H.264 needs even sides."""
+    return 2 * round(size / 22)
+
+
+def _captioned(picture: Frame, episode: Episode, label: str, step: int) -> Frame:
+    """A picture of the episode after `step` actions, with a strip below that tells where it is."""
+    size, width, _ = picture.shape
+    frame = Image.new("RGB", (width, size + caption_height(size)), "white")
+    frame.paste(Image.fromarray(picture))
+    canvas = ImageDraw.Draw(frame)
+    large, small = ImageFont.load_default(size / 28), ImageFont.load_default(size / 33)
+    middle, margin = size + caption_height(size) / 2, size / 34
+    canvas.text((margin, middle), label, fill=_INK, font=large, anchor="lm")
+    rewards = np.concatenate([[0.0], episode.rewards])
+    ending = "   success" if episode.success and step == episode.steps else ""
+    text = (
+        f"step {step:3d}   reward {rewards[step]:.2f}   "
+        f"best {rewards[: step + 1].max():.2f}{ending}"
+    )
+    canvas.text((width - margin, middle), text, fill=_MUTED, font=small, anchor="rm")
+    return np.asarray(frame)
 
 
 def encoder() -> Any:
@@ -54,17 +86,18 @@ def encoder() -> Any:
 def write_mp4(episodes: Mapping[str, Episode], path: Path, size: int = 480) -> None:
     """H.264 video that every browser plays. `episodes`: label -> episode, shown side by side."""
     pictures = list(frames(episodes, size))
-    pictures += [pictures[-1]] * HOLD_FRAMES
-    replace(path, lambda unfinished: _encode(pictures, unfinished))
+    fps = _task(episodes).frames_per_s
+    pictures += [pictures[-1]] * fps  # the last one stays for a second
+    replace(path, lambda unfinished: _encode(pictures, fps, unfinished))
 
 
-def _encode(pictures: Sequence[Frame], path: Path) -> None:
+def _encode(pictures: Sequence[Frame], fps: int, path: Path) -> None:
     ffmpeg = encoder()
     height, width, _ = pictures[0].shape
     writer = ffmpeg.write_frames(
         str(path),
         (width, height),
-        fps=FPS,
+        fps=fps,
         codec="libx264",
         pix_fmt_out="yuv420p",
         macro_block_size=2,
@@ -108,12 +141,11 @@ def write_gif(
 def write_strips(
     episodes: Mapping[str, Episode], path: Path, size: int = 240, count: int = 5
 ) -> None:
-    """PNG with one row per episode: `count` boards from start to end, without captions."""
+    """PNG with one row per episode: `count` pictures from start to end, without captions."""
     rows = []
-    for label, episode in episodes.items():
-        shown = moments(episode, label)
-        picked = np.linspace(0, len(shown) - 1, count).round().astype(int)
-        rows.append(np.concatenate([draw(shown[at], size)[:size] for at in picked], axis=1))
+    for episode in episodes.values():
+        picked = np.linspace(0, episode.steps, count).round().astype(int).tolist()
+        rows.append(np.concatenate(episode.task.pictures(episode, picked, size), axis=1))
     image = Image.fromarray(np.concatenate(rows))
     replace(path, lambda unfinished: image.save(unfinished, "PNG", optimize=True))
 
@@ -128,9 +160,9 @@ def write_videos(runs: Mapping[str, Sequence[Episode]], folder: Path, count: int
         if len(together) > 1:
             shows.append(together)
         for show in shows:
-            seed = next(iter(show.values())).seed
+            first = next(iter(show.values()))
             names = "_vs_".join(show).replace("+", "-")  # plus means a space in web addresses
-            path = folder / f"pusht_{seed}_{names}.mp4"
+            path = folder / f"{first.task.name}_{first.seed}_{names}.mp4"
             write_mp4(show, path)
             written.append(path)
     return written
@@ -141,7 +173,7 @@ class Arguments(OfCheckpoint):
     """Play one episode with each sampler and show them side by side."""
 
     output: Path
-    """File to write: .mp4, .gif, or .png for a row of boards per sampler."""
+    """File to write: .mp4, .gif, or .png for a row of pictures per sampler."""
     samplers: str = "sequential,x0"
     """Names, separated by commas; NAME+guess or NAME+guess+noise starts from the last chunk."""
     seed: int = 100000

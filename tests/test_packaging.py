@@ -45,7 +45,7 @@ def metadata() -> dict[str, Any]:
 
 
 def names(requirements: list[str]) -> set[str]:
-    return {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in requirements}
+    return {re.split(r"[<>=\[;]", requirement)[0].lower() for requirement in requirements}
 
 
 def distribution(module: str) -> str:

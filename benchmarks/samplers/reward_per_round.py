@@ -25,8 +25,8 @@ from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import sampling_identity
 from sim.evaluation.statistics import compare_paired, mean_interval, success_interval
 from sim.evaluation.variants import Variant
-from sim.pusht.episode import Episode
-from sim.pusht.rollout import SEQUENTIAL
+from sim.tasks.episode import Episode
+from sim.tasks.rollout import SEQUENTIAL
 
 MARGIN = 0.02
 """Of the mean max reward, for the paired comparison."""
@@ -112,7 +112,7 @@ def measure(options: Options) -> dict[str, Any]:
     sampling = Sampling(options.checkpoint, options.device, options.engine)
     policy, all_points = sampling.load(), points(options)
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
-    partial = PartialResults(partial_path(options.json), identities)
+    partial = PartialResults(partial_path(options.json), sampling.simulated(policy), identities)
     finished, runs = partial.load(), {point.label: list[Episode]() for point in all_points}
     seeds = range(options.seed, options.seed + options.episodes)
     batches = [tuple(seeds[i : i + options.batch]) for i in range(0, len(seeds), options.batch)]

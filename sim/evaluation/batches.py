@@ -21,8 +21,10 @@ from para_policy.inference.config import Precision
 from para_policy.memory import check_memory
 from para_policy.policies.policy import DiffusionPolicy
 from sim.evaluation.variants import Variant
-from sim.pusht.episode import Episode
-from sim.pusht.rollout import Progress
+from sim.tasks.choice import task_of
+from sim.tasks.episode import Episode
+from sim.tasks.rollout import Progress
+from sim.tasks.task import SimulatedTask
 
 POLL_S = 0.2
 _WORKER_BYTES = 300 * 2**20
@@ -50,6 +52,8 @@ class Sampling:
     steps: int | None = None
     check_errors: bool = False
     """Whether every chunk is solved again with `sequential`, to measure its error."""
+    task: str | None = None
+    """Name of the simulated task; None for the one that fits the checkpoint."""
 
     def load(self) -> DiffusionPolicy:
         """The policy, ready to run."""
@@ -58,6 +62,10 @@ class Sampling:
         )
         policy.warm_up()
         return policy
+
+    def simulated(self, policy: DiffusionPolicy) -> SimulatedTask:
+        """What is played; InputError if the policy does not fit it."""
+        return task_of(policy.config, self.task)
 
 
 def make_tasks(samplers: Sequence[str], seed: int, episodes: int, batch: int) -> list[Task]:
@@ -91,6 +99,7 @@ def play(
         task.seeds,
         sampling.scheduler,
         sampling.steps,
+        task=sampling.simulated(policy),
         check_errors=sampling.check_errors and variant.approximates,
         on_progress=on_progress,
     )

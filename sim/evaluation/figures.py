@@ -8,6 +8,7 @@ import numpy as np
 
 from sim import plots
 from sim.plots import Document
+from sim.tasks.choice import task_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +21,8 @@ def color_of(document: Document, sampler: str) -> str:
 
 def rewards(document: Document) -> Figure:
     """Share of episodes that reach at least a given reward."""
-    figure, axes = plots.new_figure(f"Rewards of {document['episodes']} PushT episodes")
+    title = f"Rewards of {document['episodes']} {task_in(document).title} episodes"
+    figure, axes = plots.new_figure(title)
     for name, result in document["samplers"].items():
         best = np.sort([episode["max_reward"] for episode in result["per_episode"]])
         share = 100 * np.arange(len(best), 0, -1) / len(best)

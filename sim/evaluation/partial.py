@@ -10,7 +10,8 @@ from typing import Any
 
 from para_policy.files import append_text
 from sim.evaluation.batches import Task
-from sim.pusht.episode import Episode
+from sim.tasks.episode import Episode
+from sim.tasks.task import SimulatedTask
 
 
 class PartialResults:
@@ -20,9 +21,12 @@ class PartialResults:
     a line that was cut off by a crash, are passed over.
     """
 
-    def __init__(self, path: Path, identities: Mapping[str, Mapping[str, Any]]) -> None:
-        """`identities`: for each sampler, everything that its episodes depend on."""
+    def __init__(
+        self, path: Path, task: SimulatedTask, identities: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """`identities`: for each sampler, everything that its episodes of the task depend on."""
         self.path = path
+        self._task = task
         self._keys = {name: _hash(identity) for name, identity in identities.items()}
 
     def load(self) -> dict[Task, list[Episode]]:
@@ -34,7 +38,9 @@ class PartialResults:
             record = _parse_line(line)
             if record is not None and record["key"] == self._keys.get(record["sampler"]):
                 task = Task(record["sampler"], tuple(record["seeds"]))
-                finished[task] = [Episode.from_json(episode) for episode in record["episodes"]]
+                finished[task] = [
+                    Episode.from_json(episode, self._task) for episode in record["episodes"]
+                ]
         return finished
 
     def add(self, task: Task, episodes: Sequence[Episode]) -> None:

@@ -21,8 +21,8 @@ from rich.table import Table
 
 from sim.evaluation import tables
 from sim.evaluation.batches import Task
-from sim.pusht.env import MAX_STEPS
-from sim.pusht.episode import Episode
+from sim.tasks.choice import task_in
+from sim.tasks.episode import Episode
 
 
 class EvaluationProgress:
@@ -33,6 +33,7 @@ class EvaluationProgress:
         console: Console,
         tasks: Sequence[Task],
         finished: Mapping[Task, Sequence[Episode]],
+        max_steps: int,
     ) -> None:
         self._rewards: dict[str, list[float]] = {task.sampler: [] for task in tasks}
         self._progress = Progress(
@@ -44,8 +45,8 @@ class EvaluationProgress:
             TimeRemainingColumn(),
             console=console,
         )
-        total = sum(len(task.seeds) for task in tasks) * MAX_STEPS
-        played = sum(len(task.seeds) for task in finished) * MAX_STEPS
+        total = sum(len(task.seeds) for task in tasks) * max_steps
+        played = sum(len(task.seeds) for task in finished) * max_steps
         self._bar = self._progress.add_task("playing", total=total, completed=played)
         for task, episodes in finished.items():
             self._rewards[task.sampler] += [episode.max_reward for episode in episodes]
@@ -77,7 +78,8 @@ class EvaluationProgress:
 def print_results(console: Console, document: Mapping[str, Any]) -> None:
     """Show the main numbers of an evaluation JSON document."""
     part = "stopped early: " if document.get("partial") else ""
-    title = f"{part}{document['episodes']} PushT episodes from seed {document['seed']}"
+    kind = task_in(document).title
+    title = f"{part}{document['episodes']} {kind} episodes from seed {document['seed']}"
     table = Table(title=title)
     table.add_column("sampler", overflow="fold")
     for heading in ("max reward, 95 %", "success", "rounds (max)", "ms"):

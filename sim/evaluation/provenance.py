@@ -18,13 +18,16 @@ from para_policy.policies.policy import DiffusionPolicy
 from sim.evaluation.batches import Sampling
 
 _MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
-PACKAGES = ("numpy", "torch", "diffusers", "gym-pusht", "pymunk")
+_PACKAGES = ("numpy", "torch", "diffusers")  # and those of the task
 
 
 def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, Any]:
     """Everything that an episode depends on, besides its sampler and seed."""
+    task = sampling.simulated(policy)
+    packages = (*_PACKAGES, *task.packages)
     kind, steps = policy.chain(sampling.scheduler, sampling.steps).key
     return {
+        "task": task.name,
         "checkpoint": str(sampling.checkpoint),
         "checkpoint_sha256": directory_hash(sampling.checkpoint),
         "scheduler": kind,
@@ -32,7 +35,7 @@ def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, 
         "device": sampling.device,
         "engine": _engine(policy),
         "check_errors": sampling.check_errors,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
     }
 
 

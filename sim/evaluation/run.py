@@ -31,10 +31,11 @@ from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.evaluation.statistics import check_margin
 from sim.evaluation.summary import Runs, summarize
 from sim.evaluation.variants import Variant
-from sim.pusht.env import MAX_STEPS, legacy_start_state, simulator
-from sim.pusht.episode import Episode
-from sim.pusht.rollout import Control, check_policy
 from sim.report import write_html
+from sim.tasks.choice import task_named
+from sim.tasks.episode import Episode
+from sim.tasks.rollout import Control
+from sim.tasks.task import SimulatedTask
 from sim.video import encoder, write_videos
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def sampling_of(args: Evaluate) -> Sampling:
         args.scheduler,
         args.steps,
         args.check_errors,
+        args.task,
     )
 
 
@@ -86,11 +88,12 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
     names = sampler_names(args)
     sampling = sampling_of(args)
     policy = sampling.load()
-    check_policy(policy)
+    task = sampling.simulated(policy)
+    _check_task(args, task)
     identity = sampling_identity(policy, sampling)
     tasks = make_tasks(names, args.seed, args.episodes, args.batch)
-    partial = PartialResults(partial_path(args.json), _identities(args, policy, identity))
-    finished = {task: found for task, found in partial.load().items() if task in tasks}
+    partial = PartialResults(partial_path(args.json), task, _identities(args, policy, identity))
+    finished = {batch: found for batch, found in partial.load().items() if batch in tasks}
     latencies: dict[str, list[float]] = {name: [] for name in names}
 
     def document(runs: Runs, *, stopped: bool = False) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
         _play_all(args, sampling, policy, tasks, finished, partial, console)
         console.print("Measuring the latency of one robot ...")
         for name in latencies:
-            latencies[name] = _latencies_ms(policy, args, name)
+            latencies[name] = _latencies_ms(policy, args, name, task)
     except (KeyboardInterrupt, WorkerLostError) as error:
         kept = "no batch was finished by all samplers"
         if runs := paired_runs(tasks, finished):
@@ -162,20 +165,25 @@ def _check(args: Evaluate) -> None:
             option = name.replace("_", "-")
             raise InputError(f"--{option} {getattr(args, name)} must be from {least} to {most}")
     check_margin(args.margin)
-    for seed in (args.seed, args.seed + args.episodes - 1):
-        legacy_start_state(seed)
+    if args.task is not None:
+        _check_task(args, task_named(args.task))
     names = sampler_names(args)
     if not names or len(set(names)) < len(names):
         raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
-    simulator()
     if args.report is not None:
         plots.pyplot()
     if args.video is not None:
         check_output_folder(args.video)
         encoder()
+
+
+def _check_task(args: Evaluate, task: SimulatedTask) -> None:
+    task.require()
+    for seed in (args.seed, args.seed + args.episodes - 1):
+        task.start_state(seed)
 
 
 def _play_all(
@@ -191,7 +199,8 @@ def _play_all(
     if finished:
         console.print(f"Resuming: {len(finished)} of {len(tasks)} batches are already there.")
     todo = [task for task in tasks if task not in finished]
-    with EvaluationProgress(console, tasks, finished) as progress:
+    max_steps = sampling.simulated(policy).max_steps
+    with EvaluationProgress(console, tasks, finished, max_steps) as progress:
         played: Iterator[tuple[Task, list[Episode]]]
         if args.jobs == 1:
             played = ((t, play(policy, sampling, t, progress.advance)) for t in todo)
@@ -203,7 +212,9 @@ def _play_all(
             progress.finish(task, episodes)
 
 
-def _latencies_ms(policy: DiffusionPolicy, args: Evaluate, sampler: str) -> list[float]:
+def _latencies_ms(
+    policy: DiffusionPolicy, args: Evaluate, sampler: str, task: SimulatedTask
+) -> list[float]:
     """Wall time per chunk of one robot in closed loop: observation in, actions out."""
     variant = Variant.parse(sampler)
     calls: list[float] = []
@@ -212,7 +223,12 @@ def _latencies_ms(policy: DiffusionPolicy, args: Evaluate, sampler: str) -> list
     while len(calls) < wanted:
         limit = (wanted - len(calls)) * policy.config.n_action_steps
         (episode,) = variant.play(
-            policy, [seed], args.scheduler, args.steps, max_steps=min(limit, MAX_STEPS)
+            policy,
+            [seed],
+            args.scheduler,
+            args.steps,
+            task=task,
+            max_steps=min(limit, task.max_steps),
         )
         calls += [1e3 * chunk.batch_wall_s for chunk in episode.chunks]
         seed += 1

@@ -7,24 +7,30 @@ from typing import Any
 
 from para_policy.execution.seams import ACCELERATION, VELOCITY, jumps
 from sim.evaluation.statistics import ratio_interval
-from sim.pusht.env import CONTROL_DT
-from sim.pusht.episode import Array, Episode
+from sim.tasks.episode import Episode
+from sim.tasks.task import Array, SimulatedTask
 
-QUANTITIES = {"velocity_jump_px_per_s": VELOCITY, "acceleration_jump_px_per_s2": ACCELERATION}
-"""Name in the JSON -> order of the differences of positions."""
+
+def quantities(task: SimulatedTask) -> dict[str, int]:
+    """What jumps, by its name in the JSON: the order of the differences of positions."""
+    return {
+        f"velocity_jump_{task.unit}_per_s": VELOCITY,
+        f"acceleration_jump_{task.unit}_per_s2": ACCELERATION,
+    }
 
 
 def seam_metrics(episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Number of seams, and for each of QUANTITIES the mean jump at seams and inside chunks.
+    """Number of seams, and for each of `quantities` the mean jump at seams and inside chunks.
 
     Means are over all places of all episodes, their 95 % intervals from a bootstrap over episodes.
     A place with too few actions around it, as before the last actions of an episode, is left out;
     mean and interval are None where none is left.
     """
+    task = episodes[0].task
     played = [executed_actions(episode) for episode in episodes]
     metrics: dict[str, Any] = {"count": sum(len(chunks) - 1 for chunks in played)}
-    for name, order in QUANTITIES.items():
-        found = [jumps(chunks, order, CONTROL_DT) for chunks in played]
+    for name, order in quantities(task).items():
+        found = [jumps(chunks, order, task.control_dt) for chunks in played]
         metrics[name] = {
             "seam": _mean([at_seams for at_seams, _ in found]),
             "inside": _mean([inside for _, inside in found]),
@@ -33,7 +39,7 @@ def seam_metrics(episodes: Sequence[Episode]) -> dict[str, Any]:
 
 
 def executed_actions(episode: Episode) -> list[Array]:
-    """The actions (n, 2) that were executed of each chunk, pixels."""
+    """The actions (n, action_dim) that were executed of each chunk."""
     starts = [chunk.step for chunk in episode.chunks]
     ends = [*starts[1:], episode.steps]
     return [

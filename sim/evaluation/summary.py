@@ -10,8 +10,7 @@ import numpy as np
 from sim.evaluation.seams import seam_metrics
 from sim.evaluation.statistics import compare_paired, mean_interval, percentiles, success_interval
 from sim.evaluation.variants import OWN_SAMPLE, Variant, paired_with, reference_of
-from sim.pusht.env import legacy_start_state
-from sim.pusht.episode import Chunk, Episode
+from sim.tasks.episode import Chunk, Episode
 
 LARGE_ERROR = 1e-2
 Runs = Mapping[str, Sequence[Episode]]
@@ -48,12 +47,13 @@ def summarize(
 def first_chunk_error(reference: Sequence[Episode], other: Sequence[Episode]) -> dict[str, float]:
     """Largest coordinate error per first chunk: median, p95 and max over the episodes.
 
-    In normalised action units (-1 to 1 spans the demonstrations), and the maximum in pixels too.
+    In normalised action units (-1 to 1 spans the demonstrations), and the maximum in the unit of the
+    actions too.
     """
     normalised = [
         np.abs(a.first_sample - b.first_sample).max() for a, b in zip(reference, other, strict=True)
     ]
-    pixels = [
+    physical = [
         np.abs(a.chunks[0].prediction - b.chunks[0].prediction).max()
         for a, b in zip(reference, other, strict=True)
     ]
@@ -61,7 +61,7 @@ def first_chunk_error(reference: Sequence[Episode], other: Sequence[Episode]) ->
         "median": float(np.median(normalised)),
         "p95": float(np.percentile(normalised, 95)),
         "max": float(np.max(normalised)),
-        "max_px": float(np.max(pixels)),
+        f"max_{reference[0].task.unit}": float(np.max(physical)),
     }
 
 
@@ -77,15 +77,16 @@ def _max_rewards(episodes: Sequence[Episode]) -> list[float]:
 
 def _outcomes(episodes: Sequence[Episode]) -> dict[str, Any]:
     rewards = _max_rewards(episodes)
-    coverage = [episode.final_coverage for episode in episodes]
+    final = [episode.final_score for episode in episodes]
+    name = f"mean_final_{episodes[0].task.score.name}"
     successes = sum(episode.success for episode in episodes)
     return {
         "mean_max_reward": float(np.mean(rewards)),
         "mean_max_reward_ci95": mean_interval(rewards),
         "success_rate": successes / len(episodes),
         "success_rate_ci95": success_interval(successes, len(episodes)),
-        "mean_final_coverage": float(np.mean(coverage)),
-        "mean_final_coverage_ci95": mean_interval(coverage),
+        name: float(np.mean(final)),
+        f"{name}_ci95": mean_interval(final),
         "steps_mean": float(np.mean([episode.steps for episode in episodes])),
     }
 
@@ -152,7 +153,7 @@ def _percentiles_or_null(values: Sequence[float]) -> dict[str, float | None]:
 def _per_episode(episode: Episode) -> dict[str, Any]:
     return {
         "seed": episode.seed,
-        "start_state": legacy_start_state(episode.seed).tolist(),
+        "start_state": episode.task.start_state(episode.seed).tolist(),
         **episode.outcome(),
         "rounds": [chunk.rounds for chunk in episode.chunks],
         "evals": [chunk.evals for chunk in episode.chunks],

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sim.evaluation.seams import QUANTITIES
+from sim.evaluation.seams import quantities
 from sim.evaluation.statistics import mcnemar_p
 from sim.evaluation.variants import OWN_SAMPLE, Variant
 from sim.plots import Document
+from sim.tasks.choice import task_in
 
 RESULT_COLUMNS = (
     "Sampler",
     "Mean max reward",
     "Success",
-    "Final coverage",
+    "Final {score}",
     "Rounds",
     "Evals",
     "Converged",
@@ -85,7 +86,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def title(document: Document) -> str:
-    return "PushT evaluation: " + ", ".join(document["samplers"])
+    return f"{task_in(document).title} evaluation: " + ", ".join(document["samplers"])
 
 
 def lead(document: Document) -> str:
@@ -93,7 +94,7 @@ def lead(document: Document) -> str:
     n, first = document["episodes"], document["seed"]
     part = "Stopped early: " if document.get("partial") else ""
     return (
-        f"{part}{n} episodes per sampler, seeds {first} to {first + n - 1} (legacy start states), "
+        f"{part}{n} episodes per sampler, seeds {first} to {first + n - 1} ({task_in(document).starts}), "
         f"{document['scheduler'].upper()} with {document['steps']} steps, on "
         f"{document['device']} with {_count(document['threads'], 'thread')}, "
         f"engine {document['backend']}, {document['date'][:10]}."
@@ -109,7 +110,9 @@ def report_tables(document: Document) -> list[ReportTable]:
     if any(variant.start != "cold" for variant in variants):
         notes.append(START_NOTE)
     found = (
-        ReportTable("Outcome and effort", RESULT_COLUMNS, result_rows(document), RESULT_NOTE),
+        ReportTable(
+            "Outcome and effort", result_columns(document), result_rows(document), RESULT_NOTE
+        ),
         ReportTable("Paired comparison", PAIRED_COLUMNS, paired_rows(document), " ".join(notes)),
         ReportTable("Error of every chunk", ERROR_COLUMNS, error_rows(document), ERROR_NOTE),
         ReportTable("Seams between chunks", SEAM_COLUMNS, seam_rows(document), SEAM_NOTE),
@@ -117,14 +120,20 @@ def report_tables(document: Document) -> list[ReportTable]:
     return [table for table in found if table.rows]
 
 
+def result_columns(document: Document) -> list[str]:
+    """The columns of `result_rows`."""
+    return [column.format(score=task_in(document).score.name) for column in RESULT_COLUMNS]
+
+
 def result_rows(document: Document) -> list[list[str]]:
-    """One row of RESULT_COLUMNS per sampler."""
+    """One row of `result_columns` per sampler."""
+    final = f"mean_final_{task_in(document).score.name}"
     return [
         [
             name,
             _with_interval(result["mean_max_reward"], result["mean_max_reward_ci95"]),
             _with_interval(100 * result["success_rate"], result["success_rate_ci95"], 100, 1, " %"),
-            f"{result['mean_final_coverage']:.3f}",
+            f"{result[final]:.3f}",
             f"{result['rounds_mean']:.1f} ({result['rounds_max']})",
             f"{result['evals_mean']:.0f}",
             f"{100 * result['converged_rate']:.1f} %",
@@ -168,7 +177,9 @@ def _success_changes(document: Document, name: str, other: str) -> str:
 
 def seam_rows(document: Document) -> list[list[str]]:
     """Two rows of SEAM_COLUMNS per sampler, for velocity and acceleration."""
-    labels = zip(QUANTITIES, ("velocity, px/s", "acceleration, px/s²"), strict=True)
+    task = task_in(document)
+    units = (f"velocity, {task.unit}/s", f"acceleration, {task.unit}/s²")
+    labels = list(zip(quantities(task), units, strict=True))
     return [
         [
             name,

@@ -12,8 +12,8 @@ from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import SamplerSpec, Value
 from para_policy.samplers import Sampler
-from sim.pusht.episode import Episode
-from sim.pusht.rollout import SEQUENTIAL, Control, Start, rollout
+from sim.tasks.episode import Episode
+from sim.tasks.rollout import SEQUENTIAL, Control, Start, rollout
 
 OWN_SAMPLE = ("asd",)
 """Samplers that draw from the law of `sequential`, but another sample from the same noise."""

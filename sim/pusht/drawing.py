@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from sim.pusht.env import BOARD_SIZE, GOAL_POSE
-from sim.pusht.episode import Array, Chunk, Episode
+from sim.tasks.episode import Chunk, Episode
+from sim.tasks.task import Array
 
 T_OUTLINE = np.array(
     [[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]], float
@@ -20,7 +21,6 @@ SUPERSAMPLING = 2
 
 Color = tuple[int, int, int]
 BACKGROUND: Color = (250, 250, 248)
-INK: Color = (38, 42, 48)
 MUTED: Color = (110, 116, 124)
 GOAL: Color = (178, 222, 183)
 GOAL_EDGE: Color = (140, 200, 148)
@@ -34,44 +34,28 @@ WALL: Color = (205, 208, 212)
 
 @dataclass(frozen=True)
 class Moment:
-    """What one frame shows."""
+    """What one picture shows."""
 
-    label: str
     step: int
     state: Array
-    reward: float
-    max_reward: float
-    success: bool
     chunk: Chunk
     n_actions: int
     """How many actions of the chunk are executed."""
 
 
-def moments(episode: Episode, label: str) -> list[Moment]:
+def moments(episode: Episode) -> list[Moment]:
     """One moment per state: before the first action and after each one."""
-    rewards = np.concatenate([[0.0], episode.rewards])
     starts = [chunk.step for chunk in episode.chunks]
     ends = [*starts[1:], episode.steps]
     shown = []
     for step, state in enumerate(episode.states):
         index = int(np.searchsorted(starts, step, side="right")) - 1
-        shown.append(
-            Moment(
-                label=label,
-                step=step,
-                state=state,
-                reward=float(rewards[step]),
-                max_reward=float(rewards[: step + 1].max()),
-                success=episode.success and step == episode.steps,
-                chunk=episode.chunks[index],
-                n_actions=ends[index] - starts[index],
-            )
-        )
+        shown.append(Moment(step, state, episode.chunks[index], ends[index] - starts[index]))
     return shown
 
 
 def draw(moment: Moment, size: int = 480) -> NDArray[np.uint8]:
-    """The board with a caption strip below, (size + caption_height(size), size, 3) RGB."""
+    """The board, (size, size, 3) RGB."""
     board = Image.new("RGB", (size * SUPERSAMPLING, size * SUPERSAMPLING), BACKGROUND)
     canvas = ImageDraw.Draw(board, "RGBA")
     scale = size * SUPERSAMPLING / BOARD_SIZE
@@ -83,15 +67,7 @@ def draw(moment: Moment, size: int = 480) -> NDArray[np.uint8]:
     _polygon(canvas, moment.state[2:], BLOCK, BLOCK_EDGE, scale)
     _disc(canvas, moment.state[:2], AGENT_RADIUS, (*AGENT, 255), scale)
     _draw_chunk(canvas, moment, scale)
-    frame = Image.new("RGB", (size, size + caption_height(size)), "white")
-    frame.paste(board.reduce(SUPERSAMPLING))
-    _draw_caption(ImageDraw.Draw(frame), moment, size)
-    return np.asarray(frame)
-
-
-def caption_height(size: int) -> int:
-    """Even, because H.264 needs even sides."""
-    return 2 * round(size / 22)
+    return np.asarray(board.reduce(SUPERSAMPLING))
 
 
 def _polygon(
@@ -125,14 +101,3 @@ def _draw_chunk(canvas: ImageDraw.ImageDraw, moment: Moment, scale: float) -> No
         ahead = (index - first) / max(1, len(points) - 1)
         alpha = 60 if index < done else round(255 - 130 * ahead)
         _disc(canvas, point, 4.5, (*color, alpha), scale)
-
-
-def _draw_caption(canvas: ImageDraw.ImageDraw, moment: Moment, size: int) -> None:
-    large, small = ImageFont.load_default(size / 28), ImageFont.load_default(size / 33)
-    middle, margin = size + caption_height(size) / 2, size / 34
-    canvas.text((margin, middle), moment.label, fill=INK, font=large, anchor="lm")
-    ending = "   success" if moment.success else ""
-    text = (
-        f"step {moment.step:3d}   reward {moment.reward:.2f}   best {moment.max_reward:.2f}{ending}"
-    )
-    canvas.text((size - margin, middle), text, fill=MUTED, font=small, anchor="rm")

@@ -6,8 +6,6 @@ Units are pixels of the 512 x 512 board and radians; y points down, as on the sc
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 from para_policy.errors import InputError
 from para_policy.extras import extra
+from sim.tasks.task import Array, Inputs, Observation, StepResult
 
 BOARD_SIZE = 512.0
 """Side of the square board, pixels."""
@@ -30,9 +29,6 @@ SUCCESS_COVERAGE = 0.95
 """An episode ends in success when more than this share of the goal is covered."""
 GOAL_POSE = (256.0, 256.0, np.pi / 4)
 """Where the T belongs: x, y, angle."""
-
-Array = NDArray[np.float64]
-Observation = dict[str, NDArray[Any]]
 
 STATE_INPUTS = {"environment_state": (16,), "agent_pos": (2,)}
 """What a policy without camera observes, and the shapes."""
@@ -85,7 +81,7 @@ def simulator() -> Any:
     return PushTEnv
 
 
-def check_inputs(inputs: Mapping[str, tuple[int, ...]]) -> None:
+def check_inputs(inputs: Inputs) -> None:
     """Raise InputError unless the board can observe every input {name: shape}."""
     for name, shape in inputs.items():
         image = name in _IMAGE and len(shape) == 3 and shape[0] == 3
@@ -95,19 +91,6 @@ def check_inputs(inputs: Mapping[str, tuple[int, ...]]) -> None:
                 f"PushT has no input {name!r} of shape {tuple(shape)}; it has {vectors}, and images "
                 f"{' or '.join(_IMAGE)} (3, height, width)"
             )
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one action led to."""
-
-    observation: Observation
-    coverage: float
-    """Share of the goal that the T covers, 0 to 1."""
-    reward: float
-    """Coverage relative to success, clipped to 0 .. 1."""
-    success: bool
-    """Coverage above SUCCESS_COVERAGE: the episode is over."""
 
 
 class PushT:
@@ -127,11 +110,15 @@ class PushT:
         MissingPackageError: if gym-pusht is not installed.
     """
 
-    def __init__(self, inputs: Mapping[str, tuple[int, ...]] = STATE_INPUTS) -> None:
+    def __init__(self, inputs: Inputs = STATE_INPUTS) -> None:
         check_inputs(inputs)
         self._inputs = inputs
         self._env = simulator()(obs_type="environment_state_agent_pos")
         self._env.reset(options={"reset_to_state": legacy_start_state(0)})
+
+    def begin(self, seed: int) -> Observation:
+        """Start an episode from the legacy start state of `seed`."""
+        return self.reset(legacy_start_state(seed))
 
     def reset(self, state: ArrayLike) -> Observation:
         """Start an episode from `state` (5,), as the original project does.
@@ -155,12 +142,11 @@ class PushT:
         return self.observation()
 
     def step(self, action: ArrayLike) -> StepResult:
-        """Move the agent towards `action` (x, y) for CONTROL_DT seconds."""
+        """Move the agent towards `action` (x, y) for CONTROL_DT seconds; the score is the coverage."""
         # With a float32 action gym-pusht would run its controller in float32.
         target = _finite_vector(action, 2, "action")
-        _, reward, success, _, info = self._env.step(target)
-        coverage = float(info["coverage"])
-        return StepResult(self.observation(), coverage, float(reward), bool(success))
+        info = self._env.step(target)[-1]
+        return StepResult(self.observation(), float(info["coverage"]))
 
     def observation(self) -> Observation:
         """All inputs now."""

@@ -27,8 +27,9 @@ from para_policy.inference.config import Precision
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.terminal import progress_bars, run
 from sim.pusht.env import MAX_STEPS
-from sim.pusht.episode import Chunk, Episode
+from sim.pusht.task import PUSHT
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
+from sim.tasks.episode import Chunk, Episode
 
 StepProgress = Callable[[int, int], None]
 """Called with the seed and the number of steps played."""
@@ -59,7 +60,7 @@ def play_episodes(
     records: Path | None = None,
     on_progress: StepProgress | None = None,
 ) -> list[Episode]:
-    """One episode per seed, with the same start states and noise as `sim.pusht.rollout`.
+    """One episode per seed, with the same start states and noise as `sim.tasks.rollout`.
 
     Args:
         records: folder that keeps states, actions and rewards of each episode as .npz.
@@ -140,7 +141,7 @@ def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
         )
         for stamp_ns, chunk in sorted(played.chunks.items())
     ]
-    return Episode(seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
+    return Episode(PUSHT, seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
 
 
 def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from para_policy.files import check_output_file, write_text
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
-from sim.pusht.env import simulator
-from sim.pusht.rollout import check_policy
+from sim.pusht.task import PUSHT
 from sim.ros.disturbance import Disturbance
 from sim.ros.latency.conditions import RunArguments
 from sim.ros.latency.report import summarize, table
@@ -103,12 +102,12 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
             "--episodes, --jobs, --block, --max-steps and --per-step must be 1 or more"
         )
     require_ros()
-    simulator()
+    PUSHT.require()
     for path in (args.json, args.json.with_suffix(".md")):
         check_output_file(path)
     args = args.located()
     policy = load_policy(args.directory())
-    check_policy(policy)
+    PUSHT.check_policy(policy.config)
     sampling = Sampling(args.directory(), scheduler=args.scheduler, steps=args.steps)
     identity = {
         **sampling_identity(policy, sampling),
@@ -116,7 +115,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
         "max_steps": args.max_steps,
     }
     identities = {name: {**identity, "condition": asdict(chosen[name])} for name in chosen}
-    runs = Runs(PartialResults(partial_path(args.json), identities), list(chosen))
+    runs = Runs(PartialResults(partial_path(args.json), PUSHT, identities), list(chosen))
     seeds = range(args.seed, args.seed + args.episodes)
     load = play_missing(args, chosen, runs, seeds, console)
     return {

@@ -29,9 +29,11 @@ from para_policy.ros.parameters.declare import Parameter, declare, refuse_unknow
 from para_policy.ros.parameters.executor import PARAMETERS as OF_CHUNK_EXECUTOR
 from para_policy.ros.parameters.policy import PARAMETERS as OF_POLICY_NODE
 from para_policy.ros.run import run_node
-from sim.pusht.env import CONTROL_DT, MAX_STEPS, Observation
-from sim.pusht.live import LiveEpisode
+from sim.pusht.env import CONTROL_DT, MAX_STEPS, STATE_INPUTS
+from sim.pusht.task import PUSHT
 from sim.ros.disturbance import Disturbance, DisturbedPublisher
+from sim.tasks.live import LiveEpisode
+from sim.tasks.task import Observation
 
 Command = NDArray[np.float64]
 DT_NS = round(1e9 * CONTROL_DT)
@@ -93,7 +95,7 @@ class PushTSim(Node):
         declare(self, PARAMETERS)
         refuse_unknown(self, (*OF_POLICY_NODE, *OF_CHUNK_EXECUTOR))
         self._lockstep = bool(value(self, "lockstep"))
-        self._episode = LiveEpisode(max_steps=value(self, "max_steps"))
+        self._episode = LiveEpisode(PUSHT, STATE_INPUTS, value(self, "max_steps"))
         self._played = 0
         self._running = False
         self._pause_steps = 0
@@ -189,7 +191,7 @@ class PushTSim(Node):
         if self._running and self._command is not None:
             self._step(self._command)
         elif self._running:
-            self._publish(self._episode.observation())
+            self._publish(self._episode.scene.observation())
         elif self._pause_steps > 0:
             self._pause_steps -= 1
             if self._pause_steps == 0:
@@ -224,7 +226,7 @@ class PushTSim(Node):
     def _send_again(self) -> None:
         """In lockstep, repeat the present for a node that has joined or was activated only now."""
         if self._running and self._stalled:
-            self._publish(self._episode.observation())
+            self._publish(self._episode.scene.observation())
         self._stalled = True
 
     def _publish(self, observation: Observation) -> None:
@@ -251,7 +253,7 @@ class PushTSim(Node):
         self._keypoints.publish(keypoints, time_ns)
 
     def _image(self) -> Image:
-        pixels = self._episode.image(value(self, "image_size"))
+        pixels = self._episode.scene.image(value(self, "image_size"))
         height, width, _ = pixels.shape
         image = Image(height=height, width=width, encoding="rgb8", step=3 * width)
         image.data = pixels.tobytes()

@@ -17,7 +17,8 @@ POLICY = "checkpoints/pusht_state"
 CKPT = "tests/checkpoints/goldens/original_unet.ckpt"
 MOVES = "tests/training/lerobot/goldens/v3.0"
 OPTIONAL = (
-    *("accelerate", "av", "dill", "gym_pusht", "gymnasium", "imageio", "imageio_ffmpeg"),
+    *("accelerate", "av", "dill", "gym_aloha", "gym_pusht"),
+    *("gymnasium", "imageio", "imageio_ffmpeg"),
     *("matplotlib", "mcap", "omegaconf", "onnx", "onnxruntime", "onnxscript", "openvino"),
     *("pyarrow", "pymunk", "rosbags", "tensorboard", "zarr"),
 )
@@ -58,6 +59,7 @@ NEEDS = (
         "tensorboard",
     ),
     ("sim.evaluate", EVALUATE, "gym_pusht", "sim"),
+    ("sim.evaluate", f"{EVALUATE} --task aloha", "gym_aloha", "aloha"),
     ("sim.evaluate", f"{EVALUATE} --report {{tmp}}/out.html", "matplotlib", "plots"),
     ("sim.evaluate", f"{EVALUATE} --video {{tmp}}", "imageio_ffmpeg", "video"),
     ("sim.video", f"--checkpoint {POLICY} --output {{tmp}}/a.mp4", "imageio_ffmpeg", "video"),

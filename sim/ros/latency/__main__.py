@@ -22,11 +22,11 @@ from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.evaluation.statistics import check_margin
-from sim.pusht.env import simulator
-from sim.pusht.rollout import check_policy, rollout
+from sim.pusht.task import PUSHT
 from sim.ros.latency.conditions import MODES, Arguments, Condition
 from sim.ros.latency.report import figure, summarize, table
 from sim.ros.latency.runs import Runs, play_missing, run_resumable
+from sim.tasks.rollout import rollout
 
 IN_PROCESS = "in_process"
 
@@ -36,7 +36,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
     _check(args)
     args = args.located()
     policy = load_policy(args.directory())
-    check_policy(policy)
+    PUSHT.check_policy(policy.config)
     identity = {
         **sampling_identity(
             policy, Sampling(args.directory(), scheduler=args.scheduler, steps=args.steps)
@@ -50,7 +50,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
     }
     names = (IN_PROCESS, *conditions)
     identities = {name: {**identity, "condition": name} for name in names}
-    runs = Runs(PartialResults(partial_path(args.json), identities), names)
+    runs = Runs(PartialResults(partial_path(args.json), PUSHT, identities), names)
     seeds = range(args.seed, args.seed + args.episodes)
     _play_in_process(args, policy, runs, seeds, console)
     load = play_missing(args, conditions, runs, seeds, console)
@@ -73,7 +73,7 @@ def _check(args: Arguments) -> None:
         raise InputError("--episodes, --jobs, --block and --max-steps must be 1 or more")
     check_margin(args.margin)
     require_ros()
-    simulator()
+    PUSHT.require()
     plots.pyplot()
     for path in (args.json, args.json.with_suffix(".md"), args.json.with_suffix(".png")):
         check_output_file(path)
@@ -92,6 +92,7 @@ def _play_in_process(
         sampler=args.sampler,
         scheduler=args.scheduler,
         steps=args.steps,
+        task=PUSHT,
         max_steps=args.max_steps,
     )
     for episode in played:

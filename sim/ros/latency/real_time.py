@@ -17,11 +17,12 @@ from para_policy.files import write_text
 from para_policy.ros.messages.conversions import message_to_chunk
 from para_policy.ros.parameters.templates import inputs_text
 from sim.pusht.env import CONTROL_DT
-from sim.pusht.episode import Chunk, Episode
+from sim.pusht.task import PUSHT
 from sim.ros.client import LoopClient, Played
 from sim.ros.latency.conditions import Playable, RunArguments
 from sim.ros.latency.segments import segments
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
+from sim.tasks.episode import Chunk, Episode
 
 _MIDDLE_S = CONTROL_DT / 2
 
@@ -119,4 +120,4 @@ def _play(client: RealTimeClient, seed: int) -> Episode:
         for number, start, end in segments(actions, [chunk.actions for chunk in played.order])
         if number < len(infos)
     ]
-    return Episode(seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
+    return Episode(PUSHT, seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim import plots
-from sim.evaluation.seams import QUANTITIES, executed_actions, seam_metrics
+from sim.evaluation.seams import executed_actions, quantities, seam_metrics
 from sim.evaluation.statistics import compare_paired, mean_interval, percentiles, success_interval
-from sim.pusht.episode import Episode
+from sim.pusht.task import PUSHT
 from sim.ros.latency.conditions import Condition
+from sim.tasks.episode import Episode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-VELOCITY, ACCELERATION = QUANTITIES
+VELOCITY, ACCELERATION = quantities(PUSHT)
 
 
 def summarize(
@@ -110,7 +111,7 @@ def figure(document: plots.Document) -> Figure:
             label = mode.replace("_", " ")
             axes.errorbar(at, points[:, 0], errors, fmt="o-", color=color, label=label, capsize=2)
         axes.set(xlabel="added latency, ms", ylabel=_LABELS[heading], xticks=ticks)
-        axes.set_ylim(0, 1.03 if heading not in QUANTITIES else None)
+        axes.set_ylim(0, 1.03 if heading not in (VELOCITY, ACCELERATION) else None)
     handles, labels = panels[0].get_legend_handles_labels()
     drawing.legend(handles, labels, loc="outside upper center", ncols=5)
     return drawing
@@ -125,7 +126,7 @@ _LABELS = {
 
 def _point(result: Mapping[str, Any], heading: str) -> tuple[float, float, float]:
     """Mean and its interval; NaN where there was nothing to measure."""
-    if heading in QUANTITIES:
+    if heading in (VELOCITY, ACCELERATION):
         found = result["seams"][heading]["seam"]
         mean, interval = found["mean"], found["ci95"]
     else:

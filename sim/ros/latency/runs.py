@@ -17,8 +17,8 @@ from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars, run
 from sim.evaluation.batches import Task
 from sim.evaluation.partial import PartialResults
-from sim.pusht.episode import Episode
 from sim.ros.latency.conditions import Playable, RunArguments
+from sim.tasks.episode import Episode
 
 _POLL_S = 5.0
 _PATIENCE_S = 600.0

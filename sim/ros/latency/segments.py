@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from para_policy.errors import ParaPolicyError
-from sim.pusht.episode import Array
+from sim.tasks.task import Array
 
 
 def segments(played: Array, chunks: Sequence[Array]) -> list[tuple[int, int, int]]:

@@ -21,9 +21,9 @@ from para_policy.checkpoints.native import read_config
 from para_policy.ros.messages.input_files import load_inputs
 from para_policy.ros.parameters.templates import write_ros_files
 from para_policy.ros.policy_node import PolicyNode
-from sim.pusht.rollout import rollout
 from sim.ros.client import LoopClient
 from sim.ros.processes import RosProcesses
+from sim.tasks.rollout import rollout
 from tests.ros.graph import Graph
 from tests.ros.image_policy import POSITIONS, camera_image, raw, save_policy, wait_for_status
 

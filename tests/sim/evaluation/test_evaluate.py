@@ -25,6 +25,7 @@ from sim.evaluation.batches import Task, make_tasks, paired_runs
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import print_results
 from sim.evaluation.provenance import sampling_identity
+from sim.pusht.task import PUSHT
 from tests.checkpoint import save_tiny_checkpoint
 from tests.signals import wait_for
 
@@ -164,10 +165,10 @@ def test_resumed_run_equals_an_uninterrupted_one(
 def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.partial.jsonl"
     task = Task("sequential", (1, 2))
-    PartialResults(path, {"sequential": {"steps": 4}}).add(task, [])
-    assert PartialResults(path, {"sequential": {"steps": 4}}).load() == {task: []}
-    assert PartialResults(path, {"sequential": {"steps": 5}}).load() == {}
-    assert PartialResults(path, {"x0": {"steps": 4}}).load() == {}
+    PartialResults(path, PUSHT, {"sequential": {"steps": 4}}).add(task, [])
+    assert PartialResults(path, PUSHT, {"sequential": {"steps": 4}}).load() == {task: []}
+    assert PartialResults(path, PUSHT, {"sequential": {"steps": 5}}).load() == {}
+    assert PartialResults(path, PUSHT, {"x0": {"steps": 4}}).load() == {}
 
 
 def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from para_policy.execution import seams
 from para_policy.execution.seams import ACCELERATION, VELOCITY
 from sim.evaluation.seams import executed_actions, seam_metrics
 from sim.pusht.env import CONTROL_DT
-from sim.pusht.episode import Chunk, Episode
+from sim.pusht.task import PUSHT
+from sim.tasks.episode import Chunk, Episode
 
 
 def jumps(chunks: list[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +33,9 @@ def episode(*chunks: np.ndarray, seed: int = 0, first_action: int = 0) -> Episod
         for start, chunk in zip(starts, chunks, strict=False)
     )
     steps = int(starts[-1])
-    return Episode(seed, np.zeros((steps + 1, 5)), np.zeros(steps), records, np.zeros((16, 2)))
+    return Episode(
+        PUSHT, seed, np.zeros((steps + 1, 5)), np.zeros(steps), records, np.zeros((16, 2))
+    )
 
 
 def _predicted(chunk: np.ndarray, first_action: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from para_policy import samplers
 from para_policy.errors import InputError
 from sim.evaluation.variants import Variant, paired_with, reference_of
-from sim.pusht.rollout import Control
+from sim.tasks.rollout import Control
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from gym_pusht.envs.pusht import PushTEnv
 from para_policy.errors import InputError
 from para_policy.training.replay_buffer import ReplayBuffer
 from sim.pusht.env import KEYPOINTS, STATE_INPUTS, PushT, legacy_start_state
+from sim.pusht.task import PUSHT
 from tests.training.demonstrations import real_demonstrations
 
 # Eight vertices of the T in its own frame, in gym-pusht's order; config/training/pusht_state.yaml has them.
@@ -115,9 +116,25 @@ def test_success_at_the_goal() -> None:
     env.reset(legacy_start_state(0))
     env.place([50.0, 50.0, 256.0, 256.0, np.pi / 4])
     result = env.step([50.0, 50.0])
-    assert result.success
-    assert result.reward == 1.0
-    assert result.coverage == pytest.approx(1.0)
+    assert result.score == pytest.approx(1.0)
+    assert PUSHT.score.success(result.score)
+    assert PUSHT.score.rewards([result.score]) == [1.0]
+
+
+def test_reward_and_success_are_gym_pushts() -> None:
+    """Around the place where both change, from the same coverage."""
+    board, theirs = PushT(), PushTEnv(obs_type="state")
+    found = set()
+    for y in np.arange(256.0, 262.0, 0.25):
+        goal = [50.0, 50.0, 256.0, y, np.pi / 4]
+        theirs.reset(options={"reset_to_state": legacy_start_state(0)})
+        theirs.block.angle, theirs.block.position = goal[4], tuple(goal[2:4])
+        board.place(goal)
+        _, reward, success, _, info = theirs.step(np.array([50.0, 50.0]))
+        assert PUSHT.score.rewards(info["coverage"]) == reward
+        assert PUSHT.score.success(info["coverage"]) == success
+        found.add(bool(success))
+    assert found == {True, False}
 
 
 @pytest.mark.parametrize("size", [96, 240])

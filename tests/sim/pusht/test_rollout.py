@@ -18,8 +18,9 @@ from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training.behaviour_cloning import IMAGES, ObservedNetwork
 from sim.pusht.env import PushT, legacy_start_state
-from sim.pusht.episode import Episode
-from sim.pusht.rollout import STARTS, Control, Start, rollout
+from sim.pusht.task import PUSHT
+from sim.tasks.episode import Episode
+from sim.tasks.rollout import STARTS, Control, Start, rollout
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
 
 SEEDS = (100000, 100001, 100002)
@@ -38,7 +39,7 @@ def test_batch_equals_one_by_one(policy: DiffusionPolicy, sampler: str) -> None:
         assert alone.seed == batched.seed == seed
         assert [chunk.rounds for chunk in alone.chunks] == [c.rounds for c in batched.chunks]
         np.testing.assert_allclose(alone.states, batched.states, atol=0.02)
-        np.testing.assert_allclose(alone.coverage, batched.coverage, atol=1e-3)
+        np.testing.assert_allclose(alone.scores, batched.scores, atol=1e-3)
 
 
 def test_first_chunk_is_that_of_the_policy(policy: DiffusionPolicy) -> None:
@@ -160,7 +161,7 @@ def test_record(policy: DiffusionPolicy) -> None:
     assert episode.states.shape == (21, 5)
     np.testing.assert_array_equal(episode.states[0, :2], legacy_start_state(100000)[:2])
     assert episode.max_reward == episode.rewards.max()
-    assert episode.final_coverage == episode.coverage[-1]
+    assert episode.final_score == episode.scores[-1]
     for chunk in episode.chunks:
         assert len(chunk.residuals) == chunk.rounds <= 8
         assert chunk.converged
@@ -178,7 +179,7 @@ def test_success_ends_an_episode_and_the_others_go_on(
             observation = super().reset(state)
             return self.place(at_goal) if state[0] == 365 else observation
 
-    monkeypatch.setattr("sim.pusht.live.PushT", SolvedBoard)
+    monkeypatch.setattr("sim.pusht.task.PushT", SolvedBoard)
     counted: list[int] = []
     episodes = rollout(policy, SEEDS, start=start, max_steps=20, on_progress=counted.append)
     assert [episode.success for episode in episodes] == [False, True, False]
@@ -192,7 +193,7 @@ def test_success_ends_an_episode_and_the_others_go_on(
 def test_json_restores_an_equal_episode(policy: DiffusionPolicy) -> None:
     (episode,) = rollout(policy, [7], sampler="paradigms", max_steps=16, check_errors=True)
     text = json.dumps(episode.to_json(), allow_nan=False)
-    restored = Episode.from_json(json.loads(text))
+    restored = Episode.from_json(json.loads(text), PUSHT)
     assert restored.to_json() == episode.to_json()
     np.testing.assert_array_equal(restored.states, episode.states)
 

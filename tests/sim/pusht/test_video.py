@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from para_policy.errors import InputError
-from sim.pusht.drawing import AGENT, EXECUTED, REST, caption_height, draw, moments
+from sim.pusht.drawing import AGENT, EXECUTED, REST, draw, moments
 from sim.pusht.env import PushT, legacy_start_state
-from sim.pusht.episode import Chunk, Episode
+from sim.pusht.task import PUSHT
+from sim.tasks.episode import Chunk, Episode
 from sim.video import (
-    HOLD_FRAMES,
     Arguments,
+    caption_height,
     film,
     frames,
     write_gif,
@@ -34,13 +35,13 @@ def straight_line(seed: int, steps: int) -> Episode:
     states, coverage = [env.state()], []
     path = np.linspace(states[0][:2], (256.0, 256.0), 17)[1:]
     for step in range(steps):
-        coverage.append(env.step(path[step % 8]).coverage)
+        coverage.append(env.step(path[step % 8]).score)
         states.append(env.state())
     chunks = tuple(
         Chunk(step, 1, 1, None, True, (), 1, 0.1, prediction=path, first_action=1)
         for step in range(0, steps, 8)
     )
-    return Episode(seed, np.stack(states), np.array(coverage), chunks, np.zeros((16, 2)))
+    return Episode(PUSHT, seed, np.stack(states), np.array(coverage), chunks, np.zeros((16, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def episode() -> Episode:
 
 
 def test_moments(episode: Episode) -> None:
-    shown = moments(episode, "x")
+    shown = moments(episode)
     assert len(shown) == 13
     assert [moment.chunk.step for moment in shown] == [0] * 8 + [8] * 5
     assert [moment.n_actions for moment in shown] == [8] * 8 + [4] * 5
@@ -57,8 +58,8 @@ def test_moments(episode: Episode) -> None:
 
 
 def test_frame_shows_agent_and_chunk(episode: Episode) -> None:
-    frame = draw(moments(episode, "x")[0], 240)
-    assert frame.shape == (240 + caption_height(240), 240, 3)
+    frame = draw(moments(episode)[0], 240)
+    assert frame.shape == (240, 240, 3)
     colors = {tuple(color) for color in frame.reshape(-1, 3).tolist()}
 
     def near(wanted: tuple[int, ...], tolerance: int) -> bool:
@@ -78,7 +79,7 @@ def test_mp4(episode: Episode, tmp_path: Path) -> None:
     assert facts["codec"] == "h264"
     assert facts["pix_fmt"].startswith("yuv420p")
     assert facts["size"] == (320, 160 + caption_height(160))
-    assert len(list(reader)) == 21 + HOLD_FRAMES
+    assert len(list(reader)) == 21 + PUSHT.frames_per_s
 
 
 @pytest.mark.parametrize("size", [160, 240, 320, 360, 480])

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from para_policy import load_policy
-from sim.pusht.rollout import rollout
 from sim.ros.client import LoopClient
 from sim.ros.closed_loop import LoopSettings, main, start_nodes
 from sim.ros.processes import RosProcesses
+from sim.tasks.rollout import rollout
 
 MAX_STEPS = 20
 SEEDS = (100_003, 100_000)

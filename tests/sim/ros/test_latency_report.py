@@ -10,12 +10,13 @@ import pytest
 from para_policy.errors import ParaPolicyError
 from sim import plots
 from sim.evaluation.partial import PartialResults
-from sim.pusht.episode import Chunk, Episode
+from sim.pusht.task import PUSHT
 from sim.ros.latency.__main__ import main
 from sim.ros.latency.conditions import Arguments, Condition
 from sim.ros.latency.report import figure, holds, summarize, table
 from sim.ros.latency.runs import Runs, _blocks
 from sim.ros.latency.segments import segments
+from sim.tasks.episode import Chunk, Episode
 
 CONDITIONS = {
     "compensated, 0 ms": Condition("compensated", 0.0),
@@ -35,9 +36,10 @@ def line(first: float, count: int, step: float = 1.0) -> np.ndarray:
 def episode(seed: int, coverage: float, chunks: list[np.ndarray], latency_s: float) -> Episode:
     steps = [0, *np.cumsum([len(chunk) for chunk in chunks]).tolist()]
     return Episode(
+        task=PUSHT,
         seed=seed,
         states=np.zeros((steps[-1] + 1, 5)),
-        coverage=np.full(steps[-1], coverage),
+        scores=np.full(steps[-1], coverage),
         chunks=tuple(
             Chunk(step, 4, 40, 0.0, True, (), 1, latency_s, actions, 0)
             for step, actions in zip(steps, chunks, strict=False)
@@ -100,7 +102,9 @@ def test_holds_are_repeated_actions() -> None:
 
 
 def test_finished_episodes_are_not_played_again(tmp_path: Path) -> None:
-    partial = PartialResults(tmp_path / "x.partial.jsonl", {name: {"of": name} for name in NAMES})
+    partial = PartialResults(
+        tmp_path / "x.partial.jsonl", PUSHT, {name: {"of": name} for name in NAMES}
+    )
     runs = Runs(partial, NAMES)
     done = "compensated, 100 ms"
     for seed in (7, 8, 10):
@@ -120,10 +124,10 @@ def test_finished_episodes_are_not_played_again(tmp_path: Path) -> None:
 
 def test_other_circumstances_begin_anew(tmp_path: Path) -> None:
     path = tmp_path / "x.partial.jsonl"
-    Runs(PartialResults(path, {name: {"steps": 16} for name in NAMES}), NAMES).keep(
+    Runs(PartialResults(path, PUSHT, {name: {"steps": 16} for name in NAMES}), NAMES).keep(
         "in_process", episode(7, 0.5, [line(0, 8)], 0.1)
     )
-    other = Runs(PartialResults(path, {name: {"steps": 100} for name in NAMES}), NAMES)
+    other = Runs(PartialResults(path, PUSHT, {name: {"steps": 100} for name in NAMES}), NAMES)
     assert other.missing("in_process", [7]) == [7]
 
 

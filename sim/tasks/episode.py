@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim.pusht.env import SUCCESS_COVERAGE
+from sim.tasks.task import Array, SimulatedTask
 
-Array = NDArray[np.float64]
+_ARRAYS = ("states", "scores", "first_sample")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Chunk:
     batch_wall_s: float
     """Wall time of the shared call; the latency of one robot only where batch_size is 1."""
     prediction: Array
-    """(horizon, 2) predicted actions, pixels; the first belongs to the oldest observation."""
+    """(horizon, action_dim) predicted actions; the first belongs to the oldest observation."""
     first_action: int
     """Index in `prediction` of the first action that was executed."""
     error: float | None = None
@@ -42,7 +41,7 @@ class Chunk:
 
     @classmethod
     def from_info(cls, info: Mapping[str, str], step: int, actions: Array) -> Chunk:
-        """A chunk over ROS: its values in `~/chunk_info`, and its `actions` (n, 2), pixels."""
+        """A chunk over ROS: its values in `~/chunk_info`, and its `actions` (n, action_dim)."""
         return cls(
             step=step,
             rounds=int(info["rounds"]),
@@ -61,23 +60,24 @@ class Chunk:
 class Episode:
     """One closed-loop episode."""
 
+    task: SimulatedTask
     seed: int
     states: Array
-    """(steps + 1, 5): agent x, y, block x, y, angle before the first and after each action."""
-    coverage: Array
-    """(steps,): share of the goal covered after each action."""
+    """(steps + 1, width): `Scene.state` before the first and after each action."""
+    scores: Array
+    """(steps,): what the task measured after each action."""
     chunks: tuple[Chunk, ...]
     first_sample: Array
-    """(horizon, 2) first prediction in normalised units. All samplers plan it from the same
-    observation and noise, so it shows their error; later observations differ."""
+    """(horizon, action_dim) first prediction in normalised units. All samplers plan it from the
+    same observation and noise, so it shows their error; later observations differ."""
 
     @property
     def steps(self) -> int:
-        return len(self.coverage)
+        return len(self.scores)
 
     @property
     def rewards(self) -> Array:
-        return np.asarray(np.clip(self.coverage / SUCCESS_COVERAGE, 0.0, 1.0))
+        return self.task.score.rewards(self.scores)
 
     @property
     def max_reward(self) -> float:
@@ -85,32 +85,33 @@ class Episode:
 
     @property
     def success(self) -> bool:
-        return bool(self.coverage.max() > SUCCESS_COVERAGE)
+        return self.task.score.success(float(self.scores.max()))
 
     @property
-    def final_coverage(self) -> float:
-        return float(self.coverage[-1])
+    def final_score(self) -> float:
+        return float(self.scores[-1])
 
     def outcome(self) -> dict[str, Any]:
         """The score, ready for JSON."""
         return {
             "max_reward": self.max_reward,
             "success": self.success,
-            "final_coverage": self.final_coverage,
+            f"final_{self.task.score.name}": self.final_score,
             "steps": self.steps,
         }
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers; `from_json` restores an equal episode."""
-        record = asdict(self)
-        for name in ("states", "coverage", "first_sample"):
-            record[name] = record[name].tolist()
-        for chunk in record["chunks"]:
-            chunk["prediction"] = chunk["prediction"].tolist()
-        return record
+        return {
+            "seed": self.seed,
+            "chunks": [
+                {**asdict(chunk), "prediction": chunk.prediction.tolist()} for chunk in self.chunks
+            ],
+            **{name: getattr(self, name).tolist() for name in _ARRAYS},
+        }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Episode:
+    def from_json(cls, record: Mapping[str, Any], task: SimulatedTask) -> Episode:
         chunks = (
             Chunk(
                 **{
@@ -121,8 +122,5 @@ class Episode:
             )
             for chunk in record["chunks"]
         )
-        arrays = {
-            name: np.asarray(record[name], dtype=np.float64)
-            for name in ("states", "coverage", "first_sample")
-        }
-        return cls(seed=record["seed"], chunks=tuple(chunks), **arrays)
+        arrays = {name: np.asarray(record[name], dtype=np.float64) for name in _ARRAYS}
+        return cls(task, record["seed"], chunks=tuple(chunks), **arrays)

@@ -20,16 +20,17 @@ from para_policy.policies.chain import Chain
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
 from para_policy.samplers import Sampler
-from sim.pusht.env import CONTROL_DT, MAX_STEPS, Observation, check_inputs
-from sim.pusht.episode import Chunk, Episode
-from sim.pusht.live import LiveEpisode
+from sim.tasks.choice import task_of
+from sim.tasks.episode import Chunk, Episode
+from sim.tasks.live import LiveEpisode
+from sim.tasks.task import Observation, SimulatedTask
 
 Start = Literal["cold", "guess", "guess+noise"]
 STARTS: tuple[Start, ...] = get_args(Start)
 SEQUENTIAL = "sequential"
 Progress = Callable[[int], None]
 _OTHER_SEEDS = 2**32
-"""Episodes count from 0, and legacy start states end at 2**32 - 1."""
+"""Episodes count from 0, and seeds of start states end at 2**32 - 1."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def rollout(
     control: Control = Control(),
     scheduler: str | None = None,
     steps: int | None = None,
-    max_steps: int = MAX_STEPS,
+    task: SimulatedTask | None = None,
+    max_steps: int | None = None,
     check_errors: bool = False,
     on_progress: Progress | None = None,
 ) -> list[Episode]:
@@ -83,17 +85,20 @@ def rollout(
             "guess+noise": its noise too is shifted along the horizon. The chunks of an episode
             then have another joint law, each chunk by itself the same.
         control: a change on purpose, for control arms.
+        task: what is played; what fits the policy, if None.
+        max_steps: length of an episode that does not succeed; as the task says, if None.
         check_errors: solve every chunk again with `sequential`, which costs its N network calls,
             and record the error.
         on_progress: called with increments that add up to `max_steps` per episode.
 
     Raises:
-        InputError: for an unknown start, a policy of another robot, or what `policy.sample` refuses.
+        InputError: for an unknown start, a policy that fits no task, or what `policy.sample` refuses.
     """
-    check_policy(policy)
+    task = task_of(policy.config, None if task is None else task.name)
+    max_steps = task.max_steps if max_steps is None else max_steps
     if start not in STARTS:
         raise InputError(f"start is {start!r}; expected one of {', '.join(STARTS)}")
-    states = policy.process(scheduler, steps).num_steps * policy.config.horizon * 2
+    states = policy.process(scheduler, steps).num_steps * policy.config.horizon * task.action_dim
     check_memory(f"a batch of {len(seeds)} episodes", 4 * states * len(seeds))
     # Made once, as a robot would, and not in the time of each chunk.
     solver = (
@@ -102,7 +107,7 @@ def rollout(
         else sampler
     )
     chain = policy.chain(scheduler, steps)
-    robots = [_Robot(seed, policy.config, max_steps) for seed in seeds]
+    robots = [_Robot(task, seed, policy.config, max_steps) for seed in seeds]
     live = robots
     previous: ActionResult | None = None
     for index, step in enumerate(range(0, max_steps, policy.config.n_action_steps)):
@@ -157,27 +162,15 @@ def _changed(
     return replace(result, actions=actions, prediction=prediction, sample=sample)
 
 
-def check_policy(policy: DiffusionPolicy) -> None:
-    """Raise InputError unless the policy observes and acts as PushT does."""
-    check_inputs(policy.config.inputs)
-    if policy.config.action_dim != 2:
-        raise InputError(
-            f"this checkpoint has {policy.config.action_dim} actions "
-            f"({', '.join(policy.config.action_names)}); PushT has 2, the agent's target x and y"
-        )
-    # A checkpoint that does not say was trained on recordings of this very board.
-    if policy.config.control_hz not in (None, 1 / CONTROL_DT):
-        raise InputError(
-            f"this checkpoint acts at {policy.config.control_hz} Hz, PushT at {1 / CONTROL_DT} Hz"
-        )
-
-
 class _Robot:
-    """One board with its observation history and its chunks."""
+    """One scene with its observation history and its chunks."""
 
-    def __init__(self, seed: int, config: PolicyConfig, max_steps: int) -> None:
+    def __init__(
+        self, task: SimulatedTask, seed: int, config: PolicyConfig, max_steps: int
+    ) -> None:
         self.seed = seed
-        self._live = LiveEpisode(config.inputs, max_steps)
+        self._task = task
+        self._live = LiveEpisode(task, config.inputs, max_steps)
         first = self._live.begin(seed)
         length = config.n_obs_steps
         self.history: deque[Observation] = deque([first] * length, maxlen=length)
@@ -202,9 +195,10 @@ class _Robot:
     def episode(self) -> Episode:
         assert self._first_sample is not None
         return Episode(
+            task=self._task,
             seed=self.seed,
             states=np.stack(self._live.states),
-            coverage=np.asarray(self._live.coverage),
+            scores=np.asarray(self._live.scores),
             chunks=tuple(self._chunks),
             first_sample=self._first_sample,
         )

@@ -1,0 +1,1 @@
+"""AlohaTransferCube of gym-aloha: environment, a scripted expert, and its demonstrations."""
