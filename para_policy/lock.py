@@ -20,8 +20,12 @@ def sole_writer(output: Path, lock: Path | None = None) -> Iterator[None]:
         lock: by default `.NAME.lock` beside the output, whose folder is there.
 
     Raises:
-        InputError: if another process holds it, or it cannot be made.
+        InputError: if another process holds it, it cannot be made, or the output is a device or pipe.
     """
+    if output.exists() and not (
+        output.is_file() or output.is_dir()
+    ):  # nothing is left beside those
+        raise InputError(f"output '{output}' is a device or pipe; choose another")
     lock = lock or output.with_name(f".{output.name}.lock")
     try:
         held = FileLock(lock).acquire(timeout=0)

@@ -28,6 +28,7 @@ from para_policy.files import (
     replace,
     write_text,
 )
+from para_policy.lock import sole_writer
 from para_policy.samplers.deadline import LatencyTable
 from tests.checkpoint import save_tiny_checkpoint
 from tests.full_disk import full_disk
@@ -121,6 +122,15 @@ def test_what_is_no_file_is_never_written_over(tmp_path: Path, write: Write, kin
         assert str(path) in str(refusal.value)
         assert [(file, file.lstat().st_mode) for file in tmp_path.iterdir()] == before
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_file_gets_no_lock_beside_it(tmp_path: Path, kind: str) -> None:
+    with made(kind, tmp_path) as path:
+        before = list(tmp_path.iterdir())
+        with pytest.raises(InputError, match="device or pipe"), sole_writer(path):
+            pass
+        assert list(tmp_path.iterdir()) == before
 
 
 def test_where_the_program_prints_is_not_written_over(tmp_path: Path) -> None:
