@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 
 from para_policy import comparison, load_policy
 from para_policy.checkpoints.native import checkpoint_hash
@@ -23,6 +22,9 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import run
 from sim import plots
 from sim.plots import Document
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # One colour per method through all plots.
 _METHODS = (

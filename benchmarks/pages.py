@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from para_policy.files import check_output_folder
 from sim import plots
 from sim.plots import Document
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PLACE = re.compile(r"(<!-- (\w+(?: \w+)*) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Document, quantiles
-from benchmarks.engine.plan import counts, takes_part
+from benchmarks.engine.plan import Clock, counts, takes_part
 from para_policy.comparison import REFERENCE
 from para_policy.errors import InputError
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
@@ -18,7 +18,6 @@ from para_policy.samplers import Sampler
 from para_policy.terminal import progress_bars
 
 _BATCH = 64
-_ASIDE = 20
 _WARM_UP_CHUNKS = 2
 
 Observations = Mapping[str, np.ndarray]
@@ -112,28 +111,27 @@ def measure_chunks(
     turns: Turns,
     reference: DiffusionPolicy,
     most: int,
-    seconds: float,
-    aside: frozenset[str] = frozenset(),
+    clock: Clock,
 ) -> list[dict[str, Any]]:
     """Measure every case as often as the time allows, at most `most` times.
 
-    Engines that are `aside` are measured `_ASIDE` times.
+    Those at the end that were not begun in time are left out.
 
     The cases take turns on each observation, each time in another order, so that a disturbance of
     the machine meets all of them alike. Those that are dear are in some of the turns only.
     """
+    costs = []
+    for case in cases:
+        if clock.left:
+            costs.append(
+                min(turns.play(case, turn).stats.wall_s for turn in range(_WARM_UP_CHUNKS))
+            )
+    cases = cases[: len(costs)]
     if not cases:
         return []
-    costs = [
-        min(turns.play(case, turn).stats.wall_s for turn in range(_WARM_UP_CHUNKS))
-        for case in cases
-    ]
-    few = [min(_ASIDE, most) if case.engine in aside else 0 for case in cases]
-    seconds -= sum(cost * n for cost, n in zip(costs, few, strict=True))
-    many = iter(counts([c for c, n in zip(costs, few, strict=True) if not n], seconds, most))
-    often = [n or next(many) for n in few]
+    exact = turns.reference(reference, max(counts(costs, clock.left, most)))
+    often = counts(costs, clock.left, len(exact))
     total = max(often)
-    exact = turns.reference(reference, total)
     chunks: list[dict[int, ActionResult]] = [{} for _ in cases]
     with progress_bars() as progress:
         bar = progress.add_task(f"chunks, {turns.process.label}", total=sum(often))

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.common import quantiles
 from benchmarks.engine.chunks import DDIM_16
-from benchmarks.engine.plan import counts
+from benchmarks.engine.plan import Clock, counts
 from benchmarks.engine.synthetic import random_observation, random_policy
 from para_policy.comparison import REFERENCE
 from para_policy.inference import EngineConfig
@@ -17,7 +17,7 @@ from para_policy.training.config import TrainConfig
 
 
 def measure_image(
-    training: str, device: str, engine: EngineConfig, most: int, seconds: float
+    training: str, device: str, engine: EngineConfig, most: int, clock: Clock
 ) -> dict[str, Any]:
     """Times of sequential DDIM-16 chunks, and of the camera encoders in them.
 
@@ -35,7 +35,7 @@ def measure_image(
         return stats.wall_s, stats.encode_s
 
     cost = min(chunk(seed)[0] for seed in range(2))
-    (count,) = counts([cost], seconds, most)
+    (count,) = counts([cost], clock.left, most)
     wall_s, encode_s = np.array([chunk(seed) for seed in range(count)]).T
     return {
         "config": training,

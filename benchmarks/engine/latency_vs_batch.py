@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from benchmarks.common import Common, Document, circumstances, load, main
 from benchmarks.engine.network import network_call
@@ -18,6 +17,9 @@ from para_policy.errors import InputError
 from para_policy.inference import Size
 from para_policy.terminal import progress_bars
 from sim import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

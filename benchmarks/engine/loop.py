@@ -10,14 +10,14 @@ import numpy as np
 
 from benchmarks.common import Document, quantiles
 from benchmarks.engine.chunks import Case, Turns, summary
-from benchmarks.engine.plan import counts
+from benchmarks.engine.plan import Clock, counts
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
 
 DEADLINE_S = 0.08
 
 
 def control_loop(
-    cases: Sequence[Case], turns: Turns, reference: DiffusionPolicy, most: int, seconds: float
+    cases: Sequence[Case], turns: Turns, reference: DiffusionPolicy, most: int, clock: Clock
 ) -> list[dict[str, Any]]:
     """Chunks one right after the other, each with `DEADLINE_S` from its observation on.
 
@@ -29,7 +29,7 @@ def control_loop(
         # A deadline asks the table; it is measured now if calibration has not done so.
         case.policy.runtime.latency(turns.process.steps)
         _in_time(turns, case, 0)
-    often = counts([DEADLINE_S] * len(cases), seconds, most)
+    often = counts([DEADLINE_S] * len(cases), clock.left, most)
     exact = turns.reference(reference, max(often))
     found = []
     for case, count in zip(cases, often, strict=True):
@@ -54,15 +54,17 @@ def _in_time(turns: Turns, case: Case, turn: int) -> ActionResult:
 
 
 def robots(
-    cases: Sequence[Case], turns: Turns, batches: Sequence[int], most: int, seconds: float
+    cases: Sequence[Case], turns: Turns, batches: Sequence[int], most: int, clock: Clock
 ) -> list[dict[str, Any]]:
-    """Robots that want a chunk at the same moment, solved in one batch."""
+    """Robots that want a chunk at the same moment, solved in one batch, as far as the time goes."""
     jobs = [(case, batch) for batch in batches for case in cases]
-    if not jobs:
-        return []
-    often = counts([min(_batch_s(*job, turns, i) for i in range(2)) for job in jobs], seconds, most)
+    costs = []
+    for job in jobs:
+        if clock.left:
+            costs.append(min(_batch_s(*job, turns, i) for i in range(2)))
+    often = counts(costs, clock.left, most)
     found = []
-    for (case, batch), count in zip(jobs, often, strict=True):
+    for (case, batch), count in zip(jobs, often, strict=False):
         wall_s = [_batch_s(case, batch, turns, i) for i in range(count)]
         found.append(
             {

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from benchmarks.common import Document, quantiles
-from benchmarks.engine.plan import seconds_of
+from benchmarks.engine.plan import Clock, seconds_of
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.errors import ParaPolicyError
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers.deadline import LatencyTable
 from sim import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _WARM_UP, _LEAST = 3, 2
 _MOST_S = 1.0
@@ -30,7 +31,7 @@ def measure_calls(
     policies: Mapping[str, DiffusionPolicy],
     observation: Observation,
     rows: Sequence[int],
-    seconds: float,
+    clock: Clock,
     repeats: int = 51,
 ) -> list[dict[str, Any]]:
     """Time calls of every size on every engine.
@@ -42,18 +43,16 @@ def measure_calls(
     Args:
         policies: by the name of their engine.
         observation: {name: (1, To, *shape)}, that of all rows.
-        seconds: no new size is begun after them, except the smallest and the largest.
+        clock: no new size is begun when its time is over, except the smallest and the largest.
 
     Returns:
         for each engine and size `engine`, `rows`, `calls`, `prepare_s` and `ms`.
     """
-    end = time.monotonic() + seconds
     found: list[dict[str, Any]] = []
     preparing = dict.fromkeys(policies, 0.0)
     for place, size in enumerate(spanning(rows)):
         for name, policy in policies.items():
-            left = seconds if place < 2 else end - time.monotonic()
-            if place > 0 and preparing[name] > left:
+            if preparing[name] == math.inf or (place > 1 and preparing[name] >= clock.left):
                 continue
             call, device = network_call(policy, observation, size), policy.device
             try:

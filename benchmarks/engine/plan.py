@@ -11,6 +11,23 @@ DEAR_S = 0.3
 """A chunk that takes longer is measured only as often as the time allows."""
 
 
+class Clock:
+    """Seconds that count down: nothing new is begun when they are over.
+
+    Args:
+        seconds: from now on; none or less are over at once.
+        now: the time, in seconds.
+    """
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._end = now, now() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds, at least 0."""
+        return max(self._end - self._now(), 0.0)
+
+
 class Budget:
     """Seconds, shared out by weight over the parts that are still to come.
 
@@ -19,7 +36,7 @@ class Budget:
     Args:
         seconds: for everything, from now on.
         weights: of the parts; each takes its share once.
-        now: the clock, in seconds.
+        now: the time, in seconds.
     """
 
     def __init__(
@@ -29,27 +46,27 @@ class Budget:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._weights, self._now = dict(weights), now
-        self._end = now() + seconds
+        self._clock = Clock(seconds, now)
 
-    def share(self, part: str) -> float:
-        """Seconds for this part, at least 0."""
-        left = max(self._end - self._now(), 0.0)
+    def share(self, part: str) -> Clock:
+        """The time of this part, which begins now."""
         whole = sum(self._weights.values())
-        return left * self._weights.pop(part) / whole
+        return Clock(self._clock.left * self._weights.pop(part) / whole, self._now)
 
 
 def counts(costs: Sequence[float], seconds: float, most: int, least: int = 3) -> list[int]:
     """How often to measure cases of which one measurement takes `costs` seconds.
 
     Cheap cases come first: all of them equally often, at most `most` times. What they leave is shared
-    by the dear ones. Nothing is measured less than `least` times, even if that takes longer.
+    by the dear ones. Nothing is measured less than `least` times, or less than once where the time
+    does not suffice for that.
 
     >>> counts([0.1, 2.0], seconds=60, most=200)
     [200, 20]
     """
     cheap = [cost for cost in costs if cost <= DEAR_S]
     dear = [cost for cost in costs if cost > DEAR_S]
-    least = min(least, most)
+    least = min(least, most) if least * sum(costs) <= seconds else 1
 
     def often(group: Sequence[float], time_left: float) -> int:
         return min(max(int(time_left / sum(group)), least), most) if sum(group) else most

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,6 +26,9 @@ from para_policy.inference.runtime import EngineNetwork
 from para_policy.policies.build import build_network
 from para_policy.policies.config import PolicyConfig
 from sim import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DTYPES: Mapping[Precision, torch.dtype] = {
     "float32": torch.float32,

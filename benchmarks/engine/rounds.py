@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.common import Document, quantiles
 from benchmarks.engine.chunks import Process
-from benchmarks.engine.plan import counts, seconds_of
+from benchmarks.engine.plan import Clock, counts, seconds_of
 from benchmarks.engine.synthetic import random_observation
 from para_policy.comparison import REFERENCE
 from para_policy.policies.policy import DiffusionPolicy
@@ -52,7 +52,7 @@ def measure_cut_chunks(
     engine: str,
     trained: DiffusionPolicy,
     expected: Sequence[Document],
-    seconds: float,
+    clock: Clock,
 ) -> list[dict[str, Any]]:
     """Time chunks of a random policy, those that fit into the time.
 
@@ -65,10 +65,10 @@ def measure_cut_chunks(
     wanted = [
         entry for entry in expected if entry["engine"] == engine and entry["sampler"] in SAMPLERS
     ]
-    often = counts([entry["chunk_ms"] / 1e3 for entry in wanted], seconds, _MOST)
+    often = counts([entry["chunk_ms"] / 1e3 for entry in wanted], clock.left, _MOST)
     found = []
     for entry, count in zip(wanted, often, strict=True):
-        if (count + 1) * entry["chunk_ms"] / 1e3 > seconds:
+        if (count + 1) * entry["chunk_ms"] / 1e3 > clock.left:
             continue
         scheduler, steps = entry["process"].split()
         process, rounds = Process(scheduler, int(steps)), int(np.ceil(entry["rounds_mean"]))

@@ -7,7 +7,6 @@ policy that ships; only the time of the calls is the large network's. Such figur
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +16,11 @@ import torch
 from benchmarks.common import Document
 from benchmarks.engine.chunks import Case, Turns
 from benchmarks.engine.network import in_order, latency_table, measure_calls
-from benchmarks.engine.policies import with_memory
+from benchmarks.engine.plan import Clock
+from benchmarks.engine.policies import alone, compiles_long
 from para_policy.diffusion.noise import Noise
 from para_policy.inference import EngineConfig
+from para_policy.inference.runtime import Runtime
 from para_policy.networks.config import UnetConfig
 from para_policy.policies.build import VISION, build_network, build_vision
 from para_policy.policies.config import PolicyConfig
@@ -28,7 +29,7 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.samplers.deadline import LatencyTable
 
 MEMORY_MIB = 16 * 1024
-ROWS = (1, 64, 100, 16, 128)
+ROWS = (1, 100, 26, 64, 128)
 """Sizes at which the large networks are timed, the most needed first."""
 
 PUBLISHED: Mapping[str, tuple[UnetConfig, int]] = {
@@ -77,9 +78,13 @@ def random_observation(config: PolicyConfig) -> dict[str, np.ndarray]:
     }
 
 
-def round_rows(case: Case, turns: Turns, count: int) -> list[list[int]]:
-    """Rows of each network call of some solves of the trained policy."""
-    return [_solve_rows(case, turns, turn) for turn in range(count)]
+def round_rows(case: Case, turns: Turns, count: int, clock: Clock) -> list[list[int]]:
+    """Rows of each network call of some solves of the trained policy: `count`, or as many as the time
+    allows, one at least."""
+    found: list[list[int]] = []
+    while len(found) < count and (clock.left or not found):
+        found.append(_solve_rows(case, turns, len(found)))
+    return found
 
 
 def _solve_rows(case: Case, turns: Turns, turn: int) -> list[int]:
@@ -160,17 +165,21 @@ def time_outside(
     return own
 
 
-def measure_sizes_apart(
-    policy: DiffusionPolicy, engines: Mapping[str, EngineConfig], seconds: float
+def measure_sizes(
+    policy: DiffusionPolicy, runtimes: Mapping[str, Runtime], clock: Clock
 ) -> list[dict[str, Any]]:
-    """As `measure_calls`, with one size prepared at a time: each takes a copy of the weights."""
-    end = time.monotonic() + seconds
+    """As `measure_calls` on each runtime of the policy, the most needed sizes first.
+
+    Where each size takes a copy of the weights, they are prepared one at a time. No size is begun when
+    the time is over; a table needs two, so of an engine that has one the second is.
+    """
     observation = random_observation(policy.config)
     found: list[dict[str, Any]] = []
     for size in ROWS:
-        for name, engine in engines.items():
-            left = end - time.monotonic()
-            if len(found) < 2 * len(engines) or left > 0:  # a table needs two sizes
-                policy.runtime = policy.runtime.on(with_memory(engine, size, MEMORY_MIB))
-                found += measure_calls({name: policy}, observation, (size,), left, 9)
-    return in_order(found, list(engines))
+        for name, runtime in runtimes.items():
+            if clock.left or 0 < len(found) < 2 * len(runtimes):
+                engine = runtime.engine.config
+                shared = compiles_long(engine)
+                policy.runtime = runtime if shared else runtime.on(alone(engine, size, MEMORY_MIB))
+                found += measure_calls({name: policy}, observation, (size,), clock, 9)
+    return in_order(found, list(runtimes))

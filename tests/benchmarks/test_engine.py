@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,16 @@ import pytest
 import torch
 
 from benchmarks.engine import __main__ as engine
-from benchmarks.engine import goals, report, results, roofline, synthetic
+from benchmarks.engine import goals, parts, report, results, roofline, synthetic
+from benchmarks.engine import options as engine_options
 from benchmarks.engine.chunks import DDIM_16, Turns, find, make_cases
 from benchmarks.engine.network import fastest
-from benchmarks.engine.plan import Budget, counts, takes_part
+from benchmarks.engine.plan import Budget, Clock, counts, takes_part
 from benchmarks.engine.roofline import Roof, Work
 from benchmarks.engine.rounds import cut, whole_round
 from para_policy import load_policy
 from para_policy.checkpoints.observations import save_observations
-from para_policy.errors import InputError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.inference import EngineConfig
 from para_policy.samplers.deadline import LatencyTable
 from sim import plots
@@ -30,6 +33,8 @@ from tests.checkpoint import (
     save_tiny_checkpoint,
     tiny_config,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-class Clock:
+class Hand:
     """Time that passes when it is told to."""
 
     def __init__(self) -> None:
@@ -53,13 +58,15 @@ class Clock:
 
 
 def test_what_a_part_leaves_the_later_ones_have() -> None:
-    clock = Clock()
-    budget = Budget(100.0, {"a": 1, "b": 1, "c": 2}, clock)
-    assert budget.share("a") == 25.0
-    clock.now += 10.0
-    assert budget.share("b") == 30.0
-    clock.now += 200.0
-    assert budget.share("c") == 0.0
+    hand = Hand()
+    budget = Budget(100.0, {"a": 1, "b": 1, "c": 2}, hand)
+    assert budget.share("a").left == 25.0
+    hand.now += 10.0
+    second = budget.share("b")
+    assert second.left == 30.0
+    hand.now += 200.0
+    assert second.left == 0.0
+    assert budget.share("c").left == 0.0
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,8 @@ def test_what_a_part_leaves_the_later_ones_have() -> None:
         ([0.125, 0.25], 37.5, [100, 100]),
         ([0.125, 1.0, 3.0], 65, [200, 10, 10]),
         ([0.125, 1.0], 11.75, [70, 3]),  # the dear one is measured three times in any case
-        ([2.0], 1, [3]),
+        ([2.0], 1, [1]),  # but no more often than there is time for, after the first
+        ([0.125, 2.0], 6, [32, 1]),
         ([2.0], 1e6, [200]),
     ],
 )
@@ -150,7 +158,7 @@ def test_rows_of_rounds_are_counted_as_the_sampler_counts_them(checkpoint: Path)
     cases, left_out = make_cases({"eager": policy}, ("sequential", "chord", "pcm"), process)
     assert "was not trained" in left_out["pcm"]
     for case in cases:
-        for turn, solve in enumerate(synthetic.round_rows(case, turns, 3)):
+        for turn, solve in enumerate(synthetic.round_rows(case, turns, 3, Clock(60))):
             stats = turns.play(case, turn).stats
             assert (len(solve), sum(solve)) == (stats.rounds, stats.evals)
 
@@ -255,7 +263,7 @@ def test_one_run_measures_everything_and_fills_the_page(
     calibrate_tiny_checkpoint(checkpoint, "ddpm", 100)
     tiny = tiny_config().network
     monkeypatch.setattr(synthetic, "PUBLISHED", {"tiny": (tiny, 3)})
-    monkeypatch.setattr(engine, "PUBLISHED", {"tiny": (tiny, 3)})
+    monkeypatch.setattr(engine_options, "PUBLISHED", {"tiny": (tiny, 3)})
     settings = engine.Options(
         json=tmp_path / "engine.json",
         checkpoint=checkpoint,
@@ -266,7 +274,7 @@ def test_one_run_measures_everything_and_fills_the_page(
         robots=(1, 2),
         networks=("tiny",),
         image=None,
-        budget_s=6.0,
+        budget_s=600.0,
     )
     measured: dict[str, Any] = json.loads(json.dumps(engine.measure(settings)))
     assert measured["best"] == "eager"
@@ -293,6 +301,65 @@ def test_one_run_measures_everything_and_fills_the_page(
         assert "old" not in written
         assert written.startswith("# Text\n<!-- cpu goals -->\n| goal | limit |")
         assert f"<!-- gpu goals -->\n{results.NOTHING}\n<!-- end -->" in written
+
+
+def few(checkpoint: Path, tmp_path: Path, **options: Any) -> engine.Options:
+    """The least that can be measured."""
+    least: dict[str, Any] = {"engines": ("eager",), "samplers": ("sequential",), "chunks": 1}
+    least |= {"rows": (1,), "robots": (1,), "networks": (), "image": None, "budget_s": 600.0}
+    return engine.Options(
+        json=tmp_path / "engine.json", checkpoint=checkpoint, **{**least, **options}
+    )
+
+
+def test_a_part_that_fails_costs_no_other_one(checkpoint: Path, tmp_path: Path) -> None:
+    settings = few(checkpoint, tmp_path, image=str(tmp_path / "missing.yaml"))
+    with pytest.raises(ParaPolicyError, match=r"some parts failed: image \(.*missing\.yaml"):
+        engine.measure(settings)
+    written = json.loads(settings.json.read_text())
+    assert [e["part"] for e in written["parts"] if "failure" in e] == ["image"]
+    assert find(written["chunks"], "ddim 16", "sequential", "eager") is not None
+
+
+def test_what_was_measured_is_kept_when_the_run_is_stopped(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts.loop, "robots", stop)
+    settings = few(checkpoint, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        engine.measure(settings)
+    written = json.loads(settings.json.read_text())
+    assert {e["process"] for e in written["chunks"]} == {"ddpm 100", "ddim 16"}
+    assert written["network"]
+
+
+def test_nothing_is_begun_without_time(checkpoint: Path, tmp_path: Path) -> None:
+    settings = few(checkpoint, tmp_path, networks=tuple(synthetic.PUBLISHED), budget_s=1e-9)
+    measured = engine.measure(settings)
+    assert {entry["left_out"] for entry in measured["parts"]} == {"no time left"}
+    assert [entry["part"] for entry in measured["parts"]][:4] == [
+        *("ddpm 100", "ddim 16", "network", "65.8 M")
+    ]
+    assert measured["parts"][-1]["part"] == "251.5 M"
+    assert all("not measured" in row for row in goals.rows(measured, "cpu"))
+
+
+def test_cases_that_were_not_begun_in_time_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    run = engine.start(few(checkpoint, tmp_path, samplers=("sequential", "x0")))
+    parts._chunks(DDIM_16, run, Clock(0))
+    assert run.document["chunks"] == []
+    assert run.document["samplers_left_out"] == {
+        f"ddim 16, {sampler} on eager": "no time left" for sampler in ("sequential", "x0")
+    }
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "zarr", "gymnasium", "pymunk", "accelerate"])
+def test_packages_that_it_can_do_without(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; import benchmarks.engine.__main__"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_a_page_with_an_unknown_place_is_refused(tmp_path: Path) -> None:
