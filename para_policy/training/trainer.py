@@ -209,6 +209,7 @@ class Trainer:
             )
         try:
             self.accelerator.load_state(str(path))
+            self.ema.to(self.accelerator.device)  # averages are read to the CPU
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise InputError(
                 f"'{path}' does not fit this release ({error}); start anew in another --output"

@@ -13,6 +13,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from diffusers.schedulers.scheduling_ddpm import betas_for_alpha_bar
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -199,6 +200,29 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     for resumed, straight in zip(metrics(parts), metrics(whole), strict=True):
         assert resumed["ema_loss"] == straight["ema_loss"]
         assert resumed["learning_rate"] == straight["learning_rate"]
+
+
+def test_averages_of_a_resumed_run_are_on_its_device(
+    zarr_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state is read to the CPU, wherever the run trains."""
+    train(config(zarr_path, steps=2, checkpoint_every=2), tmp_path / "run", device="cpu")
+    happened: list[object] = []
+
+    def load_state_dict(self: EMAModel, state: dict[str, Any]) -> None:
+        happened.append("read")
+        read(self, state)
+
+    def to(self: EMAModel, device: torch.device, **options: Any) -> None:
+        happened.append(device)
+        move(self, device, **options)
+
+    read, move = EMAModel.load_state_dict, EMAModel.to
+    monkeypatch.setattr(EMAModel, "load_state_dict", load_state_dict)
+    monkeypatch.setattr(EMAModel, "to", to)
+    again = config(zarr_path, steps=4, checkpoint_every=2)
+    train(again, tmp_path / "run", device="cpu", resume=True)
+    assert happened[-2:] == ["read", torch.device("cpu")]
 
 
 def test_a_finished_run_is_not_overwritten(zarr_path: Path, tmp_path: Path) -> None:
