@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,15 +65,77 @@ class _Half(nn.Module):
 
 @contextlib.contextmanager
 def tensor_cores(precision: Precision) -> Iterator[None]:
-    """Whether float32 products may be rounded to TF32: by default torch lets convolutions do so."""
-    allowed = precision == "tf32"
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    matmul.allow_tf32, convolution.allow_tf32 = allowed, allowed
+    """Whether float32 products may be rounded to TF32: by default torch lets convolutions do so.
+
+    The switches of the host program, old (`allow_tf32`) or new (`fp32_precision`, torch 2.9), are as
+    before afterwards.
+    """
+    before, wanted = _Switches.now(), _Switches.all(precision == "tf32")
+    if before == wanted:
+        yield
+        return
+    wanted.set()
     try:
         yield
     finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+        before.set()
+
+
+@dataclass(frozen=True)
+class _Switches:
+    """Torch's switches of float32 products. Where old and new ones disagree, reading an old one is an
+    error; both are set, as parts of torch read the one or the other.
+
+    Attributes:
+        level: of matrix products, "highest", "high" (TF32) or "medium".
+        convolutions: of cuDNN, whether TF32 is allowed.
+        new: values of the new switches, in the order of `_new`; empty in torch before 2.9.
+    """
+
+    level: str
+    convolutions: bool
+    new: tuple[str, ...]
+
+    @classmethod
+    def all(cls, allowed: bool) -> _Switches:
+        """All alike."""
+        new = ("tf32" if allowed else "ieee",) * len(_new())
+        return cls("high" if allowed else "highest", allowed, new)
+
+    @classmethod
+    def now(cls) -> _Switches:
+        """As they are: an old one that cannot be read is not what the new one says."""
+        new = tuple(part.fp32_precision for part in _new())
+        try:
+            level = torch.get_float32_matmul_precision()
+        except RuntimeError:
+            matmul = torch.backends.cuda.matmul
+            level = "high" if _read(matmul, matmul.fp32_precision != "tf32") else "highest"
+        return cls(level, _read(torch.backends.cudnn, "tf32" not in new[1:3]), new)
+
+    def set(self) -> None:
+        """The old ones first, as they set the new ones, too."""
+        torch.set_float32_matmul_precision(self.level)
+        torch.backends.cudnn.allow_tf32 = self.convolutions
+        for part, value in zip(_new(), self.new, strict=True):
+            part.fp32_precision = value
+
+
+@cache
+def _new() -> tuple[Any, ...]:
+    backends: Any = torch.backends
+    if not hasattr(backends.cuda.matmul, "fp32_precision"):
+        return ()
+    # The old level of matrix products holds for the CPU, too.
+    cudnn = backends.cudnn
+    return backends.cuda.matmul, cudnn.conv, cudnn.rnn, backends.mkldnn.matmul
+
+
+def _read(part: Any, otherwise: bool) -> bool:
+    try:
+        return bool(part.allow_tf32)
+    except RuntimeError:
+        return otherwise
 
 
 def check_output(output: Tensor, reference: Tensor, precision: Precision) -> None:

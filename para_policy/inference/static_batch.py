@@ -26,7 +26,7 @@ class StaticBatch:
         precision: of the backend.
 
     Attributes:
-        memory_bytes: of the buffers; on a GPU of all that preparation has reserved.
+        memory_bytes: of the buffers; on a GPU of all that preparation has reserved, if that is more.
 
     Raises:
         UnavailableError: if the backend fails, or computes something else than `body`.
@@ -52,8 +52,9 @@ class StaticBatch:
         with tensor_cores("float32"):
             reference = body(*self._buffers)
         check_output(attempt(self._runner), reference, precision)
+        # A capture gives back what the allocator held for others: that can be more than it takes.
         grown = _reserved(example[0].device) - before
-        self.memory_bytes = grown or sum(v.nbytes for v in self._buffers)
+        self.memory_bytes = max(grown, sum(v.nbytes for v in self._buffers))
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Outputs (rows, *shape) for inputs (rows, ...) of at most the size; overwritten by the next

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -16,6 +16,7 @@ from para_policy.arguments import check_kind
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.inference.precision import tensor_cores
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.encoder import Encoder, Observation
 from para_policy.policies.normalizer import LinearNormalizer
@@ -44,8 +45,7 @@ class Chain(Solvers):
 
     def denoiser(self, obs: Observation) -> Denoiser:
         """Bind batched observations {name: (B, To, *shape)} to the network, once for a whole solve."""
-        values = self.encoder.check(obs, batched=True)
-        return self.runtime.denoiser(self.encoder.encode(values, self.device))
+        return self.runtime.denoiser(self._encoded(self.encoder.check(obs, batched=True)))
 
     def sample(
         self,
@@ -87,19 +87,20 @@ class Chain(Solvers):
                 raise InputError(f"frozen is {frozen} without a previous chunk; give both")
             known = before.known(frozen, overlap, self.config, self.device, pulled)
         encoding = time.perf_counter()
-        denoiser = self.runtime.denoiser(self.encoder.encode(values, self.device), known)
+        denoiser = self.runtime.denoiser(self._encoded(values), known)
         if self.encoder.has_cameras and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the encoder's time is reported apart
         encode_s = time.perf_counter() - encoding
-        result = solver(
-            denoiser,
-            self.process,
-            noise,
-            guess=guess,
-            deadline=deadline,
-            callback=callback,
-            poll=poll,
-        )
+        with tensor_cores("float32"):  # around the network, which has its own precision
+            result = solver(
+                denoiser,
+                self.process,
+                noise,
+                guess=guess,
+                deadline=deadline,
+                callback=callback,
+                poll=poll,
+            )
         prediction, actions = self.physical(result.sample)
         if not np.isfinite(prediction).all():
             raise NonFiniteError(
@@ -112,6 +113,11 @@ class Chain(Solvers):
         if batched:
             return ActionResult(actions, prediction, sample, noise, stats)
         return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
+
+    def _encoded(self, values: Mapping[str, np.ndarray]) -> Tensor:
+        """Conditions (B, C) in the arithmetic of the network."""
+        with tensor_cores(self.runtime.engine.precision):
+            return self.encoder.encode(values, self.device)
 
     def physical(self, sample: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The whole prediction (B, Tp, A) and its actions (B, Ta, A) in physical units.

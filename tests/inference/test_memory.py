@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from para_policy.inference import static_batch
 from tests.inference.fakes import Fake, from_rows, use
 from tests.inference.test_fallbacks import engine, one_warning, right
 
@@ -42,3 +43,14 @@ def test_warming_up_survives_the_end_of_memory(monkeypatch: pytest.MonkeyPatch) 
         runs.warm_up(*runs.body.inputs(1))
     assert fake.prepared == [1]
     assert right(runs, 3)
+
+
+def test_memory_that_a_capture_gives_back_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It empties the allocator's cache, which others have filled."""
+    use(monkeypatch, Fake())
+    runs = engine()
+    reserved = iter(range(100, 0, -1))
+    monkeypatch.setattr(static_batch, "_reserved", lambda device: 2**20 * next(reserved))
+    runs.warm_up(*runs.body.inputs(1))
+    expected = sum(v.nbytes for size in runs.sizes for v in runs.body.inputs(size.rows))
+    assert runs.memory_bytes == expected > 0

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -50,6 +56,58 @@ def test_tensor_cores_are_a_matter_of_the_block() -> None:
             assert (matmul.allow_tf32, convolution.allow_tf32) == (False, False)
         assert (matmul.allow_tf32, convolution.allow_tf32) == (True, True)
     assert (matmul.allow_tf32, convolution.allow_tf32) == before
+
+
+def switches() -> dict[str, object]:
+    """What torch says of its switches, where it says anything."""
+    backends: Any = torch.backends
+    parts = {"matmul": backends.cuda.matmul, "cudnn": backends.cudnn, "all": backends}
+    parts |= {"conv": backends.cudnn.conv, "rnn": backends.cudnn.rnn, "cpu": backends.mkldnn.matmul}
+    found: dict[str, object] = {}
+    for name, part in parts.items():
+        for key in ("allow_tf32", "fp32_precision"):
+            with contextlib.suppress(RuntimeError, AttributeError):
+                found[f"{name}.{key}"] = getattr(part, key)
+    with contextlib.suppress(RuntimeError):
+        found["level"] = torch.get_float32_matmul_precision()
+    return found
+
+
+HOSTS = {
+    "nothing": "pass",
+    "new, products": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "new, convolutions": "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    "new, everything": "torch.backends.fp32_precision = 'tf32'",
+    "old, products": "torch.backends.cuda.matmul.allow_tf32 = True",
+    "old, convolutions": "torch.backends.cudnn.allow_tf32 = False",
+    "level": "torch.set_float32_matmul_precision('medium')",
+    "mixed": "torch.backends.cudnn.conv.fp32_precision = 'ieee'; "
+    "torch.backends.cuda.matmul.allow_tf32 = True; torch.backends.cuda.matmul.fp32_precision = 'ieee'",
+}
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="needs torch 2.9"
+)
+@pytest.mark.parametrize("host", HOSTS)
+def test_switches_of_the_host_program_hold_again_after_the_block(host: str) -> None:
+    """In a process of its own: what was never set cannot be told from what is set anew."""
+    code = f"""
+import torch
+from para_policy.inference.precision import tensor_cores
+from tests.inference.test_precision import switches
+{HOSTS[host]}
+before = switches()
+for precision, value in (("tf32", "tf32"), ("float32", "ieee"), ("bfloat16", "ieee")):
+    with tensor_cores(precision):
+        found = switches()
+        for part in ("matmul", "conv", "rnn"):
+            assert found[part + ".fp32_precision"] == value, (precision, found)
+        for part in ("matmul", "cudnn"):  # which can be read
+            assert found[part + ".allow_tf32"] == (value == "tf32"), (precision, found)
+    assert switches() == before, (precision, before, switches())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(("error", "precision"), [(2e-4, "float32"), (0.5, "bfloat16")])

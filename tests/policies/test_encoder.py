@@ -152,3 +152,17 @@ def test_an_encoder_that_could_see_nothing_is_refused(policy: DiffusionPolicy) -
         make(policy.config.changed({"vision": small})).sample(observation())
     average = small.model_copy(update={"pooling": "average"})
     make(policy.config.changed({"vision": average})).sample(observation())
+
+
+def test_encoders_round_to_tf32_only_where_the_network_may(policy: DiffusionPolicy) -> None:
+    """By default torch lets convolutions do so."""
+    assert policy.vision is not None
+    assert torch.backends.cudnn.allow_tf32
+    allowed: list[bool] = []
+    hook = policy.vision.register_forward_hook(
+        lambda *given: allowed.append(torch.backends.cudnn.allow_tf32)
+    )
+    policy.sample(observation())
+    hook.remove()
+    assert allowed == [False]
+    assert torch.backends.cudnn.allow_tf32
