@@ -99,27 +99,32 @@ class Pace:
 
     A latency table knows the network but not the machine's mood, nor the work around the network:
     the largest ratio of measured to predicted time so far corrects it.
+
+    A round lasts until the next one is asked for: to know what to run next the host has read its
+    result, and so has waited for a device that still worked when the round had been launched.
     """
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
         self._slowest = 0.0
         self._ratio = 1.0
+        self._running: tuple[float, int, int] | None = None
 
-    def fits(self, rows: int, calls: int = 1) -> bool:
-        """True if a round of `calls` network calls with `rows` rows each ends in time. The first round
-        always fits: without it there is no answer at all."""
+    def admits(self, rows: int, calls: int = 1) -> bool:
+        """True if a round of `calls` network calls with `rows` rows each ends in time; it begins now.
+        The first round always does: without it there is no answer at all."""
+        now, table = time.monotonic(), self._deadline.latency
+        if self._running is not None:
+            self._learn(now, *self._running)
+        self._running = now, rows, calls
         if self._slowest == 0.0:
             return True
-        table = self._deadline.latency
         expected = self._slowest if table is None else self._ratio * table.predict(rows)
-        return time.monotonic() + calls * expected <= self._deadline.at
+        return now + calls * expected <= self._deadline.at
 
-    def time(self, rows: int, calls: int, run: Callable[[], None]) -> None:
-        """Run a round and remember how long it took."""
-        started = time.monotonic()
-        run()
-        taken = (time.monotonic() - started) / calls
+    def _learn(self, now: float, started: float, rows: int, calls: int) -> None:
+        """A round of so many rows and calls is over."""
+        taken = (now - started) / calls
         self._slowest = max(self._slowest, taken)
         if self._deadline.latency is not None:
             self._ratio = max(self._ratio, taken / self._deadline.latency.predict(rows))

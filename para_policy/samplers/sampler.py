@@ -234,12 +234,9 @@ def _drive(
             return Status.ROUND_BUDGET
         if poll is not None:
             poll()
-        if pace is None:
-            launch.run()
-        elif pace.fits(launch.rows, launch.calls):
-            pace.time(launch.rows, launch.calls, launch.run)
-        else:
+        if pace is not None and not pace.admits(launch.rows, launch.calls):
             return Status.DEADLINE
+        launch.run()
         calls += launch.calls
         if callback is not None:
             callback(solve.info(rounds))

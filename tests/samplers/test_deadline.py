@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from para_policy import Denoiser, Noise, samplers
 from para_policy.errors import InputError
@@ -229,6 +230,39 @@ def test_a_quick_machine_is_not_trusted(clock: Clock) -> None:
     """Rounds are expected to take as long as the table says, however quick the last ones were."""
     flat = LatencyTable((1, 1000), (1.0, 1.0))
     assert len(solve(clock, PARALLEL["x0"], 1.25, flat, lambda n: 0.1)[1]) == 3
+
+
+class Queue(TorchDispatchMode):
+    """A device that works on while the host does: whoever reads from it waits for what was launched."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.launched = clock, Clock(0.0)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default):
+            self.clock.now += self.launched.now
+            self.launched.now = 0.0
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("table", [None, LatencyTable((1, 41), (0.5, 0.5))])
+@pytest.mark.parametrize("sampler", PARALLEL.values(), ids=PARALLEL)
+def test_a_round_lasts_until_the_device_has_finished_it(
+    clock: Clock, sampler: Any, table: LatencyTable | None
+) -> None:
+    _, expected = solve(clock, sampler, 6.5, table, lambda n: 1.0)
+    assert len(expected) == 6
+    begun = clock.now
+    with Queue(clock) as queue:
+        timed = Timed(SOLVED.network, queue.launched, lambda n: 1.0)
+        deadline = Deadline.after(6.5, table)
+        result = sampler(Denoiser(timed), SOLVED.process, NOISE, deadline=deadline)
+    assert timed.rows == expected
+    assert clock.now - begun <= 6.5
+    assert Status.DEADLINE in result.status
 
 
 def test_samples_that_are_done_in_time_have_converged(clock: Clock) -> None:
