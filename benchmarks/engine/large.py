@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +39,14 @@ class Large:
 
     Attributes:
         trained: the policy whose rounds are taken.
-        solves: rows of its rounds, by process and sampler.
+        solves: finds rows of its rounds, by process and sampler, in the time that there is.
         device: of the networks.
         roof: of the device.
         known: entries `network` and `chunks` of the trained policy.
     """
 
     trained: DiffusionPolicy
-    solves: Solves
+    solves: Callable[[Clock], Solves]
     device: str
     roof: roofline.Roof
     known: Document
@@ -72,8 +72,9 @@ class Large:
             for engine in engines
             if (table := latency_table(calls, engine)) is not None
         }
-        own = time_outside(self.known["chunks"], self.known["network"], self.solves)
-        expected = synthetic_chunks(name, tables, self.solves, own)
+        solves = self.solves(Clock(clock.left / 3))
+        own = time_outside(self.known["chunks"], self.known["network"], solves)
+        expected = synthetic_chunks(name, tables, solves, own)
         real: dict[str, list[Any]] = {"cut_chunks": [], "rounds": []}
         shares = Budget(clock.left, dict.fromkeys(tables, 1.0))
         for engine, table in tables.items():

@@ -190,7 +190,6 @@ def _whole_large(name: str, run: Run, clock: Clock) -> None:
 
 def _large(run: Run, name: str, engines: Iterable[str], clock: Clock) -> None:
     configs, trained = run.engines.configs(), run.engines.policies[run.best]
-    solves = run.solves(Clock(clock.left / 3))
-    large = Large(trained, solves, run.options.device, run.roof, run.document)
+    large = Large(trained, run.solves, run.options.device, run.roof, run.document)
     for key, entries in large.measure(name, {e: configs[e] for e in engines}, clock).items():
         run.document[key] += entries

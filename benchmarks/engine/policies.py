@@ -113,7 +113,8 @@ class Engines:
         Args:
             wanted: engines to choose from.
             name: BACKEND or BACKEND:PRECISION to take; None for `GRAPH` if it works and is wanted,
-                else the fastest of this precision at 64 rows.
+                else the fastest of this precision at 64 rows; one that compiles for long is no
+                candidate beside others.
 
         Raises:
             InputError: if the one that was asked for cannot be used, or none has this precision.
@@ -129,7 +130,7 @@ class Engines:
         among = [config for config in wanted if config.precision == precision]
         if graph := self.load(config for config in among if config.backend == GRAPH):
             return next(iter(graph))
-        loaded = self.load(among)
+        loaded = self.load([c for c in among if not compiles_long(c)] or among)
         if not loaded:
             raise InputError(
                 f"--precision {precision}: no engine has it; there are {list(self.policies)}"

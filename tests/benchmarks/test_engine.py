@@ -263,6 +263,8 @@ def test_one_run_measures_everything_and_fills_the_page(
     calibrate_tiny_checkpoint(checkpoint, "ddpm", 100)
     tiny = tiny_config().network
     monkeypatch.setattr(synthetic, "PUBLISHED", {"tiny": (tiny, 3)})
+    for module in ("large", "rounds"):
+        monkeypatch.setattr(f"benchmarks.engine.{module}._MOST", 3)
     monkeypatch.setattr(engine_options, "PUBLISHED", {"tiny": (tiny, 3)})
     settings = engine.Options(
         json=tmp_path / "engine.json",
