@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Makes .venv/ with everything that `make demo` and `make test` need. Safe to run again: it does
-# nothing while the requirement files are unchanged. PYTHON=python3.12 chooses the interpreter.
+# nothing while the requirement files are unchanged, and no GPU has come or gone. PYTHON=python3.12 chooses
+# the interpreter.
+#
+# On a 64-bit ARM board with a GPU (Jetson) the torch that NVIDIA built for it is taken from that interpreter:
+# the builds of the package index do not run there. ROS 2 is the robot's own, from apt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,23 +22,60 @@ sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PY
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail "the venv module is missing; run: sudo apt install python3-venv"
 
-stamp=$VENV/.setup-$(cat constraints.txt requirements-ros.txt setup.py "$0" | sha256sum | cut -c1-16)
+# "none", "cpu" or "cuda": what the torch of an interpreter was built for, without loading it.
+torch_of() {
+    "$1" - <<'PY'
+import runpy
+from importlib.util import find_spec
+
+torch = find_spec("torch")
+if torch is None:
+    print("none")
+else:
+    said = runpy.run_path(torch.submodule_search_locations[0] + "/version.py")
+    print("cuda" if said.get("cuda") else "cpu")
+PY
+}
+
+machine=cpu site=
+if [ -e /etc/nv_tegra_release ] || { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }; then
+    machine=gpu
+    if [ "$(uname -m)" = aarch64 ] && [ "$(torch_of "$PYTHON")" = cuda ]; then site=--system-site-packages; fi
+fi
+
+stamp=$VENV/.setup-$(cat constraints.txt requirements-ros.txt setup.py "$0" <(echo "$machine $site") | sha256sum | cut -c1-16)
 if [ -e "$stamp" ]; then exit 0; fi
 
-[ -x $VENV/bin/python ] || { say "making $VENV"; "$PYTHON" -m venv $VENV; }
-pip() { $VENV/bin/python -m pip --disable-pip-version-check --quiet "$@" -c constraints.txt; }
+if [ ! -x $VENV/bin/python ]; then
+    say "making $VENV"
+    "$PYTHON" -m venv $site $VENV
+elif [ -n "$site" ]; then
+    "$PYTHON" -m venv $site $VENV # it sees what is installed outside from now on
+fi
+pins=constraints.txt
+pip() { $VENV/bin/python -m pip --disable-pip-version-check --quiet "$@" -c "$pins"; }
 
-if ! $VENV/bin/python -c 'import torch' 2>/dev/null; then
-    if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
-        say "installing PyTorch for the NVIDIA GPU"
-        pip install torch || fail "PyTorch could not be installed; check the network"
-    else
-        say "installing PyTorch (CPU build)"
-        version=$(sed -n 's/^torch==//p' constraints.txt)
-        # A package index that cannot be reached is skipped at once instead of after many retries.
-        pip install --retries 1 --extra-index-url $CPU_INDEX "torch==$version+cpu" \
-            || pip install "torch==$version" || fail "PyTorch could not be installed; check the network"
+version=$(sed -n 's/^torch==//p' constraints.txt)
+if [ -n "$site" ]; then
+    say "using the PyTorch of $PYTHON, which was built for this board"
+    if [ "$(torch_of $VENV/bin/python)" = cpu ]; then $VENV/bin/python -m pip --quiet uninstall -y torch; fi
+    pins=$VENV/constraints.txt # its versions of torch, and of the numpy that it was built against
+    grep -v -e '^torch==' -e '^numpy==' constraints.txt >"$pins"
+    "$PYTHON" -m pip --disable-pip-version-check freeze --all | grep -E '^(torch|numpy)==' >>"$pins" \
+        || fail "the pip of $PYTHON does not know the torch that it has"
+elif [ $machine = gpu ] && [ "$(torch_of $VENV/bin/python)" != cuda ]; then
+    say "installing PyTorch for the NVIDIA GPU"
+    # A CPU build of the same version would do for pip.
+    pip install --force-reinstall "torch==$version" || fail "PyTorch could not be installed; check the network"
+    if [ "$(torch_of $VENV/bin/python)" != cuda ]; then
+        say "no build for the GPU of this machine ($(uname -m)) is on the package index: the CPU is used."
+        say "Install the one that NVIDIA offers for this board, for $PYTHON, and run again"
     fi
+elif ! $VENV/bin/python -c 'import torch' 2>/dev/null; then
+    say "installing PyTorch (CPU build)"
+    # A package index that cannot be reached is skipped at once instead of after many retries.
+    pip install --retries 1 --extra-index-url $CPU_INDEX "torch==$version+cpu" \
+        || pip install "torch==$version" || fail "PyTorch could not be installed; check the network"
 fi
 
 say "installing para_policy and its packages"
