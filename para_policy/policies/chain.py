@@ -101,18 +101,18 @@ class Chain(Solvers):
                 callback=callback,
                 poll=poll,
             )
-        prediction, actions = self.physical(result.sample)
+        sample = result.sample.cpu()
+        prediction, actions = self.physical(sample)
         if not np.isfinite(prediction).all():
             raise NonFiniteError(
                 "the sampled actions are beyond float32 in physical units and must not be executed; "
                 "check the statistics of the checkpoint's actions"
             )
-        sample = result.sample.cpu().numpy()
-        unit = 1 / self.normalizer.scale.cpu().abs()
+        unit = 1 / self.normalizer.on_host.scale.abs()
         stats = statistics(result, unit, encode_s, time.perf_counter() - start, batched)
         if batched:
-            return ActionResult(actions, prediction, sample, noise, stats)
-        return ActionResult(actions[0], prediction[0], sample[0], noise, stats)
+            return ActionResult(actions, prediction, sample.numpy(), noise, stats)
+        return ActionResult(actions[0], prediction[0], sample[0].numpy(), noise, stats)
 
     def _encoded(self, values: Mapping[str, np.ndarray]) -> Tensor:
         """Conditions (B, C) in the arithmetic of the network."""
@@ -123,8 +123,8 @@ class Chain(Solvers):
         """The whole prediction (B, Tp, A) and its actions (B, Ta, A) in physical units.
 
         Args:
-            sample: (B, Tp, A), normalised.
+            sample: (B, Tp, A), normalised, on the CPU.
         """
-        prediction = self.normalizer.unnormalize(sample).cpu().numpy()
+        prediction = self.normalizer.on_host.unnormalize(sample).numpy()
         first = self.config.first_action
         return prediction, prediction[:, first : first + self.config.n_action_steps]

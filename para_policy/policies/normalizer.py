@@ -6,6 +6,7 @@ Min-max, mean-std and quantile statistics all become such a pair.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -68,6 +69,11 @@ class LinearNormalizer:
     def normalize_images(self, x: Tensor) -> Tensor:
         """Pixels (..., C, H, W), in [0, 1], to normalised ones."""
         return x * self.scale[:, None, None] + self.offset[:, None, None]
+
+    @cached_property
+    def on_host(self) -> LinearNormalizer:
+        """The same beside numpy: a GPU is not waited for to read it."""
+        return self.to("cpu")
 
     def to(self, device: torch.device | str) -> LinearNormalizer:
         return LinearNormalizer(self.scale.to(device), self.offset.to(device))

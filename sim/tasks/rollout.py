@@ -158,7 +158,7 @@ def _changed(
         [control.offset(seed, index, result.sample[row]) for row, seed in enumerate(seeds)]
     )
     sample = (result.sample + offset).astype(result.sample.dtype)
-    prediction, actions = chain.physical(torch.from_numpy(sample).to(chain.device))
+    prediction, actions = chain.physical(torch.from_numpy(sample))
     return replace(result, actions=actions, prediction=prediction, sample=sample)
 
 

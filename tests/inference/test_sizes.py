@@ -48,6 +48,15 @@ def test_every_choice_pays(seconds: dict[Size, float]) -> None:
         assert all(s > 1.1 * seconds[size] for s in fewer)
 
 
+@pytest.mark.parametrize("steps", [16, 100])
+def test_all_steps_at_once_are_not_filled_up(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    fake = Fake()
+    use(monkeypatch, fake)
+    body = make(Plain)
+    Engine(body, EngineConfig("openvino"))(*body.inputs(steps))
+    assert fake.prepared == [steps]
+
+
 def test_flat_latencies_need_few_sizes() -> None:
     seconds = {Size(1, 1): 1.0, Size(8, 1): 1.05, Size(64, 1): 3.0, Size(64, 2): 1.08}
     assert choose_sizes(seconds) == (Size(1, 1), Size(64, 2)), "one row is always prepared"
