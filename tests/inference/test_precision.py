@@ -73,39 +73,39 @@ def switches() -> dict[str, object]:
     return found
 
 
-HOSTS = {
-    "nothing": "pass",
-    "new, products": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
-    "new, convolutions": "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
-    "new, everything": "torch.backends.fp32_precision = 'tf32'",
-    "old, products": "torch.backends.cuda.matmul.allow_tf32 = True",
-    "old, convolutions": "torch.backends.cudnn.allow_tf32 = False",
-    "level": "torch.set_float32_matmul_precision('medium')",
-    "mixed": "torch.backends.cudnn.conv.fp32_precision = 'ieee'; "
-    "torch.backends.cuda.matmul.allow_tf32 = True; torch.backends.cuda.matmul.fp32_precision = 'ieee'",
-}
+HOSTS = """
+pass
+torch.backends.cuda.matmul.fp32_precision = 'tf32'
+torch.backends.cudnn.conv.fp32_precision = 'ieee'
+torch.backends.fp32_precision = 'tf32'
+torch.backends.cudnn.allow_tf32 = False
+torch.set_float32_matmul_precision('medium')
+torch.backends.cuda.matmul.allow_tf32 = True
+torch.backends.cuda.matmul.fp32_precision = 'ieee'
+"""
+"""What a program may do, one after the other: the old and the new switches come to disagree."""
 
 
 @pytest.mark.skipif(
     not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="needs torch 2.9"
 )
-@pytest.mark.parametrize("host", HOSTS)
-def test_switches_of_the_host_program_hold_again_after_the_block(host: str) -> None:
-    """In a process of its own: what was never set cannot be told from what is set anew."""
+def test_switches_of_the_host_program_hold_again_after_the_block() -> None:
+    """In a process of its own, which keeps them."""
     code = f"""
 import torch
 from para_policy.inference.precision import tensor_cores
 from tests.inference.test_precision import switches
-{HOSTS[host]}
-before = switches()
-for precision, value in (("tf32", "tf32"), ("float32", "ieee"), ("bfloat16", "ieee")):
-    with tensor_cores(precision):
-        found = switches()
-        for part in ("matmul", "conv", "rnn"):
-            assert found[part + ".fp32_precision"] == value, (precision, found)
-        for part in ("matmul", "cudnn"):  # which can be read
-            assert found[part + ".allow_tf32"] == (value == "tf32"), (precision, found)
-    assert switches() == before, (precision, before, switches())
+for host in {HOSTS.split(chr(10))[1:-1]}:
+    exec(host)
+    before = switches()
+    for precision, value in (("tf32", "tf32"), ("float32", "ieee"), ("bfloat16", "ieee")):
+        with tensor_cores(precision):
+            found = switches()
+            for part in ("matmul", "conv", "rnn"):
+                assert found[part + ".fp32_precision"] == value, (host, precision, found)
+            for part in ("matmul", "cudnn"):  # which can be read
+                assert found[part + ".allow_tf32"] == (value == "tf32"), (host, precision, found)
+        assert switches() == before, (host, precision, before, switches())
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
