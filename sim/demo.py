@@ -194,7 +194,10 @@ def _plot(arguments: Arguments, played: Played, path: Path) -> None:
     """Reward over time of every episode, and the rounds of every chunk."""
     plt = pyplot()
     with plt.rc_context(STYLE):
-        title = f"PushT over ROS 2, {arguments.sampler}"
+        title = (
+            f"PushT over ROS 2, {arguments.sampler}: a colour for each start state; the goal reached is "
+            "the end"
+        )
         figure, ((left, right),) = new_panels(title, 1, 2, 10, 3.8)
         each = colors(str(episode.seed) for episode in played.over_ros)
         for ros, exact in zip(played.over_ros, played.sequential, strict=True):
