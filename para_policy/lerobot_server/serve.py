@@ -50,8 +50,8 @@ def serve(server: Server, host: str, port: int) -> None:
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     log.propagate = False
-    show(f"LeRobot's robot clients are served on {host}:{port}; Ctrl-C ends it")
-    try:
+    try:  # who reads that line may answer with a signal before it returns
+        show(f"LeRobot's robot clients are served on {host}:{port}; Ctrl-C ends it")
         service.wait_for_termination()
     finally:
         service.stop(_GRACE_S).wait()
