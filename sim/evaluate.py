@@ -36,8 +36,8 @@ class Evaluate(EngineOptions, ChainOptions, OfCheckpoint):
     """Episodes per sampler."""
     seed: int = 100000
     """Start state and noise of the first episode; episode i has seed + i."""
-    task: str | None = None
-    """What is played: pusht or aloha (default: what the checkpoint's inputs and actions fit)."""
+    env: str | None = None
+    """Simulator: pusht or aloha (default: what the checkpoint's inputs and actions fit)."""
     margin: float = 0.02
     """Equivalence margin of the mean max reward."""
     batch: int = 25

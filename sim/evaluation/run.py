@@ -67,7 +67,7 @@ def sampling_of(args: Evaluate) -> Sampling:
         args.scheduler,
         args.steps,
         args.check_errors,
-        args.task,
+        args.env,
     )
 
 
@@ -165,8 +165,8 @@ def _check(args: Evaluate) -> None:
             option = name.replace("_", "-")
             raise InputError(f"--{option} {getattr(args, name)} must be from {least} to {most}")
     check_margin(args.margin)
-    if args.task is not None:
-        _check_task(args, task_named(args.task))
+    if args.env is not None:
+        _check_task(args, task_named(args.env))
     names = sampler_names(args)
     if not names or len(set(names)) < len(names):
         raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")

@@ -59,7 +59,7 @@ NEEDS = (
         "tensorboard",
     ),
     ("sim.evaluate", EVALUATE, "gym_pusht", "sim"),
-    ("sim.evaluate", f"{EVALUATE} --task aloha", "gym_aloha", "aloha"),
+    ("sim.evaluate", f"{EVALUATE} --env aloha", "gym_aloha", "aloha"),
     ("sim.evaluate", f"{EVALUATE} --report {{tmp}}/out.html", "matplotlib", "plots"),
     ("sim.evaluate", f"{EVALUATE} --video {{tmp}}", "imageio_ffmpeg", "video"),
     ("sim.video", f"--checkpoint {POLICY} --output {{tmp}}/a.mp4", "imageio_ffmpeg", "video"),

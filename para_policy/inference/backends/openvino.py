@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from para_policy.extras import install
 from para_policy.inference.backends.base import Prepare, Runner
 from para_policy.inference.backends.openvino_nan import reveal
 from para_policy.inference.backends.openvino_package import openvino_core, openvino_package
@@ -31,13 +30,7 @@ class OpenVino:
         if device.type != "cpu":
             raise UnavailableError(f"it runs on the CPU, not on {device.type}")
         check_precision(device, precision)
-        try:
-            core = openvino_core()
-        except ImportError as error:
-            raise UnavailableError(
-                f"it needs the package openvino ({error}); {install('openvino')}"
-            ) from error
-
+        core = openvino_core()
         # The hint is accepted everywhere; a processor without such arithmetic computes in float32.
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bfloat16" and "BF16" not in able:

@@ -7,15 +7,26 @@ import threading
 from functools import cache
 from typing import Any
 
+from para_policy.extras import install
+from para_policy.inference.failures import UnavailableError
+
 _LOCK = threading.Lock()
 
 
 def openvino_package() -> Any:
     """The package. Imported as it is, it reports to its vendor over the network; it does not where
-    the part that does so is missing."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+    the part that does so is missing.
 
+    Raises:
+        UnavailableError: if it is not installed, or cannot be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise UnavailableError(
+            f"it needs the package openvino ({error}); {install('openvino')}"
+        ) from error
     return openvino
 
 
