@@ -124,6 +124,12 @@ class Arguments(Jolts):
         settings |= {package: version(package) for package in ALOHA.packages}
         path = self.output / "settings.json"
         if not path.exists():
+            for name in ("demonstrations.zarr", "lerobot"):
+                if (self.output / name).exists():
+                    raise InputError(
+                        f"'{self.output / name}' was not written by this command, which would make "
+                        "it anew: choose another output"
+                    )
             write_text(path, json.dumps(settings, indent=2) + "\n")
         found = json.loads(path.read_text(encoding="utf-8"))
         if found != settings:

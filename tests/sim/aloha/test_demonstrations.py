@@ -117,6 +117,15 @@ def test_the_same_command_goes_on_where_it_was_stopped(
         Arguments(output=output, episodes=2, jolts=1)()
 
 
+def test_a_folder_of_somebody_else_stays(tmp_path: Path) -> None:
+    note = tmp_path / "lerobot" / "note.txt"
+    note.parent.mkdir()
+    note.write_text("mine")
+    with pytest.raises(InputError, match="was not written by this command"):
+        Arguments(output=tmp_path, episodes=1)()
+    assert note.read_text() == "mine"
+
+
 def test_the_training_file_fits_the_demonstrations(written: Path) -> None:
     config = TrainConfig.from_yaml(ROOT / "config" / "training" / "aloha_state.yaml")
     buffer = open_demonstrations(written / "demonstrations.zarr")
