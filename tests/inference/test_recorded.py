@@ -24,6 +24,7 @@ from tests.inference.rounds import (
     Counted,
     Network,
     assert_same,
+    matrices,
     problem,
     process_of,
     recorded_by,
@@ -128,6 +129,20 @@ def test_a_limit_of_rounds_holds(limit: int) -> None:
     result = recorded_by(sampler, Repeat(), block=3)(denoiser, process, noise)
     assert_same(result, usual)
     assert denoiser.rounds == limit
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("block", [1, 3, 8])
+@pytest.mark.parametrize("label", sorted(SAMPLERS.keys() - {"collocation"}))
+def test_a_solve_may_be_over_before_a_block_is(label: str, block: int, steps: int) -> None:
+    name, options = SAMPLERS[label]
+    if "matrices" in options:
+        options = {**options, "matrices": matrices(steps)}
+    sampler, process, network = samplers.get(name, **options), process_of("ddim", steps), Network()
+    condition, noise = problem(0, steps=steps)
+    usual = sampler(Denoiser(network, condition), process, noise)
+    replayed = recorded_by(sampler, Repeat(), block=block)
+    assert_same(replayed(Denoiser(network, condition), process, noise), usual)
 
 
 def test_callbacks_see_every_round() -> None:

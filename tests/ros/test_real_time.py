@@ -41,7 +41,7 @@ def test_the_policy_moves_the_simulator_in_real_time(
         "pusht_sim", "sim.ros.pusht_sim", simulator, "-r", "command:=chunk_executor/command"
     )
     # Counted, not timed: discovery and a busy machine take the time that they take.
-    graph.wait(lambda: len(chunks) >= 5 and len(commands) >= 20)
+    graph.wait(lambda: len(chunks) >= 5 and len(commands) >= 20 and len(states) >= 20)
     assert states[0].position != states[-1].position
     stamps = [chunk.header.stamp.sec + 1e-9 * chunk.header.stamp.nanosec for chunk in chunks]
     assert stamps == sorted(set(stamps))

@@ -178,6 +178,8 @@ class RecordedSolve:
                 return
             last = min(k, self._solve.opening)
             yield self._launch(range(last, last + 1), denoiser)
+        while self._flags:  # of rounds that were launched before their stop test was read
+            self._next = self._flags.popleft()()
         if self._next and not self._ends:
             raise RuntimeError(
                 f"recorded rounds went on after {most} of them, which always suffice: they do "

@@ -165,5 +165,5 @@ def test_existing_files_are_replaced_only_by_force(tmp_path: Path) -> None:
 def test_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="is no folder"):
         write_ros_files("/policy", path, config())
