@@ -30,8 +30,9 @@ def test_a_sampler_that_can_stop_gets_what_is_left_of_the_deadline() -> None:
         due_ns = T0 + 50_000_000 if changed.deadline_s else None
         assert plan.due_ns == due_ns
         if enforced:
-            # All that is left of it: the policy keeps a reserve of its own, and one is enough.
-            assert 0.049 < policy.options[-1]["deadline_s"] <= 0.05
+            # All that is left of it: the policy keeps a reserve of its own, and one is enough. With
+            # two it would be 0.045.
+            assert 0.0455 < policy.options[-1]["deadline_s"] <= 0.05
             assert plan.settings.deadline_s == 0.05
 
 
