@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from para_policy.errors import InputError
 from para_policy.extras import extra
+from sim.tasks.checks import check_observable, check_seed, finite_vector
 from sim.tasks.task import Array, Inputs, Observation, StepResult
 
 CONTROL_DT = 0.02
@@ -46,8 +46,7 @@ _ROBOT = 16
 
 def start_cube(seed: int) -> Array:
     """Where gym-aloha puts the cube: position, metres, and quaternion (w, x, y, z)."""
-    if not 0 <= seed < 2**32:
-        raise InputError(f"start state seed {seed} is out of range: expected 0 <= seed < 2**32")
+    check_seed(seed)
     with extra("aloha", "the Aloha simulator"):
         from gym_aloha.utils import sample_box_pose
     return np.asarray(sample_box_pose(seed), dtype=np.float64)
@@ -55,14 +54,7 @@ def start_cube(seed: int) -> Array:
 
 def check_inputs(inputs: Inputs) -> None:
     """Raise InputError unless the simulator can observe every input {name: shape}."""
-    for name, shape in inputs.items():
-        image = name in _IMAGE and len(shape) == 3 and shape[0] == 3
-        if not image and tuple(shape) != (_WIDTHS.get(name),):
-            vectors = ", ".join(f"{known} ({width},)" for known, width in _WIDTHS.items())
-            raise InputError(
-                f"AlohaTransferCube has no input {name!r} of shape {tuple(shape)}; it has {vectors}, "
-                f"and images {' or '.join(_IMAGE)} (3, height, width)"
-            )
+    check_observable(inputs, "AlohaTransferCube", _WIDTHS, _IMAGE)
 
 
 def simulator() -> Any:
@@ -121,10 +113,7 @@ class Aloha:
 
     def step(self, action: ArrayLike) -> StepResult:
         """Move the arms towards `action` (14,) for CONTROL_DT seconds; the score is the reward."""
-        targets = np.asarray(action, dtype=np.float64)
-        if targets.shape != (14,) or not np.isfinite(targets).all():
-            raise InputError(f"action {action!r} is not usable: expected 14 finite numbers")
-        reward = self._env.step(targets).reward
+        reward = self._env.step(finite_vector(action, 14, "action")).reward
         return StepResult(self.observation(), float(reward))
 
     def state(self) -> Array:
@@ -133,9 +122,7 @@ class Aloha:
 
     def place(self, state: ArrayLike) -> Observation:
         """Show a recorded state (23,), at rest."""
-        positions = np.asarray(state, dtype=np.float64)
-        if positions.shape != (23,) or not np.isfinite(positions).all():
-            raise InputError(f"state {state!r} is not usable: expected 23 finite numbers")
+        positions = finite_vector(state, 23, "state")
         with self.physics.reset_context():
             self.physics.data.qpos[:] = positions
         return self.observation()

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
-from para_policy.errors import InputError
 from para_policy.extras import extra
+from sim.tasks.checks import check_observable, check_seed, finite_vector
 from sim.tasks.task import Array, Inputs, Observation, StepResult
 
 BOARD_SIZE = 512.0
@@ -65,8 +65,7 @@ def legacy_start_state(seed: int) -> Array:
     Newer versions of gym-pusht draw other states from a seed, so scores that are compared by
     seed, the published ones among them, need these draws. Their order matters.
     """
-    if not 0 <= seed < 2**32:
-        raise InputError(f"start state seed {seed} is out of range: expected 0 <= seed < 2**32")
+    check_seed(seed)
     random = np.random.RandomState(seed)
     agent = [random.randint(50, 450), random.randint(50, 450)]
     block = [random.randint(100, 400), random.randint(100, 400)]
@@ -83,14 +82,7 @@ def simulator() -> Any:
 
 def check_inputs(inputs: Inputs) -> None:
     """Raise InputError unless the board can observe every input {name: shape}."""
-    for name, shape in inputs.items():
-        image = name in _IMAGE and len(shape) == 3 and shape[0] == 3
-        if not image and tuple(shape) != (_WIDTHS.get(name),):
-            vectors = ", ".join(f"{known} ({width},)" for known, width in _WIDTHS.items())
-            raise InputError(
-                f"PushT has no input {name!r} of shape {tuple(shape)}; it has {vectors}, and images "
-                f"{' or '.join(_IMAGE)} (3, height, width)"
-            )
+    check_observable(inputs, "PushT", _WIDTHS, _IMAGE)
 
 
 class PushT:
@@ -127,13 +119,13 @@ class PushT:
         then moves it: the state in effect is not the one that was asked for. The recorded
         demonstrations and all published scores come from this order.
         """
-        start = _finite_vector(state, 5, "start state")
+        start = finite_vector(state, 5, "start state")
         self._env.reset(options={"reset_to_state": start})
         return self.observation()
 
     def place(self, state: ArrayLike) -> Observation:
         """Put agent and block exactly at `state` (5,), to show or compare a recorded state."""
-        target = _finite_vector(state, 5, "state")
+        target = finite_vector(state, 5, "state")
         self._env.agent.position = tuple(target[:2])
         self._env.block.angle = float(target[4])
         self._env.block.position = tuple(target[2:4])
@@ -144,7 +136,7 @@ class PushT:
     def step(self, action: ArrayLike) -> StepResult:
         """Move the agent towards `action` (x, y) for CONTROL_DT seconds; the score is the coverage."""
         # With a float32 action gym-pusht would run its controller in float32.
-        target = _finite_vector(action, 2, "action")
+        target = finite_vector(action, 2, "action")
         info = self._env.step(target)[-1]
         return StepResult(self.observation(), float(info["coverage"]))
 
@@ -177,10 +169,3 @@ class PushT:
         self._env.observation_width = height if width is None else width
         pixels: NDArray[np.uint8] = self._env._render()
         return pixels
-
-
-def _finite_vector(value: ArrayLike, size: int, name: str) -> Array:
-    vector = np.asarray(value, dtype=np.float64)
-    if vector.shape != (size,) or not np.isfinite(vector).all():
-        raise InputError(f"{name} {value!r} is not usable: expected {size} finite numbers")
-    return vector
