@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -49,3 +50,34 @@ class OwnNode:
     def spin_once(self, timeout_s: float) -> None:
         """Handle one message, or wait for one for so long."""
         self._executor.spin_once(timeout_sec=timeout_s)
+
+
+class Question:
+    """A request that is sent again until one of its answers arrives.
+
+    An answer gets lost for good where the server has not discovered the client yet, whatever
+    `service_is_ready` says (rmw_fastrtps: "client will not receive response"). So only for
+    requests that may be carried out twice.
+
+    Args:
+        client: of `rclpy.node.Node.create_client`.
+        again_s: seconds after which it is sent again.
+    """
+
+    def __init__(self, client: Any, request: Any, again_s: float = 1.0) -> None:
+        self._client, self._request, self._again_s = client, request, again_s
+        self._futures: list[Any] = []
+        self._due = time.monotonic()
+
+    def answered(self) -> bool:
+        """Whether an answer is here; sends the request when it is time."""
+        if any(future.done() for future in self._futures):
+            return True
+        if time.monotonic() >= self._due:
+            self._futures.append(self._client.call_async(self._request))
+            self._due = time.monotonic() + self._again_s
+        return False
+
+    def answer(self) -> Any:
+        """The answer that came first; None while there is none."""
+        return next((future.result() for future in self._futures if future.done()), None)

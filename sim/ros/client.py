@@ -21,7 +21,7 @@ from para_policy.errors import ParaPolicyError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.messages.conversions import message_to_chunk
 from para_policy.ros.messages.diagnostics import status_values
-from para_policy.ros.own_node import OwnNode
+from para_policy.ros.own_node import OwnNode, Question
 
 START_LIMIT_S = 120.0
 STALL_LIMIT_S = 60.0
@@ -126,12 +126,14 @@ class LoopClient(WaitingNode):
         for name in ("policy_node", "pusht_sim"):
             value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
             request = SetParameters.Request(parameters=[Parameter(name="seed", value=value)])
-            (outcome,) = self._call(self._setters[name], request).results
+            (outcome,) = self._ask(self._setters[name], request).results
             if not outcome.successful:
                 raise ParaPolicyError(f"{name} refuses seed {seed}: {outcome.reason}")
             if name == "pusht_sim":
                 self._played = self.new_record()
-            self._call(self._resets[name], Trigger.Request())
+            # Not sent again, which would begin the episode anew; nor need it be: the node has
+            # answered the setter, which was announced after the client of its reset.
+            self._ask(self._resets[name], Trigger.Request(), again_s=STALL_LIMIT_S)
         commands = -1
         while not self._played.complete():
             commands = self._played.commands
@@ -143,10 +145,10 @@ class LoopClient(WaitingNode):
     def _moved_beyond(self, commands: int) -> Callable[[], bool]:
         return lambda: self._played.complete() or self._played.commands > commands
 
-    def _call(self, client: Any, request: Any) -> Any:
-        future = client.call_async(request)
-        self.wait(future.done, STALL_LIMIT_S)
-        return future.result()
+    def _ask(self, client: Any, request: Any, **options: float) -> Any:
+        question = Question(client, request, **options)
+        self.wait(question.answered, STALL_LIMIT_S)
+        return question.answer()
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         chunk = message_to_chunk(message, receive_ns=0)

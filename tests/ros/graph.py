@@ -21,6 +21,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from para_policy.ros.own_node import Question
+
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "ros"
 LIMIT_S = 30.0
 
@@ -69,9 +71,9 @@ class Graph:
     def call(self, kind: type, service: str, request: Any) -> Any:
         client = self.probe.create_client(kind, service)
         self.wait(client.service_is_ready)
-        future = client.call_async(request)
-        self.wait(future.done)
-        return future.result()
+        question = Question(client, request, again_s=LIMIT_S / 4)
+        self.wait(question.answered)
+        return question.answer()
 
     def wait(self, condition: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
         end = time.monotonic() + limit_s

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from para_policy.ros.own_node import OwnNode
+from para_policy.ros.own_node import OwnNode, Question
 
 NAME = "para_policy_doctor"
 _TICK_S = 0.05
@@ -36,5 +36,6 @@ class Listener(OwnNode):
         client = self.node.create_client(kind, service)
         if not self.wait(client.service_is_ready, limit_s):
             return None
-        future = client.call_async(request)
-        return future.result() if self.wait(future.done, limit_s) else None
+        question = Question(client, request)
+        self.wait(question.answered, limit_s)
+        return question.answer()

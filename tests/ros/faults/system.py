@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from std_srvs.srv import SetBool
 
+from para_policy.ros.own_node import Question
 from sim.ros.processes import RosProcesses
 from tests.ros.faults.judge import Judge
 from tests.ros.faults.loop import EXECUTOR, EXECUTOR_HZ, POLICY
@@ -89,13 +88,5 @@ class System:
     def enable(self) -> None:
         """Asks until it is answered: a killed executor stays in the graph for a while."""
         client = self.graph.probe.create_client(SetBool, "chunk_executor/enable")
-        self._ask(lambda: client.call_async(SetBool.Request(data=True)))
-
-    def _ask(self, call: Callable[[], Any], limit_s: float = 30.0) -> None:
-        end = time.monotonic() + limit_s
-        while time.monotonic() < end:
-            future = call()
-            self.graph.spin_for(0.5)
-            if future.done():
-                return
-        raise AssertionError("no answer")
+        question = Question(client, SetBool.Request(data=True), again_s=0.5)
+        self.graph.wait(question.answered)
