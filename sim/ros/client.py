@@ -63,8 +63,13 @@ class WaitingNode(OwnNode):
         self._problem = "nothing was reported"
         super().__init__(name, domain_id, **options)
 
-    def wait(self, condition: Callable[[], Any], limit_s: float = START_LIMIT_S) -> None:
-        """Let messages in until `condition` holds.
+    def wait(
+        self,
+        condition: Callable[[], Any],
+        limit_s: float = START_LIMIT_S,
+        awaited: str = "an answer of the nodes",
+    ) -> None:
+        """Let messages in until `condition` holds, which is that `awaited` is here.
 
         Raises:
             ParaPolicyError: when a node has died, or after `limit_s`.
@@ -75,7 +80,7 @@ class WaitingNode(OwnNode):
             self._check()
             if time.monotonic() > end:
                 raise ParaPolicyError(
-                    f"the nodes did not answer within {limit_s:.0f} s; {self._problem}"
+                    f"no sign of {awaited} within {limit_s:.0f} s; {self._problem}"
                 )
 
 
@@ -114,7 +119,9 @@ class LoopClient(WaitingNode):
             ParaPolicyError: when one dies, reports an error or takes longer than START_LIMIT_S.
         """
         clients = [*self._resets.values(), *self._setters.values()]
-        self.wait(lambda: all(client.service_is_ready() for client in clients))
+        self.wait(
+            lambda: all(client.service_is_ready() for client in clients), awaited="all services"
+        )
 
     def play(self, seed: int, on_progress: Callable[[int], None] | None = None) -> Played:
         """Play one episode: start state and noise from `seed`.
@@ -137,7 +144,7 @@ class LoopClient(WaitingNode):
         commands = -1
         while not self._played.complete():
             commands = self._played.commands
-            self.wait(self._moved_beyond(commands), STALL_LIMIT_S)
+            self.wait(self._moved_beyond(commands), STALL_LIMIT_S, "the next command")
             if on_progress is not None:
                 on_progress(self._played.commands)
         return self._played
@@ -147,7 +154,7 @@ class LoopClient(WaitingNode):
 
     def _ask(self, client: Any, request: Any, **options: float) -> Any:
         question = Question(client, request, **options)
-        self.wait(question.answered, STALL_LIMIT_S)
+        self.wait(question.answered, STALL_LIMIT_S, f"an answer from {client.srv_name}")
         return question.answer()
 
     def _on_chunk(self, message: JointTrajectory) -> None:
