@@ -96,6 +96,7 @@ setup(
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
         (f"share/{NAME}/config", glob("config/ros/*.yaml")),
         (f"share/{NAME}/config/arm_6dof", glob("config/ros/arm_6dof/*.yaml")),
+        (f"share/{NAME}/config/aloha", glob("config/ros/aloha/*.yaml")),
         (f"share/{NAME}/config/training", glob("config/training/*.yaml")),
         # colcon puts the console scripts there; pip does not, and `ros2 run` looks nowhere else.
         (f"lib/{NAME}", glob("libexec/*")),
@@ -122,6 +123,7 @@ setup(
             f"policy_node = {NAME}.ros.start:policy_node",
             f"chunk_executor = {NAME}.ros.start:chunk_executor",
             "pusht_sim = sim.ros.start:pusht_sim",
+            "aloha_sim = sim.ros.start:aloha_sim",
         ]
     },
     zip_safe=False,

@@ -1,13 +1,14 @@
-"""policy_node, configured and active, and chunk_executor; with sim:=true also the PushT simulator.
+"""policy_node, configured and active, and chunk_executor; with sim also a simulator for a robot.
 
-ros2 launch para_policy policy.launch.py sim:=true
+ros2 launch para_policy policy.launch.py sim:=true     # PushT
+ros2 launch para_policy policy.launch.py sim:=aloha    # two arms
 """
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from ament_index_python.packages import get_package_share_directory
@@ -33,8 +34,35 @@ from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.msg import Transition
 
 SHARE = Path(get_package_share_directory("para_policy"))
-SHIPPED_PARAMETERS = str(SHARE / "config" / "policy.yaml")
-SHIPPED_CHECKPOINT = Path("checkpoints", "pusht_state")
+CONFIG = SHARE / "config"
+
+
+class Simulation(NamedTuple):  # no dataclass: those need their module, which `ros2 launch` hides
+    """A simulator in the robot's place.
+
+    Attributes:
+        node: its name, and that of its executable.
+        params_file: shipped parameters of all nodes.
+        checkpoint: shipped policy, where the repository has it.
+        remappings: of its topics, to those of chunk_executor.
+    """
+
+    node: str
+    params_file: Path
+    checkpoint: Path
+    remappings: tuple[tuple[str, str], ...] = ()
+
+
+PUSHT = Simulation(
+    "pusht_sim",
+    CONFIG / "policy.yaml",
+    Path("checkpoints", "pusht_state"),
+    (("command", "chunk_executor/command"),),
+)
+ALOHA = Simulation(
+    "aloha_sim", CONFIG / "aloha" / "policy.yaml", Path("checkpoints", "aloha_state")
+)
+SIMULATIONS = {"pusht": PUSHT, "aloha": ALOHA}
 NO_USE_STARTING_AGAIN = {
     2: "a parameter of {name} is not valid",
     3: "{name} cannot be imported",
@@ -47,7 +75,7 @@ ENDPOINTS_FOLLOW_S = 0.5
 ARGUMENTS = {
     "checkpoint": (
         "",
-        "directory of the policy; empty: as in params_file, or the shipped PushT policy",
+        "directory of the policy; empty: as in params_file, or the shipped policy, PushT's without sim",
     ),
     "device": ("", "torch device of the network, such as cpu or cuda; empty: as in params_file"),
     "engine": (
@@ -57,8 +85,15 @@ ARGUMENTS = {
     "sampler": ("", "chord, x0, sequential ...; empty: as in params_file"),
     "control_rate_hz": ("", "actions per second; empty: as in params_file"),
     "deadline_ms": ("", "time by which a chunk must be planned; empty: as in params_file"),
-    "params_file": (SHIPPED_PARAMETERS, "parameters of all nodes"),
-    "sim": ("false", "true: start the PushT simulator, too, and let the policy move it"),
+    "params_file": (
+        "",
+        f"parameters of all nodes; empty: {PUSHT.params_file}, or those shipped for the simulator",
+    ),
+    "sim": (
+        "false",
+        "simulator to start, too, for the policy to move: true or pusht, the PushT board; aloha, two "
+        "arms with a cube",
+    ),
     "executor": ("true", "false: no chunk_executor; whatever takes the chunks guards nothing"),
     "auto_enable": (
         "",
@@ -88,6 +123,7 @@ def generate_launch_description() -> LaunchDescription:
 def make_nodes(context: LaunchContext) -> list[Any]:
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
     warn_of_misspelt(context)
+    given["params_file"] = given["params_file"] or str((simulation(given) or PUSHT).params_file)
     check(given)
     robots = [name.strip() for name in given["robots"].split(",") if name.strip()]
     policy = node(LifecycleNode, "policy_node", given, policy_overrides(given, robots))
@@ -104,20 +140,19 @@ def make_nodes(context: LaunchContext) -> list[Any]:
 
 def robot_nodes(given: dict[str, str], robot: str) -> list[Any]:
     """What stands beside each robot: the executor, and the simulator in its place."""
-    with_sim = is_true(given, "sim")
+    robot_sim = simulation(given)
     overrides = {}
     if given["auto_enable"]:
         overrides["auto_enable"] = is_true(given, "auto_enable")
-    elif with_sim:
+    elif robot_sim:
         overrides["auto_enable"] = True
     actions: list[Any] = []
     if is_true(given, "executor"):
         chunks = ("action_chunk", "policy_node/action_chunk")
         executor = node(Node, "chunk_executor", given, overrides, robot, chunks)
         actions += [RegisterEventHandler(end_when_wrong(executor)), executor]
-    if with_sim:
-        commands = ("command", "chunk_executor/command")
-        simulator = node(Node, "pusht_sim", given, {}, robot, commands)
+    if robot_sim:
+        simulator = node(Node, robot_sim.node, given, {}, robot, *robot_sim.remappings)
         actions += [RegisterEventHandler(end_when_wrong(simulator)), simulator]
     return actions
 
@@ -136,7 +171,8 @@ def node(
     # disabled: why it died is unknown, and the robot may have been moved meanwhile. A policy_node
     # only proposes, and the enabled executor's guards compare its next chunk with the robot. The
     # simulator stands for a robot, which does not come back by itself either.
-    respawn = name != "pusht_sim" and is_true(given, "respawn")
+    stands_for_robot = name in {each.node for each in SIMULATIONS.values()}
+    respawn = not stands_for_robot and is_true(given, "respawn")
     return kind(
         package="para_policy",
         executable=name,
@@ -160,22 +196,31 @@ def policy_overrides(given: dict[str, str], robots: list[str]) -> dict[str, Any]
     for name in ("control_rate_hz", "deadline_ms"):
         if given[name]:
             overrides[name] = number(given, name)
-    if not given["checkpoint"] and given["params_file"] == SHIPPED_PARAMETERS:
-        overrides["checkpoint"] = shipped_checkpoint()
+    shipped = simulation(given) or PUSHT
+    if not given["checkpoint"] and given["params_file"] == str(shipped.params_file):
+        overrides["checkpoint"] = found(shipped.checkpoint)
     if robots:
         overrides["robots"] = robots
     # This file asks for the transitions; a node that made them by itself would refuse.
     return {**overrides, "autostart": False}
 
 
-def shipped_checkpoint() -> str:
-    """The PushT policy of the checkout that was built or that is the working directory."""
+def simulation(given: dict[str, str]) -> Simulation | None:
+    """The simulator that is asked for; None: there is a robot."""
+    name = given["sim"].lower()
+    if name not in SIMULATIONS:
+        return PUSHT if is_true(given, "sim") else None
+    return SIMULATIONS[name]
+
+
+def found(checkpoint: Path) -> str:
+    """A shipped policy, in the checkout that was built or that is the working directory."""
     starts = (Path.cwd(), SHARE, Path(__file__).resolve())
     for folder in (parent for start in starts for parent in (start, *start.parents)):
-        if (folder / SHIPPED_CHECKPOINT).is_dir():
-            return str(folder / SHIPPED_CHECKPOINT)
+        if (folder / checkpoint).is_dir():
+            return str(folder / checkpoint)
     raise RuntimeError(
-        f"no {SHIPPED_CHECKPOINT} in or above {Path.cwd()} and {SHARE}; give checkpoint:=DIRECTORY"
+        f"no {checkpoint} in or above {Path.cwd()} and {SHARE}; give checkpoint:=DIRECTORY"
     )
 
 
@@ -272,5 +317,6 @@ def number(given: dict[str, str], name: str) -> float:
 def is_true(given: dict[str, str], name: str) -> bool:
     words = {"true": True, "1": True, "false": False, "0": False}
     if given[name].lower() not in words:
-        raise RuntimeError(f"{name}:={given[name]}: expected true or false")
+        others = f", {' or '.join(SIMULATIONS)}" if name == "sim" else ""
+        raise RuntimeError(f"{name}:={given[name]}: expected true or false{others}")
     return words[given[name].lower()]

@@ -155,8 +155,12 @@ def test_files_of_ros_are_installed_where_it_looks_for_them(metadata: dict[str, 
         "share/para_policy/config/policy.yaml",
         "share/para_policy/config/pusht_inputs.yaml",
         "share/para_policy/config/arm_6dof/policy.yaml",
+        "share/para_policy/config/aloha/policy.yaml",
         "share/para_policy/config/training/pusht_state.yaml",
-        *(f"lib/para_policy/{node}" for node in ("policy_node", "chunk_executor", "pusht_sim")),
+        *(
+            f"lib/para_policy/{node}"
+            for node in ("policy_node", "chunk_executor", "pusht_sim", "aloha_sim")
+        ),
     } <= set(installed)
     assert all((ROOT / file).is_file() for file in installed.values())
 

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -21,7 +21,9 @@ from para_policy.errors import ParaPolicyError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.messages.conversions import message_to_chunk
 from para_policy.ros.messages.diagnostics import status_values
+from para_policy.ros.messages.types import message_class
 from para_policy.ros.own_node import OwnNode, Question
+from sim.ros.simulators import PUSHT_SIM, Simulator
 
 START_LIMIT_S = 120.0
 STALL_LIMIT_S = 60.0
@@ -89,8 +91,11 @@ class LoopClient(WaitingNode):
 
     new_record: type[Played] = Played
 
-    def __init__(self, domain_id: int, check: Callable[[], None]) -> None:
+    def __init__(
+        self, domain_id: int, check: Callable[[], None], simulator: Simulator = PUSHT_SIM
+    ) -> None:
         self._played = self.new_record()
+        self._simulator = simulator.name
         super().__init__("closed_loop", domain_id, check, enable_rosout=False)
         latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         # Subscriptions before clients: endpoints are announced in order, so a node that has
@@ -98,14 +103,14 @@ class LoopClient(WaitingNode):
         for kind, topic, callback, qos in (
             (JointTrajectory, "policy_node/action_chunk", self._on_chunk, 10),
             (DiagnosticStatus, "policy_node/chunk_info", self._on_info, 10),
-            (Float64MultiArray, "chunk_executor/command", self._on_command, 10),
+            (message_class(simulator.command_type), simulator.command_topic, self._on_command, 10),
             (DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
-            (String, "pusht_sim/episode", self._on_result, latched),
+            (String, f"{simulator.name}/episode", self._on_result, latched),
         ):
             self.node.create_subscription(kind, topic, callback, qos)
         self._resets = {
             name: self.node.create_client(Trigger, f"{name}/reset")
-            for name in ("policy_node", "pusht_sim")
+            for name in ("policy_node", simulator.name)
         }
         self._setters = {
             name: self.node.create_client(SetParameters, f"{name}/set_parameters")
@@ -130,13 +135,13 @@ class LoopClient(WaitingNode):
             ParaPolicyError: when a node dies, reports an error, or nothing moves any more.
         """
         # The policy first: it must be ready for the first observation of the new episode.
-        for name in ("policy_node", "pusht_sim"):
+        for name in ("policy_node", self._simulator):
             value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
             request = SetParameters.Request(parameters=[Parameter(name="seed", value=value)])
             (outcome,) = self._ask(self._setters[name], request).results
             if not outcome.successful:
                 raise ParaPolicyError(f"{name} refuses seed {seed}: {outcome.reason}")
-            if name == "pusht_sim":
+            if name == self._simulator:
                 self._played = self.new_record()
             # Not sent again, which would begin the episode anew; nor need it be: the node has
             # answered the setter, which was announced after the client of its reset.
@@ -165,7 +170,7 @@ class LoopClient(WaitingNode):
         values = status_values(status)
         self._played.infos[int(values["stamp_ns"])] = values
 
-    def _on_command(self, _: Float64MultiArray) -> None:
+    def _on_command(self, _: Any) -> None:
         self._played.commands += 1
 
     def _on_result(self, message: String) -> None:

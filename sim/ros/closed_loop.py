@@ -1,4 +1,4 @@
-"""PushT over real ROS 2 topics: simulator, policy and executor as processes in lockstep.
+"""A task over real ROS 2 topics: simulator, policy and executor as processes in lockstep.
 
 python -m sim.ros.closed_loop checkpoints/pusht_state --seeds 100000,100001
 """
@@ -26,10 +26,11 @@ from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.terminal import progress_bars, run
-from sim.pusht.env import MAX_STEPS
-from sim.pusht.task import PUSHT
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
+from sim.ros.simulators import SIMULATORS, Simulator
+from sim.tasks.choice import task_of
 from sim.tasks.episode import Chunk, Episode
+from sim.tasks.task import SimulatedTask
 
 StepProgress = Callable[[int, int], None]
 """Called with the seed and the number of steps played."""
@@ -46,11 +47,23 @@ class LoopSettings(OfCheckpoint):
     device: str = "cpu"
     engine: str = "eager"
     precision: Precision = "float32"
-    max_steps: int = MAX_STEPS
+    env: str | None = None
+    """Task to play: pusht or aloha; by default the one that fits the checkpoint."""
+    max_steps: int | None = None
+    """Length of an episode that does not succeed, in actions; by default the task's."""
     threads: int | None = None
     """Threads that the network computes with."""
     domain_id: int = 77
     """ROS domain of the run; two runs at the same time need two."""
+
+    def simulator(self) -> Simulator:
+        """What plays the task. Raises InputError where the checkpoint fits none, or another."""
+        config = read_checkpoint(self.directory()).config
+        return SIMULATORS[task_of(config, self.env).name]
+
+    def steps_of(self, task: SimulatedTask) -> int:
+        """Length of an episode that does not succeed, in actions."""
+        return task.max_steps if self.max_steps is None else self.max_steps
 
 
 def play_episodes(
@@ -83,24 +96,29 @@ def play_episodes(
         RosProcesses(settings.domain_id, settings.threads) as processes,
     ):
         folder = (records or Path(unkept)).resolve()
-        start_nodes(processes, settings, folder)
-        with LoopClient(settings.domain_id, processes.check) as client:
+        simulator = start_nodes(processes, settings, folder)
+        with LoopClient(settings.domain_id, processes.check, simulator) as client:
             client.wait_until_ready()
-            return [_play(client, seed, on_progress) for seed in seeds]
+            return [_play(client, simulator.task, seed, on_progress) for seed in seeds]
 
 
-def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) -> None:
+def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) -> Simulator:
     """Start the three nodes, connected as `policy.launch.py` connects them.
 
     Args:
         records: folder that receives the episodes, and the mapping of the policy's inputs.
+
+    Returns:
+        The simulator that is one of them.
     """
     checkpoint = settings.directory()
     config = read_checkpoint(checkpoint).config
+    simulator = settings.simulator()
     inputs_file = records / "inputs.yaml"
-    write_text(inputs_file, inputs_text(config))
-    heights = [config.inputs[name][1] for name in config.cameras]
+    write_text(inputs_file, inputs_text(config, simulator.task.name))
+    sizes = [config.inputs[name][1:] for name in config.cameras]
     policy = {
+        **simulator.policy,
         "checkpoint": str(checkpoint.resolve()),
         "inputs_file": str(inputs_file),
         "device": settings.device,
@@ -114,24 +132,25 @@ def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) 
         "lockstep": True,
         "autostart": True,
     }
-    executor = {"lockstep": True, "auto_enable": True}
-    simulator = {
+    executor = {**simulator.executor, "lockstep": True, "auto_enable": True}
+    world = {
         "lockstep": True,
         "autostart": False,
         "episodes": 1,
-        "max_steps": settings.max_steps,
+        "max_steps": settings.steps_of(simulator.task),
         "record_dir": str(records),
-        "publish_image": bool(heights),
-        "image_size": max(heights, default=96),
+        "publish_image": bool(sizes),
+        **(dict(zip(simulator.image_parameters, max(sizes), strict=False)) if sizes else {}),
     }
     start_runtime(processes, policy, executor)
-    start_simulator(processes, simulator)
+    start_simulator(processes, simulator, world)
+    return simulator
 
 
-def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
+def _play(client: Any, task: SimulatedTask, seed: int, on_progress: StepProgress | None) -> Episode:
     played = client.play(seed, None if on_progress is None else lambda n: on_progress(seed, n))
     with np.load(played.record) as record:
-        states, coverage = record["states"], record["coverage"]
+        states, scores = record["states"], record[task.score.name]
     first_stamp = min(played.chunks)
     chunks = [
         Chunk.from_info(
@@ -141,13 +160,15 @@ def _play(client: Any, seed: int, on_progress: StepProgress | None) -> Episode:
         )
         for stamp_ns, chunk in sorted(played.chunks.items())
     ]
-    return Episode(PUSHT, seed, states, coverage, tuple(chunks), first_sample=np.empty((0, 2)))
+    nothing = np.empty((0, task.action_dim))
+    return Episode(task, seed, states, scores, tuple(chunks), first_sample=nothing)
 
 
 def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, Any]:
     """The run as a JSON document."""
     return {
         "checkpoint": settings.named(),
+        "task": episodes[0].task.name,
         "sampler": settings.sampler,
         "engine": settings.engine,
         "precision": settings.precision,
@@ -166,7 +187,7 @@ def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, An
 
 @dataclass(frozen=True)
 class Arguments:
-    """Drive PushT over ROS 2 topics: three processes, real DDS, simulated time in lockstep."""
+    """Drive a simulated task over ROS 2 topics: three processes, real DDS, time in lockstep."""
 
     loop: Annotated[LoopSettings, tyro.conf.arg(name="")]
     seeds: str = "100000"
@@ -188,7 +209,8 @@ def _main(arguments: Arguments) -> None:
     except ValueError as error:
         raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
     # Cheap to find out here, while the nodes would take seconds to start and say the same.
-    read_checkpoint(arguments.loop.directory())
+    task = arguments.loop.simulator().task
+    task.require()
     samplers.options(arguments.loop.sampler)
     if arguments.json is not None:
         check_output_file(arguments.json)
@@ -196,7 +218,7 @@ def _main(arguments: Arguments) -> None:
         check_output_folder(arguments.record)
     console = Console(stderr=True)
     with progress_bars(console) as progress:
-        bar = progress.add_task("starting nodes", total=arguments.loop.max_steps)
+        bar = progress.add_task("starting nodes", total=arguments.loop.steps_of(task))
 
         def show(seed: int, steps: int) -> None:
             progress.update(bar, description=f"seed {seed}", completed=steps)

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from para_policy.errors import ParaPolicyError
 from para_policy.stopping import stoppable
+from sim.ros.simulators import Simulator
 
 _PATIENCE_S = 8.0
 
@@ -126,10 +127,11 @@ def start_runtime(
     processes.start("chunk_executor", "para_policy.ros.chunk_executor", executor, *remap)
 
 
-def start_simulator(processes: RosProcesses, parameters: Mapping[str, object]) -> None:
-    """Start pusht_sim, connected to the executor."""
-    remap = ("-r", "command:=chunk_executor/command")
-    processes.start("pusht_sim", "sim.ros.pusht_sim", parameters, *remap)
+def start_simulator(
+    processes: RosProcesses, simulator: Simulator, parameters: Mapping[str, object]
+) -> None:
+    """Start a simulator, connected to the executor."""
+    processes.start(simulator.name, simulator.module, parameters, *simulator.arguments)
 
 
 def _as_yaml(value: object) -> str:

@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
-from para_policy.ros.messages.conversions import stamp_to_ns
+from sim.ros.controller import TrajectoryController
 from tests.checkpoint import tiny_config
 from tests.ros.graph import CONFIG
 
@@ -58,24 +58,17 @@ def shipped_parameters(node: str) -> dict[str, Any]:
 def set_points(messages: Sequence[tuple[float, JointTrajectory]], update_s: float) -> list[float]:
     """Of the first joint, in each update of a trajectory controller that gets these messages.
 
-    As ros2_controllers 4.42 does it with `interpolate_from_desired_state` and one point of positions
-    per message: a new message is followed on a line from the last set-point, which counts as that of
-    the last update although it was made for this one; a point that is reached is kept.
-
     Args:
         messages: with the times of their arrival in seconds, ascending.
     """
-    found = [0.0]
-    begin, target, last = (0.0, 0.0), (0.0, 0.0), -update_s
-    left = list(messages)
+    controller = TrajectoryController(messages[0][1].joint_names, round(1e9 * update_s))
+    found, left = [], list(messages)
     for time_s in np.arange(0.0, messages[-1][0], update_s):
+        now_ns = round(1e9 * time_s)
         while left and left[0][0] <= time_s:
-            (point,) = left.pop(0)[1].points
-            begin = (last, found[-1])
-            target = (time_s + stamp_to_ns(point.time_from_start) / 1e9, point.positions[0])
-        found.append(float(np.interp(time_s + update_s, *zip(begin, target, strict=True))))
-        last = time_s
-    return found[1:]
+            controller.take(left.pop(0)[1], now_ns)
+        found.append(float(controller.update(now_ns)[0]))
+    return found
 
 
 class ArmController(Node):

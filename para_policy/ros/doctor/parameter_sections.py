@@ -9,7 +9,7 @@ from typing import Any
 
 from para_policy.ros.doctor.report import Finding, fail, warn
 
-NODES = ("policy_node", "chunk_executor", "pusht_sim")
+NODES = ("policy_node", "chunk_executor", "pusht_sim", "aloha_sim")
 _MARK = "ros__parameters"
 
 

@@ -16,6 +16,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.execution.commander import RobotState
+from para_policy.execution.coordinates import POSE_DIM
 from para_policy.ros.messages.fields import FIELDS, paths, read_fields
 from para_policy.ros.messages.images import IMAGE_OPTIONS, read_compressed_image, read_image
 from para_policy.ros.messages.joints import JOINT_FIELDS, joint_values
@@ -39,8 +40,15 @@ def ns_to_duration(time_ns: int) -> Duration:
     return Duration(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)
 
 
-POSE_AXES = {"xy": 2, "xyz": 3, "pose": 7}
-"""Number of coordinates, of x, y, z and the quaternion x, y, z, w, that the word means."""
+POSE_AXES = {
+    "xy": (0, 1),
+    "xyz": (0, 1, 2),
+    "pose": (0, 1, 2, 3, 4, 5, 6),
+    "pose_wxyz": (0, 1, 2, 6, 3, 4, 5),
+}
+"""Places in x, y, z and the quaternion x, y, z, w of the coordinates that the word means.
+
+`pose_wxyz` is how MuJoCo, and with it many a policy trained in simulation, writes a pose."""
 
 
 def pose_coordinates(
@@ -50,18 +58,19 @@ def pose_coordinates(
 
     Args:
         axes: a key of `POSE_AXES`.
-        transform: moves the poses into another frame first; orientations only with "pose".
+        transform: moves the poses into another frame first; orientations only with all seven.
     Raises:
         InputError: when an orientation that is to be turned has not length 1.
     """
     pairs = [(pose.position, pose.orientation) for pose in poses]
     rows = np.array([[p.x, p.y, p.z, q.x, q.y, q.z, q.w] for p, q in pairs], dtype=np.float64)
-    rows = rows.reshape(-1, POSE_AXES["pose"])
-    if transform is not None and axes == "pose":
+    rows = rows.reshape(-1, POSE_DIM)
+    places = list(POSE_AXES[axes])
+    if transform is not None and len(places) == POSE_DIM:
         rows = transform.poses(rows)
     elif transform is not None:
         rows = transform.positions(rows[:, :3])
-    return rows[:, : POSE_AXES[axes]].ravel()
+    return rows[:, places].ravel()
 
 
 def pose_to_state(message: PoseStamped, receive_ns: int, axes: str, frame_id: str) -> RobotState:
@@ -162,7 +171,7 @@ CONVERTERS: dict[str, Converter] = {
     ),
     "geometry_msgs/msg/PoseArray": Converter(_read_pose_array, _unknown, _POSES | _SIZE),
     "geometry_msgs/msg/PoseStamped": Converter(
-        _read_pose, lambda given: POSE_AXES[given["axes"]], _POSES
+        _read_pose, lambda given: len(POSE_AXES[given["axes"]]), _POSES
     ),
     "sensor_msgs/msg/Image": Converter(read_image, _unknown, _IMAGES | {"encoding"}, is_image=True),
     "sensor_msgs/msg/CompressedImage": Converter(

@@ -45,9 +45,9 @@ def _check_width(mapping: InputMapping, expected: int) -> None:
     given = mapping.width
     if given is not None and given != expected:
         raise InputError(f"{given} values ({_content(mapping)}); expected {expected}")
-    if "axes" in mapping.converter.options and expected % POSE_AXES[mapping.axes]:
+    if "axes" in mapping.converter.options and expected % len(POSE_AXES[mapping.axes]):
         raise InputError(
-            f"{POSE_AXES[mapping.axes]} values for each pose (axes: {mapping.axes}); expected "
+            f"{len(POSE_AXES[mapping.axes])} values for each pose (axes: {mapping.axes}); expected "
             f"{expected} in all"
         )
 

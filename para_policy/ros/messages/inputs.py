@@ -20,7 +20,13 @@ from pydantic import (
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from para_policy.errors import InputError
-from para_policy.execution.coordinates import NUMBERS, Coordinates, poses, read_coordinates
+from para_policy.execution.coordinates import (
+    NUMBERS,
+    POSE_DIM,
+    Coordinates,
+    poses,
+    read_coordinates,
+)
 from para_policy.ros.messages.conversions import (
     CONVERTERS,
     POSE_AXES,
@@ -51,8 +57,8 @@ class InputMapping(BaseModel):
         fields: (JointState) "position", "velocity", "effort": of all joints the first, then the
             next; empty: positions. (Twist, Wrench, Odometry, Imu) see `messages.fields`; empty: all.
         size: (PoseArray, MultiArray) number of values, where several parts of an input are such.
-        axes: (PoseStamped, PoseArray) coordinates of each pose: "xy", "xyz", or "pose" with the
-            quaternion x, y, z, w after the position.
+        axes: (PoseStamped, PoseArray) coordinates of each pose: "xy", "xyz", "pose" with the
+            quaternion x, y, z, w after the position, or "pose_wxyz" with w first, as MuJoCo has it.
         crop: (images) the part that is used: top, left, height, width in pixels.
         resize: (images) true where what is left is scaled to the policy's size; otherwise an image of
             another size is refused.
@@ -60,7 +66,7 @@ class InputMapping(BaseModel):
         frame_id: what the header must say; a message in another frame is refused.
         transform: (PoseStamped, PoseArray) moves the poses into the frame of training.
         scale, offset: (not images) a value v, after the transform, becomes v * scale + offset, such
-            as degrees for radians; where axes are "pose" the quaternion must be left as it is.
+            as degrees for radians; a quaternion must be left as it is.
         reliable: quality of service asked for; false also accepts best-effort publishers, and is
             the default for images, as cameras often publish so.
         max_age_s: when the input counts as stale; None for parameter `max_observation_age_s`.
@@ -81,7 +87,7 @@ class InputMapping(BaseModel):
     joints: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     size: PositiveInt | None = None
-    axes: Literal["xy", "xyz", "pose"] = "xy"
+    axes: Literal["xy", "xyz", "pose", "pose_wxyz"] = "xy"
     crop: Crop | None = None
     resize: bool = False
     encoding: str | None = None
@@ -152,8 +158,8 @@ class InputMapping(BaseModel):
 
     def _quaternion(self) -> NDArray[np.bool_]:
         """Which values of a message, or of each pose of it, are coordinates of a quaternion."""
-        if self.axes == "pose":
-            return np.arange(POSE_AXES["pose"]) >= 3
+        if self._whole_poses:
+            return np.arange(POSE_DIM) >= 3
         places = paths(self.type, self.fields) if self.type in FIELDS else ()
         return np.array(["orientation" in place for place in places], dtype=np.bool_)
 
@@ -169,6 +175,11 @@ class InputMapping(BaseModel):
                 f"{name} {given.tolist()} would change the quaternion; expected numbers like "
                 f"[{', '.join(numbers)}]"
             )
+
+    @property
+    def _whole_poses(self) -> bool:
+        """True where each pose is a position and a quaternion, with w at either end."""
+        return len(POSE_AXES[self.axes]) == POSE_DIM
 
     @property
     def converter(self) -> Converter:
@@ -252,8 +263,7 @@ class InputMapping(BaseModel):
             InputError: when `coordinates` name values that it has not.
         """
         if "axes" in self.converter.options:
-            count = math.prod(shape) // POSE_AXES["pose"]
-            return poses(count) if self.axes == "pose" else NUMBERS
+            return poses(math.prod(shape) // POSE_DIM) if self._whole_poses else NUMBERS
         if self.type in FIELDS:
             return coordinates_of_fields(self.type, self.fields)
         coordinates = read_coordinates(self.coordinates)

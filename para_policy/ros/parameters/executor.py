@@ -18,6 +18,8 @@ from para_policy.ros.parameters.declare import NO_NAMES, Parameter
 _NO_LIMIT = [math.inf]
 _HOUR_S = 3600.0
 TWIST_DIM = 6
+_STEPWISE = ("float64_multi_array", "joint_trajectory")
+"""Outputs that a simulator in lockstep may wait for."""
 ORIENTATION_FROM_ACTIONS = [0.0, 0.0, 0.0, 0.0]
 NO_SIZES = [0]
 """Default of a list of sizes: rclpy takes an empty list for a list of bytes."""
@@ -279,13 +281,15 @@ def _check_output(given: dict[str, Any], output: str, limited: Sequence[str]) ->
 def _check_lockstep(given: dict[str, Any], limited: Sequence[str]) -> None:
     """A simulator that waits for every command would wait for ever for one that is withheld."""
     wrong = [name for name in ("latency_offset_s", "max_chunk_age_s") if given[name]]
-    wrong += [name for name in ("over_budget", "hold", "output") if given[name] != CHOICES[name][0]]
+    wrong += [name for name in ("over_budget", "hold") if given[name] != CHOICES[name][0]]
     wrong += limited
-    wrong += [name for name in ("command_topics",) if given[name]]
+    if not {*_STEPWISE}.issuperset(outputs(given)):
+        wrong.append("command_outputs" if given["command_outputs"] else "output")
     if wrong:
         raise InputError(
             f"{wrong[0]} is {given[wrong[0]]!r} in lockstep, where every tick needs exactly one "
-            f"Float64MultiArray; leave {', '.join(wrong)} out, or set lockstep to false"
+            f"command, {' or '.join(_STEPWISE)}, for each controller; leave {', '.join(wrong)} out, or "
+            "set lockstep to false"
         )
 
 

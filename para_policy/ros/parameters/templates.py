@@ -16,6 +16,7 @@ from para_policy.diffusion.schedulers import scheduler_kind
 from para_policy.errors import InputError
 from para_policy.files import check_output_folder, write_text
 from para_policy.policies.config import PolicyConfig
+from para_policy.ros.parameters.simulated import SIMULATED, simulated
 
 PARAMETERS_FILE = "policy.yaml"
 INPUTS_FILE = "inputs.yaml"
@@ -23,9 +24,6 @@ INPUTS_FILE = "inputs.yaml"
 _MIN_AGE_S = 0.5
 _AGE_PERIODS = 3
 _STATES = ("observation.state", "agent_pos", "state")
-_PUSHT_HZ = 10.0
-_PUSHT_KEYPOINTS = ("environment_state", "observation.environment_state")
-_PUSHT_IMAGES = ("image", "observation.image")
 
 _PARAMETERS = Template("""\
 # Parameters of `ros2 launch para_policy policy.launch.py params_file:=THIS_FILE`.
@@ -47,16 +45,8 @@ _PARAMETERS = Template("""\
   ros__parameters:
     command_rate_hz: 50.0
     joint_names: $joints  # other chunks are refused
-    # coordinates: [number 0-2, rotation_vector 3-5]  # what may be interpolated; see docs/ros2.md
+$executor    # coordinates: [number 0-2, rotation_vector 3-5]  # what may be interpolated; see docs/ros2.md
     auto_enable: false  # true: moves the robot without a call of ~/enable
-""")
-
-_SIMULATOR = Template("""
-# Only with sim:=true.
-/**/pusht_sim:
-  ros__parameters:
-    publish_image: $publish_image
-    image_size: $image_size
 """)
 
 _INPUTS_HEAD = """\
@@ -66,7 +56,7 @@ _INPUTS_HEAD = """\
 #             (docs/ros2_reference.md has all that are known)
 #   joints    (JointState) whose positions, in this order
 #   fields    (JointState) of position, velocity, effort; (Twist, Wrench, Odometry, Imu) which values
-#   axes      (PoseArray) xy, xyz, or pose: x y z and the quaternion x y z w
+#   axes      (poses) xy, xyz, or pose: x y z and the quaternion x y z w; pose_wxyz: with w first
 #   crop      (images) [top, left, height, width], pixels: the part that is used
 #   resize    (images) true scales what is left to the policy's size
 #   reliable  false also accepts best-effort publishers; default false for images, else true
@@ -98,7 +88,7 @@ def write_ros_files(
     """Write `policy.yaml` and `inputs.yaml` for `policy.launch.py` to the folder `output`.
 
     Topics, message types and joint names are guesses, and marked where a person must replace them;
-    for a policy with PushT's inputs they are those of the simulator.
+    for a policy with the inputs of a simulated task they are those of its simulator.
 
     Args:
         config: of the checkpoint.
@@ -125,11 +115,11 @@ def parameters_text(
     checkpoint: Path, config: PolicyConfig, inputs_file: Path, device: str = "cpu"
 ) -> str:
     """The parameter file of the policy in the directory `checkpoint`, with its paths as given."""
-    pusht = _is_pusht(config)
-    rate_hz = config.control_hz or (_PUSHT_HZ if pusht else 0.0)
+    robot = simulated(config)
+    rate_hz = config.control_hz or (robot.hz if robot else 0.0)
     text = _PARAMETERS.substitute(
-        hint="With sim:=true the policy drives the PushT simulator."
-        if pusht
+        hint=f"With {robot.argument} the policy drives {robot.title}."
+        if robot
         else "Lines marked TODO, here and in inputs_file, need the values of your robot.",
         checkpoint=_quoted(str(checkpoint)),
         device=f"{_quoted(device)}  # cpu, cuda, cuda:1 ...",
@@ -138,22 +128,22 @@ def parameters_text(
         age=max(_MIN_AGE_S, round(_AGE_PERIODS / rate_hz, 3) if rate_hz else 0.0),
         inputs_file=_quoted(str(inputs_file)),
         joints=_names(config.action_names),
+        executor="".join(f"    {line}\n" for line in robot.executor) if robot else "",
     )
-    if not pusht:
-        return text
-    sizes = [config.inputs[name][1] for name in _PUSHT_IMAGES if name in config.inputs]
-    return text + _SIMULATOR.substitute(
-        publish_image="true" if sizes else "false", image_size=(sizes or [96])[0]
-    )
+    return text + robot.section(config) if robot else text
 
 
-def inputs_text(config: PolicyConfig) -> str:
-    """The observation mapping of a policy, as `load_inputs` of the ROS nodes reads it."""
-    pusht = _is_pusht(config)
+def inputs_text(config: PolicyConfig, task: str | None = None) -> str:
+    """The observation mapping of a policy, as `load_inputs` of the ROS nodes reads it.
+
+    Args:
+        task: name of the simulated task that publishes the inputs; None: what the policy looks like.
+    """
+    robot = SIMULATED[task] if task else simulated(config)
     lines = []
     for name, shape in config.inputs.items():
         lines.append(f"  {_key(name)}:  # {tuple(shape)}")
-        entry = _pusht_entry(name) if pusht else _guess(name, shape, config)
+        entry = robot.entries[name] if robot else _guess(name, shape, config)
         lines += [f"    {line}" for line in entry]
     return _INPUTS_HEAD + "\n".join(lines) + "\n"
 
@@ -170,36 +160,8 @@ def _rate(rate_hz: float, known_hz: float | None) -> str:
     if known_hz:
         return f"{float(rate_hz)}  # actions per second, as in the demonstrations"
     if rate_hz:
-        return f"{float(rate_hz)}  # actions per second; PushT's, as the checkpoint does not say"
+        return f"{float(rate_hz)}  # actions per second; the simulator's, as the checkpoint does not say"
     return "0.0  # TODO actions per second of the demonstrations; the checkpoint does not say"
-
-
-def _is_pusht(config: PolicyConfig) -> bool:
-    """True where the simulator publishes all inputs and the names hardly mean another robot."""
-    return (
-        config.action_dim == 2
-        and config.control_hz in (None, _PUSHT_HZ)
-        and len(config.inputs) > 1
-        and all(_in_pusht(name, tuple(shape)) for name, shape in config.inputs.items())
-    )
-
-
-def _in_pusht(name: str, shape: tuple[int, ...]) -> bool:
-    if name in _PUSHT_IMAGES:
-        return len(shape) == 3 and shape[1] == shape[2]
-    return (name in _STATES and shape == (2,)) or (name in _PUSHT_KEYPOINTS and shape == (16,))
-
-
-def _pusht_entry(name: str) -> Sequence[str]:
-    if name in _PUSHT_IMAGES:
-        return ("topic: image", "type: sensor_msgs/msg/Image", "reliable: true")
-    if name in _PUSHT_KEYPOINTS:
-        return ("topic: keypoints", "type: geometry_msgs/msg/PoseArray", "axes: xy")
-    return (
-        "topic: joint_states",
-        "type: sensor_msgs/msg/JointState",
-        "joints: [agent_x, agent_y]",
-    )
 
 
 def _guess(name: str, shape: tuple[int, ...], config: PolicyConfig) -> Iterator[str]:

@@ -22,6 +22,7 @@ from sim.ros.client import LoopClient, Played
 from sim.ros.latency.conditions import Playable, RunArguments
 from sim.ros.latency.segments import segments
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
+from sim.ros.simulators import PUSHT_SIM
 from sim.tasks.episode import Chunk, Episode
 
 _MIDDLE_S = CONTROL_DT / 2
@@ -106,7 +107,7 @@ def _start(processes: RosProcesses, args: RunArguments, condition: Playable, fol
         "record_dir": str(folder),
         **condition.simulator,
     }
-    start_simulator(processes, simulator)
+    start_simulator(processes, PUSHT_SIM, simulator)
 
 
 def _play(client: RealTimeClient, seed: int) -> Episode:

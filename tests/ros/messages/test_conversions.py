@@ -128,6 +128,11 @@ POSES = PoseArray(poses=[make_pose(1.0, 2.0, 3.0), make_pose(4.0, 5.0, 6.0)])
             [1, 2, 3, 0, 0, 0, 0.5],
         ),
         (
+            {"type": "geometry_msgs/msg/PoseStamped", "axes": "pose_wxyz"},
+            PoseStamped(pose=make_pose(1.0, 2.0, 3.0)),
+            [1, 2, 3, 0.5, 0, 0, 0],
+        ),
+        (
             {"type": "std_msgs/msg/Float64MultiArray"},
             Float64MultiArray(data=[0.1, 0.2]),
             [0.1, 0.2],

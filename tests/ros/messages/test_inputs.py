@@ -121,7 +121,7 @@ def test_images_feed_inputs_with_three_channels_first_only(
         ),
         (POSE.replace("}", ", axes: pose, scale: 2.0}", 1), r"scale \[2.0\] would change the quat"),
         (
-            POSE.replace("}", ", axes: pose, offset: [1, 1, 1, 0, 0, 0, 1]}", 1),
+            POSE.replace("}", ", axes: pose_wxyz, offset: [1, 1, 1, 0, 0, 0, 1]}", 1),
             r"would change the quaternion; expected numbers like \[\*, \*, \*, 0, 0, 0, 0\]",
         ),
         (JOINTS.replace("JointState", "Range"), "'sensor_msgs/msg/Range' is not supported; choose"),
@@ -219,9 +219,10 @@ def test_latency_moves_observations_to_the_time_of_the_measurement(tmp_path: Pat
     assert plain.read(Float64MultiArray(data=[1.0]), 9 * 10**9, (1,))[0] == 8_500_000_000
 
 
-def test_poses_say_themselves_what_they_are_and_other_messages_are_told() -> None:
+@pytest.mark.parametrize("axes", ["pose", "pose_wxyz"])
+def test_poses_say_themselves_what_they_are_and_other_messages_are_told(axes: str) -> None:
     pose = InputMapping(
-        topic="t", type="geometry_msgs/msg/PoseArray", axes="pose", interpolation="linear"
+        topic="t", type="geometry_msgs/msg/PoseArray", axes=axes, interpolation="linear"
     )
     two = pose.coordinates_of((2, 7))
     assert [group.index for group in two.groups] == [(3, 4, 5, 6), (10, 11, 12, 13)]

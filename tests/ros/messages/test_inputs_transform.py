@@ -62,6 +62,9 @@ def test_a_camera_that_is_turned_and_lifted() -> None:
     np.testing.assert_allclose(
         read(message, axes="pose", transform=transform), [0, 2, 4, 0, 0, HALF, HALF]
     )
+    np.testing.assert_allclose(
+        read(message, axes="pose_wxyz", transform=transform), [0, 2, 4, HALF, 0, 0, HALF]
+    )
 
 
 def test_each_half_of_a_transform_may_be_left_out() -> None:
@@ -136,7 +139,7 @@ def test_orientations_that_are_no_rotation_are_refused(w: float) -> None:
     assert read(message, axes="xyz", transform=transform).tolist() == [1, 2, 4, 1, 2, 4]
 
 
-@pytest.mark.parametrize("axes", ["xy", "xyz", "pose"])
+@pytest.mark.parametrize("axes", ["xy", "xyz", "pose", "pose_wxyz"])
 def test_no_pose_is_no_values(axes: str) -> None:
     assert read(PoseArray(), axes=axes, transform={"translation": [0, 0, 1]}).size == 0
 

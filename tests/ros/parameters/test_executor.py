@@ -32,6 +32,7 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
         ],
         ({"lockstep": True, "latency_offset_s": 0.1}, "latency_offset_s is 0.1 in lockstep"),
         ({"lockstep": True, "hold": "repeat"}, "hold is 'repeat' in lockstep"),
+        ({"lockstep": True, "output": "twist_stamped"}, "output is 'twist_stamped' in lockstep"),
         ({"lockstep": True, "velocity_max": [1.0]}, r"velocity_max is \[1.0\] in lockstep"),
         ({"output": "joint_trajectory"}, "joint_names is empty"),
         ({"output": "pose_stamped"}, "frame_id is empty"),
@@ -92,7 +93,10 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
             {**ARM, "max_jump": [0.01], "velocity_max": [1.5], "acceleration_max": [40.0, 40.0]},
             "max_jump 0.01 and velocity_max 1.5 contradict",
         ),
-        ({**BOTH, "lockstep": True}, r"command_topics is \['a', 'b'\] in lockstep"),
+        (
+            {**BOTH, "command_outputs": ["joint_trajectory", "pose_stamped"], "lockstep": True},
+            r"command_outputs is \['joint_trajectory', 'pose_stamped'\] in lockstep",
+        ),
         ({"max_jump": [1.0], "state_topics": [""]}, "no state_topics"),
         (
             {

@@ -13,8 +13,12 @@ from para_policy.errors import InputError
 from para_policy.networks.config import VisionConfig
 from para_policy.policies.config import PolicyConfig
 from para_policy.ros.parameters.templates import inputs_text, parameters_text, write_ros_files
+from sim.aloha.env import ACTION_NAMES
+from sim.ros.simulators import ARM_COMMANDS
+from sim.ros.simulators import ARMS as JOINTS_OF_ARMS
 from tests.checkpoint import tiny_config
 
+CONFIG = Path(__file__).resolve().parents[3] / "config" / "ros"
 ROBOT_INPUTS = {
     "observation.images.top": (3, 240, 320),
     "image": (3, 96, 128),
@@ -65,7 +69,7 @@ def test_files_of_a_pusht_policy_fit_the_simulator(tmp_path: Path) -> None:
     }
     assert written["/**/pusht_sim"]["ros__parameters"]["publish_image"] is False
     assert "TODO" not in paths[0].read_text() + paths[1].read_text()
-    shipped = Path(__file__).resolve().parents[3] / "config" / "ros" / "pusht_inputs.yaml"
+    shipped = CONFIG / "pusht_inputs.yaml"
     assert yaml.safe_load(paths[1].read_text()) == yaml.safe_load(shipped.read_text())
 
 
@@ -74,8 +78,38 @@ def test_image_policy_of_pusht_makes_the_simulator_draw() -> None:
         inputs={"image": (3, 84, 84), "agent_pos": (2,)}, vision=VisionConfig(cameras=("image",))
     )
     assert parameters(made)["pusht_sim"] == {"publish_image": True, "image_size": 84}
-    shipped = Path(__file__).resolve().parents[3] / "config" / "ros" / "pusht_image_inputs.yaml"
+    shipped = CONFIG / "pusht_image_inputs.yaml"
     assert inputs(made) == yaml.safe_load(shipped.read_text())["inputs"]
+
+
+ARMS = {"agent_pos": (14,), "environment_state": (7,)}
+
+
+def two_arms(names: dict[str, tuple[int, ...]] = ARMS, **changes: Any) -> PolicyConfig:
+    return config(inputs=names, action_names=ACTION_NAMES, **changes)
+
+
+def test_files_of_a_policy_for_two_arms_fit_their_simulator() -> None:
+    made = two_arms(control_hz=50)
+    nodes = parameters(made)
+    assert nodes["aloha_sim"] == {"publish_image": False}
+    assert nodes["chunk_executor"]["command_topics"] == list(ARM_COMMANDS.values())
+    assert nodes["policy_node"]["control_rate_hz"] == 50.0
+    shipped = yaml.safe_load((CONFIG / "aloha" / "inputs.yaml").read_text())["inputs"]
+    assert inputs(made) == shipped
+    both = [part["joints"] for part in inputs(made)["agent_pos"]]
+    assert both == list(JOINTS_OF_ARMS.values())
+    renamed = {"observation.state": (14,), "observation.environment_state": (7,)}
+    again = inputs(two_arms(renamed, control_hz=50))
+    assert list(again.values()) == list(shipped.values())
+
+
+def test_two_arms_with_a_camera_alone_may_be_real_ones() -> None:
+    seen = {"observation.state": (14,), "observation.images.top": (3, 480, 640)}
+    made = two_arms(seen, vision=VisionConfig(cameras=("observation.images.top",)), control_hz=50)
+    assert "aloha_sim" not in parameters(made)
+    mapped = yaml.safe_load(inputs_text(made, "aloha"))["inputs"]
+    assert mapped["observation.images.top"]["topic"] == "image"
 
 
 def test_calibrated_checkpoint_gets_chord(tmp_path: Path) -> None:

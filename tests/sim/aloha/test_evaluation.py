@@ -8,13 +8,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
-from para_policy.checkpoints.native import save_checkpoint
-from para_policy.policies.build import build_network
-from para_policy.policies.normalizer import LinearNormalizer
-from para_policy.training.config import TrainConfig
 from sim.aloha.env import ACTION_NAMES, Aloha, start_cube
 from sim.aloha.expert import Expert
 from sim.aloha.task import ALOHA, AlohaTask
@@ -22,27 +17,12 @@ from sim.evaluate import Evaluate
 from sim.evaluation import run, tables
 from sim.tasks.episode import Episode
 from sim.tasks.live import LiveEpisode
-from tests.checkpoint import tiny_config
-
-ROOT = Path(__file__).parents[3]
+from tests.sim.aloha.policy import save_aloha_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights; its actions are near the start pose."""
-    shipped = TrainConfig.from_yaml(ROOT / "config" / "training" / "aloha_state.yaml").policy
-    config = shipped.changed({"network": tiny_config().network.model_dump()})
-    config = config.changed({"noise_scheduler": tiny_config(8).noise_scheduler})
-    torch.manual_seed(0)
-    scene = Aloha()
-    seen = {**scene.begin(0), "action": scene.joints()}
-    normalizers = {
-        name: LinearNormalizer.fit(np.stack([value - 0.1, value + 0.1]).astype(np.float32))
-        for name, value in seen.items()
-    }
-    directory = tmp_path_factory.mktemp("checkpoint")
-    save_checkpoint(directory, config, build_network(config).state_dict(), normalizers)
-    return directory
+    return save_aloha_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def test_an_evaluation(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from sim.ros.client import LoopClient
 from sim.ros.closed_loop import LoopSettings, main, start_nodes
 from sim.ros.processes import RosProcesses
 from sim.tasks.rollout import rollout
+from tests.sim.aloha.policy import save_aloha_checkpoint
 
 MAX_STEPS = 20
 SEEDS = (100_003, 100_000)
-EXECUTABLES = ("policy_node", "chunk_executor", "pusht_sim")
 
 
 @pytest.fixture
@@ -28,23 +28,32 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(params=["pusht", "aloha"])
+def of_task(request: pytest.FixtureRequest, checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint for each task."""
+    if request.param == "pusht":
+        return checkpoint
+    pytest.importorskip("gym_aloha")
+    return save_aloha_checkpoint(tmp_path / "aloha")
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_closed_loop_over_dds_equals_the_in_process_one(
-    checkpoint: Path, domain_id: int, tmp_path: Path
+    of_task: Path, domain_id: int, tmp_path: Path
 ) -> None:
     settings = LoopSettings(
-        checkpoint=str(checkpoint), max_steps=MAX_STEPS, threads=1, domain_id=domain_id
+        checkpoint=str(of_task), max_steps=MAX_STEPS, threads=1, domain_id=domain_id, sampler="x0"
     )
     with RosProcesses(domain_id, threads=1) as processes:
-        start_nodes(processes, settings, tmp_path)
-        with LoopClient(domain_id, processes.check) as client:
+        simulator = start_nodes(processes, settings, tmp_path)
+        with LoopClient(domain_id, processes.check, simulator) as client:
             client.wait_until_ready()
             played = [client.play(seed) for seed in SEEDS]
         codes = processes.stop()
         words = {name: processes.last_words(name) for name, code in codes.items() if code}
-        assert codes == dict.fromkeys(EXECUTABLES, 0), words
+        assert codes == dict.fromkeys(("policy_node", "chunk_executor", simulator.name), 0), words
 
-    policy = load_policy(checkpoint)
+    policy = load_policy(of_task)
     for seed, over_dds in zip(SEEDS, played, strict=True):
         (direct,) = rollout(policy, [seed], sampler=settings.sampler, max_steps=MAX_STEPS)
         with np.load(over_dds.record) as record:
@@ -82,6 +91,8 @@ def test_command_writes_results(checkpoint: Path, domain_id: int, tmp_path: Path
         (("--checkpoint", "/nowhere"), "no checkpoint at '/nowhere'"),
         (("--checkpoint", "nobody/nothing-at-all"), "the Hugging Face Hub does not give it"),
         (("--sampler", "magic"), "unknown sampler 'magic'"),
+        (("--env", "aloha"), "AlohaTransferCube has no input 'environment_state' of shape (16,)"),
+        (("--env", "kitchen"), "unknown task 'kitchen'; expected one of pusht, aloha"),
         # Only the node that loads the policy can know; its diagnostics say so.
         (("--device", "cuda:99"), "on_configure failed: device 'cuda:99' cannot be used"),
     ],

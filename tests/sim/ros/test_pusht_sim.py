@@ -17,9 +17,10 @@ from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import stamp_to_ns
 from sim.pusht.env import PushT, legacy_start_state
 from sim.pusht.task import PUSHT
-from sim.ros.pusht_sim import DT_NS, PushTSim
+from sim.ros.pusht_sim import PushTSim
 from tests.ros.graph import Graph
 
+DT_NS = 100_000_000
 LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
