@@ -47,9 +47,9 @@ def save_arm_checkpoint(directory: Path) -> Path:
     return directory
 
 
-def shipped_parameters(node: str) -> dict[str, Any]:
-    """Of the example, with the one path that only `ros2 launch` can resolve."""
-    text = (FOLDER / "policy.yaml").read_text()
+def shipped_parameters(node: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Of an example, with the one path that only `ros2 launch` can resolve."""
+    text = (folder / "policy.yaml").read_text()
     text = text.replace("$(find-pkg-share para_policy)/config", str(CONFIG))
     parameters: dict[str, Any] = yaml.safe_load(text)[f"/**/{node}"]["ros__parameters"]
     return parameters

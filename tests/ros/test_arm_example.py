@@ -29,7 +29,7 @@ from tests.ros.arm import (
     save_arm_checkpoint,
     shipped_parameters,
 )
-from tests.ros.graph import Graph
+from tests.ros.graph import CONFIG, Graph
 
 
 class Cell:
@@ -152,6 +152,7 @@ def test_the_arm_starts_where_it_stands_and_within_its_limits(cell: Cell) -> Non
         assert np.abs(commands[-1] - HOME).max() <= 0.0101
 
 
+@pytest.mark.parametrize("folder", [FOLDER, CONFIG / "aloha"], ids=lambda folder: folder.name)
 @pytest.mark.parametrize(
     ("node", "known"),
     [
@@ -159,18 +160,21 @@ def test_the_arm_starts_where_it_stands_and_within_its_limits(cell: Cell) -> Non
         ("chunk_executor", executor_parameters.PARAMETERS),
     ],
 )
-def test_all_parameters_exist_and_have_the_right_type(node: str, known: tuple) -> None:
+def test_all_parameters_exist_and_have_the_right_type(
+    node: str, known: tuple, folder: Path
+) -> None:
     defaults = {parameter.name: parameter.default for parameter in known}
-    for name, content in shipped_parameters(node).items():
+    for name, content in shipped_parameters(node, folder).items():
         assert type(content) is type(defaults[name]), name
         default = Parameter(name, value=defaults[name])
         assert Parameter(name, value=content).type_ == default.type_, name
 
 
-def test_all_joints_are_guarded_by_every_limit() -> None:
-    given = shipped_parameters("chunk_executor")
+@pytest.mark.parametrize(("folder", "joints"), [(FOLDER, 6), (CONFIG / "aloha", 14)])
+def test_all_joints_are_guarded_by_every_limit(folder: Path, joints: int) -> None:
+    given = shipped_parameters("chunk_executor", folder)
     for limit in ("position_min", "position_max", "velocity_max", "acceleration_max", "max_jump"):
-        assert len(given[limit]) in (1, 6)
+        assert len(given[limit]) in (1, joints)
         assert np.isfinite(given[limit]).all()
     assert (given["auto_enable"], given["on_violation"]) == (False, "latch")
 
@@ -198,7 +202,8 @@ def test_the_examples_in_comments_are_valid(tmp_path: Path) -> None:
     assert inputs[pose].transform is not None
 
 
-def test_nodes_can_read_the_parameter_file() -> None:
+@pytest.mark.parametrize("folder", [FOLDER, CONFIG / "aloha"], ids=lambda folder: folder.name)
+def test_nodes_can_read_the_parameter_file(folder: Path) -> None:
     """Those read YAML without anchors and aliases."""
-    events = yaml.parse((FOLDER / "policy.yaml").read_text())
+    events = yaml.parse((folder / "policy.yaml").read_text())
     assert not [event for event in events if isinstance(event, yaml.AliasEvent)]

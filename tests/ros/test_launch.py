@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
+from sim.ros.simulators import ARM_COMMANDS
 from tests.ros.arm import ArmController, save_arm_checkpoint
 from tests.ros.graph import Graph
+from tests.sim.aloha.policy import save_aloha_checkpoint
 
 ROS2 = shutil.which("ros2")
 START_S = 90.0
@@ -216,6 +218,21 @@ def test_the_arm_example_reaches_the_controller(
     nodes, points = (1, 8) if direct == "true" else (2, 1)
     assert len(arm.received[-1].points) == points
     assert len(run.pids()) == nodes
+    assert run.interrupt() == 0, run.text()
+
+
+def test_two_arms_take_the_place_of_a_robot(
+    graph: Graph, launch: Callable[..., Launch], tmp_path: Path
+) -> None:
+    pytest.importorskip("gym_aloha")
+    checkpoint = save_aloha_checkpoint(tmp_path / "arms", reach=0.003, train_timesteps=100)
+    statuses = graph.listen(DiagnosticArray, "/diagnostics")
+    commands = [graph.listen(JointTrajectory, topic) for topic in ARM_COMMANDS.values()]
+    run = launch(checkpoint=checkpoint, sim="aloha", engine="eager")
+    graph.wait(lambda: all(len(received) > 50 for received in commands), START_S)
+    assert len(run.pids()) == 3
+    levels = {status.level for message in statuses for status in message.status}
+    assert DiagnosticStatus.ERROR not in levels, "a limit was broken"
     assert run.interrupt() == 0, run.text()
 
 
