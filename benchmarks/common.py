@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ import numpy as np
 import tyro
 
 from para_policy import comparison, load_policy
+from para_policy.checkpoints.load import resolve
 from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
@@ -49,11 +51,16 @@ class Common:
     plot: Path | None = None
     """Where the plot goes (png, pdf or svg)."""
     checkpoint: Path = Path("checkpoints/pusht_state")
-    """Checkpoint directory."""
+    """Checkpoint: directory, or its name on the Hugging Face Hub."""
     device: str = "cpu"
     """Where the network runs."""
     threads: int | None = None
     """CPU threads of torch; by default torch's own choice."""
+
+    @cached_property
+    def directory(self) -> Path:
+        """Of the checkpoint; the Hub is asked once. Raises CheckpointError if it has none."""
+        return resolve(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -93,15 +100,15 @@ def load(options: Common) -> Subject:
         InputError: for options that cannot be used.
     """
     set_threads(options.threads)
-    policy = load_policy(options.checkpoint, device=options.device)
-    return Subject(policy, read_observations(options.checkpoint, policy.config))
+    policy = load_policy(options.directory, device=options.device)
+    return Subject(policy, read_observations(options.directory, policy.config))
 
 
 def circumstances(options: Common, policy: DiffusionPolicy) -> dict[str, Any]:
     """What a figure means nothing without."""
     return {
         "checkpoint": str(options.checkpoint),
-        "checkpoint_sha256": checkpoint_hash(options.checkpoint),
+        "checkpoint_sha256": checkpoint_hash(options.directory),
         **comparison.describe_machine(policy.network, policy.runtime.in_use.label),
         **comparison.describe_software(),
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from para_policy import load_policy
@@ -62,6 +64,16 @@ def save_tiny_checkpoint(
     }
     save_checkpoint(directory, config, network.state_dict(), normalizers)
     return Path(directory)
+
+
+def put_in_hub_cache(directory: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a checkpoint "someone/tiny" of the Hugging Face Hub, which cannot be reached; its folder."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    repository = cache / "models--someone--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    return Path(shutil.copytree(directory, repository / "snapshots" / ("0" * 40)))
 
 
 def random_observations(batch: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -96,7 +96,7 @@ class Engines:
             engine = dataclasses.replace(config, sizes=tuple(map(Size, COMPILED)))
         try:
             policy = load_policy(
-                self._options.checkpoint,
+                self._options.directory,
                 device=self._options.device,
                 engine=engine,
                 precision=config.precision,

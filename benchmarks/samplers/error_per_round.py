@@ -88,7 +88,7 @@ def _runs(options: Options, policy: DiffusionPolicy) -> Iterator[tuple[str, Samp
     key = policy.chain(options.scheduler, options.steps).key
     for label, directory in _models(options.models):
         if directory is not None:
-            trained = load_policy(options.checkpoint, consistency=directory)
+            trained = load_policy(options.directory, consistency=directory)
             policy.consistency_models = trained.consistency_models
         splittings = [name for *process, name in policy.consistency_models if (*process,) == key]
         variants = ["", *filter(None, options.options.split(";"))]

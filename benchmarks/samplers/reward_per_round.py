@@ -109,7 +109,7 @@ def measure(options: Options) -> dict[str, Any]:
     if not options.rounds or min(options.rounds) < 1:
         raise InputError(f"--rounds is {options.rounds}; expected numbers of at least 1")
     set_threads(options.threads)
-    sampling = Sampling(options.checkpoint, options.device, options.engine)
+    sampling = Sampling(options.directory, options.device, options.engine)
     policy, all_points = sampling.load(), points(options)
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
     partial = PartialResults(partial_path(options.json), sampling.simulated(policy), identities)
@@ -180,7 +180,7 @@ def _errors(
 ) -> dict[str, dict[str, float]]:
     """Median and 95th percentile of the largest coordinate difference to the whole loop with the same
     noise, normalised action units, of every point that approximates it."""
-    every = read_observations(options.checkpoint, policy.config)
+    every = read_observations(options.directory, policy.config)
     count = min(options.observations, len(next(iter(every.values()))))
     chain = policy.chain(options.scheduler, options.steps)
     shape = (policy.config.horizon, policy.config.action_dim)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +54,24 @@ class Variant:
     def seconds(self, latency: LatencyTable) -> float:
         """Expected time of one sample in network calls."""
         return self.rounds * latency.predict(self.evals / self.rounds)
+
+    def recorded(self, sizes: Sequence[int]) -> Variant:
+        """The same with the rows of recorded rounds, for what they cost.
+
+        A round was followed with the rows that it asked for, not with its size: that is reckoned to be
+        the smallest that no round so far has asked more than, as samples never go back to fewer nodes.
+
+        Args:
+            sizes: of a recorded round, increasing; see `Sampler.round_sizes`.
+        """
+        asked = [after.evals for after in self.course] or [self.evals / self.rounds]
+        most = itertools.accumulate(asked, max)
+        rows = [next((size for size in sizes if size >= one), sizes[-1]) for one in most]
+        mean = float(np.mean(rows[: max(round(self.rounds), 1)]))
+        course = [
+            replace(after, evals=float(one)) for after, one in zip(self.course, rows, strict=False)
+        ]
+        return replace(self, evals=self.rounds * mean, course=tuple(course))
 
     def error_within(self, seconds: float, latency: LatencyTable) -> float:
         """What 95 % of samples are off by at most when they are cut off after so many seconds of

@@ -41,10 +41,13 @@ class Inpainting:
                 f"weights {tuple(self.weight.shape)} do not fit a known sample "
                 f"{tuple(self.sample.shape)}; expected the same shape, or one that broadcasts to it"
             )
-        if not bool(((self.weight >= 0) & (self.weight <= 1)).all()):
-            raise InputError("a weight of the known sample is not in [0, 1]")
-        if not bool(self.sample.isfinite().all()):
-            raise InputError("the known sample holds NaN or infinity")
+        in_range = ((self.weight >= 0) & (self.weight <= 1)).all()
+        if not bool(in_range & self.sample.isfinite().all()):  # a GPU is waited for once
+            raise InputError(
+                "the known sample holds NaN or infinity"
+                if bool(in_range)
+                else "a weight of the known sample is not in [0, 1]"
+            )
         object.__setattr__(self, "weight", self.weight.to(self.sample).expand_as(self.sample))
 
     def copy(self) -> Inpainting:

@@ -107,6 +107,11 @@ class Process:
         return bool((self.H != 0).any())
 
     @cached_property
+    def _moved(self) -> dict[tuple[torch.device, torch.dtype], Process]:
+        """Of `to`: every chunk asks for it, and each column that is copied makes a GPU wait."""
+        return {}
+
+    @cached_property
     def _table(self) -> Tensor:
         """(N, 7) the coefficients side by side, so that a call looks up all that it needs at once."""
         return torch.stack([getattr(self, name) for name in _Coefficients._fields], dim=1)
@@ -198,10 +203,16 @@ class Process:
         return cls(timesteps=torch.from_numpy(timesteps), clip=clip, kind=kind, **tensors)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Process:
-        """Return a copy with all coefficients on `device` in `dtype`.
+        """The same with all coefficients on `device` in `dtype`, copied there once.
 
         Timesteps keep at least single precision: half precision does not tell 999 from 1000.
         """
+        key = torch.device(device), dtype
+        if key not in self._moved:
+            self._moved[key] = self._to(*key)
+        return self._moved[key]
+
+    def _to(self, device: torch.device, dtype: torch.dtype) -> Process:
         timesteps = self.timesteps.to(device)
         if timesteps.is_floating_point():
             timesteps = timesteps.to(torch.promote_types(dtype, torch.float32))

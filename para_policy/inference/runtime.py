@@ -178,9 +178,18 @@ class Runtime:
         pad_to = 1 if self.fills_up else _PAD
         return Denoiser(self.network, condition, pad_to=pad_to, pad_from=_PAD + 1, known=known)
 
+    @property
+    def records(self) -> bool:
+        """Whole rounds of samplers are recorded.
+
+        Raises:
+            InputError: as `backend`.
+        """
+        return self.backend == "cuda-graph"
+
     def recorded(self, sampler: Sampler) -> Sampler:
         """The sampler with whole rounds in CUDA graphs, on an engine that has them."""
-        if self.backend != "cuda-graph" or not sampler.recordable:
+        if not self.records or not sampler.recordable:
             return sampler
         recorder, limit = CudaGraphs(self.device), self.engine.config.memory_limit_mib
         recorded = Recorded(recorder, most_bytes=limit * 2**20, precision=self.arithmetic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -98,8 +99,20 @@ class Solvers:
         if name != AUTO or self.calibration is None:
             return name, {}
         latency = self.runtime.latency(self.calibration.steps)
-        variant = self.calibration.fastest(latency, deadline_s=deadline_s)
+        measured = self._recorded_calibration if self.runtime.records else self.calibration
+        variant = measured.fastest(latency, deadline_s=deadline_s)
         return variant.sampler, variant.options
+
+    @cached_property
+    def _recorded_calibration(self) -> Calibration:
+        """The calibration with the rows of recorded rounds."""
+        assert self.calibration is not None
+        made = self.calibration.sampler
+        variants = (
+            one.recorded(made(one.sampler, one.options).round_sizes(self.process))
+            for one in self.calibration.variants
+        )
+        return replace(self.calibration, variants=tuple(variants))
 
     def sampler(self, name: str, *, deadline_s: float | None = None, **options: Any) -> Sampler:
         """Make a sampler by name, with what calibration and training have found for this process.

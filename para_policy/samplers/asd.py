@@ -12,6 +12,7 @@ from torch import Tensor
 
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_optional_count
+from para_policy.samplers.reading import on_host
 from para_policy.samplers.result import RoundInfo, SampleResult, Status
 from para_policy.samplers.sampler import Launch, Sampler
 
@@ -187,16 +188,19 @@ class AsdSolve:
     def result(self, unfinished: Status) -> SampleResult:
         """See `Solve`."""
         nothing = torch.zeros(len(self.X), dtype=self.X.dtype)
+        rounds, evals, finite, residuals = on_host(
+            self.rounds, self.evals, self.finite, torch.stack(self.residuals)
+        )
         return SampleResult(
             sample=self.X[:, -1],
             trajectory=self.X,
-            rounds=self.rounds.cpu(),
-            evals=self.evals.cpu(),
+            rounds=rounds,
+            evals=evals,
             residual=nothing,
             correction=nothing,
-            residuals=torch.stack(self.residuals).cpu(),
+            residuals=residuals,
             status=tuple(
-                Status.CONVERGED if finite else Status.NON_FINITE for finite in self.finite.tolist()
+                Status.CONVERGED if whole else Status.NON_FINITE for whole in finite.tolist()
             ),
         )
 

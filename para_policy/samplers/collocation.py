@@ -75,6 +75,15 @@ class Collocation(FixedPoint):
         """Sets of nodes for the tolerance."""
         return self.nodes.levels(self.tolerance or 0.0)
 
+    def levels_for(self, process: Process) -> Levels:
+        """Sets of nodes; none for multistep schedulers."""
+        return self.nodes.levels(0.0) if process.multistep else self.levels
+
+    def round_sizes(self, process: Process) -> tuple[int, ...]:
+        """See `FixedPoint`; a round has the nodes of one level."""
+        levels = self.levels_for(process)
+        return tuple(map(len, levels.steps)) or super().round_sizes(process)
+
     def begin(
         self, denoiser: Denoiser, process: Process, noise: Noise, guess: Guess | None
     ) -> CollocationSolve:
@@ -104,7 +113,7 @@ class CollocationSolve(FixedPointSolve):
         batch, like = noise.batch, noise.initial
         L = len(self.levels)
         # One entry more, for samples that are past all levels; it is not looked at.
-        self._most = torch.tensor([*_ROUNDS[:L], 0], device=like.device)
+        self._most = torch.tensor([*_ROUNDS[:L], 0]).to(like.device)
         self._slow = torch.tensor([*_SLOW[: L - 1], _DIVERGES, _DIVERGES]).to(like)
         self._numbers = torch.arange(L, device=like.device)
         self.level = torch.zeros(batch, dtype=torch.int64, device=like.device)
@@ -116,9 +125,8 @@ class CollocationSolve(FixedPointSolve):
 
     @cached_property
     def levels(self) -> Levels:
-        """Sets of nodes; none for multistep schedulers."""
-        levels = self.parts.nodes.levels(0.0) if self.multistep else self.parts.levels
-        return levels.like(self.noise.initial)
+        """On the device."""
+        return self.parts.levels_for(self.process).like(self.noise.initial)
 
     def most_rounds(self) -> int:
         """See `FixedPointSolve`."""
@@ -175,19 +183,21 @@ class CollocationSolve(FixedPointSolve):
         L = len(self.levels)
         if not L:
             return rows
-        asked = rows.of(self._to_be_asked())
-        level = rows.of(self.level)
-        at_nodes = (level < L)[:, None]
-        nodes = self.levels.nodes[level.clamp(max=L - 1)] & rows.valid
-        seen = torch.where(at_nodes, nodes, rows.seen)
-        fresh = torch.where(at_nodes, asked & rows.valid, rows.seen)
-        alone = bool(at_nodes.all()) if size is None else size < L
-        mixed = None if alone else rows.valid & ~at_nodes
+        asked = self._to_be_asked()
+        at_nodes = (self.level < L)[:, None]
+        nodes = self.levels.nodes[self.level.clamp(max=L - 1)] & rows.valid
+        rows = replace(
+            rows,
+            seen=torch.where(at_nodes, nodes, rows.seen),
+            fresh=torch.where(at_nodes, asked & rows.valid, rows.seen),
+            mixed=rows.valid & ~at_nodes,
+            sparse=True,
+        )
         if size is None:
-            return replace(rows, seen=seen, fresh=fresh, mixed=mixed)
-        # Which of them are needed is not known on the host.
-        places = (self.levels.steps[size - 1] + self.N * rows.live[:, None]).flatten()
-        return replace(rows, seen=seen, fresh=fresh, mixed=mixed, places=places)
+            return rows
+        # Which of the nodes are needed is not known on the host.
+        chosen = (self.levels.steps[size - 1] + self.N * rows.live[:, None]).flatten()
+        return replace(rows, chosen=chosen, mixed=None if size < L else rows.mixed)
 
     def _to_be_asked(self) -> Tensor:
         """(batch, N) nodes that the network was not asked for yet, or whose states moved since.

@@ -17,7 +17,7 @@ from para_policy.samplers.checks import check_count, check_number
 from para_policy.samplers.fixed_point import FixedPointSolve, where
 from para_policy.samplers.guess import Guess, Prior
 from para_policy.samplers.sampler import Launch
-from para_policy.samplers.window import Choose, Pattern, Rows
+from para_policy.samplers.window import Pattern, Rows
 
 if TYPE_CHECKING:
     from para_policy.diffusion.denoiser import Denoiser
@@ -104,11 +104,12 @@ class Draft(Guess):
         """Rounds with lambda > 0."""
         return next(k for k in itertools.count() if self.share(k) == 0.0)
 
-    def launch(self, k: int, solve: FixedPointSolve, denoiser: Denoiser, choose: Choose) -> Launch:
+    def launch(self, k: int, solve: FixedPointSolve, denoiser: Denoiser, *, static: bool) -> Launch:
         """See `FixedPointSolve.launch`: round `k`, of all states."""
         stride = 1 if solve.multistep else self.stride
-        pattern = Pattern(solve.N, 0, stride, solve.X.device)
-        rows = choose(pattern, solve.accepted, solve.alive(), solve.N)
+        rows = solve.rows_of(Pattern(solve.N, 0, stride, solve.X.device))
+        if not static:
+            rows = rows.compact()
         shares = [
             (denoiser if network is None else denoiser.with_network(network), share)
             for network, share in self.networks(k)

@@ -19,9 +19,10 @@ from para_policy.samplers.acceptance import Acceptance, is_finite, largest
 from para_policy.samplers.anderson import TriangularAnderson
 from para_policy.samplers.checks import check_optional_count
 from para_policy.samplers.guess import Guess
+from para_policy.samplers.reading import on_host
 from para_policy.samplers.result import RoundInfo, SampleResult, Status
 from para_policy.samplers.sampler import Launch, Sampler
-from para_policy.samplers.splitting import Splitting
+from para_policy.samplers.splitting import Splitting, many
 from para_policy.samplers.window import Pattern, Rows, interpolate
 
 if TYPE_CHECKING:
@@ -77,6 +78,18 @@ class FixedPoint(Sampler):
         solve = FixedPointSolve(self, process, noise)
         solve.start(guess, denoiser.condition)
         return solve
+
+    def pattern(self, process: Process, device: torch.device) -> Pattern:
+        """Of the window on this process."""
+        N = process.num_steps
+        window, lookahead = min(self.window or N, N), self.lookahead
+        if lookahead and process.multistep:
+            window, lookahead = N, None
+        return Pattern(N if lookahead else window, window, lookahead, device)
+
+    def round_sizes(self, process: Process) -> tuple[int, ...]:
+        """See `Sampler`; rounds of the guess do not count."""
+        return (self.pattern(process, torch.device("cpu")).size,)
 
     @property
     def tolerance(self) -> float | None:
@@ -151,7 +164,7 @@ class FixedPointSolve:
         batch, shape, N = noise.batch, noise.initial.shape[1:], process.num_steps
         self.parts, self.noise, self.N, self.limit = parts, noise, N, parts.max_rounds
         self.process = process.to(device, dtype)
-        self.propagate = parts.splitting.bind(self.process, shape)
+        self.propagate = parts.splitting.bind(self.process, shape, together=many(batch, N))
         self.multistep = self.process.multistep
         self.pattern = self._pattern()
         # The place after the last one takes what must not be written.
@@ -176,12 +189,7 @@ class FixedPointSolve:
         return self.N + self.opening
 
     def _pattern(self) -> Pattern:
-        window, lookahead = self.parts.window or self.N, self.parts.lookahead
-        if lookahead and self.multistep:
-            window, lookahead = self.N, None
-        window = min(window, self.N)
-        span = self.N if lookahead else window
-        return Pattern(span, window, lookahead, self.noise.initial.device)
+        return self.parts.pattern(self.process, self.noise.initial.device)
 
     def start(self, guess: Guess | None, condition: Tensor | None) -> None:
         """Begin anew, with what the tensors of `noise` hold now.
@@ -228,17 +236,21 @@ class FixedPointSolve:
             size: of the round, see `RecordableSolve`; None for exactly the rows that are needed, which
                 are read back.
         """
-        choose = Rows.compact if size is None else Rows.static
         if k < self.opening:
-            return self.guess.launch(k, self, denoiser, choose)
-        rows = choose(self.pattern, self.accepted, self.alive(), self.N)
+            return self.guess.launch(k, self, denoiser, static=size is not None)
+        rows = self.select(self.rows_of(self.pattern), size)
+        if size is None:
+            rows = rows.compact()
         if len(rows.live) == 0:
             return None
-        rows = self.select(rows, size)
         return Launch(len(rows.at), 1, partial(self.sweep, denoiser, rows))
 
+    def rows_of(self, pattern: Pattern) -> Rows:
+        """All rows of a window where the samples are now."""
+        return Rows.static(pattern, self.accepted, self.alive(), self.N)
+
     def select(self, rows: Rows, size: int | None) -> Rows:
-        """Of the rows of a round, those that it works on; arguments as for `launch`."""
+        """Of the rows of all samples, those that a round works on; arguments as for `launch`."""
         return rows
 
     def sweep(self, denoiser: Denoiser, rows: Rows) -> None:
@@ -357,18 +369,28 @@ class FixedPointSolve:
         done = self.accepted >= self.N
         states = torch.arange(self.N + 1, device=self.X.device)
         X = where(states <= self.accepted[:, None], self.X, self._finite_X)
+        finite, complete, rounds, evals, residual, correction, residuals, sweeps = on_host(
+            self.finite,
+            done,
+            self.rounds,
+            self.evals,
+            torch.where(done, self.passed_residual, self.residual),
+            self.passed_correction,
+            self._residuals,
+            self._sweeps,
+        )
         status = [
-            Status.NON_FINITE if not finite else Status.CONVERGED if complete else unfinished
-            for finite, complete in zip(self.finite.tolist(), done.tolist(), strict=True)
+            Status.NON_FINITE if not whole else Status.CONVERGED if passed else unfinished
+            for whole, passed in zip(finite.tolist(), complete.tolist(), strict=True)
         ]
         return SampleResult(
             sample=X[:, -1],
             trajectory=X,
-            rounds=self.rounds.cpu(),
-            evals=self.evals.cpu(),
-            residual=torch.where(done, self.passed_residual, self.residual).cpu(),
-            correction=self.passed_correction.clone().cpu(),
-            residuals=self._residuals[: int(self._sweeps)].cpu(),
+            rounds=rounds,
+            evals=evals,
+            residual=residual,
+            correction=correction,
+            residuals=residuals[: int(sweeps)],
             status=tuple(status),
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_optional_count
-from para_policy.samplers.splitting import transfer_matrix
+from para_policy.samplers.splitting import each, many, transfer_matrix
 
 if TYPE_CHECKING:
     from para_policy.diffusion.denoiser import Denoiser
@@ -54,7 +54,7 @@ class Guess(ABC):
         """`guess` where this one starts at the prior; this one otherwise."""
         return self
 
-    def launch(self, k: int, solve: Any, denoiser: Denoiser, choose: Any) -> Any:
+    def launch(self, k: int, solve: Any, denoiser: Denoiser, *, static: bool) -> Any:
         """Its own round `k`, below `rounds`, as `FixedPointSolve.launch`."""
         raise NotImplementedError(f"{type(self).__name__} has no rounds of its own")
 
@@ -159,7 +159,7 @@ class Trajectory(Guess):
             )
         check_optional_count("solve_last", self.solve_last, most=N)
         first = 0 if self.solve_last is None else N - self.solve_last
-        if process.H[first] != 0:
+        if process.multistep and process.H[first] != 0:
             raise InputError(
                 f"solve_last is {self.solve_last}: step {first} of a multistep scheduler needs the "
                 "prediction of the step before, which a trajectory does not hold; use None"
@@ -178,6 +178,7 @@ def _recurrence(process: Process, noise: Noise, clean: Tensor | None) -> Tensor:
         drive = drive + process.clean_weight.reshape(steps) * clean[:, None]
     drive[:, 0] += process.B[0] * noise.initial
     transfer = transfer_matrix(process.B)
-    # One product per sample: see `each` in `splitting`.
-    states = torch.stack([transfer @ one.flatten(1) for one in drive]).reshape(drive.shape)
+    together = many(noise.batch, process.num_steps)
+    states = each(lambda some: transfer @ some, drive.flatten(2), together=together)
+    states = states.reshape(drive.shape)
     return torch.cat([noise.initial[:, None], states], dim=1)

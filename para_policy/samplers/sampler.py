@@ -206,6 +206,11 @@ class Sampler(ABC):
         """The most rows of a network call."""
         return batch * num_steps
 
+    def round_sizes(self, process: Process) -> tuple[int, ...]:
+        """Rows of one sample that a recorded round can have, increasing: it evaluates them all,
+        whether they are needed or not."""
+        return (self.rows(1, process.num_steps),)
+
     def starting_at(self, guess: Guess) -> Sampler:
         """The same with a better guess than the prior, if it starts there."""
         return self

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _SMALL = 512
 """Entries of a block up to which one product with a dense matrix beats many small ones."""
 
+_TOGETHER = 2048
+"""Rows, all steps of all samples counted: of a larger batch many samples are worked on at once, and so
+many rows then are a group."""
+
 _Pass = Callable[[Tensor], Tensor]
 
 Propagate = Callable[[Tensor, Tensor], Tensor]
@@ -39,8 +43,11 @@ Propagate = Callable[[Tensor, Tensor], Tensor]
 class Splitting(Protocol):
     """A choice of Phi_s."""
 
-    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
         """Prepare the recurrence for samples of `shape`.
+
+        Args:
+            together: see `each`.
 
         Raises:
             InputError: if the linear part was made for another process or shape.
@@ -85,16 +92,16 @@ class Scalar:
     def times(self, process: Process, s: int, x: Tensor) -> Tensor:
         return self._phi(process)[s] * x
 
-    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
         transfer = transfer_matrix(self._phi(process))
         if self.order is not None:
             transfer = transfer.triu(1 - self.order)
         strict = transfer.tril(-1)
 
-        def propagate(residual: Tensor, rows: Tensor) -> Tensor:
-            return each(lambda r, at: strict[at[:, None], at] @ r, residual, rows)
+        def some(residual: Tensor, rows: Tensor) -> Tensor:
+            return strict[rows[..., :, None], rows[..., None, :]] @ residual
 
-        return propagate
+        return _propagate(some, together)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +166,7 @@ class Chord:
     def times(self, process: Process, s: int, x: Tensor) -> Tensor:
         return _each_row(lambda row: self.matrices[s].to(row) @ row, x)
 
-    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
         d = torch.Size(shape).numel()
         expected = (process.num_steps, d, d)
         if self.matrices.shape != expected:
@@ -168,22 +175,24 @@ class Chord:
                 f"samples of shape {tuple(shape)} need {expected}: calibrate for this process"
             )
         if self.matrices.dtype != process.B.dtype or self.matrices.device != process.B.device:
-            return Chord(self.matrices.to(process.B)).bind(process, shape)
+            return Chord(self.matrices.to(process.B)).bind(process, shape, together=together)
         product, inside, across = self._passes
         blocks, m = len(product), product.shape[2] // d
 
-        def one(residual: Tensor, rows: Tensor) -> Tensor:
-            r = residual.new_zeros(m * blocks, d)
+        def some(residual: Tensor, rows: Tensor) -> Tensor:
+            r = residual.new_zeros(*residual.shape[:-2], m * blocks, d)
             # Rows past the end are clamped to the last step; their residuals are 0.
-            r.index_add_(0, rows, residual)
-            r = r.reshape(blocks, 1, m * d)
+            r.scatter_add_(-2, rows[..., None].expand(residual.shape), residual)
+            r = r.reshape(-1, blocks, m * d).transpose(0, 1)  # (blocks, n, m d)
             carry = inside(r)
             # What overflows in one block must not reach those before it as infinity times 0.
-            leaving = (carry + r)[:, :, -d:].reshape(1, 1, blocks * d).nan_to_num()
-            entering = across(leaving).reshape(blocks, 1, d)
-            return torch.baddbmm(carry, entering, product).reshape(m * blocks, d)[rows]
+            leaving = (carry + r)[:, :, -d:].transpose(0, 1).reshape(1, -1, blocks * d).nan_to_num()
+            entering = across(leaving).reshape(-1, blocks, d).transpose(0, 1)
+            found = torch.baddbmm(carry, entering, product).transpose(0, 1)
+            found = found.reshape(*residual.shape[:-2], m * blocks, d)
+            return found.gather(-2, rows[..., None].expand(residual.shape))
 
-        return lambda residual, rows: each(one, residual, rows)
+        return _propagate(some, together)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +230,7 @@ class LowRankChord:
         left, right = self.left[s].to(x), self.right[s].to(x)
         return process.B[s] * x + _each_row(lambda row: left @ (right @ row), x)
 
-    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
         d = torch.Size(shape).numel()
         if self.left.shape[:2] != (process.num_steps, d):
             raise InputError(
@@ -230,19 +239,24 @@ class LowRankChord:
             )
         B, left, right = process.B, self.left.to(process.B), self.right.to(process.B)
 
-        def one(residual: Tensor, rows: Tensor) -> Tensor:
-            carry = [torch.zeros_like(residual[0])]
-            s = rows[1:]
-            clamped = s == rows[:-1]  # past the end
-            for r, b, up, down, stay in zip(
-                residual, B[s], left[s], right[s], clamped, strict=False
-            ):
-                change = carry[-1] + r
-                moved = b * change + up @ (down @ change)
-                carry.append(torch.where(stay, carry[-1], moved))
-            return torch.stack(carry)
+        def some(residual: Tensor, rows: Tensor) -> Tensor:
+            carry = [torch.zeros_like(residual[..., 0, :])]
+            s = rows[..., 1:]
+            clamped = s == rows[..., :-1]  # past the end
+            b, up, down = B[s], left[s], right[s]
+            for k in range(s.shape[-1]):
+                change = carry[-1] + residual[..., k, :]
+                low = _times(down[..., k, :, :], change)
+                moved = b[..., k, None] * change + _times(up[..., k, :, :], low)
+                carry.append(torch.where(clamped[..., k, None], carry[-1], moved))
+            return torch.stack(carry, dim=-2)
 
-        return lambda residual, rows: each(one, residual, rows)
+        return _propagate(some, together)
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    """Products (..., i) of matrices (..., i, j) and vectors (..., j)."""
+    return matrix @ x if x.ndim == 1 else (matrix @ x[..., None])[..., 0]
 
 
 def _dense(linear: _Pass, like: Tensor, batch: int, size: int) -> _Pass:
@@ -253,20 +267,41 @@ def _dense(linear: _Pass, like: Tensor, batch: int, size: int) -> _Pass:
     return lambda value: torch.bmm(value, matrix)
 
 
-def each(work: Callable[[Tensor, Tensor], Tensor], residual: Tensor, rows: Tensor) -> Tensor:
-    """Apply `work` (W, d), (W) -> (W, d) to the samples one by one.
+def many(batch: int, steps: int) -> bool:
+    """Whether a batch is so large that its samples are worked on together, see `each`."""
+    return batch * steps > _TOGETHER
 
-    Matrix products of another size may round differently. A sample must not depend on how many
-    others share its batch, not even in the last bit.
+
+def each(work: Callable[..., Tensor], *values: Tensor, together: bool) -> Tensor:
+    """Apply `work`, (..., W, d) to (..., W, d), to every sample of `values` (n, W, ...).
+
+    Matrix products of another size may round differently, and a sample must not depend on how many
+    others share its batch, not even in the last bit. So samples are worked on one by one. On a GPU the
+    launches of that would take longer than the network where there are many samples: then they are
+    worked on in groups that all have the same size, the last one filled up. So a sample depends on no
+    other one there either, unless a kernel rounds the rows of a product in several ways.
+
+    Args:
+        together: in groups.
     """
-    flat = residual.flatten(2)
-    return torch.stack([work(r, at) for r, at in zip(flat, rows, strict=True)]).reshape(
-        residual.shape
-    )
+    if not together:
+        return torch.stack([work(*one) for one in zip(*values, strict=True)])
+    n, W = values[0].shape[:2]
+    size = max(_TOGETHER // W, 1)
+    filled = [torch.cat([v, v.new_zeros(-n % size, *v.shape[1:])]).split(size) for v in values]
+    return torch.cat([work(*group) for group in zip(*filled, strict=True)])[:n]
+
+
+def _propagate(some: Callable[[Tensor, Tensor], Tensor], together: bool) -> Propagate:
+    def propagate(residual: Tensor, rows: Tensor) -> Tensor:
+        found = each(some, residual.flatten(2), rows, together=together)
+        return found.reshape(residual.shape)
+
+    return propagate
 
 
 def _each_row(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply `work` (d,) -> (d,) to samples (n, *shape) one by one, as `each` does."""
+    """Apply `work` (d,) -> (d,) to samples (n, *shape) one by one, see `each`."""
     return torch.stack([work(row) for row in x.flatten(1)]).reshape(x.shape)
 
 

@@ -7,12 +7,13 @@ all of it in every round is waste; a few rows tell enough to move it along.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from para_policy.samplers.reading import places
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Pattern:
     stride: int | None
     device: torch.device
 
+    @property
+    def size(self) -> int:
+        """Rows of a sample that are evaluated where nothing is read back."""
+        if self.stride is None:
+            return self.window
+        return self.window + len(range(self.window, self.span, self.stride)) + 1
+
     @cached_property
     def offset(self) -> Tensor:
         """(span,) the places."""
@@ -49,75 +57,99 @@ class Rows:
     """The rows of one round.
 
     Attributes:
+        pattern: of the window.
         live: (n,) samples of the batch.
         whole: these are all of them.
-        offset: (span,) place of each row in the window.
         steps: (n, span) their steps, those past the end clamped to the last one.
         valid: (n, span) rows of samples in flight that are not past the end.
         seen: (n, span) those whose residual the network tells; the others are interpolated.
         fresh: (n, span) those of the seen rows that it tells in this round; nothing has moved the
             others since it did, and their residual is 0.
         mixed: (n, span) those that acceleration works on; None for none.
-        places: (M,) what is evaluated whatever is seen, as places in the flattened (n, span), the
-            fresh rows among them; None for exactly the fresh rows.
+        sparse: some valid rows are not seen, perhaps.
+        chosen: (M,) what is evaluated whatever is fresh, as places in the flattened (n, span), the
+            fresh rows among them; None for all that the pattern may see.
     """
 
+    pattern: Pattern
     live: Tensor
     whole: bool
-    offset: Tensor
     steps: Tensor
     valid: Tensor
     seen: Tensor
     fresh: Tensor
     mixed: Tensor | None
-    places: Tensor | None
+    sparse: bool
+    chosen: Tensor | None = None
 
     @classmethod
-    def compact(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
-        """Exactly the rows that are needed, of the samples that are in flight.
-
-        How many these are must be known here, so a GPU is waited for.
+    def static(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
+        """As many rows in every round, so that nothing is read back: rows past the end and samples
+        that are done are evaluated in vain.
 
         Args:
             accepted: (batch,) first step of each sample that is not final.
             alive: (batch,) samples in flight.
             N: number of steps.
         """
-        live = alive.nonzero()[:, 0]
-        whole = len(live) == len(alive)
-        steps, valid, seen = _places(pattern, accepted if whole else accepted[live], None, N)
-        return cls(live, whole, pattern.offset, steps, valid, seen, seen, valid, None)
-
-    @classmethod
-    def static(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
-        """As many rows in every round, so that nothing is read back: rows past the end and samples
-        that are done are evaluated in vain. Arguments as for `compact`."""
         live = torch.arange(len(accepted), device=accepted.device)
-        steps, valid, seen = _places(pattern, accepted, alive, N)
-        columns = pattern.offset[: pattern.window].expand(len(accepted), -1)
-        if pattern.stride is not None:
-            beyond = pattern.offset[pattern.window :: pattern.stride].expand(len(accepted), -1)
-            last = (N - 1 - accepted).clamp(min=0, max=pattern.span - 1)
-            columns = torch.cat([columns, beyond, last[:, None]], dim=1)
-        places = (columns + pattern.span * live[:, None]).flatten()
-        return cls(live, True, pattern.offset, steps, valid, seen, seen, valid, places)
+        steps = accepted[:, None] + pattern.offset
+        valid = (steps < N) & alive[:, None]
+        steps = steps.clamp_(max=N - 1)
+        sparse = pattern.stride is not None
+        seen = valid & (pattern.chosen | (steps == N - 1)) if sparse else valid
+        return cls(pattern, live, True, steps, valid, seen, seen, valid, sparse)
+
+    def compact(self) -> Rows:
+        """Exactly the fresh rows, of the samples that are in flight.
+
+        How many these are must be known on the host, so a GPU is waited for, once.
+        """
+        alive, mixed = self.valid.any(dim=1), self.mixed
+        masks = (alive, self.fresh, self.seen != self.valid, self.valid if mixed is None else mixed)
+        samples, rows, unseen, to_mix = torch.stack([mask.sum() for mask in masks]).tolist()
+        whole = samples == len(alive)
+        live = self.live if whole else places(alive, samples)
+
+        def of(value: Tensor) -> Tensor:
+            return value if whole else value[live]
+
+        valid, fresh = of(self.valid), of(self.fresh)
+        return replace(
+            self,
+            live=live,
+            whole=whole,
+            steps=of(self.steps),
+            valid=valid,
+            seen=of(self.seen) if unseen else valid,
+            fresh=fresh,
+            mixed=None if mixed is None or not to_mix else of(mixed),
+            sparse=unseen > 0,
+            chosen=places(fresh.flatten(), rows),
+        )
 
     @cached_property
     def at(self) -> Tensor:
         """(M,) what is evaluated. Rows that are not fresh, or a place that is there twice, are ignored."""
-        return self.fresh.flatten().nonzero()[:, 0] if self.places is None else self.places
+        if self.chosen is not None:
+            return self.chosen
+        pattern, samples = self.pattern, len(self.live)
+        columns = pattern.offset[: pattern.window].expand(samples, -1)
+        if pattern.stride is not None:
+            beyond = pattern.offset[pattern.window :: pattern.stride].expand(samples, -1)
+            last = pattern.span - 1 - self.steps[:, :1]  # here the window reaches to the last step
+            columns = torch.cat([columns, beyond, last], dim=1)
+        return (columns + pattern.span * self.live[:, None]).flatten()
+
+    @property
+    def offset(self) -> Tensor:
+        """(span,) place of each row in the window."""
+        return self.pattern.offset
 
     @cached_property
     def height(self) -> Tensor:
         """(n,) valid rows."""
         return self.valid.sum(dim=1)
-
-    @cached_property
-    def sparse(self) -> bool:
-        """Some valid rows are not seen, perhaps."""
-        if self.seen is self.valid:
-            return False
-        return self.places is not None or bool((self.seen != self.valid).any())
 
     def of(self, value: Tensor) -> Tensor:
         """Entries (n, ...) of these samples in `value` (batch, ...); maybe that tensor itself."""
@@ -129,24 +161,6 @@ class Rows:
             kept.copy_(value)
         else:
             kept[self.live] = value
-
-
-Choose = Callable[[Pattern, Tensor, Tensor, int], Rows]
-"""`Rows.compact` or `Rows.static`."""
-
-
-def _places(
-    pattern: Pattern, accepted: Tensor, alive: Tensor | None, N: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`steps`, `valid` and `seen` of `Rows`; without `alive` all samples are in flight."""
-    steps = accepted[:, None] + pattern.offset
-    valid = steps < N
-    if alive is not None:
-        valid &= alive[:, None]
-    steps = steps.clamp_(max=N - 1)
-    if pattern.stride is None:
-        return steps, valid, valid
-    return steps, valid, valid & (pattern.chosen | (steps == N - 1))
 
 
 def evaluated(rows: Tensor, valid: Tensor, window: int, stride: int, N: int) -> Tensor:

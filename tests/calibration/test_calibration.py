@@ -261,6 +261,26 @@ COURSE = (AfterRound(10, 0.5), AfterRound(8, 0.2), AfterRound(1, 0.01))
 
 
 @pytest.mark.parametrize(
+    ("asked", "sizes", "rows"),
+    [
+        ([20, 8, 27, 3], (20, 30, 100), [20, 20, 30, 30]),  # never back to fewer nodes
+        ([90, 120], (20, 30, 100), [100, 100]),
+        ([20, 8, 27, 3], (40,), [40] * 4),
+    ],
+)
+def test_recorded_rounds_have_the_rows_of_their_size(
+    asked: list[int], sizes: tuple[int, ...], rows: list[int]
+) -> None:
+    course = tuple(AfterRound(evals, 0.1 / (1 + k)) for k, evals in enumerate(asked))
+    variant = Variant("collocation", rounds=2, evals=sum(asked), course=course)
+    recorded = variant.recorded(sizes)
+    assert [after.evals for after in recorded.course] == rows
+    assert [after.error_p95 for after in recorded.course] == [one.error_p95 for one in course]
+    assert recorded.evals == pytest.approx(2 * sum(rows[:2]) / 2)
+    assert Variant("x0", rounds=4, evals=80).recorded((10, 30)).evals == 4 * 30
+
+
+@pytest.mark.parametrize(
     ("seconds", "error"),
     [
         (0.0, 0.5),

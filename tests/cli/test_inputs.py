@@ -22,7 +22,12 @@ from para_policy.lock import sole_writer
 from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
 from sim import demo, record_observations, video
-from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
+from tests.checkpoint import (
+    put_in_hub_cache,
+    random_observations,
+    save_tiny_checkpoint,
+    tiny_config,
+)
 from tests.checkpoints.golden import save as save_lerobot
 from tests.commands import Run, runner
 from tests.training.demonstrations import circles, write_group
@@ -149,12 +154,7 @@ def test_a_checkpoint_is_calibrated_by_one_at_a_time(tiny: Path, run: Run) -> No
 def test_a_checkpoint_of_the_hub_is_used_from_the_local_cache(
     tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    repository = tmp_path / "hub" / "models--someone--tiny"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("0" * 40)
-    snapshot = Path(shutil.copytree(tiny, repository / "snapshots" / ("0" * 40)))
+    snapshot = put_in_hub_cache(tiny, tmp_path / "hub", monkeypatch)
     for name in ("bench", "calibrate", "info"):
         command, *more = commands(tmp_path)[name]
         code, _, err = run(command, "someone/tiny", *more)

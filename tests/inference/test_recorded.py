@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +50,18 @@ def test_replays_give_the_same_floats_for_new_observations_and_noise(
     assert counts[0] > 0
     assert counts[0] == counts[-1]
     assert recorder.replayed > 0
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "dpmsolver++"])
+@pytest.mark.parametrize("label", SAMPLERS)
+def test_the_rows_of_recorded_rounds_are_known_beforehand(label: str, kind: str) -> None:
+    name, options = SAMPLERS[label]
+    sampler, process = samplers.get(name, **options), process_of(kind)
+    condition, noise = problem(0)
+    denoiser = Denoiser(Network(), condition)
+    solve: Any = sampler.begin(denoiser, process, noise, None)
+    launches = [solve.launch(solve.opening, denoiser, 1 + k) for k in range(solve.sizes)]
+    assert [launch.rows // noise.batch for launch in launches] == list(sampler.round_sizes(process))
 
 
 def test_the_samples_of_a_batch_stop_each_by_itself() -> None:

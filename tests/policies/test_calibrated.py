@@ -13,6 +13,7 @@ from para_policy import DiffusionPolicy, samplers
 from para_policy.calibration import AfterRound, Variant
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.inference.device import device_description
+from para_policy.inference.runtime import Runtime
 from para_policy.samplers import FixedPoint, RoundInfo, Status
 from para_policy.samplers.deadline import LatencyTable
 from tests.checkpoint import random_observations
@@ -246,6 +247,25 @@ def test_auto_with_a_deadline_takes_what_is_least_wrong_by_then(policy: Diffusio
         assert policy.chain().choose("auto", deadline_s) == ("x0", {"window": window})
     assert policy.chain().choose("auto") == ("x0", {"window": 5})
     assert policy.chain().choose("x0", 1.0) == ("x0", {})
+
+
+def test_auto_reckons_with_the_rows_of_recorded_rounds(
+    policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those have the rows of the whole window to the end, needed or not."""
+    with_latency(policy, LatencyTable((1, 128), (0.01, 1.28)))
+    key = policy.chain(None, None).key
+    measured = policy.calibrations[key]
+    reference = next(v for v in measured.variants if v.sampler == "sequential")
+    variants = (
+        reference,
+        Variant("x0", {"window": 5}, 4, 8, 1.0, 1e-3, 1e-3),
+        Variant("x0", {"window": 3}, 5, 13, 1.0, 1e-3, 1e-3),
+    )
+    policy.calibrations[key] = dataclasses.replace(measured, variants=variants)
+    assert policy.chain().choose("auto") == ("x0", {"window": 5})
+    monkeypatch.setattr(Runtime, "records", property(lambda self: True))
+    assert policy.chain().choose("auto") == ("x0", {"window": 3})
 
 
 def test_samplers_of_auto_are_made_once_whatever_the_deadlines(policy: DiffusionPolicy) -> None:

@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from para_policy import Denoiser, Noise, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import SampleResult, Status
 from para_policy.samplers import deadline as deadlines
 from para_policy.samplers.deadline import Deadline, LatencyTable
+from tests.far import FAR, FarDevice
 from tests.problems import Problem, problem
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -232,20 +232,16 @@ def test_a_quick_machine_is_not_trusted(clock: Clock) -> None:
     assert len(solve(clock, PARALLEL["x0"], 1.25, flat, lambda n: 0.1)[1]) == 3
 
 
-class Queue(TorchDispatchMode):
+class Queue(FarDevice):
     """A device that works on while the host does: whoever reads from it waits for what was launched."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self.clock, self.launched = clock, Clock(0.0)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default):
-            self.clock.now += self.launched.now
-            self.launched.now = 0.0
-        return func(*args, **(kwargs or {}))
+    def read(self) -> None:
+        self.clock.now += self.launched.now
+        self.launched.now = 0.0
 
 
 @pytest.mark.parametrize("table", [None, LatencyTable((1, 41), (0.5, 0.5))])
@@ -258,8 +254,9 @@ def test_a_round_lasts_until_the_device_has_finished_it(
     begun = clock.now
     with Queue(clock) as queue:
         timed = Timed(SOLVED.network, queue.launched, lambda n: 1.0)
+        noise = Noise(NOISE.initial.to(FAR), NOISE.steps.to(FAR))
         deadline = Deadline.after(6.5, table)
-        result = sampler(Denoiser(timed), SOLVED.process, NOISE, deadline=deadline)
+        result = sampler(Denoiser(timed), SOLVED.process, noise, deadline=deadline)
     assert timed.rows == expected
     assert clock.now - begun <= 6.5
     assert Status.DEADLINE in result.status

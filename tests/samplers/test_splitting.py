@@ -20,6 +20,7 @@ from para_policy.samplers import (
     FixedPoint,
     FromCleanSample,
     Guess,
+    LowRankChord,
     Prior,
     ResidualBelow,
     ResidualBelowEither,
@@ -151,26 +152,36 @@ def test_no_residual_is_no_correction_to_the_bit(splitting: Splitting) -> None:
     assert (carry[:, :13] == 0).all()
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("d", [1, 8, 32])
-@pytest.mark.parametrize("kind", ["scalar", "order", "chord"])
-def test_a_sample_is_propagated_alike_in_every_batch(kind: str, d: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", ["scalar", "order", "chord", "factors"])
+def test_a_sample_is_propagated_alike_in_every_batch(
+    kind: str, d: int, dtype: torch.dtype, together: bool
+) -> None:
     """To the bit, so that a batch changes neither the result nor the rounds of its samples."""
     process = problem("ddpm", N).process.to("cpu", dtype)
     generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(N, d, d, generator=generator) / d**0.5
     splitting: Splitting = {
         "scalar": Scalar("clean"),
         "order": Scalar("epsilon", 3),
-        "chord": Chord(torch.randn(N, d, d, generator=generator) / d**0.5),
+        "chord": Chord(matrices),
+        "factors": LowRankChord(matrices[:, :, :4].contiguous(), matrices[:, :4].contiguous()),
     }[kind]
-    propagate = splitting.bind(process, torch.Size((d,)))
-    for batch in (2, 4, 7):
+    propagate = splitting.bind(process, torch.Size((d,)), together=together)
+    one_by_one = splitting.bind(process, torch.Size((d,)))
+    for batch in (2, 4, 7, 300):
         residual = torch.randn(batch, 12, d, generator=generator).to(dtype)
-        rows = torch.arange(12) + torch.arange(batch)[:, None]
-        together = propagate(residual, rows)
-        for i in range(batch):
+        rows = (torch.arange(12) + torch.arange(batch)[:, None] % 20).clamp(max=N - 1)
+        residual[:, 1:].masked_fill_((rows[:, 1:] == rows[:, :-1])[:, :, None], 0.0)
+        found = propagate(residual, rows)
+        scale = found.abs().max().item()
+        for i in range(min(batch, 7)):
             alone = propagate(residual[i : i + 1], rows[i : i + 1])
-            assert torch.equal(alone[0], together[i])
+            assert torch.equal(alone[0], found[i])
+            plain = one_by_one(residual[i : i + 1], rows[i : i + 1])
+            torch.testing.assert_close(plain, alone, rtol=0, atol=1e-5 * scale)
 
 
 # --- The fixed point. ---

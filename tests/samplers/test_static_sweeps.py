@@ -85,7 +85,7 @@ def test_a_sweep_stays_on_the_device(label: str, kind: str) -> None:
 
 def test_the_test_sees_what_is_read_back() -> None:
     solve, denoiser = begun("x0", "ddpm")
-    with OnTheDevice(), pytest.raises(Exception, match=r"nonzero|data-dependent|item"):
+    with OnTheDevice(), pytest.raises(Exception, match="meta tensor"):
         solve.launch(0, denoiser, None)
     with NoneOfTheHost(), pytest.raises(AssertionError, match="from the host"):
         torch.tensor([1.0, 2.0], device=META)
