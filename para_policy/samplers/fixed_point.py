@@ -164,7 +164,7 @@ class FixedPointSolve:
         batch, shape, N = noise.batch, noise.initial.shape[1:], process.num_steps
         self.parts, self.noise, self.N, self.limit = parts, noise, N, parts.max_rounds
         self.process = process.to(device, dtype)
-        self.propagate = parts.splitting.bind(self.process, shape, together=many(batch, N))
+        self.propagate = parts.splitting.bind(self.process, shape)
         self.multistep = self.process.multistep
         self.pattern = self._pattern()
         # The place after the last one takes what must not be written.
@@ -318,7 +318,18 @@ class FixedPointSolve:
         if rows.sparse:
             residual = interpolate(residual, rows.seen, rows.steps, self.process.clean_weight)
             residual = cleared(residual, ~(rows.valid & is_finite(largest(residual))))
-        return Change(arrived, residual, size, self.propagate(residual, rows.steps))
+        return Change(arrived, residual, size, self._carried(rows, residual))
+
+    def _carried(self, rows: Rows, residual: Tensor) -> Tensor:
+        """Phi_s E_s (n, span, *shape) for residuals of the same shape."""
+        batch = len(self.accepted)
+        if rows.whole or not many(batch, rows.steps.shape[1]):
+            return self.propagate(residual, rows.steps)
+        # Each sample keeps its place in a large batch, whichever others are still in flight.
+        every = residual.new_zeros(batch, *residual.shape[1:])
+        steps = rows.steps.new_zeros(batch, rows.steps.shape[1])
+        every[rows.live], steps[rows.live] = residual, rows.steps
+        return self.propagate(every, steps)[rows.live]
 
     def write(self, rows: Rows, states: Tensor) -> None:
         """Put states X_{s+1} (n, span, *shape) of the valid rows in their places."""

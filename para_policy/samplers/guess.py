@@ -13,7 +13,7 @@ from torch import Tensor
 
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_optional_count
-from para_policy.samplers.splitting import each, many, transfer_matrix
+from para_policy.samplers.splitting import scan, transfer_matrix
 
 if TYPE_CHECKING:
     from para_policy.diffusion.denoiser import Denoiser
@@ -178,7 +178,6 @@ def _recurrence(process: Process, noise: Noise, clean: Tensor | None) -> Tensor:
         drive = drive + process.clean_weight.reshape(steps) * clean[:, None]
     drive[:, 0] += process.B[0] * noise.initial
     transfer = transfer_matrix(process.B)
-    together = many(noise.batch, process.num_steps)
-    states = each(lambda some: transfer @ some, drive.flatten(2), together=together)
-    states = states.reshape(drive.shape)
+    rows = torch.arange(process.num_steps, device=drive.device).expand(drive.shape[:2])
+    states = scan(lambda some, _: transfer @ some, drive, rows)
     return torch.cat([noise.initial[:, None], states], dim=1)

@@ -43,11 +43,8 @@ Propagate = Callable[[Tensor, Tensor], Tensor]
 class Splitting(Protocol):
     """A choice of Phi_s."""
 
-    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
         """Prepare the recurrence for samples of `shape`.
-
-        Args:
-            together: see `each`.
 
         Raises:
             InputError: if the linear part was made for another process or shape.
@@ -92,7 +89,7 @@ class Scalar:
     def times(self, process: Process, s: int, x: Tensor) -> Tensor:
         return self._phi(process)[s] * x
 
-    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
         transfer = transfer_matrix(self._phi(process))
         if self.order is not None:
             transfer = transfer.triu(1 - self.order)
@@ -101,7 +98,7 @@ class Scalar:
         def some(residual: Tensor, rows: Tensor) -> Tensor:
             return strict[rows[..., :, None], rows[..., None, :]] @ residual
 
-        return _propagate(some, together)
+        return lambda residual, rows: scan(some, residual, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +163,7 @@ class Chord:
     def times(self, process: Process, s: int, x: Tensor) -> Tensor:
         return _each_row(lambda row: self.matrices[s].to(row) @ row, x)
 
-    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
         d = torch.Size(shape).numel()
         expected = (process.num_steps, d, d)
         if self.matrices.shape != expected:
@@ -175,7 +172,7 @@ class Chord:
                 f"samples of shape {tuple(shape)} need {expected}: calibrate for this process"
             )
         if self.matrices.dtype != process.B.dtype or self.matrices.device != process.B.device:
-            return Chord(self.matrices.to(process.B)).bind(process, shape, together=together)
+            return Chord(self.matrices.to(process.B)).bind(process, shape)
         product, inside, across = self._passes
         blocks, m = len(product), product.shape[2] // d
 
@@ -192,7 +189,7 @@ class Chord:
             found = found.reshape(*residual.shape[:-2], m * blocks, d)
             return found.gather(-2, rows[..., None].expand(residual.shape))
 
-        return _propagate(some, together)
+        return lambda residual, rows: scan(some, residual, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +227,7 @@ class LowRankChord:
         left, right = self.left[s].to(x), self.right[s].to(x)
         return process.B[s] * x + _each_row(lambda row: left @ (right @ row), x)
 
-    def bind(self, process: Process, shape: Sequence[int], *, together: bool = False) -> Propagate:
+    def bind(self, process: Process, shape: Sequence[int]) -> Propagate:
         d = torch.Size(shape).numel()
         if self.left.shape[:2] != (process.num_steps, d):
             raise InputError(
@@ -251,7 +248,7 @@ class LowRankChord:
                 carry.append(torch.where(clamped[..., k, None], carry[-1], moved))
             return torch.stack(carry, dim=-2)
 
-        return _propagate(some, together)
+        return lambda residual, rows: scan(some, residual, rows)
 
 
 def _times(matrix: Tensor, x: Tensor) -> Tensor:
@@ -267,37 +264,41 @@ def _dense(linear: _Pass, like: Tensor, batch: int, size: int) -> _Pass:
     return lambda value: torch.bmm(value, matrix)
 
 
-def many(batch: int, steps: int) -> bool:
-    """Whether a batch is so large that its samples are worked on together, see `each`."""
-    return batch * steps > _TOGETHER
+def each(work: Callable[[Tensor, Tensor], Tensor], residual: Tensor, rows: Tensor) -> Tensor:
+    """Apply `work` (W, d), (W) -> (W, d) to the samples one by one.
 
-
-def each(work: Callable[..., Tensor], *values: Tensor, together: bool) -> Tensor:
-    """Apply `work`, (..., W, d) to (..., W, d), to every sample of `values` (n, W, ...).
-
-    Matrix products of another size may round differently, and a sample must not depend on how many
-    others share its batch, not even in the last bit. So samples are worked on one by one. On a GPU the
-    launches of that would take longer than the network where there are many samples: then they are
-    worked on in groups that all have the same size, the last one filled up. So a sample depends on no
-    other one there either, unless a kernel rounds the rows of a product in several ways.
-
-    Args:
-        together: in groups.
+    Matrix products of another size may round differently. A sample must not depend on how many
+    others share its batch, not even in the last bit.
     """
-    if not together:
-        return torch.stack([work(*one) for one in zip(*values, strict=True)])
-    n, W = values[0].shape[:2]
-    size = max(_TOGETHER // W, 1)
-    filled = [torch.cat([v, v.new_zeros(-n % size, *v.shape[1:])]).split(size) for v in values]
-    return torch.cat([work(*group) for group in zip(*filled, strict=True)])[:n]
+    flat = residual.flatten(2)
+    return torch.stack([work(r, at) for r, at in zip(flat, rows, strict=True)]).reshape(
+        residual.shape
+    )
 
 
-def _propagate(some: Callable[[Tensor, Tensor], Tensor], together: bool) -> Propagate:
-    def propagate(residual: Tensor, rows: Tensor) -> Tensor:
-        found = each(some, residual.flatten(2), rows, together=together)
-        return found.reshape(residual.shape)
+def many(batch: int, span: int) -> bool:
+    """Whether `scan` takes samples together."""
+    return batch * span > _TOGETHER
 
-    return propagate
+
+def scan(work: Callable[[Tensor, Tensor], Tensor], residual: Tensor, rows: Tensor) -> Tensor:
+    """As `each`, for `work` that also takes many samples at once, (n, W, d), (n, W) -> (n, W, d).
+
+    It does so where they are many: to launch the kernels of one sample after the other would take a GPU
+    longer than the network. All groups have the same size, the last one being filled up, so that there,
+    too, a sample does not depend on the size of its batch.
+    """
+    n, span = rows.shape
+    if not many(n, span):
+        return each(work, residual, rows)
+    size = max(_TOGETHER // span, 1)
+    groups = [
+        torch.cat([value, value.new_zeros(-n % size, *value.shape[1:])]).split(size)
+        for value in (residual.flatten(2), rows)
+    ]
+    return torch.cat([work(*group) for group in zip(*groups, strict=True)])[:n].reshape(
+        residual.shape
+    )
 
 
 def _each_row(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from para_policy.samplers import (
     Trajectory,
     TriangularAnderson,
 )
+from para_policy.samplers.splitting import many
 from tests.problems import (
     Gaussian,
     Hashed,
@@ -42,6 +43,7 @@ from tests.problems import (
     problem,
     row_by_row,
     scheduler,
+    solver,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -152,14 +154,12 @@ def test_no_residual_is_no_correction_to_the_bit(splitting: Splitting) -> None:
     assert (carry[:, :13] == 0).all()
 
 
-@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("d", [1, 8, 32])
 @pytest.mark.parametrize("kind", ["scalar", "order", "chord", "factors"])
-def test_a_sample_is_propagated_alike_in_every_batch(
-    kind: str, d: int, dtype: torch.dtype, together: bool
-) -> None:
-    """To the bit, so that a batch changes neither the result nor the rounds of its samples."""
+def test_a_sample_is_propagated_alike_in_every_batch(kind: str, d: int, dtype: torch.dtype) -> None:
+    """To the bit, so that a batch changes neither the result nor the rounds of its samples; and in all
+    large batches, where samples are worked on together."""
     process = problem("ddpm", N).process.to("cpu", dtype)
     generator = torch.Generator().manual_seed(0)
     matrices = torch.randn(N, d, d, generator=generator) / d**0.5
@@ -169,19 +169,19 @@ def test_a_sample_is_propagated_alike_in_every_batch(
         "chord": Chord(matrices),
         "factors": LowRankChord(matrices[:, :, :4].contiguous(), matrices[:, :4].contiguous()),
     }[kind]
-    propagate = splitting.bind(process, torch.Size((d,)), together=together)
-    one_by_one = splitting.bind(process, torch.Size((d,)))
-    for batch in (2, 4, 7, 300):
-        residual = torch.randn(batch, 12, d, generator=generator).to(dtype)
-        rows = (torch.arange(12) + torch.arange(batch)[:, None] % 20).clamp(max=N - 1)
-        residual[:, 1:].masked_fill_((rows[:, 1:] == rows[:, :-1])[:, :, None], 0.0)
-        found = propagate(residual, rows)
-        scale = found.abs().max().item()
-        for i in range(min(batch, 7)):
-            alone = propagate(residual[i : i + 1], rows[i : i + 1])
-            assert torch.equal(alone[0], found[i])
-            plain = one_by_one(residual[i : i + 1], rows[i : i + 1])
-            torch.testing.assert_close(plain, alone, rtol=0, atol=1e-5 * scale)
+    propagate = splitting.bind(process, torch.Size((d,)))
+    residual = torch.randn(400, 12, d, generator=generator).to(dtype)
+    rows = (torch.arange(12) + torch.arange(400)[:, None] % 20).clamp(max=N - 1)
+    residual[:, 1:].masked_fill_((rows[:, 1:] == rows[:, :-1])[:, :, None], 0.0)
+    alone = torch.cat([propagate(residual[i : i + 1], rows[i : i + 1]) for i in range(400)])
+    for batch in (2, 4, 7):
+        assert torch.equal(propagate(residual[:batch], rows[:batch]), alone[:batch])
+    assert not many(170, 12)
+    assert many(171, 12)
+    largest = propagate(residual, rows)
+    torch.testing.assert_close(largest, alone, rtol=0, atol=1e-5 * float(alone.abs().max()))
+    for batch in (171, 300):
+        assert torch.equal(propagate(residual[:batch], rows[:batch]), largest[:batch])
 
 
 # --- The fixed point. ---
@@ -200,6 +200,23 @@ def test_every_splitting_ends_in_the_sequential_solution(
     assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
     assert set(result.status) == {Status.CONVERGED}
     assert result.rounds.max() <= N
+
+
+@pytest.mark.parametrize("name", ["paradigms", "parataa", "x0", "chord"])
+def test_in_a_large_batch_a_sample_does_not_depend_on_the_others(name: str) -> None:
+    """Not on when they leave it, either."""
+    solved = Problem(Rational(), problem("ddpm", N).process)
+    sampler, noise = solver(name, solved.process, size=D, window=N), solved.noise(113, SHAPE)
+    assert many(noise.batch, N)
+    far, _ = Copy().start(solved.process, noise)
+    near = solved.solve(SEQUENTIAL, noise).trajectory
+    near[:3] = far[:3]  # all others are done at once
+    results = [solved.solve(sampler, noise, guess=Trajectory(states)) for states in (far, near)]
+    assert results[1].rounds[3:].max() < results[1].rounds[:3].min()
+    first, second = (result.trajectory[:3] for result in results)
+    assert torch.equal(first, second)
+    alone = solved.solve(sampler, noise.select(range(3)), guess=Trajectory(far[:3]))
+    torch.testing.assert_close(first, alone.trajectory, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [(1e200, torch.float64), (1e30, torch.float32)])
