@@ -176,7 +176,11 @@ def test_all_joints_are_guarded_by_every_limit(folder: Path, joints: int) -> Non
     for limit in ("position_min", "position_max", "velocity_max", "acceleration_max", "max_jump"):
         assert len(given[limit]) in (1, joints)
         assert np.isfinite(given[limit]).all()
-    assert (given["auto_enable"], given["on_violation"]) == (False, "latch")
+    assert given["auto_enable"] is False
+
+
+def test_a_broken_limit_of_the_arm_holds_until_a_person_has_looked() -> None:
+    assert shipped_parameters("chunk_executor")["on_violation"] == "latch"
 
 
 def test_all_files_name_the_same_joints() -> None:
