@@ -99,6 +99,9 @@ class Aloha:
         check_inputs(inputs)
         self._inputs = inputs
         self._env = simulator()
+        with extra("aloha", "the Aloha simulator"):
+            from dm_control.rl.control import PhysicsError
+        self._unstable = PhysicsError
         self.physics: Any = self._env.physics
         """dm_control's."""
         self.begin(0)
@@ -112,8 +115,17 @@ class Aloha:
         return self.observation()
 
     def step(self, action: ArrayLike) -> StepResult:
-        """Move the arms towards `action` (14,) for CONTROL_DT seconds; the score is the reward."""
-        reward = self._env.step(finite_vector(action, 14, "action")).reward
+        """Move the arms towards `action` (14,) for CONTROL_DT seconds; the score is the reward.
+
+        Arms that are flung to and fro, as a policy that knows nothing may do it, get faster than the
+        physics can follow. Such a step is not taken: everything stays as it was, with a score of 0.
+        """
+        target = finite_vector(action, 14, "action")
+        before = self.snapshot()
+        try:
+            reward = self._env.step(target).reward
+        except self._unstable:
+            return StepResult(self.restore(before), 0.0)
         return StepResult(self.observation(), float(reward))
 
     def state(self) -> Array:

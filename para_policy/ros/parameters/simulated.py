@@ -29,6 +29,7 @@ class Simulated:
         telling: a policy that sees one of these inputs is meant for it, and for no real robot that has
             as many joints.
         entries: lines of an observation mapping for each input.
+        joints: names that its controllers know, one for each action; empty: they take any.
         executor: lines of parameters for chunk_executor.
         node: the simulator's name.
         image_parameters: names of those for height and width of the image; one: a square.
@@ -43,6 +44,7 @@ class Simulated:
     square: bool
     telling: Sequence[str]
     entries: Mapping[str, Lines]
+    joints: Sequence[str]
     executor: Lines
     node: str
     image_parameters: Sequence[str]
@@ -73,8 +75,12 @@ class Simulated:
         return f"\n# Only with {self.argument}.\n/**/{self.node}:\n  ros__parameters:\n{text}"
 
 
+def _joints(side: str) -> list[str]:
+    return [f"{side}_{joint}" for joint in _ARM]
+
+
 def _arm(side: str) -> Lines:
-    joints = ", ".join(f"{side}_{joint}" for joint in _ARM)
+    joints = ", ".join(_joints(side))
     return (
         f"- topic: {side}/joint_states",
         "  type: sensor_msgs/msg/JointState",
@@ -113,6 +119,7 @@ SIMULATED = {
             **dict.fromkeys(_OBJECTS, _KEYPOINTS),
             **dict.fromkeys(_BOARD_IMAGES, _IMAGE),
         },
+        joints=(),
         executor=(),
         node="pusht_sim",
         image_parameters=("image_size",),
@@ -131,6 +138,7 @@ SIMULATED = {
             **dict.fromkeys(_OBJECTS, _CUBE),
             **dict.fromkeys(_TABLE_IMAGES, _IMAGE),
         },
+        joints=(*_joints("left"), *_joints("right")),
         executor=(
             "command_topics:",
             "  - left/joint_trajectory_controller/joint_trajectory",

@@ -127,7 +127,7 @@ def parameters_text(
         rate=_rate(rate_hz, config.control_hz),
         age=max(_MIN_AGE_S, round(_AGE_PERIODS / rate_hz, 3) if rate_hz else 0.0),
         inputs_file=_quoted(str(inputs_file)),
-        joints=_names(config.action_names),
+        joints=_names((robot and robot.joints) or config.action_names),
         executor="".join(f"    {line}\n" for line in robot.executor) if robot else "",
     )
     return text + robot.section(config) if robot else text

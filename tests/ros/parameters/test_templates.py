@@ -100,8 +100,11 @@ def test_files_of_a_policy_for_two_arms_fit_their_simulator() -> None:
     both = [part["joints"] for part in inputs(made)["agent_pos"]]
     assert both == list(JOINTS_OF_ARMS.values())
     renamed = {"observation.state": (14,), "observation.environment_state": (7,)}
-    again = inputs(two_arms(renamed, control_hz=50))
-    assert list(again.values()) == list(shipped.values())
+    lerobot = two_arms(renamed, control_hz=50).model_copy(
+        update={"action_names": tuple(f"motor_{index}" for index in range(14))}
+    )
+    assert list(inputs(lerobot).values()) == list(shipped.values())
+    assert parameters(lerobot)["policy_node"]["joint_names"] == list(ACTION_NAMES)
 
 
 def test_two_arms_with_a_camera_alone_may_be_real_ones() -> None:

@@ -129,3 +129,20 @@ def test_unusable_action(scene: Aloha, action: list[float]) -> None:
 def test_inputs_that_it_does_not_have() -> None:
     with pytest.raises(InputError, match=re.escape("no input 'agent_pos' of shape (2,)")):
         ALOHA.check_inputs({**STATE_INPUTS, "agent_pos": (2,)})
+
+
+@pytest.mark.parametrize("size", [3.1, 1e300])
+def test_arms_that_are_flung_to_and_fro_end_no_evaluation(scene: Aloha, size: float) -> None:
+    def fling() -> list[float]:
+        scene.begin(0)
+        return [scene.step(np.full(14, size * (-1) ** step)).score for step in range(20)]
+
+    assert set(fling()) == {0.0}
+    there = scene.state()
+    assert np.isfinite(there).all()
+    fling()
+    np.testing.assert_array_equal(scene.state(), there)
+    scene.begin(0)
+    for _ in range(20):
+        scene.step(HOME)
+    np.testing.assert_allclose(scene.joints(), HOME, atol=0.02, rtol=0)  # and nothing is left of it

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
@@ -57,8 +57,9 @@ class Arms:
 
 
 def test_it_tells_where_arms_and_cube_are(graph: Graph) -> None:
-    arms = Arms(graph, seed=3)
-    arms.graph.wait(lambda: arms.cubes and all(arms.states.values()))
+    arms = Arms(graph, seed=3, publish_image=True, image_height=24, image_width=32)
+    images = graph.listen(Image, "image")
+    arms.graph.wait(lambda: arms.cubes and images and all(arms.states.values()))
     scene = Aloha()
     scene.begin(3)
     np.testing.assert_array_equal(arms.where(), scene.joints())
@@ -70,6 +71,7 @@ def test_it_tells_where_arms_and_cube_are(graph: Graph) -> None:
     seen = [at.x, at.y, at.z, turned.w, turned.x, turned.y, turned.z]
     np.testing.assert_array_equal(seen, scene.cube())
     assert arms.cubes[-1].header.frame_id == "world"
+    assert bytes(images[-1].data) == scene.image(24, 32).tobytes()
     arms.wait_for_states(5)
     stamps = [stamp_to_ns(message.header.stamp) for message in arms.states["left"]]
     assert set(np.diff(stamps) % DT_NS) == {0}
