@@ -34,7 +34,7 @@ FILE = ("--params-file", str(FOLDER / "policy.yaml"))
 DT_NS = round(1e9 * CONTROL_DT)
 EXECUTOR = shipped_parameters("chunk_executor", FOLDER)
 POLICY = shipped_parameters("policy_node", FOLDER)
-CHUNK, REPLAN = POLICY["n_action_steps"], POLICY["replan_steps"]
+CHUNK = POLICY["n_action_steps"]
 FROM_POLICY = ("-r", "action_chunk:=policy_node/action_chunk")
 
 
@@ -132,20 +132,21 @@ def test_the_guards_let_the_expert_pass() -> None:
 def test_arms_follow_chunks_in_real_time_and_no_guard_is_broken(
     graph: Graph, processes: RosProcesses
 ) -> None:
-    actions = expert(3, lambda action, where: None)
+    """The way to the cube, at a third of its speed: the physics of a busy machine lags behind."""
+    actions = expert(3, lambda action, where: None)[:75]
     cell = Cell(graph, processes, seed=3)
     chunks = graph.talk(JointTrajectory, "policy_node/action_chunk")
     start = cell.where()
-    begin_ns = time.time_ns()
-    for first in range(0, len(actions), REPLAN):
-        stamp_ns = begin_ns + first * DT_NS
+    begin_ns, dt_ns = time.time_ns(), 3 * DT_NS
+    for first in range(0, len(actions), 4):
+        stamp_ns = begin_ns + first * dt_ns
         graph.wait(lambda stamp_ns=stamp_ns: time.time_ns() >= stamp_ns)
-        chunk = ActionChunk(stamp_ns, DT_NS, actions[first : first + CHUNK])
+        chunk = ActionChunk(stamp_ns, dt_ns, actions[first : first + CHUNK])
         chunks.publish(chunk_to_message(chunk, ACTION_NAMES))
-    graph.wait(lambda: cell.results or cell.said("chunk_executor", "ran out"))
+    graph.wait(lambda: cell.said("chunk_executor", "ran out"))
     cell.check()
     both = [len(commands) for commands in cell.commands.values()]
-    assert both[0] == both[1] > len(actions) / 4, "a busy machine leaves some out"
+    assert both[0] == both[1] > len(actions)
     assert np.abs(cell.where() - start).max() > 0.5
 
 
