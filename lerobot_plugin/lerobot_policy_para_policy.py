@@ -2,7 +2,7 @@
 
 LeRobot's programs import it by its name. It wraps `from_pretrained` of all policies. A policy is changed
 at its first observation, and only if it proves there that it answers the same, faster; it is never changed
-in a training. `PARA_POLICY=off` in the environment turns it off.
+in a training. `PARA_POLICY=off` in the environment turns it off, and `undo()` in the program.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ accounts: list[Account] = []
 """What became of the policies that this process has loaded."""
 
 _loaded: WeakSet[PreTrainedPolicy] = WeakSet()
+_wrapped: list[tuple[type[PreTrainedPolicy], Any]] = []
+"""Classes with the `from_pretrained` that they had."""
 
 
 def _in_training() -> bool:
@@ -58,7 +60,8 @@ def _wrap(kind: type[PreTrainedPolicy]) -> None:
     """Wrap the `from_pretrained` that a class has of its own."""
     if "from_pretrained" not in vars(kind):
         return
-    load = vars(kind)["from_pretrained"].__func__
+    original = vars(kind)["from_pretrained"]
+    load = original.__func__
 
     @functools.wraps(load)
     def from_pretrained(
@@ -69,6 +72,7 @@ def _wrap(kind: type[PreTrainedPolicy]) -> None:
         return policy
 
     kind.from_pretrained = classmethod(from_pretrained)
+    _wrapped.append((kind, original))
 
 
 def _wrap_all(kind: type[PreTrainedPolicy]) -> None:
@@ -76,6 +80,14 @@ def _wrap_all(kind: type[PreTrainedPolicy]) -> None:
     _wrap(kind)
     for derived in kind.__subclasses__():
         _wrap_all(derived)
+
+
+def undo() -> None:
+    """Leave policies that are loaded from now on as they are; `policy.para_policy.undo()` is for one."""
+    while _wrapped:
+        kind, original = _wrapped.pop()
+        kind.from_pretrained = original
+    PreTrainedPolicy.__init_subclass__ = _begin
 
 
 @atexit.register
@@ -87,10 +99,10 @@ def _finish() -> None:
 
 
 def _wrap_new(cls: type[PreTrainedPolicy], **kwargs: Any) -> None:
-    _begin(cls, **kwargs)
+    _begin.__func__(cls, **kwargs)
     _wrap(cls)
 
 
-_begin = PreTrainedPolicy.__init_subclass__.__func__
+_begin = vars(PreTrainedPolicy)["__init_subclass__"]
 _wrap_all(PreTrainedPolicy)
 PreTrainedPolicy.__init_subclass__ = classmethod(_wrap_new)

@@ -1,33 +1,17 @@
-"""Messages of LeRobot's robot client, unpickled without running what they might name.
+"""Messages of LeRobot's robot client.
 
-LeRobot's protocol is made of pickles. A pickle is a program that names functions and calls them; here
-the few names that the protocol needs are known, and every other one is refused.
+LeRobot's protocol is made of pickles, which are programs. Here they are read as data.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Iterable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from para_policy.errors import InputError, shown
+from para_policy.lerobot_server.pickles import unpickled
 
 _MOST_BYTES = 2**28
-_NUMPY = {"multiarray": ("_reconstruct", "scalar"), "numeric": ("_frombuffer",)}
-_KNOWN = {
-    ("lerobot.async_inference.helpers", "RemotePolicyConfig"),
-    ("lerobot.async_inference.helpers", "TimedObservation"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    # numpy 1 and 2, pickle protocols 4 and 5
-    *(
-        (f"numpy.{core}.{module}", name)
-        for core in ("core", "_core")
-        for module, names in _NUMPY.items()
-        for name in names
-    ),
-}
 
 KindT = TypeVar("KindT")
 
@@ -39,13 +23,13 @@ class Part(Protocol):
 
 
 def read(message: bytes, kind: type[KindT]) -> KindT:
-    """Unpickle a message of numbers, text, containers, numpy arrays and the protocol's two classes.
+    """Read a message of numbers, text, containers, numpy arrays, and `kind` if that is a data class.
 
     Raises:
-        InputError: if it is damaged, names anything else, or is of another kind.
+        InputError: if it is damaged, holds anything else, or is of another kind.
     """
     try:
-        found = _Unpickler(io.BytesIO(message)).load()
+        found = unpickled(message, kind)
     except InputError:
         raise
     except Exception as error:  # a damaged pickle may raise anything
@@ -72,13 +56,3 @@ def joined(parts: Iterable[Part]) -> bytes:
                 f"an observation has more than {_MOST_BYTES} bytes; send smaller images"
             )
     return bytes(message)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise InputError(
-                f"a message names {shown(f'{module}.{name}')}, which is not unpickled; observations are "
-                "numbers, text and numpy arrays"
-            )
-        return super().find_class(module, name)

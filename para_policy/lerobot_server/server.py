@@ -73,7 +73,7 @@ class Server(PolicyServer):
       counts if the robot has no actions left.
     - No observation is left out because the robot has hardly moved; see `still`.
     - An error reaches the client, in one line, and the observation may be sent again.
-    - Messages are unpickled by `messages.read`.
+    - Messages are read as data, by `messages.read`.
     - Chunks are answered as soon as they are there.
 
     Args:
@@ -118,8 +118,9 @@ class Server(PolicyServer):
         with self._answering(context), self._working:
             self._loaded = False
             specs = read(request.data, helpers.RemotePolicyConfig)
-            # Unpickled once more there; by now it is known to name nothing else.
-            answer = super().SendPolicyInstructions(request, context)
+            # Unpickled there: what was read, and not what came.
+            own = services_pb2.PolicySetup(data=pickle.dumps(specs))
+            answer = super().SendPolicyInstructions(own, context)
             _check_features(specs, self.policy.config.input_features)
             lengths = [q.maxlen for key, q in self._queues.items() if key != ACTION]
             self._history = History(max(lengths, default=1))

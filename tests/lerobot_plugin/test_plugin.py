@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from torch import Tensor
 
 modeling = pytest.importorskip("lerobot.policies.diffusion.modeling_diffusion")
 from lerobot.policies.factory import make_pre_post_processors  # noqa: E402
+from lerobot.policies.pretrained import PreTrainedPolicy  # noqa: E402
 
 from tests.adapters.test_accelerate_lerobot import drive, make  # noqa: E402
 
@@ -43,12 +45,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def plugin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """As at the start of a program; other tests find LeRobot as it was."""
     monkeypatch.delenv("PARA_POLICY", raising=False)
     monkeypatch.syspath_prepend(ROOT / "lerobot_plugin")
-    found = importlib.import_module(NAME)
-    found.accounts.clear()
-    return found
+    yield importlib.import_module(NAME)
+    plugin = sys.modules.pop(NAME)
+    plugin.undo()
+    plugin.accounts.clear()
 
 
 def load(checkpoint: Path, kind: Any = modeling.DiffusionPolicy) -> Any:
@@ -115,12 +119,29 @@ def test_a_class_that_overrides_loading_is_wrapped_once(
     assert len(plugin.accounts) == 1
 
 
+def test_undo_leaves_lerobot_as_it_was(checkpoint: Path, plugin: ModuleType) -> None:
+    class Mine(modeling.DiffusionPolicy):
+        @classmethod
+        def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+            return super().from_pretrained(*args, **kwargs)
+
+    plugin.undo()
+    for kind in (modeling.DiffusionPolicy, Mine):
+        assert "conditional_sample" not in vars(load(checkpoint, kind).diffusion)
+    assert plugin.accounts == []
+    for kind in (PreTrainedPolicy, *PreTrainedPolicy.__subclasses__(), Mine):
+        for method in ("from_pretrained", "__init_subclass__"):
+            own = vars(kind).get(method)
+            assert own is None or own.__func__.__globals__ is not vars(plugin)
+
+
 def test_lerobot_finds_it_by_its_name(plugin: ModuleType) -> None:
     try:
         assert distribution(NAME).metadata["Name"] == NAME
     except PackageNotFoundError:
         pytest.skip("the plug-in is not installed: pip install ./lerobot_plugin")
     sys.modules.pop(NAME)
+    plugin.undo()
     importlib.import_module("lerobot.utils.import_utils").register_third_party_plugins()
     assert NAME in sys.modules
 
