@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
@@ -66,6 +67,16 @@ def test_everything_from_observations_to_actions_is_as_in_lerobot(
     result = policy.sample(obs)
     assert_close(result.sample, recorded["sample"][0])
     assert_close(result.actions, recorded["actions"], scale=100.0)
+
+
+def test_whole_numbers_are_scaled_as_numbers(tmp_path: Path) -> None:
+    """LeRobot cuts the limits to whole numbers, too, and may divide by nothing."""
+    policy = policy_of(read_lerobot(save("states", tmp_path)))
+    obs = {name: value.numpy() for name, value in read_golden("states").part("obs").items()}
+    whole = {name: np.round(values).astype(np.int64) for name, values in obs.items()}
+    found = policy.sample(whole, seed=0).actions
+    expected = policy.sample({n: v.astype(np.float32) for n, v in whole.items()}, seed=0).actions
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_goldens_are_no_trivial_policies() -> None:

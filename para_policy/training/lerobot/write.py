@@ -19,6 +19,34 @@ with extra("lerobot", "writing a LeRobotDataset"):
 
 _PLACE = "chunk-000/file-000.parquet"
 _QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+_TASKS_AS_PANDAS = {
+    "index_columns": ["task"],
+    "column_indexes": [
+        {
+            "name": None,
+            "field_name": None,
+            "pandas_type": "unicode",
+            "numpy_type": "object",
+            "metadata": {"encoding": "UTF-8"},
+        }
+    ],
+    "columns": [
+        {
+            "name": name,
+            "field_name": name,
+            "pandas_type": pandas_type,
+            "numpy_type": numpy_type,
+            "metadata": None,
+        }
+        for name, pandas_type, numpy_type in (
+            ("task_index", "int64", "int64"),
+            ("task", "unicode", "object"),
+        )
+    ],
+    "attributes": {},
+    "pandas_version": "2.3.3",
+}
+"""LeRobot reads tasks with pandas, which needs all of it, and looks them up in the index."""
 
 Episode = Mapping[str, np.ndarray]
 """Features (steps, width) by name."""
@@ -75,14 +103,7 @@ def write_dataset(
     ]
     _write_table(folder / "meta" / "episodes" / _PLACE, pa.Table.from_pylist(rows))
     tasks = pa.table({"task_index": np.array([0]), "task": [task]})
-    # LeRobot reads it with pandas, and looks tasks up in the index.
-    index = {
-        "index_columns": ["task"],
-        "columns": [],
-        "column_indexes": [],
-        "pandas_version": "2.0",
-    }
-    _write_table(folder / "meta" / "tasks.parquet", _described(tasks, {"pandas": index}))
+    _write_table(folder / "meta" / "tasks.parquet", _described(tasks, {"pandas": _TASKS_AS_PANDAS}))
     statistics = {name: _statistics(values) for name, values in whole.items()}
     _write_json(folder / "meta" / "stats.json", statistics)
     _write_json(folder / INFO_FILE, _info(whole, names, fps, len(episodes)))
