@@ -20,7 +20,7 @@ from para_policy.training.lerobot.write import write_dataset
 GOLDEN = Path(__file__).parent / "goldens" / "v3.0"
 NAMES = {
     "observation.state": ("x", "y", "z"),
-    "observation.environment_state": ("angle",),
+    "observation.environment_state": ("angle", "speed"),
     "next.reward": ("reward",),
     "action": ("x", "y"),
 }
