@@ -1,7 +1,8 @@
 """Demo of `make demo`: a diffusion policy drives PushT over ROS 2, its chunks sampled in parallel.
 
 Then the same episodes are played in one process, in parallel and in sequence, to show that neither
-ROS nor the parallel sampler changes what the robot does.
+ROS nor the parallel sampler changes what the robot does. The second half, if its checkpoint is there, is
+a policy that sees the board as sensor_msgs/Image.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,8 @@ from para_policy import comparison, load_policy
 from para_policy.checkpoints.observations import read_observations
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
-from para_policy.files import check_output_folder, replace, write_text
+from para_policy.files import check_output_folder, write_text
+from para_policy.files import replace as replace_file
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import progress_bars, run
@@ -35,6 +37,8 @@ from sim.tasks.rollout import rollout
 from sim.video import encoder, write_mp4
 
 REFERENCE = comparison.REFERENCE
+IMAGE_CHECKPOINT = "checkpoints/pusht_image"
+"""Of the second half."""
 _BROAD: dict[str, Any] = {"linewidth": 5, "alpha": 0.35}
 _THIN: dict[str, Any] = {"linewidth": 1.2}
 
@@ -43,7 +47,8 @@ _THIN: dict[str, Any] = {"linewidth": 1.2}
 class Arguments(OfCheckpoint):
     """Drive PushT over ROS 2 with parallel sampling and compare with sequential sampling.
 
-    The checkpoint is by default checkpoints/pusht_state."""
+    The checkpoint is by default checkpoints/pusht_state, and then checkpoints/pusht_image for one
+    episode, if it is there, into the folder image of --output."""
 
     sampler: str = "chord"
     """The parallel sampler."""
@@ -82,6 +87,23 @@ class Played:
             for a, b in pairs
         )
 
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        """Medians over the chunks of the ROS run: of the whole, and of what the observation took."""
+        chunks = [chunk for episode in self.over_ros for chunk in episode.chunks]
+        return {
+            "chunk": 1e3 * float(np.median([chunk.batch_wall_s for chunk in chunks])),
+            "encoder": 1e3 * float(np.median([chunk.encode_s for chunk in chunks])),
+        }
+
+
+def demos(arguments: Arguments, console: Console) -> None:
+    """One demo of the checkpoint that was given; without one, both halves."""
+    demo(arguments, console)
+    if arguments.given() is None and Path(IMAGE_CHECKPOINT).is_dir():
+        output = arguments.output / "image"
+        demo(replace(arguments, checkpoint=IMAGE_CHECKPOINT, episodes=1, output=output), console)
+
 
 def demo(arguments: Arguments, console: Console) -> None:
     """Play, compare, and write everything to `arguments.output`."""
@@ -111,6 +133,11 @@ def demo(arguments: Arguments, console: Console) -> None:
     report = comparison.make_report(benchmark, policy, observations)
     console.print(comparison.table(report))
     console.print(_reward_table(arguments.sampler, played))
+    median = played.latency_ms
+    console.print(
+        f"Over ROS 2 a chunk took {median['chunk']:.1f} ms (median), of which the observation, camera "
+        f"encoders included, took {median['encoder']:.1f} ms"
+    )
     _write(arguments, played, report)
     for name in ("demo.mp4", "demo.png", "demo.json"):
         console.print(f"  {arguments.output / name}")
@@ -182,6 +209,7 @@ def _write(arguments: Arguments, played: Played, report: dict[str, Any]) -> None
     document = {
         "comparison": report,
         "largest_path_difference_ros_to_in_process": played.path_difference,
+        "median_latency_over_ros_ms": played.latency_ms,
         "max_reward": {
             name: {episode.seed: episode.max_reward for episode in episodes}
             for name, episodes in runs.items()
@@ -216,13 +244,13 @@ def _plot(arguments: Arguments, played: Played, path: Path) -> None:
         right.yaxis.get_major_locator().set_params(integer=True)
         right.set(xlabel="network calls in a row, per chunk", ylabel="chunks", xlim=(0, steps + 5))
         right.legend()
-        replace(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=130))
+        replace_file(path, lambda unfinished: figure.savefig(unfinished, format="png", dpi=130))
         plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.demo")
-    return run(lambda: demo(arguments, Console()))
+    return run(lambda: demos(arguments, Console()))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from para_policy.memory import check_disk, check_memory
 from para_policy.networks.config import UnetConfig
 from para_policy.training import behaviour_cloning
 from para_policy.training.behaviour_cloning import _Cloning
-from para_policy.training.config import DataConfig, OptimisationConfig, RunConfig, TrainConfig
+from para_policy.training.config import CloningConfig, DataConfig, RunConfig, TrainConfig
 from para_policy.training.dataset import Columns, Feature, observation_windows
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.distill import DistillConfig
@@ -56,7 +56,7 @@ def train_a_huge_network() -> None:
         TrainConfig(
             policy=tiny_config().changed({"network": network.model_dump()}),
             data=DataConfig(path=Path("none"), action=Columns(array="action"), observations={}),
-            training=OptimisationConfig(steps=1),
+            training=CloningConfig(steps=1),
         ),
         "none",
     )
@@ -103,7 +103,7 @@ def test_no_more_observations_are_made_than_were_recorded(tmp_path: Path) -> Non
     assert len(found["agent_pos"]) == len(buffer)
 
 
-@pytest.mark.parametrize("kind", [OptimisationConfig, DistillConfig])
+@pytest.mark.parametrize("kind", [CloningConfig, DistillConfig])
 @pytest.mark.parametrize("value", [10**8, 10**400])
 def test_counts_that_nobody_trains_are_refused(kind: type[RunConfig], value: int) -> None:
     good: dict[str, Any] = {"steps": 1, **({"data": "none"} if kind is DistillConfig else {})}
@@ -124,9 +124,7 @@ def test_batches_beyond_the_memory_are_refused(
     config = TrainConfig(
         policy=tiny_config().changed({"inputs": {"agent_pos": (2,)}}),
         data=DataConfig(path=buffer, action=Columns(array="action"), observations=columns),
-        training=OptimisationConfig(
-            steps=1, **{"batch_size": 1, "evaluation_windows": 1, name: 60}
-        ),
+        training=CloningConfig(steps=1, **{"batch_size": 1, "evaluation_windows": 1, name: 60}),
     )
     window = 4 * (2 * config.policy.n_obs_steps + 5 * 2 * config.policy.horizon)
     monkeypatch.setattr("para_policy.memory._memory", lambda: 60 * window)

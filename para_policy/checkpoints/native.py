@@ -9,13 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from para_policy.checkpoints.changes import read_changed
 from para_policy.checkpoints.checkpoint import Checkpoint, match
 from para_policy.checkpoints.files import read_json, read_tensors, sha256, summarise, write_tensors
-from para_policy.errors import CheckpointError
+from para_policy.errors import CheckpointError, InputError
 from para_policy.files import check_output_folder, write_text
 from para_policy.policies.build import state_shapes
 from para_policy.policies.config import FORMAT_VERSION, PolicyConfig
@@ -31,11 +32,16 @@ def save_checkpoint(
     config: PolicyConfig,
     model_state: dict[str, Tensor],
     normalizers: dict[str, LinearNormalizer],
+    *,
+    half: bool = False,
 ) -> None:
     """Write a native checkpoint; each file appears whole or not at all.
 
+    Args:
+        half: store the weights as float16, each rounded to eleven bits, in half the space.
+
     Raises:
-        InputError: if a file cannot be written.
+        InputError: if a file cannot be written, or a weight is too large for float16.
     """
     directory = Path(directory)
     check_output_folder(directory)
@@ -44,16 +50,26 @@ def save_checkpoint(
         for name, normalizer in normalizers.items()
         for key, value in (("scale", normalizer.scale), ("offset", normalizer.offset))
     }
-    model = {key: _stored(value) for key, value in model_state.items()}
+    dtype = torch.float16 if half else torch.float32
+    model = {key: _stored(key, value, dtype) for key, value in model_state.items()}
     write_tensors(directory / MODEL_FILE, model)
     write_tensors(directory / NORMALIZER_FILE, statistics)
     text = json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
     write_text(directory / CONFIG_FILE, text)
 
 
-def _stored(value: Tensor) -> Tensor:
+def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
     value = value.detach().cpu().contiguous()
-    return value.float() if value.is_floating_point() else value
+    if not value.is_floating_point():
+        return value
+    stored = value.to(dtype)
+    most = torch.finfo(dtype).max
+    if value.isfinite().all() and not stored.isfinite().all():
+        raise InputError(
+            f"weight {name!r} is as large as {float(value.abs().max()):g}; expected at most {most:g}, the "
+            f"largest number of {dtype}: store the weights as float32"
+        )
+    return stored
 
 
 def read_native(
@@ -71,6 +87,10 @@ def read_native(
     config = read_config(directory, changes)
     path = directory / MODEL_FILE
     state, report = match(path, read_tensors(path), state_shapes(config))
+    # Files may hold them in half precision, to be small; what computes has single precision.
+    state = {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
     return Checkpoint(config, state, _read_normalizers(directory, config), report, path)
 
 

@@ -21,6 +21,8 @@ class Train(TrainingOptions):
     data: Path | None = None
     """Demonstrations, instead of data.path of the configuration: folder of a LeRobotDataset, its name
     on the Hugging Face Hub, or a replay buffer of the original project (zarr)."""
+    encoder: Path | None = None
+    """Pretrained encoder, instead of encoder.weights of the configuration: a safetensors file."""
     steps: int | None = None
     """Optimiser steps, instead of training.steps of the configuration."""
 
@@ -33,6 +35,14 @@ class Train(TrainingOptions):
             config = config.model_copy(
                 update={"data": config.data.model_copy(update={"path": self.data})}
             )
+        if self.encoder is not None:
+            if config.encoder is None:
+                raise InputError(
+                    f"--encoder is {self.encoder}, but '{self.config}' has no section encoder; write "
+                    "there whether it is trainable"
+                )
+            update = {"encoder": config.encoder.model_copy(update={"weights": self.encoder})}
+            config = config.model_copy(update=update)
         if self.steps is not None:
             if not 1 <= self.steps <= MOST:
                 raise InputError(f"--steps is {self.steps}; expected from 1 to {MOST}")

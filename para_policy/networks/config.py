@@ -163,6 +163,7 @@ class VisionConfig(CamerasConfig):
     """How a ResNet makes features of camera images.
 
     Attributes:
+        base_channels: of the first stage, which each later one doubles; 64 in the paper.
         norm: layers of the backbone; "group" has channels / 16 groups.
         pooling: "spatial_softmax" locates keypoints and maps them to `feature_dim` features;
             "average" takes the mean of each channel.
@@ -170,6 +171,7 @@ class VisionConfig(CamerasConfig):
 
     kind: Literal["resnet"] = "resnet"
     backbone: Backbone = "resnet18"
+    base_channels: Annotated[int, Field(ge=16, le=1024, multiple_of=16, strict=True)] = 64
     norm: Literal["batch", "group"] = "group"
     pooling: Literal["spatial_softmax", "average"] = "spatial_softmax"
     num_keypoints: Count = 32
@@ -178,7 +180,7 @@ class VisionConfig(CamerasConfig):
     @property
     def channels(self) -> int:
         """Of the backbone's last layer."""
-        return 512 if self.backbone in _SHALLOW else 2048
+        return (8 if self.backbone in _SHALLOW else 32) * self.base_channels
 
     @property
     def width(self) -> int:

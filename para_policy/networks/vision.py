@@ -114,7 +114,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.backbone = _resnet(config.backbone, config.norm)
+        self.backbone = _resnet(config.backbone, config.norm, config.base_channels)
         if config.pooling == "spatial_softmax":
             self.pool: nn.Module = SpatialSoftmax(config.channels, config.num_keypoints)
             self.head: nn.Module = nn.Linear(2 * config.num_keypoints, config.feature_dim)
@@ -123,8 +123,11 @@ class ImageEncoder(nn.Module):
             self.head = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        # An average is not negative, because the backbone ends with a ReLU: it passes unchanged.
-        return F.relu(self.head(self.pool(self.backbone(x))))
+        maps = self.backbone(x).to(x.dtype)
+        # The eight bits of bfloat16 would place a keypoint no better than to 1/256 of the image.
+        with torch.autocast(x.device.type, enabled=False):
+            # An average is not negative, because the backbone ends with a ReLU: it passes unchanged.
+            return F.relu(self.head(self.pool(maps)))
 
 
 class SpatialSoftmax(nn.Module):
@@ -159,24 +162,24 @@ def _position_grid(height: int, width: int, device: torch.device, dtype: torch.d
         return torch.cartesian_prod(y, x).flip(1).to(device, dtype)
 
 
-def _resnet(kind: Backbone, norm: Literal["batch", "group"]) -> nn.Sequential:
+def _resnet(kind: Backbone, norm: Literal["batch", "group"], base: int) -> nn.Sequential:
     """The convolutional part of torchvision's ResNet, with random weights, numbered like its
     children (He et al. 2015; from ResNet-50 on in version 1.5)."""
     make_norm: Norm = nn.BatchNorm2d if norm == "batch" else _group_norm
     stem = [
-        nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
-        make_norm(64),
+        nn.Conv2d(3, base, 7, stride=2, padding=3, bias=False),
+        make_norm(base),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2, padding=1),
     ]
     stages: list[nn.Module] = []
-    channels = 64
+    channels = base
     for stage, depth in enumerate(_BLOCKS[kind]):
         blocks: list[nn.Module] = []
         for i in range(depth):
             stride = 2 if stage > 0 and i == 0 else 1
             layers = _block_layers(
-                64 * 2**stage, stride, bottleneck=kind not in ("resnet18", "resnet34")
+                base * 2**stage, stride, bottleneck=kind not in ("resnet18", "resnet34")
             )
             blocks.append(ResidualBlock(channels, layers, make_norm))
             channels = layers[-1][0]

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
-from diffusers.optimization import get_cosine_schedule_with_warmup
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from para_policy.checkpoints.files import sha256
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.diffusion.noise_schedule import noise_schedule
 from para_policy.diffusion.process import Process
 from para_policy.errors import DataError
 from para_policy.extras import extra
 from para_policy.memory import check_memory
+from para_policy.networks.vision import VisionEncoder
 from para_policy.policies.build import VISION, build_network, build_vision, state_shapes
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training import trainer
 from para_policy.training.accelerator import check_options
-from para_policy.training.config import LENGTH, TrainConfig
+from para_policy.training.config import LENGTH, CloningConfig, TrainConfig
 from para_policy.training.dataset import ChunkDataset, read_features
 from para_policy.training.demonstrations import open_demonstrations
 from para_policy.training.draws import batch_indices, generator, noise_levels
+from para_policy.training.optimisation import Optimised
+from para_policy.training.pretrained import IMAGES, encode, read_encoder
 
 with extra("train", "training"):
     from accelerate import Accelerator
-
-IMAGES = LinearNormalizer(torch.full((3,), 2.0), torch.full((3,), -1.0))
-"""Pixels from [0, 1] to [-1, 1], as in the original project."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """Windows for training and for the evaluation curve, with the normalisers of all features.
 
-    Vectors are normalised, frames of cameras are not: as bytes they take a quarter of the memory.
+    Vectors are normalised, frames of cameras are not: as bytes they take a quarter of the memory. What a
+    frozen encoder sees in them stands in their place, (width,) for each.
     """
 
     train: ChunkDataset
@@ -50,8 +49,12 @@ class TrainingData:
     normalizers: dict[str, LinearNormalizer]
 
 
-def prepare_data(config: TrainConfig) -> TrainingData:
-    """Read the demonstrations, fit the normalisers on all of them, cut windows, split episodes."""
+def prepare_data(config: TrainConfig, frozen: VisionEncoder | None = None) -> TrainingData:
+    """Read the demonstrations, fit the normalisers on all of them, cut windows, split episodes.
+
+    Args:
+        frozen: encodes the frames, once.
+    """
     buffer = open_demonstrations(config.data.path)
     if buffer.control_hz not in (None, config.policy.control_hz):
         raise DataError(
@@ -67,6 +70,8 @@ def prepare_data(config: TrainConfig) -> TrainingData:
     tensors = {name: torch.from_numpy(values) for name, values in features.items()}
     for name in tensors.keys() - set(cameras):
         tensors[name] = normalizers[name].normalize(tensors[name])
+    if frozen is not None:
+        tensors |= encode(frozen, {name: tensors[name] for name in cameras})
     episodes = np.random.default_rng(config.training.seed).permutation(len(buffer.episode_ends))
     held_out = round(config.data.validation_ratio * len(episodes))
     train_episodes, test_episodes = np.sort(episodes[held_out:]), np.sort(episodes[:held_out])
@@ -111,20 +116,24 @@ def train(
 
 
 class ObservedNetwork(nn.Module):
-    """The noise predictor with the encoders of its cameras, which are trained together."""
+    """The noise predictor with the encoders of its cameras, which are trained together.
 
-    def __init__(self, config: PolicyConfig) -> None:
+    Args:
+        sees: otherwise it has no encoders, and takes features for images.
+    """
+
+    def __init__(self, config: PolicyConfig, *, sees: bool = True) -> None:
         super().__init__()
         self._inputs = tuple(config.inputs)
         self.network = build_network(config)
-        self.vision = build_vision(config)
+        self.vision = build_vision(config) if sees else None
         if self.vision is not None:  # convolutions are then up to twice as fast on a CPU
             self.vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, t: Tensor, observed: dict[str, Tensor]) -> Tensor:
         """Predict from noisy actions (B, Tp, A), levels (B,) and inputs {name: (B, To, ...)}.
 
-        Vectors are normalised, images (B, To, 3, H, W) are bytes.
+        Vectors are normalised, images (B, To, 3, H, W) are bytes, or features (B, To, width).
         """
         features = {name: value.flatten(2) for name, value in observed.items()}
         if self.vision is not None:
@@ -144,14 +153,21 @@ class ObservedNetwork(nn.Module):
         return {**self.network.state_dict(), **encoders}
 
 
-class _Cloning:
+class _Cloning(Optimised):
     """Mean squared error of the prediction at levels of noise that are drawn."""
 
-    changeable: ClassVar = {"data": {"path"}, "training": LENGTH}
+    changeable: ClassVar = {"data": {"path"}, "training": LENGTH, "encoder": {"weights"}}
+    run: CloningConfig
 
     def __init__(self, config: TrainConfig) -> None:
+        self.encoder = None
+        if config.encoder is not None:
+            self.encoder = read_encoder(config.policy, config.encoder)
+            found = config.encoder.model_copy(update={"sha256": sha256(config.encoder.weights)})
+            config = config.model_copy(update={"encoder": found})
+        self.frozen = None if config.encoder is None or config.encoder.trainable else self.encoder
         self.config, self.run = config, config.training
-        self.data = prepare_data(config)
+        self.data = prepare_data(config, self.frozen)
         self._check_batches()
         self.evaluation_name = self.data.evaluation_name
         # What cannot be sampled is not worth training. All steps, the default, are too many for some.
@@ -162,10 +178,13 @@ class _Cloning:
     def _check_batches(self) -> None:
         """Raise InputError for more windows at once than the memory holds, whatever the network is."""
         policy, most = self.config.policy, len(self.data.evaluation)
-        seen = sum(  # frames as bytes and as numbers, vectors as numbers
-            math.prod(shape) * (5 if name in policy.cameras else 4)
-            for name, shape in policy.inputs.items()
-        )
+        if self.frozen is not None:
+            seen = 4 * policy.feature_dim
+        else:
+            seen = sum(  # frames as bytes and as numbers, vectors as numbers
+                math.prod(shape) * (5 if name in policy.cameras else 4)
+                for name, shape in policy.inputs.items()
+            )
         # Actions with their noise, both together, the target and the prediction.
         window = policy.n_obs_steps * seen + 5 * 4 * policy.horizon * policy.action_dim
         for name in ("batch_size", "evaluation_windows"):
@@ -174,19 +193,10 @@ class _Cloning:
             check_memory(f"training.{name} {count}", windows * window)
 
     def network(self) -> nn.Module:
-        return ObservedNetwork(self.config.policy)
-
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        t = self.run
-        return torch.optim.AdamW(
-            parameters, lr=t.learning_rate, betas=t.betas, weight_decay=t.weight_decay
-        )
-
-    def schedule(self, optimizer: torch.optim.Optimizer) -> Any:
-        return get_cosine_schedule_with_warmup(optimizer, self.run.warmup_steps, self.run.steps)
-
-    def ema(self, parameters: Iterable[nn.Parameter]) -> EMAModel:
-        return EMAModel(parameters, use_ema_warmup=True, power=self.run.ema_power)
+        network = ObservedNetwork(self.config.policy, sees=self.frozen is None)
+        if network.vision is not None and self.encoder is not None:
+            network.vision.load_state_dict(self.encoder.state_dict())
+        return network
 
     def loss(self, network: nn.Module, step: int, accelerator: Accelerator) -> Tensor:
         t = self.run
@@ -206,7 +216,16 @@ class _Cloning:
 
     def export(self, network: nn.Module, directory: Path) -> None:
         assert isinstance(network, ObservedNetwork)
-        save_checkpoint(directory, self.config.policy, network.weights(), self.data.normalizers)
+        weights = network.weights()
+        if self.frozen is not None:
+            weights |= self.frozen.state_dict(prefix=VISION)
+        save_checkpoint(
+            directory,
+            self.config.policy,
+            weights,
+            self.data.normalizers,
+            half=self.run.stored == "float16",
+        )
 
     def _loss(
         self,

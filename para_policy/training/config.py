@@ -81,12 +81,7 @@ class Beta(BaseModel):
 
 
 class OptimisationConfig(RunConfig):
-    """AdamW with a cosine schedule over all steps, and the power-law EMA of the original project.
-
-    Attributes:
-        noise_levels: how levels of noise are drawn.
-        evaluation_windows: how many windows the evaluation loss is measured on, in one batch.
-    """
+    """AdamW with a cosine schedule over all steps, and the power-law EMA of the original project."""
 
     batch_size: Count = 256
     learning_rate: Rate = 1e-4
@@ -94,8 +89,39 @@ class OptimisationConfig(RunConfig):
     weight_decay: float = Field(1e-6, ge=0, le=1)
     warmup_steps: int = Field(500, ge=0, le=MOST)
     ema_power: float = Field(0.75, gt=0)
+
+
+class CloningConfig(OptimisationConfig):
+    """How behaviour is cloned.
+
+    Attributes:
+        noise_levels: how levels of noise are drawn.
+        evaluation_windows: how many windows the evaluation loss is measured on, in one batch.
+        stored: numbers of the finished checkpoint's weights; "float16" halves the file, and rounds each
+            weight to eleven bits.
+    """
+
     noise_levels: Annotated[Uniform | Beta, Field(discriminator="distribution")] = Uniform()
     evaluation_windows: Count = 1024
+    stored: Literal["float32", "float16"] = "float32"
+
+
+class EncoderConfig(BaseModel):
+    """Encoders of the cameras that were trained before, for example by `sim.pretrain_encoder`.
+
+    Attributes:
+        weights: safetensors file with the weights under the names of `model.safetensors` in a native
+            checkpoint, which may be one itself.
+        trainable: they are trained on with the policy. Otherwise they stay as they are, and each frame is
+            encoded once, before training, so that a step costs no more than without a camera.
+        sha256: of the file; filled in by the training, so that a run goes on with the same weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: Path
+    trainable: bool = False
+    sha256: str | None = None
 
 
 class TrainConfig(BaseModel):
@@ -105,7 +131,8 @@ class TrainConfig(BaseModel):
 
     policy: PolicyConfig
     data: DataConfig
-    training: OptimisationConfig
+    training: CloningConfig
+    encoder: EncoderConfig | None = None
 
     @field_validator("policy")
     @classmethod
@@ -122,6 +149,12 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"training.noise_levels is beta, which draws levels of a flow; {named} takes uniform"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _encoder_of_a_camera(self) -> TrainConfig:
+        if self.encoder is not None and self.policy.vision is None:
+            raise ValueError("encoder is given, but policy.vision names no camera: leave it away")
         return self
 
     @classmethod

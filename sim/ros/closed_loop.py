@@ -179,6 +179,7 @@ def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, An
                 "rounds": [chunk.rounds for chunk in episode.chunks],
                 "evals": [chunk.evals for chunk in episode.chunks],
                 "latency_ms": [round(1e3 * chunk.batch_wall_s, 3) for chunk in episode.chunks],
+                "encode_ms": [round(1e3 * (chunk.encode_s or 0), 3) for chunk in episode.chunks],
             }
             for episode in episodes
         ],

@@ -38,6 +38,9 @@ class Chunk:
     error: float | None = None
     """Largest coordinate difference to the sequential sample of the same observation and noise,
     normalised units; None where it was not measured."""
+    encode_s: float | None = None
+    """Seconds of `batch_wall_s` that the observation took, camera encoders included; None in records of
+    earlier releases."""
 
     @classmethod
     def from_info(cls, info: Mapping[str, str], step: int, actions: Array) -> Chunk:
@@ -53,6 +56,7 @@ class Chunk:
             batch_wall_s=float(info["latency_ms"]) / 1e3,
             prediction=actions,
             first_action=0,
+            encode_s=float(info["encode_ms"]) / 1e3,
         )
 
 

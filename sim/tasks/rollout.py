@@ -231,4 +231,5 @@ def _chunk(
         batch_wall_s=wall_s,
         prediction=result.prediction[row].astype(np.float64),
         first_action=first_action,
+        encode_s=stats.encode_s,
     )

@@ -14,6 +14,8 @@ import torch
 from para_policy import load_policy
 from para_policy.checkpoints import native
 from para_policy.checkpoints import observations as recorded
+from para_policy.checkpoints.files import weights_sha256
+from para_policy.checkpoints.load import read_checkpoint
 from para_policy.checkpoints.native import CONFIG_FILE, MODEL_FILE, NORMALIZER_FILE
 from para_policy.checkpoints.observations import OBSERVATIONS_FILE
 from para_policy.errors import CheckpointError, InputError, ParaPolicyError
@@ -69,6 +71,37 @@ def test_a_policy_comes_back_as_it_was_saved(checkpoint: Path) -> None:
     }
     assert policy.normalizers["action"].scale.tolist() == pytest.approx([2 / 512] * 2)
     assert policy.normalizers["environment_state"].offset.tolist() == [-1.0] * 16
+
+
+def save_halves(directory: Path, state: dict[str, torch.Tensor]) -> None:
+    normalizers = load_policy(save(directory)).normalizers
+    native.save_checkpoint(directory, CONFIG, state, normalizers, half=True)
+
+
+def test_half_precision_on_disk_is_single_precision_in_memory(tmp_path: Path) -> None:
+    """Each weight is the nearest half, whatever reads it, and calibrations are bound to those."""
+    whole = build_network(CONFIG).state_dict()
+    save_halves(tmp_path / "half", whole)
+    rounded = {name: value.half().float() for name, value in whole.items()}
+    read = read_checkpoint(tmp_path / "half")
+    for state in (read.state, load_policy(tmp_path / "half").weights()):
+        assert state.keys() == whole.keys()
+        for name, value in state.items():
+            assert value.dtype == torch.float32
+            assert torch.equal(value, rounded[name])
+    assert read.weights_sha256 == weights_sha256(rounded)
+    single = sum(4 * value.numel() for value in whole.values())
+    header = 200 * len(whole)
+    assert (tmp_path / "half" / MODEL_FILE).stat().st_size < single / 2 + header
+
+
+def test_a_weight_beyond_half_precision_is_not_stored_as_infinity(tmp_path: Path) -> None:
+    state = build_network(CONFIG).state_dict()
+    state["final_conv.1.bias"][0] = -70000
+    with pytest.raises(
+        InputError, match=r"'final_conv\.1\.bias' is as large as 70000.*65504.*float32"
+    ):
+        save_halves(tmp_path / "policy", state)
 
 
 def test_saving_again_replaces_the_files_and_leaves_nothing_else(checkpoint: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -74,6 +75,39 @@ def test_state_names_of_pool_and_head() -> None:
         "encoders.0.head.weight": (5, 6),
         "encoders.0.head.bias": (5,),
     }
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_a_narrower_backbone_has_the_same_layers(backbone: str) -> None:
+    """Every number of channels, but for those of the image, is a quarter."""
+    full, narrow = (
+        encoder(backbone=backbone, pooling="average", **config)
+        for config in ({}, {"base_channels": 16})
+    )
+    assert narrow.config.width == full.config.width // 4
+    for name, value in narrow.state_dict().items():
+        expected = [n if n in (1, 3, 7) else n // 4 for n in full.state_dict()[name].shape]
+        assert list(value.shape) == expected, name
+    x = {"front": images(2, 64, 64, seed=1)}
+    assert narrow(x)["front"].shape == (2, narrow.config.width)
+
+
+def test_widths_that_groups_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"base_channels.*\n.*multiple of 16"):
+        VisionConfig(cameras=("front",), base_channels=24)
+
+
+@torch.no_grad()
+def test_positions_are_not_rounded_under_autocast() -> None:
+    """The same maps: keypoints and features to the last bits, not to those of bfloat16."""
+    network = encoder(num_keypoints=4, feature_dim=8)
+    x = {"front": images(2, 64, 96, seed=1)}
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = network.encoders[0].backbone(x["front"])
+        rounded = network(x)["front"]
+    assert maps.dtype == torch.bfloat16
+    exact = network.encoders[0].head(network.encoders[0].pool(maps.float())).relu()
+    torch.testing.assert_close(rounded, exact, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("shared", "count"), [(True, 1), (False, 2)])

@@ -11,7 +11,11 @@ import pytest
 
 from para_policy.checkpoints.native import read_config
 from para_policy.checkpoints.observations import read_observations, save_observations
+from para_policy.networks.config import VisionConfig
 from sim import demo, record_observations
+from tests.ros.image_policy import save_policy
+
+SMALL = VisionConfig(cameras=("image",), base_channels=16, num_keypoints=8, feature_dim=16)
 
 
 @pytest.fixture
@@ -34,9 +38,56 @@ def test_demo_plays_over_ros_what_it_plays_in_process(
     assert document["largest_path_difference_ros_to_in_process"] == 0
     assert set(document["comparison"]["samplers"]) == {"sequential", "chord"}
     assert len(document["max_reward"]) == 3
+    latency = document["median_latency_over_ros_ms"]
+    assert 0 < latency["encoder"] < latency["chunk"]
     frames = iio.imread(tmp_path / "out" / "demo.mp4")
     assert frames.shape[0] >= 300
     assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_policy_that_sees_is_shown_images_over_ros(domain_id: int, tmp_path: Path) -> None:
+    """The same path as in process, so that the same pixels came over sensor_msgs/Image."""
+    checkpoint = save_policy(tmp_path / "policy", "image", "agent_pos", vision=SMALL)
+    random = np.random.default_rng(0)
+    seen = {
+        "image": random.integers(0, 256, (2, 2, 3, 96, 96), dtype=np.uint8),
+        "agent_pos": random.uniform(0, 512, (2, 2, 2)),
+    }
+    save_observations(checkpoint, seen)
+    arguments = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    arguments += ["--episodes", "1", "--observations", "2", "--domain-id", str(domain_id)]
+    arguments += ["--sampler", "paradigms"]
+    assert demo.main(arguments) == 0
+    document = json.loads((tmp_path / "out" / "demo.json").read_text())
+    assert document["largest_path_difference_ros_to_in_process"] == 0
+    latency = document["median_latency_over_ros_ms"]
+    assert 0.1 < latency["encoder"] < latency["chunk"]
+
+
+@pytest.mark.parametrize(
+    ("there", "given", "expected"),
+    [
+        (True, [], [None, "image_policy"]),
+        (False, [], [None]),
+        (True, ["other"], ["other"]),
+    ],
+)
+def test_the_second_half_sees_if_there_is_a_policy_for_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,
+    given: list[str],
+    expected: list[str | None],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "IMAGE_CHECKPOINT", "image_policy")
+    if there:
+        Path("image_policy").mkdir()
+    shown: list[demo.Arguments] = []
+    monkeypatch.setattr(demo, "demo", lambda arguments, console: shown.append(arguments))
+    assert demo.main([*given, "--output", "out"]) == 0
+    assert [arguments.given() for arguments in shown] == expected
+    assert len({arguments.output for arguments in shown}) == len(shown)
 
 
 def test_demo_without_a_checkpoint_says_so(
