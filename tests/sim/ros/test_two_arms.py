@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,20 @@ def test_all_files_name_the_same_joints_and_topics() -> None:
     mapped = load_inputs(FOLDER / "inputs.yaml", STATE_INPUTS)
     parts = [mapped[f"agent_pos[{index}]"] for index in range(2)]
     assert [joint for part in parts for joint in part.joints] == names
+
+
+def test_the_guide_shows_what_stands_in_them() -> None:
+    guide = (CONFIG.parents[1] / "docs" / "guides" / "arm.md").read_text()
+    section = guide[guide.index("## Two arms, tried in a simulator") :]
+    shown = [
+        line
+        for block in re.findall("```yaml\n(.*?)```", section, re.S)
+        for line in block.split("\n")
+    ]
+    files = [(FOLDER / name).read_text() for name in ("policy.yaml", "inputs.yaml")]
+    known = "\n".join(files).split("\n")
+    assert len(shown) > 15
+    assert [line for line in shown if line not in known and "..." not in line] == []
 
 
 def test_the_guards_let_the_expert_pass() -> None:
