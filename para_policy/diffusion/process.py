@@ -209,7 +209,9 @@ class Process:
         """
         key = torch.device(device), dtype
         if key not in self._moved:
-            self._moved[key] = self._to(*key)
+            # Whoever asks for it first may be in inference mode, and the next one train with it.
+            with torch.inference_mode(mode=False):
+                self._moved[key] = self._to(*key)
         return self._moved[key]
 
     def _to(self, device: torch.device, dtype: torch.dtype) -> Process:
@@ -222,7 +224,9 @@ class Process:
             if column.name != "timesteps" and isinstance(value, Tensor):
                 moved[column.name] = value.to(device=device, dtype=dtype)
         other = dataclasses.replace(self, **moved)
-        other.__dict__["multistep"] = self.multistep  # read once, where it need not be waited for
+        # Here they need not be waited for.
+        other.__dict__["multistep"] = self.multistep
+        other.__dict__["_table"] = other._table
         return other
 
     def predict_clean(self, x: Tensor, output: Tensor, s: Tensor) -> Tensor:

@@ -338,3 +338,16 @@ def test_flow_match_heun_equals_the_schedulers_own_step(num_steps: int) -> None:
         scheduler = with_steps(FlowMatchHeunDiscreteScheduler(50, shift=shift), num_steps)
         assert Process.from_scheduler(scheduler).num_steps == 2 * num_steps - 1
         assert_parity(scheduler)
+
+
+def test_a_table_that_inference_mode_has_moved_first_can_be_trained_with() -> None:
+    """It is moved once for all."""
+    process = Process.from_scheduler(DDPMScheduler(10), 10)
+    with torch.inference_mode():
+        first = process.to("cpu", torch.float32)
+    moved = process.to(torch.device("cpu"), torch.float32)
+    assert moved is first
+    assert process.to("cpu", torch.float64) is not moved
+    x = torch.ones(10, 2, requires_grad=True)
+    (moved.B[:, None] * x).sum().backward()
+    assert x.grad is not None
