@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks.common import Subject
+from benchmarks.common import Document, Subject
 from benchmarks.engine import loop, roofline
-from benchmarks.engine.chunks import DDIM_16, DDPM_100, Process, Turns, make_cases, measure_chunks
+from benchmarks.engine.chunks import (
+    DDIM_16,
+    DDPM_100,
+    Case,
+    Process,
+    Turns,
+    make_cases,
+    measure_chunks,
+)
 from benchmarks.engine.image import measure_image
 from benchmarks.engine.large import Large, Solves
 from benchmarks.engine.network import in_order, measure_calls
@@ -24,6 +32,7 @@ _SOLVES = 24
 """Chunks whose rounds are replayed on other networks."""
 _ASIDE = 20
 """Chunks on engines that are neither eager nor the best."""
+_NO_TIME = "no time left"
 
 
 @dataclass
@@ -53,6 +62,12 @@ class Run:
         found = self.document["roofline"]
         rates = {name: 1e9 * rate for name, rate in found["gflop_per_s"].items()}
         return Roof(1e9 * found["gb_per_s"], rates)
+
+    def leave_out(self, process: Process, reasons: Mapping[str, str]) -> None:
+        """Say why some cases of a process were not measured."""
+        self.document["samplers_left_out"] |= {
+            f"{process.label}, {name}": reason for name, reason in reasons.items()
+        }
 
     def turns(self, process: Process) -> Turns:
         """Observations that calibration did not use, with the noise seeds 0, 1, ..."""
@@ -106,10 +121,13 @@ def _chunks(process: Process, run: Run, clock: Clock) -> None:
     reference, most = run.engines.reference, run.options.chunks
     found = measure_chunks(cases, run.turns(process), reference, most, clock)
     run.document["chunks"] += found
-    missing |= {f"{c.spec.label} on {c.engine}": "no time left" for c in cases[len(found) :]}
-    run.document["samplers_left_out"] |= {
-        f"{process.label}, {name}": reason for name, reason in missing.items()
-    }
+    run.leave_out(process, missing)
+    run.leave_out(process, _not_begun(cases, found))
+
+
+def _not_begun(cases: Sequence[Case], found: Sequence[Document]) -> dict[str, str]:
+    """Cases at the end that were not measured."""
+    return {f"{case.spec.label} on {case.engine}": _NO_TIME for case in cases[len(found) :]}
 
 
 def _network(run: Run, engines: Iterable[str], clock: Clock) -> None:
@@ -135,9 +153,9 @@ def _others(run: Run, clock: Clock) -> None:
         cases, _ = make_cases(policies, (REFERENCE,), process)
         most = min(_ASIDE, run.options.chunks)
         time_each = Clock(clock.left / 4)
-        run.document["chunks"] += measure_chunks(
-            cases, run.turns(process), run.engines.reference, most, time_each
-        )
+        found = measure_chunks(cases, run.turns(process), run.engines.reference, most, time_each)
+        run.document["chunks"] += found
+        run.leave_out(process, _not_begun(cases, found))
     if run.subject.policy.device.type == "cuda":
         for name in run.options.networks[:1]:
             _large(run, name, others, clock)
@@ -156,7 +174,10 @@ def _robots(run: Run, clock: Clock) -> None:
     best = {run.best: run.engines.policies[run.best]}
     cases, _ = make_cases(best, (REFERENCE, "chord"), DDPM_100)
     turns, most = run.turns(DDPM_100), run.options.chunks // 4 or 1
-    run.document["robots"] += loop.robots(cases, turns, run.options.robots, most, clock)
+    found = loop.robots(cases, turns, run.options.robots, most, clock)
+    run.document["robots"] += found
+    jobs = [f"{case.spec.label}, robots: {count}" for count in run.options.robots for case in cases]
+    run.leave_out(DDPM_100, dict.fromkeys(jobs[len(found) :], _NO_TIME))
 
 
 def _loop(run: Run, clock: Clock) -> None:

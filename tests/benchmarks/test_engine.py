@@ -356,6 +356,12 @@ def test_cases_that_were_not_begun_in_time_are_named(checkpoint: Path, tmp_path:
     assert run.document["samplers_left_out"] == {
         f"ddim 16, {sampler} on eager": "no time left" for sampler in ("sequential", "x0")
     }
+    run.document["samplers_left_out"] = {}
+    parts._robots(run, Clock(0))
+    assert run.document["robots"] == []
+    assert run.document["samplers_left_out"] == {
+        f"ddpm 100, sequential, robots: {count}": "no time left" for count in run.options.robots
+    }
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "zarr", "gymnasium", "pymunk", "accelerate"])
