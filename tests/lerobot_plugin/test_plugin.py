@@ -25,6 +25,7 @@ from lerobot.policies.factory import make_pre_post_processors  # noqa: E402
 from lerobot.policies.pretrained import PreTrainedPolicy  # noqa: E402
 
 from tests.adapters.test_accelerate_lerobot import drive, make  # noqa: E402
+from tests.adapters.test_guard import Clock  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 NAME = "lerobot_policy_para_policy"
@@ -73,10 +74,18 @@ def test_a_loaded_policy_proves_itself(
     expected = run(before)
     assert plugin.accounts == []
     policy = load(checkpoint)
+    clock = Clock()
+
+    def tick(*_: Any) -> None:
+        clock.now += 1e-3
+
+    policy.diffusion.unet.register_forward_pre_hook(tick)
+    monkeypatch.setattr("para_policy.adapters.proof.perf_counter", clock)
     found, first = run(policy), policy.config.n_action_steps
     (account,) = plugin.accounts
     assert account.proof.right
     assert account.proof.refusal == account.refusal == ""
+    assert 0 < account.proof.after_s < account.proof.before_s == pytest.approx(0.1)
     assert account.later.chunks == 2
     assert torch.equal(found[:first], expected[:first])
     assert 0 < float((found - expected).abs().max()) < account.proof.allowed
