@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,14 +77,20 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def deferred() -> Iterator[Stop]:
-    """SIGINT and SIGTERM are noted within, and the work asks for them; the second raises `Stopped`."""
-    found = Stop()
+def deferred(patience_s: float = 0.0) -> Iterator[Stop]:
+    """SIGINT and SIGTERM are noted within, and the work asks for them; the second raises `Stopped`.
+
+    Args:
+        patience_s: what comes within so many seconds after the first still counts as that.
+    """
+    found, first = Stop(), 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
-        if found.requested:
+        nonlocal first
+        if not found.requested:
+            found.number, first = number, time.monotonic()
+        elif time.monotonic() - first >= patience_s:
             raise Stopped(number)
-        found.number = number
 
     with _handled_by(note):
         yield found

@@ -89,7 +89,8 @@ def run(command: Callable[[], None]) -> int:
         return _refuse(f"not enough memory ({error or 'on this machine'}); ask for less at once")
     except KeyboardInterrupt as error:
         stop = Stopped.of(error)
-        print(stop, file=sys.stderr)
+        if _speaks():
+            print(stop, file=sys.stderr)
         return stop.exit_code
     return 0
 
@@ -181,11 +182,18 @@ def notes() -> Console:
 
 def show(answer: Any) -> None:
     """Print one answer on stdout: text as it is, or something that rich draws."""
+    if not _speaks():
+        return
     if isinstance(answer, str):
         end_stage()
         print(answer)
     else:
         answers().print(answer)
+
+
+def _speaks() -> bool:
+    """Whether what all processes of a training say is said by this one: of `torchrun` the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def progress_bars(console: Console | None = None, *, hidden: bool = False) -> Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -60,6 +61,16 @@ def test_the_second_signal_does_not_wait() -> None:
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Stopped, match="SIGINT"):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_a_launcher_repeats_is_one_stop() -> None:
+    with stoppable(), deferred(patience_s=0.2) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.number == signal.SIGINT
+        time.sleep(0.2)
+        with pytest.raises(Stopped, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("context", [stoppable, deferred])

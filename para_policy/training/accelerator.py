@@ -39,7 +39,8 @@ def make_accelerator(
     Args:
         precision: as `RunConfig.precision`.
         device: the one to train on, such as "cpu" or "cuda:1"; None for every one that accelerate
-            finds: the first GPU, all under `accelerate launch`, or the CPU.
+            finds: the first GPU, all under `accelerate launch`, or the CPU, on as many processes as
+            `torchrun` has started.
         log: output of the run, which receives the folder `TENSORBOARD`; None for no log.
 
     Raises:
@@ -50,7 +51,8 @@ def make_accelerator(
     if wanted is not None and wanted.type == "cuda" and wanted.index is not None:
         torch.cuda.set_device(wanted)  # accelerate knows "the GPU" only, which is the current one
     made = Accelerator(
-        cpu=wanted is not None and wanted.type == "cpu",
+        # Processes that find no other device ignore each other unless they are told of the CPU.
+        cpu=_has_no_other_device() if wanted is None else wanted.type == "cpu",
         mixed_precision=precision,
         log_with=None if log is None else TENSORBOARD,
         project_dir=None if log is None else str(log),
@@ -61,6 +63,11 @@ def make_accelerator(
             "leave --device out under `accelerate launch`, or start one process"
         )
     return made
+
+
+def _has_no_other_device() -> bool:
+    known = getattr(torch, "accelerator", torch.cuda)  # torch < 2.6 has the latter only
+    return not known.is_available()
 
 
 def begin_log(accelerator: Accelerator, finished: int) -> None:

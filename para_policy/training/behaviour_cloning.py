@@ -27,7 +27,7 @@ from para_policy.training.accelerator import check_options
 from para_policy.training.config import LENGTH, CloningConfig, TrainConfig
 from para_policy.training.dataset import ChunkDataset, read_features
 from para_policy.training.demonstrations import open_demonstrations
-from para_policy.training.draws import batch_indices, generator, noise_levels
+from para_policy.training.draws import batch_indices, generator, noise_levels, own_part
 from para_policy.training.optimisation import Optimised
 from para_policy.training.pretrained import IMAGES, encode, read_encoder
 
@@ -201,16 +201,20 @@ class _Cloning(Optimised):
     def loss(self, network: nn.Module, step: int, accelerator: Accelerator) -> Tensor:
         t = self.run
         chosen = batch_indices(step, len(self.data.train), t.batch_size, t.seed, accelerator)
-        random = generator(t.seed, step, accelerator.process_index)
-        torch.manual_seed(random.initial_seed())  # of crops and dropout
-        return self._loss(network, self.data.train.batch(chosen), random, accelerator)
+        own = generator(t.seed, step, accelerator.process_index)
+        torch.manual_seed(own.initial_seed())  # of crops and dropout
+        random, part = generator(t.seed, step, 0), own_part(t.batch_size, accelerator)
+        batch = self.data.train.batch(chosen)
+        return self._loss(network, batch, random, accelerator, t.batch_size, part)
 
     def evaluation_loss(self, network: nn.Module, accelerator: Accelerator) -> float:
         fixed = generator(self.run.seed, -(2**31))
         chosen = torch.randperm(len(self.data.evaluation), generator=fixed)
         batch = self.data.evaluation.batch(chosen[: self.run.evaluation_windows])
         network.eval()
-        loss = self._loss(network, batch, fixed, accelerator).item()
+        loss = self._loss(
+            network, batch, fixed, accelerator, len(batch["action"]), slice(None)
+        ).item()
         network.train()
         return loss
 
@@ -233,10 +237,13 @@ class _Cloning(Optimised):
         batch: dict[str, Tensor],
         random: torch.Generator,
         accelerator: Accelerator,
+        count: int,
+        part: slice,
     ) -> Tensor:
+        """Of a batch that is `part` of one of `count` windows, whose noise is drawn as a whole."""
         action, device = batch["action"], accelerator.device
-        noise = torch.randn(action.shape, generator=random)
-        level = noise_levels(self.noising, self.run.noise_levels, len(action), random)
+        noise = torch.randn(count, *action.shape[1:], generator=random)[part]
+        level = noise_levels(self.noising, self.run.noise_levels, count, random)[part]
         noisy = self.noising.noised(action, noise, level)
         target = self.noising.target(action, noise, level)
         t = self.noising.timestep(level)

@@ -45,11 +45,16 @@ LENGTH = {"steps", "log_every", "checkpoint_every"}
 
 
 class RunConfig(BaseModel):
-    """Length and records of any training run."""
+    """Length, batches and records of any training run.
+
+    Attributes:
+        batch_size: examples of each step, on all processes together.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: Count
+    batch_size: Count
     precision: Literal["no", "bf16", "fp16"] = "no"
     seed: int = Field(42, ge=0, lt=2**32)
     log_every: Count = 50

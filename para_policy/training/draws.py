@@ -23,12 +23,20 @@ def generator(seed: int, *key: int) -> torch.Generator:
 def batch_indices(
     step: int, size: int, batch_size: int, seed: int, accelerator: Accelerator
 ) -> Tensor:
-    """Which of `size` examples this process sees in `step`: each once in an epoch, shuffled."""
-    per_device = max(1, batch_size // accelerator.num_processes)
-    epoch, position = divmod(step, size // (per_device * accelerator.num_processes))
+    """Which of `size` examples this process sees in `step`: each once in an epoch, shuffled.
+
+    All processes together see the batch that a single one would see.
+    """
+    epoch, position = divmod(step, size // batch_size)
     order = torch.randperm(size, generator=generator(seed, -1 - epoch))
-    first = (position * accelerator.num_processes + accelerator.process_index) * per_device
-    return order[first : first + per_device]
+    batch = order[position * batch_size : (position + 1) * batch_size]
+    return batch[own_part(batch_size, accelerator)]
+
+
+def own_part(batch_size: int, accelerator: Accelerator) -> slice:
+    """Rows of a batch that this process computes; `batch_size` is a multiple of the processes."""
+    rows = batch_size // accelerator.num_processes
+    return slice(accelerator.process_index * rows, (accelerator.process_index + 1) * rows)
 
 
 def noise_levels(

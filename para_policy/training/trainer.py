@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from para_policy.errors import InputError, NonFiniteError
+from para_policy.errors import InputError, NonFiniteError, ParaPolicyError
 from para_policy.extras import extra
 from para_policy.files import check_output_folder, write_text
 from para_policy.lock import sole_writer
@@ -29,9 +30,10 @@ from para_policy.training.states import States
 from para_policy.training.task import Task
 
 with extra("train", "training"):
-    from accelerate.utils import set_seed
+    from accelerate.utils import broadcast_object_list, set_seed
 
 _STATE = "state"
+_PATIENCE_S = 5.0
 _LEAST_SCALE = 1.0
 """Of a loss in half precision. Its gradients overflow at first; those that still do at 1 are infinite."""
 
@@ -66,7 +68,9 @@ def run(
     if resume and not States(output / _STATE).newest_first():
         raise InputError(f"nothing to resume in '{output}'; start without --resume")
     trainer = Trainer(task, output, device, tensorboard)
-    with trainer.sole_writer(), keeping(trainer.kept), deferred() as stop:
+    # A launcher of many processes passes on the signal that the terminal has sent to all.
+    patience_s = _PATIENCE_S if trainer.accelerator.num_processes > 1 else 0.0
+    with trainer.sole_writer(), keeping(trainer.kept), deferred(patience_s) as stop:
         start = trainer.load() if resume else trainer.begin()
         begin_log(trainer.accelerator, start)
         stopped = trainer.train(start, stop)
@@ -89,6 +93,12 @@ class Trainer:
         self._started, self._spent = time.monotonic(), 0.0
         log = output if tensorboard else None
         self.accelerator = make_accelerator(task.run.precision, device, log)
+        processes = self.accelerator.num_processes
+        if task.run.batch_size % processes:
+            raise InputError(
+                f"batch_size is {task.run.batch_size}, which {processes} processes cannot divide among "
+                f"themselves; expected a multiple of {processes}"
+            )
         network = task.network()
         optimizer = task.optimizer(_trained(network))
         self.schedule = task.schedule(optimizer)
@@ -102,11 +112,26 @@ class Trainer:
         """Of the processes of the run, the one that writes."""
         return bool(self.accelerator.is_main_process)
 
-    def sole_writer(self) -> AbstractContextManager[None]:
-        if not self.is_main:
-            return nullcontext()
-        check_output_folder(self.output)
-        return sole_writer(self.output, self.output / ".lock")
+    @contextmanager
+    def sole_writer(self) -> Iterator[None]:
+        with ExitStack() as held:
+            with self._agreed():
+                if self.is_main:
+                    check_output_folder(self.output)
+                    held.enter_context(sole_writer(self.output, self.output / ".lock"))
+            yield
+
+    @contextmanager
+    def _agreed(self) -> Iterator[None]:
+        """What the main process refuses within is refused by all, which would wait for it for ever."""
+        refused: list[ParaPolicyError | None] = [None]
+        try:
+            yield
+        except ParaPolicyError as error:
+            refused[0] = error
+        broadcast_object_list(refused)
+        if refused[0] is not None:
+            raise refused[0]
 
     def train(self, start: int, stop: Stop) -> bool:
         """All steps from `start` on; whether a signal has ended it before."""
@@ -118,7 +143,7 @@ class Trainer:
             for done in range(start + 1, run.steps + 1):
                 recent.append(self.step(done - 1))
                 if done % run.log_every == 0 or done == run.steps:
-                    losses = self.log(done, torch.stack(recent).mean().item())
+                    losses = self.log(done, self._over_all(torch.stack(recent)))
                     recent.clear()
                     progress.update(
                         bar, description=f"loss {losses['loss']:.4f}  ema {losses['ema_loss']:.4f}"
@@ -131,8 +156,12 @@ class Trainer:
                     return True
         return False
 
+    def _over_all(self, losses: Tensor) -> float:
+        """Mean over the steps and the processes, whose batches are of one size."""
+        return float(self.accelerator.reduce(losses.mean(), "mean"))
+
     def step(self, step: int) -> Tensor:
-        """One optimiser step; returns the detached loss."""
+        """One optimiser step; returns the detached loss of this process."""
         loss = self.task.loss(self.network, step, self.accelerator)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(_trained(self.network), 1.0)
@@ -221,13 +250,14 @@ class Trainer:
         return facts.step
 
     def begin(self) -> int:
-        if self.is_main:
-            if self.states.newest_first() or self.checkpoint.exists():
-                raise InputError(
-                    f"'{self.output}' already holds a run; pass --resume or another --output"
-                )
-            self._write_config()
-            self.records.path.unlink(missing_ok=True)  # of a run that never reached a state
+        with self._agreed():
+            if self.is_main:
+                if self.states.newest_first() or self.checkpoint.exists():
+                    raise InputError(
+                        f"'{self.output}' already holds a run; pass --resume or another --output"
+                    )
+                self._write_config()
+                self.records.path.unlink(missing_ok=True)  # of a run that never reached a state
         return 0
 
     def _write_config(self) -> None:
