@@ -32,6 +32,7 @@ def readme() -> str:
 EXTRAS = {
     "aloha": ["dm-control<1.1", "gym-aloha", "mujoco<3.9"],
     "bags": ["mcap", "rosbags"],
+    "cluster": ["ray"],
     "convert": ["dill", "omegaconf"],
     "export": ["onnx", "onnxruntime", "onnxscript"],
     "hub": ["huggingface-hub"],

@@ -31,6 +31,10 @@ class NonFiniteError(ParaPolicyError):
     """NaN or infinity where a robot would have to act on it, or a training to go on with it."""
 
 
+class WorkerLostError(ParaPolicyError):
+    """A worker process has ended before its work: it was killed, or the memory was full."""
+
+
 class MissingPackageError(InputError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 

@@ -42,8 +42,13 @@ class Evaluate(EngineOptions, ChainOptions, OfCheckpoint):
     """Equivalence margin of the mean max reward."""
     batch: int = 25
     """Episodes that share each call of the network."""
-    jobs: int = 1
-    """Processes; the CPU threads are divided among them."""
+    jobs: int | None = None
+    """Processes, one by default; the CPU threads are divided among them. With --cluster local: batches
+    at once, by default as many as there are CPUs."""
+    cluster: str | None = None
+    """Play on Ray: local starts it on this machine for as long as it takes; auto, on a machine of a
+    cluster, and HOST:PORT use one that runs. Each batch takes one CPU and one thread, and with --device
+    cuda a GPU. A batch whose worker is lost is played again. See docs/scale.md."""
     check_errors: bool = False
     """Solve every chunk again with `sequential` and report the errors; multiplies the run time."""
     latency_chunks: int = 50

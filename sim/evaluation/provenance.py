@@ -16,6 +16,7 @@ from para_policy.checkpoints.calibration import ENGINE_FILE, LATENCY_FILE
 from para_policy.inference.device import PLAIN_ENGINE, cpu_name
 from para_policy.policies.policy import DiffusionPolicy
 from sim.evaluation.batches import Sampling
+from sim.tasks.task import SimulatedTask
 
 _MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
 _PACKAGES = ("numpy", "torch", "diffusers")  # and those of the task
@@ -24,7 +25,6 @@ _PACKAGES = ("numpy", "torch", "diffusers")  # and those of the task
 def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, Any]:
     """Everything that an episode depends on, besides its sampler and seed."""
     task = sampling.simulated(policy)
-    packages = (*_PACKAGES, *task.packages)
     kind, steps = policy.chain(sampling.scheduler, sampling.steps).key
     return {
         "task": task.name,
@@ -35,8 +35,14 @@ def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, 
         "device": sampling.device,
         "engine": _engine(policy),
         "check_errors": sampling.check_errors,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "versions": versions(task),
     }
+
+
+def versions(task: SimulatedTask) -> dict[str, str]:
+    """Of Python and the packages that episodes of the task depend on."""
+    packages = (*_PACKAGES, *task.packages)
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _engine(policy: DiffusionPolicy) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from para_policy.errors import InputError
+from para_policy.errors import InputError, WorkerLostError
 from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
@@ -16,25 +18,19 @@ from para_policy.policies.sampler_spec import split_samplers
 from para_policy.stopping import Stopped
 from para_policy.terminal import answers
 from sim import plots
-from sim.evaluation.batches import (
-    Sampling,
-    Task,
-    WorkerLostError,
-    make_tasks,
-    paired_runs,
-    play,
-    play_in_processes,
-)
+from sim.evaluation.batches import Sampling, Task, make_tasks, paired_runs, play
+from sim.evaluation.cluster import check_cluster, play_on_cluster
 from sim.evaluation.partial import PartialResults, partial_path
+from sim.evaluation.processes import play_in_processes
 from sim.evaluation.progress import EvaluationProgress, print_results
-from sim.evaluation.provenance import circumstances, sampling_identity
+from sim.evaluation.provenance import circumstances, sampling_identity, versions
 from sim.evaluation.statistics import check_margin
 from sim.evaluation.summary import Runs, summarize
 from sim.evaluation.variants import Variant
 from sim.report import write_html
 from sim.tasks.choice import task_named
 from sim.tasks.episode import Episode
-from sim.tasks.rollout import Control
+from sim.tasks.rollout import Control, Progress
 from sim.tasks.task import SimulatedTask
 from sim.video import encoder, write_videos
 
@@ -103,7 +99,8 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
             "seed": args.seed,
             **identity,
             **circumstances(policy),
-            "jobs": args.jobs,
+            "jobs": None if args.cluster else args.jobs or 1,
+            "cluster": args.cluster,
             "batch": args.batch,
             "margin": args.margin,
             **summarize(runs, latencies, args.margin),
@@ -161,9 +158,12 @@ def _identities(
 def _check(args: Evaluate) -> None:
     """Everything that can be wrong, before the long work begins."""
     for name, (least, most) in LIMITS.items():
-        if not least <= getattr(args, name) <= most:
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
             option = name.replace("_", "-")
-            raise InputError(f"--{option} {getattr(args, name)} must be from {least} to {most}")
+            raise InputError(f"--{option} {value} must be from {least} to {most}")
+    if args.cluster is not None:
+        check_cluster(args.cluster, args.jobs, args.device)
     check_margin(args.margin)
     if args.env is not None:
         _check_task(args, task_named(args.env))
@@ -200,16 +200,36 @@ def _play_all(
         console.print(f"Resuming: {len(finished)} of {len(tasks)} batches are already there.")
     todo = [task for task in tasks if task not in finished]
     max_steps = sampling.simulated(policy).max_steps
-    with EvaluationProgress(console, tasks, finished, max_steps) as progress:
-        played: Iterator[tuple[Task, list[Episode]]]
-        if args.jobs == 1:
-            played = ((t, play(policy, sampling, t, progress.advance)) for t in todo)
-        else:
-            played = play_in_processes(sampling, todo, args.jobs, progress.advance)
+    with (
+        EvaluationProgress(console, tasks, finished, max_steps) as progress,
+        closing(_played(args, sampling, policy, todo, progress.advance)) as played,
+    ):
         for task, episodes in played:
             partial.add(task, episodes)
             finished[task] = episodes
             progress.finish(task, episodes)
+
+
+def _played(
+    args: Evaluate,
+    sampling: Sampling,
+    policy: DiffusionPolicy,
+    tasks: Sequence[Task],
+    advance: Progress,
+) -> Generator[tuple[Task, list[Episode]]]:
+    """Play the tasks where the options say; yield each as it finishes."""
+    if not tasks:
+        return
+    if args.cluster is not None:
+        # What "auto" chose here, lest each machine choose for itself.
+        chosen = replace(sampling, engine=policy.runtime.backend)
+        expected = versions(sampling.simulated(policy))
+        yield from play_on_cluster(args.cluster, args.jobs, chosen, expected, tasks, advance)
+    elif args.jobs is None or args.jobs == 1:
+        for task in tasks:
+            yield task, play(policy, sampling, task, advance)
+    else:
+        yield from play_in_processes(sampling, tasks, args.jobs, advance)
 
 
 def _latencies_ms(

@@ -229,11 +229,16 @@ def circumstances(document: Document) -> dict[str, str]:
         f"{_count(document['threads'], 'thread')}",
         "Machine": document["machine"],
         "Vectorised": f"up to {_count(_largest_batch(document), 'episode')} per batch, "
-        f"{_count(document['jobs'], 'process', 'processes')}; "
-        "latency measured apart",
+        f"{_where(document)}; latency measured apart",
         "Versions": ", ".join(f"{name} {number}" for name, number in document["versions"].items()),
         "Date": document["date"],
     }
+
+
+def _where(document: Document) -> str:
+    if document.get("cluster") is not None:
+        return "one thread for each, on a Ray cluster"
+    return _count(document["jobs"], "process", "processes")
 
 
 def _largest_batch(document: Document) -> int:
