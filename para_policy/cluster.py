@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import secrets
 import signal
 import socket
@@ -194,9 +195,9 @@ def tasks(
         for reference in finished:
             item = pending.pop(reference)
             try:
-                result = ray.get(reference)
+                result = pickle.loads(ray.get(reference))
             except exceptions.RayTaskError as error:
-                raise error.cause from None
+                raise error.cause from error
             except exceptions.RayError as error:
                 raise WorkerLostError(
                     f"the worker of a task was lost {RETRIES + 1} times (killed, or out of memory): "
@@ -212,8 +213,8 @@ class _Kept:
     work: Callable[[Any, Report], Any]
 
 
-def _task(begun: list[Any], index: int, item: Item, reporter: Any) -> Any:
-    """Runs in a worker; `begun` holds a reference, which is fetched once a process."""
+def _task(begun: list[Any], index: int, item: Item, reporter: Any) -> bytes:
+    """The pickled result, made in a worker; `begun` holds a reference, which is fetched once a process."""
     ray, done = _ray(), 0
 
     def report(more: int) -> None:
@@ -228,7 +229,8 @@ def _task(begun: list[Any], index: int, item: Item, reporter: Any) -> Any:
     result = _Kept.work(item, report)
     with suppress(ray.exceptions.RayError):  # what was told arrives before the result
         ray.get(reporter.tell.remote(index, done))
-    return result
+    # Arrays as such would stay in Ray's store, which is small, for as long as they are used.
+    return pickle.dumps(result)
 
 
 class _Reporter:

@@ -193,7 +193,7 @@ def show(answer: Any) -> None:
 
 def _speaks() -> bool:
     """Whether what all processes of a training say is said by this one: of `torchrun` the first."""
-    return os.environ.get("RANK", "0") == "0"
+    return "LOCAL_RANK" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def progress_bars(console: Console | None = None, *, hidden: bool = False) -> Progress:

@@ -12,7 +12,9 @@ import torch
 from para_policy import cluster
 from para_policy.checkpoints.carried import CarriedCheckpoint
 from para_policy.errors import InputError
+from para_policy.memory import check_memory
 from sim.evaluation.batches import Sampling, Task, play
+from sim.evaluation.processes import WORKER_BYTES
 from sim.evaluation.provenance import versions
 from sim.tasks.episode import Episode
 from sim.tasks.rollout import Progress
@@ -21,6 +23,8 @@ from sim.tasks.rollout import Progress
 def check_cluster(address: str, jobs: int | None, device: str) -> None:
     """Raise InputError for options that do not go together, or an address where nobody listens."""
     cluster.check_address(address)
+    if jobs is not None:
+        check_memory(f"--jobs {jobs}", jobs * WORKER_BYTES)
     if address != cluster.LOCAL and jobs is not None:
         raise InputError(
             f"--jobs {jobs} is for this machine; leave it out with --cluster {address}, which plays as "

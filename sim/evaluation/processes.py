@@ -20,7 +20,7 @@ from sim.tasks.episode import Episode
 from sim.tasks.rollout import Progress
 
 POLL_S = 0.2
-_WORKER_BYTES = 300 * 2**20
+WORKER_BYTES = 300 * 2**20
 """Of a process with torch, before it has loaded a policy."""
 
 
@@ -33,7 +33,7 @@ def play_in_processes(
         WorkerLostError: when a process was killed, after all that was played by then.
     """
     jobs = min(jobs, len(tasks))
-    check_memory(f"--jobs {jobs}", jobs * _WORKER_BYTES)
+    check_memory(f"--jobs {jobs}", jobs * WORKER_BYTES)
     context = multiprocessing.get_context("spawn")
     progress: multiprocessing.Queue[int] = context.Queue()
     stop = context.Event()
