@@ -101,7 +101,7 @@ def _connect(ray: Any, address: str, workers: int | None, folder: str) -> None:
         ray.init(address, **options)
     except SystemExit as stop:  # Ray's own answer to SIGTERM
         raise Stopped(signal.SIGTERM) from stop
-    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # what Ray raises is of many kinds, and of none
         what = "start" if address == LOCAL else f"connect to '{address}' with"
         raise InputError(
             f"cannot {what} Ray {ray.__version__} ({error}); see docs/scale.md"
