@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from para_policy import load_policy
+from para_policy.cli.main import main
 from para_policy.errors import CheckpointError, InputError
 from para_policy.networks import vision
 from para_policy.networks.vision import VisionEncoder
@@ -178,6 +180,22 @@ def test_an_encoder_of_another_shape_is_refused(data: Path, weights: Path, tmp_p
     save_file(state, weights)
     with pytest.raises(CheckpointError, match=r"lacks .*encoders\.0\.head\.bias"):
         train(config(data, weights), tmp_path / "run", device="cpu")
+
+
+def test_the_command_takes_another_encoder(
+    data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = config(data, tmp_path / "absent.safetensors").model_dump(mode="json")
+    file = tmp_path / "train.yaml"
+    file.write_text(yaml.safe_dump(made))
+    command = ["train", "--config", str(file), "--device", "cpu", "--encoder", str(weights)]
+    assert main([*command, "--output", str(tmp_path / "run")]) == 0
+    exported = encoders(tmp_path / "run" / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(exported[name], value) for name, value in encoders(weights).items())
+    del made["encoder"]
+    file.write_text(yaml.safe_dump(made))
+    assert main([*command, "--output", str(tmp_path / "other")]) == 2
+    assert "has no section encoder" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_encoder_needs_a_camera(data: Path, weights: Path) -> None:
