@@ -7,14 +7,13 @@ from torch import Tensor
 
 
 def on_host(*values: Tensor) -> list[Tensor]:
-    """Copies of tensors of one device on the host, brought there by a single transfer.
-
-    Booleans, integers up to 2^53 and floating-point numbers keep their values.
-    """
-    packed = torch.cat([value.double().flatten() for value in values]).cpu()
-    parts = packed.split([value.numel() for value in values])
+    """Copies of tensors of one device on the host, brought there by a single transfer."""
+    packed = torch.cat([value.contiguous().flatten().view(torch.uint8) for value in values]).cpu()
+    parts = packed.split([value.numel() * value.element_size() for value in values])
     return [
-        part.to(value.dtype).reshape(value.shape) for part, value in zip(parts, values, strict=True)
+        # A copy of its own begins where numbers of any size may.
+        part.clone().view(value.dtype).reshape(value.shape)
+        for part, value in zip(parts, values, strict=True)
     ]
 
 

@@ -95,10 +95,11 @@ def test_one_read_for_a_solve_of_recorded_rounds(label: str) -> None:
 def test_what_is_read_together_keeps_its_values() -> None:
     values = (
         torch.tensor([[1.1, -torch.inf], [torch.nan, 1e-45]]),
-        torch.tensor([2**53, -3]),
+        torch.tensor([2**53 + 1, -3]),
         torch.tensor(True),
         torch.zeros(0, 2),
         torch.tensor([0.1], dtype=torch.float64),
+        torch.tensor([0.1, 3.0, -2.0], dtype=torch.bfloat16)[::2],
     )
     for found, value in zip(on_host(*values), values, strict=True):
         assert found.dtype == value.dtype
