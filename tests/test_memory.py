@@ -24,7 +24,8 @@ from para_policy.training.dataset import Columns, Feature, observation_windows
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.distill import DistillConfig
 from para_policy.training.replay_buffer import ReplayBuffer
-from sim.evaluation.batches import Sampling, Task, make_tasks, play_in_processes
+from sim.evaluation.batches import Sampling, Task, make_tasks
+from sim.evaluation.processes import play_in_processes
 from sim.render_demonstrations import Arguments
 from sim.tasks.rollout import rollout
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config

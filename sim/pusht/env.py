@@ -165,11 +165,11 @@ class PushT:
 
     def image(self, height: int = 96, width: int | None = None) -> NDArray[np.uint8]:
         """The board as gym-pusht draws it for image policies, (height, width, 3) RGB."""
-        import cv2
-        import pygame
+        with extra("sim", "the PushT simulator"):
+            from gym_pusht.envs import pusht  # with its own OpenCV and pygame
 
         # As `_render` of gym-pusht, which first copies the whole board in another order: half its time.
-        rows = pygame.surfarray.pixels2d(self._env._draw()).T
+        rows = pusht.pygame.surfarray.pixels2d(self._env._draw()).T
         drawn = rows.view(np.uint8).reshape(*rows.shape, 4)  # blue, green, red, nothing
-        scaled = cv2.resize(drawn, (height if width is None else width, height))
+        scaled = pusht.cv2.resize(drawn, (height if width is None else width, height))
         return np.ascontiguousarray(scaled[..., 2::-1])

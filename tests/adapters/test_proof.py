@@ -82,7 +82,7 @@ def test_an_error_of_the_original_is_its_callers() -> None:
 
 def test_slow_calls_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("para_policy.adapters.proof._PATIENCE_S", 0.01)
-    _, proof = prove(slow(0.02), slow(0), 1.0, allowed=0.01)
+    _, proof = prove(slow(0.3), slow(0), 1.0, allowed=0.01)
     assert proof.repeats == 1
     assert proof.refusal == ""
 

@@ -359,9 +359,10 @@ def test_cases_that_were_not_begun_in_time_are_named(checkpoint: Path, tmp_path:
     run.document["samplers_left_out"] = {}
     parts._robots(run, Clock(0))
     assert run.document["robots"] == []
-    assert run.document["samplers_left_out"] == {
-        f"ddpm 100, sequential, robots: {count}": "no time left" for count in run.options.robots
-    }
+    # And `chord`, if another test has calibrated this checkpoint.
+    named = {f"ddpm 100, sequential, robots: {count}" for count in run.options.robots}
+    assert named <= run.document["samplers_left_out"].keys()
+    assert set(run.document["samplers_left_out"].values()) == {"no time left"}
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "zarr", "gymnasium", "pymunk", "accelerate"])

@@ -34,6 +34,8 @@ class Judge:
         self._repeats = repeats
         self._checked = 0
         self._newest_ns = 0
+        self._sent_ns = 0
+        self._may_go_back = False
         self._last: list[float] = []
 
     def times_ns(self) -> list[int]:
@@ -41,9 +43,8 @@ class Judge:
         return [stamp_to_ns(command.header.stamp) for command in self.commands]
 
     def time_may_go_back(self) -> None:
-        """Check what has come so far; what follows may have older stamps."""
-        self.check()
-        self._newest_ns = 0
+        """From a command that is sent earlier than the one before, chunks may be older, too."""
+        self._may_go_back = True
 
     def forget_last(self) -> None:
         """Check what has come so far; what follows may not be a repetition of it."""
@@ -68,6 +69,9 @@ class Judge:
             self._last = values
 
     def _check_due(self, chunks: list[ActionChunk], values: list[float], sent_ns: int) -> None:
+        if self._may_go_back and sent_ns < self._sent_ns:
+            self._newest_ns = 0
+        self._sent_ns = sent_ns
         stamps = [chunk.stamp_ns for chunk in chunks if is_due(chunk, values, sent_ns)]
         if self._repeats and not stamps and values == self._last:
             return
