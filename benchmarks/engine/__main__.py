@@ -16,6 +16,8 @@ from benchmarks.engine.report import show
 from para_policy.errors import ParaPolicyError
 from para_policy.files import write_text
 
+_NOT_FINISHED = "not finished"
+
 
 def measure(options: Options) -> dict[str, Any]:
     """All parts, one after the other; what was found so far is written after each.
@@ -30,9 +32,13 @@ def measure(options: Options) -> dict[str, Any]:
         options.budget_s - (time.monotonic() - begun),
         {part.name: part.weight for part in planned},
     )
+    entries: list[dict[str, Any]] = []
     for part in planned:
-        run.document["parts"].append(_measure(part, run, budget.share(part.name)))
+        entries.append(_measure(part, run, budget.share(part.name)))
+        # Whoever ends this before its end, `timeout` say, reads which parts that has cost.
+        ahead = [{"part": each.name, "left_out": _NOT_FINISHED} for each in planned[len(entries) :]]
         run.document |= run.engines.report() | {"seconds": time.monotonic() - begun}
+        run.document["parts"] = entries + ahead
         write_text(options.json, json.dumps(run.document, indent=1) + "\n")
     show(run.document)
     failed = [entry for entry in run.document["parts"] if "failure" in entry]

@@ -336,6 +336,9 @@ def test_what_was_measured_is_kept_when_the_run_is_stopped(
     written = json.loads(settings.json.read_text())
     assert {e["process"] for e in written["chunks"]} == {"ddpm 100", "ddim 16"}
     assert written["network"]
+    unfinished = [e["part"] for e in written["parts"] if e.get("left_out") == "not finished"]
+    assert unfinished[0] == "robots"
+    assert not {"ddpm 100", "ddim 16", "network"} & set(unfinished)
 
 
 def test_nothing_is_begun_without_time(checkpoint: Path, tmp_path: Path) -> None:
