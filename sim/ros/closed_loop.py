@@ -24,6 +24,7 @@ from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
+from para_policy.policies.config import PolicyConfig
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.terminal import progress_bars, run
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
@@ -56,9 +57,8 @@ class LoopSettings(OfCheckpoint):
     domain_id: int = 77
     """ROS domain of the run; two runs at the same time need two."""
 
-    def simulator(self) -> Simulator:
-        """What plays the task. Raises InputError where the checkpoint fits none, or another."""
-        config = read_checkpoint(self.directory()).config
+    def simulator(self, config: PolicyConfig) -> Simulator:
+        """What plays the task. Raises InputError where the policy fits none, or another."""
         return SIMULATORS[task_of(config, self.env).name]
 
     def steps_of(self, task: SimulatedTask) -> int:
@@ -113,7 +113,7 @@ def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) 
     """
     checkpoint = settings.directory()
     config = read_checkpoint(checkpoint).config
-    simulator = settings.simulator()
+    simulator = settings.simulator(config)
     inputs_file = records / "inputs.yaml"
     write_text(inputs_file, inputs_text(config, simulator.task.name))
     sizes = [config.inputs[name][1:] for name in config.cameras]
@@ -210,7 +210,8 @@ def _main(arguments: Arguments) -> None:
     except ValueError as error:
         raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
     # Cheap to find out here, while the nodes would take seconds to start and say the same.
-    task = arguments.loop.simulator().task
+    config = read_checkpoint(arguments.loop.directory()).config
+    task = arguments.loop.simulator(config).task
     task.require()
     samplers.options(arguments.loop.sampler)
     if arguments.json is not None:
