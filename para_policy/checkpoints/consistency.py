@@ -22,7 +22,9 @@ from para_policy.files import check_output_folder
 from para_policy.policies.consistency import Change, PicardConsistencyModel
 from para_policy.samplers import SplittingName
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ = (1, FORMAT_VERSION)
+"""The first one knows no `informed`."""
 _UP, _DOWN = ".up", ".down"
 _AGAIN = "run para-policy distill again, or delete the file"
 
@@ -40,6 +42,7 @@ class _Facts(BaseModel):
     splitting: SplittingName
     rounds: int = Field(ge=1)
     stride: int = Field(ge=1)
+    informed: bool = False
 
 
 def folder(checkpoint: str | Path) -> Path:
@@ -72,7 +75,7 @@ def save_consistency(
         noise_scheduler=dict(noise_scheduler),
         **{
             key: getattr(model, key)
-            for key in ("scheduler", "steps", "splitting", "rounds", "stride")
+            for key in ("scheduler", "steps", "splitting", "rounds", "stride", "informed")
         },
     )
     tensors: dict[str, Tensor] = {}
@@ -101,7 +104,7 @@ def read_consistencies(
     """Read all PCM weights of a checkpoint, by scheduler, step count and splitting.
 
     Args:
-        shapes: of the base weights.
+        shapes: of the weights that may change, see `policies.consistency.changeable`.
 
     Raises:
         CheckpointError: for a file that is broken, was trained on other weights or another noise
@@ -134,6 +137,7 @@ def read_consistencies(
             facts.stride,
             _changes(path, tensors),
             hashlib.sha256(path.read_bytes()).hexdigest(),
+            facts.informed,
         )
         try:
             model.check(shapes)
@@ -148,9 +152,10 @@ def _facts(path: Path) -> _Facts:
         with safe_open(path, "pt") as file:
             content = json.loads((file.metadata() or {})["pcm"])
         version = content["format_version"]
-        if version != FORMAT_VERSION:
+        if version not in _READ:
             raise CheckpointError(
-                f"'{path}' has format_version {version!r}, this release reads {FORMAT_VERSION}; {_AGAIN}"
+                f"'{path}' has format_version {version!r}, this release reads "
+                f"{' and '.join(map(str, _READ))}; {_AGAIN}"
             )
         return _Facts.model_validate(content)
     except ValidationError as error:

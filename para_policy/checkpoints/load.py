@@ -22,6 +22,7 @@ from para_policy.errors import CheckpointError, InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.config import Precision
 from para_policy.inference.device import check_device, device_description, expected_engine
+from para_policy.policies.consistency import changeable
 from para_policy.policies.policy import DiffusionPolicy
 
 Weights = Literal["live", "ema"]
@@ -159,7 +160,7 @@ def make_policy(
                 )
             policy.calibrations[of] = calibration.to(policy.device)
         policy.runtime.latencies.update(read_latencies(directory))
-    shapes = {name: value.shape for name, value in policy.network.named_parameters()}
+    shapes = changeable(policy.network)
     trained = folder(directory) if consistency is None else Path(consistency)
     policy.consistency_models = read_consistencies(trained, checkpoint.sha256, schedule, shapes)
     return policy

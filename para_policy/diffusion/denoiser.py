@@ -115,9 +115,17 @@ class Denoiser:
         clean = process.predict_clean(x, self(x, process.timesteps[s], sample), s)
         return clean if self.known is None else self.known.project(clean, sample)
 
-    def with_network(self, network: Network) -> Denoiser:
-        """Another network on the same condition, its calls counted with those of this one."""
-        other = self._like(network, self.condition, self.known)
+    def with_network(self, network: Network, further: Tensor | None = None) -> Denoiser:
+        """Another network on the same condition, its calls counted with those of this one.
+
+        Args:
+            further: (batch, n) numbers that it sees after the condition; None for none.
+        """
+        condition = self.condition
+        if further is not None:
+            parts = [further] if condition is None else [condition, further.to(condition)]
+            condition = torch.cat(parts, dim=1)
+        other = self._like(network, condition, self.known)
         other.calls = self.calls
         return other
 

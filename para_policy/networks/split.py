@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from para_policy.diffusion.denoiser import BoundNetwork
+from para_policy.networks.further import Wider
 
 RunRows = Callable[..., Tensor]
 """Evaluates the module of rows: inputs (M, ...) each to predictions (M, *shape)."""
@@ -63,7 +64,8 @@ class Whole:
 class Terms:
     """The split of a network whose blocks see step and observation through one linear map of both.
 
-    What they see, the terms, is the sum of the step's part and of the observation's.
+    What they see, the terms, is the sum of the step's part and of the observation's, and of that of the
+    inputs which follow the observation in a network that was widened, see `networks.further`.
 
     Args:
         rows: states, and the terms of all blocks one after another, to predictions.
@@ -87,13 +89,15 @@ class Terms:
         self._embed, self._bend = embed, maps[0].get_submodule("0")
         self._of_step = weight[:, :width].contiguous()
         self._of_condition = weight[:, width:].contiguous()
+        further: list[Tensor] = [each.further for each in maps if isinstance(each, Wider)]
+        self._of_further = torch.cat(further) if further else None
         self._bias = torch.cat([each.get_parameter("1.bias") for each in maps])
         steps = torch.arange(whole_timesteps, device=weight.device)
         self._table = self._step(steps) if whole_timesteps else None
 
     def bind(self, condition: Tensor, run: RunRows) -> BoundNetwork:
         """See `Split`."""
-        observed = F.linear(self._bend(condition), self._of_condition)
+        observed = self._observed(condition)
 
         def bound(x: Tensor, t: Tensor, sample: Tensor) -> Tensor:
             table = None if t.is_floating_point() else self._table
@@ -101,6 +105,13 @@ class Terms:
             return run(x, of_step + observed[sample])
 
         return bound
+
+    def _observed(self, condition: Tensor) -> Tensor:
+        if self._of_further is None:
+            return F.linear(self._bend(condition), self._of_condition)
+        own, further = condition.tensor_split([self._of_condition.shape[1]], dim=1)
+        of_own = F.linear(self._bend(own.contiguous()), self._of_condition)
+        return of_own + F.linear(further, self._of_further)
 
     def _step(self, t: Tensor) -> Tensor:
         return F.linear(self._bend(self._embed(t)), self._of_step, self._bias)

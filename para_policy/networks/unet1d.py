@@ -172,13 +172,17 @@ class ConditionalUnet1D(nn.Module):
     def forward(self, x: Tensor, t: Tensor, global_cond: Tensor) -> Tensor:
         """Map `x` (M, horizon, A), timesteps `t` (M,) and `global_cond` (M, C) to (M, horizon, A)."""
         cond = torch.cat([self.diffusion_step_encoder(t), global_cond], dim=-1)
-        return self.denoise(x, [block.cond_encoder(cond) for block in self.blocks()])
+        return self.denoise(x, [modulation(cond) for modulation in self.modulations()])
 
     def split(self, whole_timesteps: int) -> Terms:
         """The work of inference; see `networks.split`."""
-        maps = [block.cond_encoder for block in self.blocks()]
+        maps = self.modulations()
         rows = UnetRows(self, [len(each.get_parameter("1.bias")) for each in maps])
         return Terms(rows, maps, self.diffusion_step_encoder, self.step_embed_dim, whole_timesteps)
+
+    def modulations(self) -> list[nn.Module]:
+        """Of each block, what makes its FiLM terms of the features of step and observation."""
+        return [block.cond_encoder for block in self.blocks()]
 
     def blocks(self) -> list[ConditionalResidualBlock1D]:
         """All residual blocks, in the order in which `denoise` passes through them."""

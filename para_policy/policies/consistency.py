@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.runtime import EngineNetwork
+from para_policy.networks import further
+from para_policy.samplers.draft import PROGRESS
 
 Change = Tensor | tuple[Tensor, Tensor]
 """Change of a weight: as it is, or the factors (out, rank) and (rank, in) of a low-rank update."""
@@ -31,6 +33,8 @@ class PicardConsistencyModel:
         stride: of the rows that these rounds evaluate.
         changes: by name of the weight.
         sha256: of its file, for the record.
+        informed: the network sees `samplers.draft.progress` after the observation, through columns
+            `networks.further.WEIGHT` that the base network has not.
     """
 
     scheduler: str
@@ -40,9 +44,15 @@ class PicardConsistencyModel:
     stride: int
     changes: Mapping[str, Change]
     sha256: str = ""
+    informed: bool = False
 
     def check(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Raise InputError unless all changes fit a network with weights of these shapes."""
+        if self.informed != any(name.endswith(f".{further.WEIGHT}") for name in self.changes):
+            raise InputError(
+                f"PCM says informed={self.informed} of itself, and what an informed network sees the "
+                f"solve through ('....{further.WEIGHT}') is {'missing' if self.informed else 'there'}"
+            )
         for name, change in self.changes.items():
             if name not in shapes:
                 raise InputError(f"PCM changes {name!r}, which the network does not have")
@@ -66,7 +76,9 @@ class PicardConsistencyModel:
             whole_timesteps: see `networks.split`.
             engine: how the changed networks run; None for PyTorch as it is.
         """
-        self.check({name: value.shape for name, value in network.named_parameters()})
+        self.check(changeable(network))
+        if self.informed:
+            network = further.widen(copy.deepcopy(network), PROGRESS)
         return Consistency(self, network, whole_timesteps, engine)
 
     def whole(self, name: str, like: Tensor) -> Tensor:
@@ -78,11 +90,21 @@ class PicardConsistencyModel:
         return change.to(like)
 
 
+def changeable(network: nn.Module) -> dict[str, Sequence[int]]:
+    """Names and shapes of the weights that PCM may change, those of an informed network among them."""
+    own = {name: value.shape for name, value in network.named_parameters()}
+    return {**own, **further.columns(network, PROGRESS)}
+
+
 class Consistency:
     """`consistency(share)` is the base network with `share` of the changes in its weights.
 
     See `samplers.draft`. Weights are merged once for each share, so a round costs one network
     call as before; with share 0 it is the base network itself.
+
+    Attributes:
+        model: the changes.
+        informed: see `samplers.Consistency`.
     """
 
     def __init__(
@@ -92,7 +114,7 @@ class Consistency:
         whole_timesteps: int,
         engine: EngineConfig | None = None,
     ) -> None:
-        self.model, self._network = model, network
+        self.model, self._network, self.informed = model, network, model.informed
         self._whole_timesteps, self._engine = whole_timesteps, engine
         base = dict(network.named_parameters())
         self._changes = {name: model.whole(name, base[name]) for name in model.changes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,7 +15,7 @@ from torch import Tensor
 from para_policy.diffusion.denoiser import Network
 from para_policy.errors import InputError
 from para_policy.samplers.checks import check_count, check_number
-from para_policy.samplers.fixed_point import FixedPointSolve, where
+from para_policy.samplers.fixed_point import FixedPointSolve, cleared, where
 from para_policy.samplers.guess import Guess, Prior
 from para_policy.samplers.sampler import Launch
 from para_policy.samplers.window import Pattern, Rows
@@ -28,9 +29,36 @@ Blend = Literal["weights", "features", "none"]
 
 Consistency = Callable[[float], Network]
 """`consistency(share)` is the network with `share` of the fine-tuning in its weights: with 1 the
-fine-tuned network, with 0 the base network."""
+fine-tuned network, with 0 the base network. Where it has a true attribute `informed`, that network
+sees how far the solve is, too: its condition is followed by `progress`."""
 
 _LONGEST = 1000
+_LEAST_MOVE, _LARGEST_MOVE = 1e-3, 1e3
+"""Normalised action units: moves below the one are alike, and so are those above the other."""
+
+PROGRESS = 2
+"""Numbers that `progress` tells."""
+
+
+def progress(k: int, moved: Tensor) -> Tensor:
+    """(batch, 2) what an informed network sees of a solve: the round and the spread of its iterate.
+
+    Args:
+        k: rounds before.
+        moved: (batch,) root mean square by which the last of them has moved the states, normalised
+            action units; 0 before the first one.
+
+    >>> progress(1, torch.tensor([0.0, 0.099]))
+    tensor([[0.6931, 0.0000],
+            [0.6931, 2.0000]])
+    """
+    spread = (1 + moved.nan_to_num().clamp(max=_LARGEST_MOVE) / _LEAST_MOVE).log10()
+    return torch.stack([torch.full_like(moved, math.log1p(k)), spread], dim=1)
+
+
+def root_mean_square(move: Tensor) -> Tensor:
+    """(batch,) of a change (batch, N, *shape) of states X_1 .. X_N."""
+    return move.square().flatten(1).mean(dim=1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -110,11 +138,9 @@ class Draft(Guess):
         rows = solve.rows_of(Pattern(solve.N, 0, stride, solve.X.device))
         if not static:
             rows = rows.compact()
-        shares = [
-            (denoiser if network is None else denoiser.with_network(network), share)
-            for network, share in self.networks(k)
-        ]
-        return Launch(len(rows.at), len(shares), partial(self._sweep, solve, shares, rows))
+        shares = self.networks(k)
+        sweep = partial(self._sweep, k, solve, denoiser, shares, rows)
+        return Launch(len(rows.at), len(shares), sweep)
 
     def networks(self, k: int) -> tuple[tuple[Network | None, float], ...]:
         """Networks to evaluate in round `k` and their shares of the step; None is the base network."""
@@ -127,14 +153,22 @@ class Draft(Guess):
             return ((self.consistency(1.0), 1.0),)
         return ((self.consistency(1.0), share), (None, 1.0 - share))
 
-    @staticmethod
     def _sweep(
-        solve: FixedPointSolve, shares: Sequence[tuple[Denoiser, float]], rows: Rows
+        self,
+        k: int,
+        solve: FixedPointSolve,
+        denoiser: Denoiser,
+        shares: Sequence[tuple[Network | None, float]],
+        rows: Rows,
     ) -> None:
         process = solve.process
         i, s = solve.places(rows)
         x = solve.X[i, s]
-        clean = [(one.predict_clean(process, x, s, i), share) for one, share in shares]
+        further = progress(k, solve.moved) if getattr(self.consistency, "informed", False) else None
+        clean = []
+        for network, share in shares:
+            one = denoiser if network is None else denoiser.with_network(network, further)
+            clean.append((one.predict_clean(process, x, s, i), share))
         made = _weighted(clean)
         previous = made
         if solve.multistep:
@@ -147,6 +181,8 @@ class Draft(Guess):
         # It is passed over as a state, too.
         known = rows.seen & change.size.isfinite()
         solve.write(rows, where(known, target, change.arrived + change.residual) + change.carry)
+        move = cleared(change.residual + change.carry, ~rows.valid)
+        rows.put(solve.moved, root_mean_square(move))
         solve.count(rows, change.size, len(shares))
 
 

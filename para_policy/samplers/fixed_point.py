@@ -150,6 +150,8 @@ class FixedPointSolve:
         accepted: (batch,) first step that is not final.
         finite: (batch,) no final state is NaN or infinity.
         residual: (batch,) largest residual of the last sweep, NaN where the sample was done.
+        moved: (batch,) root mean square by which the last round of the guess has moved the states; 0
+            before the first one.
         limit: network calls that it may take; None for no limit.
         opening: rounds at the beginning that are unlike the others, and each other.
         sizes: see `RecordableSolve`; with one size all rounds after the opening are alike.
@@ -177,6 +179,7 @@ class FixedPointSolve:
         self.rounds, self.evals = torch.zeros_like(self.accepted), torch.zeros_like(self.accepted)
         self.finite = torch.zeros_like(self.accepted, dtype=torch.bool)
         self.residual = torch.zeros(batch, dtype=dtype, device=device)
+        self.moved = torch.zeros_like(self.residual)
         self.passed_residual = torch.zeros_like(self.residual)
         self.passed_correction = torch.zeros_like(self.residual)
         self.opening = parts.guess.rounds
@@ -204,9 +207,15 @@ class FixedPointSolve:
         X, self.first = self.guess.start(self.process, self.noise)
         self.X.copy_(X)
         self._finite_X.copy_(X)
-        for kept in (self.rounds, self.evals, self.passed_residual, self.passed_correction):
+        for kept in (
+            self.rounds,
+            self.evals,
+            self.moved,
+            self.passed_residual,
+            self.passed_correction,
+            self._sweeps,
+        ):
             kept.zero_()
-        self._sweeps.zero_()
         self.x0.zero_()
         self.accepted.fill_(self.first)
         self.finite.fill_(True)

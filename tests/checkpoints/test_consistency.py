@@ -230,12 +230,20 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "other training steps": (schedule(num_train_timesteps=21), "other noise_scheduler.*21"),
     "one more schedule key": (schedule(thresholding=True), "other noise_scheduler"),
     "no schedule keys": (fact(noise_scheduler={}), "other noise_scheduler"),
-    "newer format": (fact(format_version=2), f"format_version 2, this release reads 1; .*{AGAIN}"),
+    "newer format": (
+        fact(format_version=3),
+        f"format_version 3, this release reads 1 and 2; .*{AGAIN}",
+    ),
     "newer format with other keys": (
         edit(facts=lambda facts: (facts.clear(), facts.update(format_version=7, rank=16))),
-        "format_version 7, this release reads 1",
+        "format_version 7, this release reads 1 and 2",
     ),
     "unknown key": (fact(colour="red"), f"colour: .*{AGAIN}"),
+    "informed is a number": (fact(informed=3), f"informed: .*{AGAIN}"),
+    "informed, and lacks the weights": (
+        fact(informed=True),
+        f"informed=True.*further.*missing; .*{AGAIN}",
+    ),
     "steps are text": (fact(steps="many"), f"steps: .*{AGAIN}"),
     "steps are a fraction": (fact(steps=8.5), f"steps: .*{AGAIN}"),
     "rounds are text": (fact(rounds="few"), f"rounds: .*{AGAIN}"),
