@@ -8,14 +8,16 @@ What the text at hand leaves open was derived: `objective` "picard" takes the ba
 X^k with k uniform and alpha(k) = 1 / sqrt(Var(k)), Var(k) being their mean squared distance to X*.
 "own" takes the iterates that the trained network itself makes, which are those it meets
 when it is used, and divides each by its own distance, so that a trajectory that is nearly solved
-counts as much as one that is far off.
+counts as much as one that is far off. Other parts of the loss (`losses.Weights`) are divided alike.
+
+An informed network sees the round k and the spread of the iterate, too (`samplers.draft.progress`).
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,28 +29,30 @@ from torch import Tensor, nn
 
 from para_policy.checkpoints.consistency import save_consistency
 from para_policy.checkpoints.files import summarise
-from para_policy.diffusion.denoiser import Network
 from para_policy.diffusion.noise import Noise
-from para_policy.diffusion.process import Process
 from para_policy.errors import DataError, InputError
 from para_policy.extras import extra
+from para_policy.networks import further
 from para_policy.policies.consistency import Change, PicardConsistencyModel
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.samplers import Propagate
-from para_policy.samplers.window import evaluated, interpolate
+from para_policy.samplers.draft import PROGRESS, progress, root_mean_square
 from para_policy.training import trainer
 from para_policy.training.accelerator import check_options
 from para_policy.training.config import LENGTH, MOST, Count, Rate, RunConfig
 from para_policy.training.draws import batch_indices
 from para_policy.training.pcm import low_rank
+from para_policy.training.pcm.losses import NEARLY_SOLVED, Losses, Weights, mean_square
+from para_policy.training.pcm.sweep import Swept, sweep
 from para_policy.training.pcm.trajectories import Problem, Trajectories
 
 with extra("train", "distilling"):
     from accelerate import Accelerator
 
 _HELD_OUT = 64
-_NEARLY_SOLVED = 0.02
-"""Distances below this, normalised action units, are not worth the network's capacity."""
+
+_Sweep = Callable[[int, Tensor, Tensor], Swept]
+"""Of a round k, from states X (batch, N + 1, *shape): k, by how much the round before has moved them
+(batch,), and X."""
 
 
 class DistillConfig(RunConfig):
@@ -59,6 +63,8 @@ class DistillConfig(RunConfig):
         objective: "picard" (base iterates) or "own"; see above.
         rank: of the low-rank update of each layer (PCM-LoRA); 0 fine-tunes all weights.
         stride: the sweep evaluates every so-many-th row and interpolates the residuals between.
+        informed: the network sees round and spread; at first it makes nothing of them.
+        loss: see `losses.Weights`.
         facts: what the trajectories say about themselves; filled in by `distill`.
     """
 
@@ -67,6 +73,8 @@ class DistillConfig(RunConfig):
     objective: Literal["picard", "own"] = "own"
     rank: int = Field(16, ge=0, le=1024)
     stride: Count = 1
+    informed: bool = False
+    loss: Weights = Weights()
     steps: Count = 2000
     batch_size: Count = 8
     learning_rate: Rate = 1e-3
@@ -105,40 +113,6 @@ def distill(
     return trainer.run(task, output, resume=resume, device=device, tensorboard=tensorboard)
 
 
-def sweep(
-    network: Network,
-    process: Process,
-    propagate: Propagate,
-    noise: Noise,
-    condition: Tensor,
-    X: Tensor,
-    stride: int,
-) -> Tensor:
-    """Phi(X; network): one differentiable sweep over all rows, as a round of `pcm` does it.
-
-    Args:
-        propagate: of the splitting, bound to `process`.
-        X: (batch, N + 1, *shape).
-        stride: see `DistillConfig`.
-    """
-    batch, N = len(X), process.num_steps
-    rows = torch.arange(N, device=X.device).expand(batch, N)
-    seen = evaluated(rows, torch.ones_like(rows, dtype=torch.bool), 0, stride, N)
-    s = rows[0, seen[0]]
-    steps = s.repeat(batch)
-    x = X[:, s].flatten(0, 1)
-    output = network(x, process.timesteps[steps], condition.repeat_interleave(len(s), dim=0))
-    x0 = process.predict_clean(x, output.float(), steps)
-    mean = process.mean(x, x0, x0, steps)
-    target = mean + process.noise(noise.steps[:, s].flatten(0, 1), steps)
-    found = target.reshape(batch, len(s), *X.shape[2:]) - X[:, s + 1]
-    residual = torch.zeros_like(X[:, 1:]).index_copy(1, s, found)
-    if stride > 1:
-        residual = interpolate(residual, seen, rows, process.clean_weight)
-    change = residual + propagate(residual, rows)
-    return torch.cat([X[:, :1], X[:, 1:] + change], dim=1)
-
-
 class _Distillation:
     """A `Task`."""
 
@@ -171,6 +145,7 @@ class _Distillation:
                 f"{self.size} trajectories do not fill one batch of {config.batch_size}; "
                 "make more, or lower --batch-size"
             )
+        self.losses = Losses(config.loss, self.process, problem.splitting)
         self.held_out = torch.arange(self.size, len(self.data))
         self.evaluation_name = (
             f"{held_out} held-out trajectories, share of the squared error left after "
@@ -186,10 +161,11 @@ class _Distillation:
 
     def network(self) -> nn.Module:
         network = copy.deepcopy(self.policy.network)
+        if self.config.informed:
+            further.widen(network, PROGRESS)
+        network.requires_grad_(True)
         if self.config.rank:
             low_rank.adapt(network, self.config.rank)
-        else:
-            network.requires_grad_(True)
         return network
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -203,93 +179,92 @@ class _Distillation:
         return EMAModel(parameters, decay=self.config.ema_decay)
 
     def loss(self, network: nn.Module, step: int, accelerator: Accelerator) -> Tensor:
-        c = self.config
+        c, losses = self.config, self.losses
         chosen = batch_indices(step, self.size, c.batch_size, c.seed, accelerator)
         noise, condition, iterates, solution = self.data.batch(chosen)
+        once = functools.partial(self._sweep, network, accelerator, noise, condition)
         if c.objective == "own":
-            return torch.stack(
-                self._own(network, noise, condition, iterates[:, 0], solution, accelerator)
-            ).mean()
+            left = [
+                losses.weighted(
+                    losses.after(X, swept, solution), losses.before(X, solution) + losses.least
+                )
+                for X, swept in self._rounds(once, iterates[:, 0])
+            ]
+            return torch.stack(left).mean()
         k = step % iterates.shape[1]  # uniform, and every k alike
-        after = self._sweep(network, noise, condition, iterates[:, k], accelerator)
-        return (
-            _distance(after, solution).mean() / (self._mean_distance[k] + _NEARLY_SOLVED**2).sqrt()
-        )
+        X = iterates[:, k]
+        moved = root_mean_square((X - iterates[:, max(k - 1, 0)])[:, 1:])
+        after = losses.after(X, once(k, moved, X), solution)
+        return losses.weighted(after, (self._mean_before[k] + losses.least).sqrt()).mean()
 
     def evaluation_loss(self, network: nn.Module, accelerator: Accelerator) -> float:
         left = []
         for part in self.held_out.split(self.config.batch_size):
             noise, condition, iterates, solution = self.data.batch(part)
-            X = iterates[:, 0]
-            for _ in range(iterates.shape[1]):
-                X = self._sweep(network, noise, condition, X, accelerator)
-            before = _distance(iterates[:, 0], solution) + _NEARLY_SOLVED**2
-            left.append(_distance(X, solution) / before)
+            once = functools.partial(self._sweep, network, accelerator, noise, condition)
+            *_, (_, swept) = self._rounds(once, iterates[:, 0])
+            before = mean_square(iterates[:, 0] - solution) + NEARLY_SOLVED**2
+            left.append(mean_square(swept.X - solution) / before)
         return torch.cat(left).mean().item()
 
     def export(self, network: nn.Module, directory: Path) -> None:
         facts = {key: self.facts[key] for key in ("scheduler", "steps", "splitting", "rounds")}
         model = PicardConsistencyModel(
-            **facts, stride=self.config.stride, changes=self._changes(network)
+            **facts,
+            stride=self.config.stride,
+            changes=self._changes(network),
+            informed=self.config.informed,
         )
         save_consistency(directory, model, self.sha256, self.policy.config.noise_scheduler)
 
     def _changes(self, network: nn.Module) -> dict[str, Change]:
-        if self.config.rank:
-            return {name: (update.up, update.down) for name, update in low_rank.updates(network)}
         base = self.policy.network.state_dict()
-        return {
-            name: value.detach().cpu() - base[name].cpu()
-            for name, value in network.named_parameters()
+        changes: dict[str, Change] = {
+            name: value.detach().cpu() - base[name].cpu() if name in base else value
+            for name, value in low_rank.whole(network)
         }
+        for name, update in low_rank.updates(network):
+            changes[name] = update.up, update.down
+        return changes
 
-    def _own(
-        self,
-        network: nn.Module,
-        noise: Noise,
-        condition: Tensor,
-        X: Tensor,
-        solution: Tensor,
-        accelerator: Accelerator,
-    ) -> list[Tensor]:
-        """Share of the squared error that each round leaves, on the network's own iterates."""
-        losses = []
-        for _ in range(self.facts["rounds"]):
-            after = self._sweep(network, noise, condition, X, accelerator)
-            before = _distance(X, solution) + _NEARLY_SOLVED**2
-            losses.append((_distance(after, solution) / before).mean())
-            X = after.detach()
-        return losses
+    def _rounds(self, once: _Sweep, X: Tensor) -> Iterator[tuple[Tensor, Swept]]:
+        """Iterates that the network makes by itself, from `X` on, and the sweep from each."""
+        moved = X.new_zeros(len(X))
+        for k in range(self.facts["rounds"]):
+            swept = once(k, moved, X)
+            yield X, swept
+            after = swept.X.detach()
+            moved, X = root_mean_square((after - X)[:, 1:]), after
 
     def _sweep(
         self,
         network: nn.Module,
+        accelerator: Accelerator,
         noise: Noise,
         condition: Tensor,
+        k: int,
+        moved: Tensor,
         X: Tensor,
-        accelerator: Accelerator,
-    ) -> Tensor:
-        device = accelerator.device
+    ) -> Swept:
+        """Round `k` of a solve, which the round before has `moved` (batch,) to `X`."""
+        c, device = self.config, accelerator.device
+        if c.informed:
+            condition = torch.cat([condition, progress(k, moved)], dim=1)
 
         def evaluate(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
             with accelerator.autocast():
                 output: Tensor = network(x.to(device), t.to(device), cond.to(device))
             return output.to(X.device)
 
-        return sweep(
-            evaluate, self.process, self.propagate, noise, condition, X, self.config.stride
-        )
+        return sweep(evaluate, self.process, self.propagate, noise, condition, X, c.stride)
 
     @functools.cached_property
-    def _mean_distance(self) -> Tensor:
-        """(K,) mean squared distance of the base model's iterates to the fixed point."""
+    def _mean_before(self) -> Tensor:
+        """(K, 3, 1) mean of `Losses.before` over the base model's iterates."""
         found = []
         for part in torch.arange(self.size).split(64)[:4]:
             _, _, iterates, solution = self.data.batch(part)
-            found.append(torch.stack([_distance(X, solution) for X in iterates.unbind(dim=1)]))
-        return torch.cat(found, dim=1).mean(dim=1)
-
-
-def _distance(X: Tensor, solution: Tensor) -> Tensor:
-    """(batch,) mean squared distance of trajectories."""
-    return (X - solution).square().flatten(1).mean(dim=1)
+            found.append(
+                torch.stack([self.losses.before(X, solution) for X in iterates.unbind(dim=1)])
+            )
+        return torch.cat(found, dim=2).mean(dim=2, keepdim=True)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from para_policy.networks.further import WEIGHT
+
 _LAYERS = (nn.Linear, nn.Conv1d, nn.ConvTranspose1d)
 
 
@@ -30,10 +32,22 @@ class LowRankUpdate(nn.Module):
 
 
 def adapt(network: nn.Module, rank: int) -> None:
-    """Freeze `network` and add a trainable update of `rank` to each of its linear maps, in place."""
-    network.requires_grad_(False)
+    """Freeze `network` and add a trainable update of `rank` to each of its linear maps, in place.
+
+    Columns for further inputs, which begin at zero, are trained as they are.
+    """
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.endswith(f".{WEIGHT}"))
     for layer in [layer for layer in network.modules() if isinstance(layer, _LAYERS)]:
         parametrize.register_parametrization(layer, "weight", LowRankUpdate(layer.weight, rank))
+
+
+def whole(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name of each trained weight that is no factor of an update, and itself."""
+    factors = {factor for _, update in updates(network) for factor in update.parameters()}
+    for name, value in network.named_parameters():
+        if value.requires_grad and value not in factors:
+            yield name, value
 
 
 def updates(network: nn.Module) -> Iterator[tuple[str, LowRankUpdate]]:

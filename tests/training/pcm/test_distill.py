@@ -29,6 +29,7 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.samplers import Chord, Scalar, Sequential
 from para_policy.training import trainer
 from para_policy.training.pcm import distill, low_rank, trajectories
+from para_policy.training.pcm.sweep import sweep
 from para_policy.training.pcm.trajectories import Settings, Trajectories
 from para_policy.training.states import States
 from tests.checkpoint import (
@@ -144,7 +145,7 @@ def test_a_sweep_is_a_drafting_round_of_pcm(
         assert (expected - X).abs().max() > 0.01
         condition = denoiser.condition
         assert condition is not None
-        X = distill.sweep(network, process, propagate, noise, condition, X, stride)
+        X = sweep(network, process, propagate, noise, condition, X, stride).X
         torch.testing.assert_close(X, expected, rtol=1e-6, atol=1e-6)
         X = expected
 
@@ -164,8 +165,8 @@ def test_an_untrained_network_makes_the_sweeps_of_the_base(
     if adapted:
         low_rank.adapt(network, 4)
     for k in range(2):
-        after = distill.sweep(network, process, propagate, noise, condition, iterates[:, k], 1)
-        torch.testing.assert_close(after, iterates[:, k + 1], rtol=1e-4, atol=1e-4)
+        after = sweep(network, process, propagate, noise, condition, iterates[:, k], 1)
+        torch.testing.assert_close(after.X, iterates[:, k + 1], rtol=1e-4, atol=1e-4)
 
 
 def small_problem(kind: str) -> tuple[Process, Noise, Tensor]:
@@ -198,7 +199,7 @@ def test_the_gradient_of_a_sweep_is_that_of_finite_differences(
             bent = Rational(0.5)(x, t)
             return weights[0] * bent + weights[1] * bent.flip(2) + weights[2] * cond[:, None]
 
-        return distill.sweep(network, process, propagate, noise, condition, X, stride)
+        return sweep(network, process, propagate, noise, condition, X, stride).X
 
     weights = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
     # The output of the network passes float32, which large differences do not feel.
@@ -218,9 +219,9 @@ def test_the_first_state_and_the_states_of_the_solution_stay() -> None:
 
     for splitting in (SMALL["identity"], SMALL["x0"]):
         propagate = splitting.bind(process, (2, 2))
-        after = distill.sweep(network, process, propagate, noise, condition, solution, 1)
+        after = sweep(network, process, propagate, noise, condition, solution, 1).X
         torch.testing.assert_close(after, solution, rtol=1e-5, atol=1e-5)
-        moved = distill.sweep(network, process, propagate, noise, condition, 0.5 * solution, 1)
+        moved = sweep(network, process, propagate, noise, condition, 0.5 * solution, 1).X
         assert torch.equal(moved[:, 0], 0.5 * solution[:, 0])
 
 
@@ -246,13 +247,21 @@ def test_losses_of_an_untrained_network_are_those_of_the_stored_iterates(
         assert record["ema_loss"] == pytest.approx(left, rel=1e-3)
 
 
-@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize(
+    ("rank", "loss"),
+    [(0, {}), (4, {}), (4, {"trajectory": 0, "rows": 1}), (0, {"rows": 1, "neighbours": 1})],
+)
 @pytest.mark.parametrize("objective", ["own", "picard"])
 def test_training_lowers_the_loss(
-    checkpoint: Path, store: Store, tmp_path: Path, objective: str, rank: int
+    checkpoint: Path,
+    store: Store,
+    tmp_path: Path,
+    objective: str,
+    rank: int,
+    loss: dict[str, float],
 ) -> None:
     data = store(scheduler="ddim", splitting="identity")
-    changed = {"objective": objective, "rank": rank, "learning_rate": 1e-2}
+    changed = {"objective": objective, "rank": rank, "learning_rate": 1e-2, "loss": loss}
     train(checkpoint, data, tmp_path / "run", steps=40, log_every=20, **changed)
     records = metrics(tmp_path / "run")
     assert [record["step"] for record in records] == [20, 40]
@@ -260,19 +269,30 @@ def test_training_lowers_the_loss(
 
 
 @pytest.mark.parametrize(
-    ("splitting", "stride", "rank"), [("chord", 1, 4), ("x0", 2, 0), ("identity", 4, 4)]
+    ("splitting", "stride", "rank", "informed"),
+    [("chord", 1, 4, False), ("x0", 2, 0, True), ("identity", 4, 4, True)],
 )
 def test_the_exported_file_makes_pcm_leave_the_error_that_training_saw(
-    checkpoint: Path, store: Store, tmp_path: Path, splitting: str, stride: int, rank: int
+    checkpoint: Path,
+    store: Store,
+    tmp_path: Path,
+    splitting: str,
+    stride: int,
+    rank: int,
+    informed: bool,
 ) -> None:
     """So the averaged weights are in the file, and `pcm` starts and sweeps as in training."""
     data = store(splitting=splitting)
     changed = {"stride": stride, "rank": rank, "learning_rate": 1e-2, "ema_decay": 0.5}
+    changed["informed"] = informed
     path = train(checkpoint, data, tmp_path / "run", **changed)
     policy = load_policy(checkpoint, consistency=path)
     assert list(policy.consistency_models) == [("ddpm", STEPS, splitting)]
     model = policy.consistency_models["ddpm", STEPS, splitting]
-    assert (model.rounds, model.stride) == (ROUNDS, stride)
+    assert (model.rounds, model.stride, model.informed) == (ROUNDS, stride, informed)
+    columns = [v for n, v in model.changes.items() if n.endswith(".further")]
+    assert bool(columns) == informed
+    assert all(isinstance(v, Tensor) and v.abs().max() > 1e-3 for v in columns)
     held_out = torch.arange(COUNT - COUNT // 4, COUNT)
     noise, _, iterates, solution = Trajectories(data).batch(held_out)
     observations = {n: v[held_out.numpy() % 5] for n, v in random_observations(5).items()}
@@ -446,10 +466,13 @@ def test_an_absent_or_unfinished_store_is_refused(
         ("warmup_steps", -1),
         ("precision", "fp8"),
         ("learning_rat", 1.0),
+        ("informed", "yes, please"),
+        ("loss", {"trajectory": 0}),
+        ("loss", {"rows": -1}),
     ],
 )
 def test_wrong_options_are_refused_by_name(key: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"^{key}: ") as caught:
+    with pytest.raises(InputError, match=f"^{key}[.:]") as caught:
         config(Path("t.zarr"), **{key: value})
     assert "\n" not in str(caught.value)
 

@@ -8,11 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from para_policy.checkpoints.native import read_config
+from para_policy.networks import further
 from para_policy.policies.build import build_network
 from para_policy.policies.consistency import PicardConsistencyModel
+from para_policy.samplers.draft import PROGRESS
 from para_policy.training.pcm import low_rank
 from tests.checkpoint import tiny_config
+from tests.training.demonstrations import REPOSITORY
 
+SHIPPED = REPOSITORY / "checkpoints" / "pusht_state"
 LAYERS = {
     "linear": (lambda: nn.Linear(6, 5), (3, 6)),
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1), (3, 4, 8)),
@@ -74,6 +79,27 @@ def test_only_the_factors_train() -> None:
         )
     assert not torch.allclose(network(*inputs()), start, atol=1e-3)
     assert all(update.up.any() for _, update in low_rank.updates(network))
+
+
+def test_columns_for_further_inputs_begin_at_zero_and_are_trained_as_they_are() -> None:
+    network = unet()
+    x, t, condition = inputs()
+    expected = network(x, t, condition)
+    names = set(further.columns(network, 2))
+    low_rank.adapt(further.widen(network, 2), 4)
+    seen = torch.cat([condition, torch.randn(len(x), 2)], dim=1)
+    assert torch.equal(network(x, t, seen), expected)
+    columns = dict(low_rank.whole(network))
+    assert set(columns) == names
+    assert all(value.requires_grad for value in columns.values())
+    assert {name for name, _ in low_rank.updates(network)} == weights_of_linear_maps(unet())
+
+
+def test_rank_64_of_the_shipped_network_is_below_10_mb() -> None:
+    network = build_network(read_config(SHIPPED))
+    low_rank.adapt(further.widen(network, PROGRESS), 64)
+    stored = sum(value.numel() for value in network.parameters() if value.requires_grad)
+    assert 1e6 < 2 * stored < 10e6  # two bytes each
 
 
 def test_names_are_those_of_the_plain_state() -> None:
