@@ -105,7 +105,7 @@ models() { # RUN ...   as benchmarks.samplers.error_per_round names them
 }
 
 if wanted pcm; then
-    whole="paradigms,paradigms+start,x0,chord,chord:window=none,lookahead=none"
+    whole="paradigms,paradigms:start=prior,x0,chord,chord:window=none,lookahead=none"
     measure samplers.error_per_round --threads "$THREADS" --samplers "$whole" --options "$PCM_OPTIONS" \
         --models "$(models identity_picard identity x0 chord_picard chord_full chord)"
     "$BIN/python" -m benchmarks.samplers.error_per_round --checkpoint "$CHECKPOINT" --device "$DEVICE" \

@@ -16,13 +16,16 @@ from torch import Tensor
 from benchmarks.common import Common, Document, circumstances, colors_of, load, main
 from para_policy import Noise, load_policy
 from para_policy.errors import InputError
+from para_policy.policies.chain import Chain
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import SamplerSpec, split_samplers
-from para_policy.samplers import Guess, RoundInfo, Sampler, Sequential
+from para_policy.samplers import RoundInfo, Sampler, Sequential
 from para_policy.terminal import progress_bars
 from sim import plots
 from sim.evaluation import tables
 
+NEAR = 1e-2
+"""Normalised action units: the error for which rounds are counted, whatever a sampler accepts."""
 ROUNDS = 12
 """Rounds in the table."""
 _BATCH = 16
@@ -33,8 +36,7 @@ class Options(Common):
     """Error of the present clean sample after 1, 2, 3 ... rounds, and rounds until acceptance."""
 
     samplers: str = "paradigms,x0,chord,chord:window=none,lookahead=none"
-    """As for `para-policy bench`. NAME+start begins at the linear guess of the calibration, where
-    `x0`, `chord` and `pcm` begin anyway."""
+    """As for `para-policy bench`."""
     models: str = ""
     """PCM weights, as LABEL=DIRECTORY, separated by commas; by default those of the checkpoint."""
     options: str = ""
@@ -59,17 +61,17 @@ def measure(options: Options) -> dict[str, Any]:
         noise = Noise.from_seeds(part.tolist(), shape, process.num_steps, device=policy.device)
         exact = Sequential()(policy.denoiser(obs), process, noise).sample
         batches.append((obs, noise, exact))
+    chain, entries = policy.chain(options.scheduler, options.steps), {}
     runs = list(_runs(options, policy))
-    entries = {}
     with progress_bars() as progress:
         bar = progress.add_task("error per round", total=len(runs) * len(batches))
-        for label, sampler, from_start in runs:
+        for label, sampler in runs:
             solved = []
             for obs, noise, exact in batches:
-                solved.append(_solve(policy, options, sampler, from_start, obs, noise, exact))
+                solved.append(_solve(chain, sampler, obs, noise, exact))
                 progress.update(bar, advance=1, description=label)
             entries[label] = _summarise(solved)
-    kind, steps = policy.chain(options.scheduler, options.steps).key
+    kind, steps = chain.key
     return {
         **circumstances(options, policy),
         "scheduler": kind,
@@ -79,12 +81,10 @@ def measure(options: Options) -> dict[str, Any]:
     }
 
 
-def _runs(options: Options, policy: DiffusionPolicy) -> Iterator[tuple[str, Sampler, bool]]:
-    """Label, sampler, and whether to begin at the linear guess."""
+def _runs(options: Options, policy: DiffusionPolicy) -> Iterator[tuple[str, Sampler]]:
+    """Labels and samplers."""
     for text in split_samplers(options.samplers):
-        spec = SamplerSpec.parse(text.removesuffix("+start"))
-        made = spec.make(policy, options.scheduler, options.steps)
-        yield text, made, text.endswith("+start")
+        yield text, SamplerSpec.parse(text).make(policy, options.scheduler, options.steps)
     key = policy.chain(options.scheduler, options.steps).key
     for label, directory in _models(options.models):
         if directory is not None:
@@ -96,7 +96,7 @@ def _runs(options: Options, policy: DiffusionPolicy) -> Iterator[tuple[str, Samp
             text = ",".join(filter(None, (f"splitting={splitting}", more)))
             spec = SamplerSpec.parse(f"pcm:{text}")
             made = spec.make(policy, options.scheduler, options.steps)
-            yield " ".join(filter(None, ("pcm", label, splitting, more))), made, False
+            yield " ".join(filter(None, ("pcm", label, splitting, more))), made
 
 
 def _models(text: str) -> list[tuple[str, Path | None]]:
@@ -112,26 +112,15 @@ def _models(text: str) -> list[tuple[str, Path | None]]:
 
 
 def _solve(
-    policy: DiffusionPolicy,
-    options: Options,
-    sampler: Sampler,
-    from_start: bool,
-    obs: dict[str, np.ndarray],
-    noise: Noise,
-    exact: Tensor,
+    chain: Chain, sampler: Sampler, obs: dict[str, np.ndarray], noise: Noise, exact: Tensor
 ) -> dict[str, Tensor]:
     """Errors after each round (rounds, batch), rounds, evals and final errors (batch,)."""
-    chain = policy.chain(options.scheduler, options.steps)
-    denoiser, errors = chain.denoiser(obs), []
-    guess: Guess | None = None
-    if from_start:
-        assert chain.calibration is not None
-        guess = chain.calibration.guess.given(denoiser.condition)
+    errors: list[Tensor] = []
 
     def keep(info: RoundInfo) -> None:
         errors.append(_error(info.trajectory[:, -1], exact))
 
-    result = sampler(denoiser, chain.process, noise, guess=guess, callback=keep)
+    result = sampler(chain.denoiser(obs), chain.process, noise, callback=keep)
     return {
         "errors": torch.stack(errors),
         "rounds": result.rounds,
@@ -160,12 +149,15 @@ def _summarise(solved: list[dict[str, Tensor]]) -> dict[str, Any]:
         torch.cat([one[key] for one in solved]).double()
         for key in ("rounds", "evals", "final", "converged")
     )
-    spread = 1.96 * float(rounds.std()) / len(rounds) ** 0.5
+    # Rounds until the error is small and stays so; one that never does has all rounds, and one more.
+    far = (errors > NEAR).flip(0).long().cummax(dim=0).values.sum(dim=0).double()
     return {
         "error": {f"p{q}": errors.quantile(q / 100, dim=1).tolist() for q in (50, 95)}
         | {"mean": errors.mean(dim=1).tolist()},
         "rounds_mean": float(rounds.mean()),
-        "rounds_ci95": [float(rounds.mean()) - spread, float(rounds.mean()) + spread],
+        "rounds_ci95": _interval(rounds),
+        "rounds_to_near_mean": float(far.mean() + 1),
+        "rounds_to_near_ci95": _interval(far + 1),
         "rounds_p95": float(rounds.quantile(0.95)),
         "evals_mean": float(evals.mean()),
         "final_p95": float(final.quantile(0.95)),
@@ -174,7 +166,20 @@ def _summarise(solved: list[dict[str, Tensor]]) -> dict[str, Any]:
     }
 
 
-COLUMNS = ("sampler", *(f"{k}" for k in range(1, 7)), "rounds (95 %)", "evals", "final p95 / max")
+def _interval(values: Tensor) -> list[float]:
+    """95 % interval of a mean, normal approximation."""
+    mean, spread = float(values.mean()), 1.96 * float(values.std()) / len(values) ** 0.5
+    return [mean - spread, mean + spread]
+
+
+COLUMNS = (
+    "sampler",
+    *(f"{k}" for k in range(1, 7)),
+    f"rounds to {NEAR:g}",
+    "rounds (95 %)",
+    "evals",
+    "final p95 / max",
+)
 
 
 def rows(document: Document) -> list[list[str]]:
@@ -183,11 +188,13 @@ def rows(document: Document) -> list[list[str]]:
     for label, entry in document["samplers"].items():
         median = entry["error"]["p50"]
         after = [f"{median[k]:.2g}" if k < len(median) else "" for k in range(6)]
+        near = entry.get("rounds_to_near_mean")  # earlier files do not say
         low, high = entry["rounds_ci95"]
         found.append(
             [
                 label,
                 *after,
+                "" if near is None else f"{near:.1f}",
                 f"{entry['rounds_mean']:.1f} [{low:.1f}, {high:.1f}]",
                 f"{entry['evals_mean']:.0f}",
                 f"{entry['final_p95']:.1e} / {entry['final_max']:.1e}",

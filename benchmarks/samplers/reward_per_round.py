@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.common import Common, Document, circumstances, colors_of, main
-from para_policy import Noise
+from para_policy import Noise, load_policy
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
 from para_policy.inference.device import set_threads
@@ -57,6 +58,8 @@ class Options(Common):
     """Of the first episode."""
     batch: int = 50
     """Episodes that share each call of the network."""
+    consistency: Path | None = None
+    """PCM weights: directory, by default that beside the checkpoint."""
     engine: str = "openvino"
     """How the network runs."""
     observations: int = 64
@@ -111,6 +114,9 @@ def measure(options: Options) -> dict[str, Any]:
     set_threads(options.threads)
     sampling = Sampling(options.directory, options.device, options.engine)
     policy, all_points = sampling.load(), points(options)
+    if options.consistency is not None:
+        trained = load_policy(options.directory, consistency=options.consistency)
+        policy.consistency_models = trained.consistency_models
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
     partial = PartialResults(partial_path(options.json), sampling.simulated(policy), identities)
     finished, runs = partial.load(), {point.label: list[Episode]() for point in all_points}

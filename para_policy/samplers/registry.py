@@ -39,7 +39,10 @@ def sequential() -> Sequential:
 
 
 def paradigms(
-    window: int | None = 20, tolerance: float = 0.1, max_rounds: int | None = None
+    window: int | None = 20,
+    tolerance: float = 0.1,
+    max_rounds: int | None = None,
+    start: Literal["copy", "prior"] = "copy",
 ) -> FixedPoint:
     """ParaDiGMS (Shih et al. 2023): Picard iteration in a sliding window.
 
@@ -48,11 +51,16 @@ def paradigms(
             that the paper reports for robots (25 and 390); the reference code's default is 10.
         tolerance: largest RMS correction of an accepted state, in noise stds of the step that leaves it.
         max_rounds: stop early with `Status.ROUND_BUDGET`.
+        start: "copy", the paper's, of the cleanest state in flight, or "prior", where `x0`, `chord` and
+            `pcm` begin, too: with a calibration, at its linear guess.
     """
+    guesses = {"copy": Copy(), "prior": Prior()}
+    if start not in guesses:
+        raise InputError(f"start is {start!r}; expected one of {', '.join(guesses)}")
     return FixedPoint(
         Scalar("identity"),
         CorrectionBelowNoise(tolerance),
-        Copy(),
+        guesses[start],
         window=window,
         max_rounds=max_rounds,
     )
@@ -262,7 +270,7 @@ def options(name: str) -> tuple[str, ...]:
         InputError: for an unknown sampler.
 
     >>> options("paradigms")
-    ('window', 'tolerance', 'max_rounds')
+    ('window', 'tolerance', 'max_rounds', 'start')
     """
     check_kind("sampler", name, str)
     if name not in _PRESETS:

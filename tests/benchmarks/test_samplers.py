@@ -18,6 +18,7 @@ from benchmarks.samplers import (
     error_per_round,
     parataa_options,
     pareto,
+    pcm_oracle,
     residuals,
     reward_per_round,
     rounds_vs_steps,
@@ -102,11 +103,17 @@ def test_error_bounds_are_counted_per_sample(checkpoint: Path, tmp_path: Path) -
 
 
 def test_reward_of_samplers_that_are_cut_short(checkpoint: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"samplers": "x0", "rounds": (1, 6), "episodes": 1, "steps": 6}
-    options |= {"engine": "eager", "observations": 3}
+    model = PicardConsistencyModel("ddpm", 6, "x0", 1, 2, {"final_conv.1.bias": torch.ones(2)})
+    schedule = read_config(checkpoint).noise_scheduler
+    save_consistency(tmp_path / "mine", model, checkpoint_hash(checkpoint), schedule)
+    pcm = "pcm:splitting=x0"
+    options: dict[str, Any] = {"rounds": (1, 6), "episodes": 1, "steps": 6}
+    options |= {"samplers": f"x0,{pcm}", "engine": "eager", "observations": 3}
+    options["consistency"] = tmp_path / "mine"
     document = run(reward_per_round, checkpoint, tmp_path, **options)
     found = {(point["method"], point["rounds"]): point for point in document["points"]}
-    assert len(found) == 5 == len(reward_per_round.rows(document))
+    assert len(found) == 7 == len(reward_per_round.rows(document))
+    assert found[pcm, 1]["evals_mean"] == 4  # every second row, and the last
     whole, cut, solved = found["sequential", None], found["x0", 1], found["x0", 6]
     assert whole["rounds_mean"] == 6
     assert whole["error"] is None
@@ -228,21 +235,52 @@ def test_error_per_round_follows_each_sampler_and_each_pcm(
         error_per_round,
         checkpoint,
         tmp_path,
-        samplers="paradigms,x0:tolerance=1e-3",
+        samplers="paradigms,paradigms:start=prior,x0:tolerance=1e-3",
         models=f"mine={tmp_path / 'mine'}",
         options="horizon=2,blend=features",
         **options,
     )
     pcm, blended = "pcm mine x0", "pcm mine x0 horizon=2,blend=features"
-    assert list(document["samplers"]) == ["paradigms", "x0:tolerance=1e-3", pcm, blended]
+    start = "paradigms:start=prior"
+    assert list(document["samplers"]) == ["paradigms", start, "x0:tolerance=1e-3", pcm, blended]
     for entry in document["samplers"].values():
         assert entry["converged_rate"] == 1
         assert entry["final_p95"] <= 2e-2
         assert entry["error"]["p95"][-1] <= 2e-2
+        assert 1 <= entry["rounds_to_near_mean"] <= len(entry["error"]["p95"]) + 1
     # Features: two calls in the second round, and one more round of drafting.
     rounds = {name: entry["rounds_mean"] for name, entry in document["samplers"].items()}
     assert rounds[blended] > rounds[pcm] >= 2
-    assert len(error_per_round.rows(document)) == 4
+    assert len(error_per_round.rows(document)) == 5
+
+
+def test_rounds_to_a_small_error_are_those_after_which_it_stays_small() -> None:
+    errors = torch.tensor([[1.0, 1e-3, 1.0], [1e-3, 1.0, 1.0], [1e-3, 1e-3, 1.0]])
+    whole = {key: torch.ones(3) for key in ("rounds", "evals", "final", "converged")}
+    found = error_per_round._summarise([{"errors": errors, **whole}])
+    assert found["rounds_to_near_mean"] == pytest.approx((2 + 3 + 4) / 3)
+
+
+def test_the_oracle_measures_every_set_of_inputs_on_every_row(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    document = run(
+        pcm_oracle,
+        checkpoint,
+        tmp_path,
+        scheduler="ddim",
+        steps=8,
+        splitting="x0",
+        trajectories=64,
+        updates=60,
+    )
+    assert document["rows"] == list(range(1, 8))
+    assert len(document["left"]) == 4
+    for left in document["left"].values():
+        assert len(left) == 7
+        assert all(0 < share < 2 for share in left)
+    with pytest.raises(InputError, match="--trajectories is 7"):
+        run(pcm_oracle, checkpoint, tmp_path, trajectories=7)
 
 
 @pytest.mark.parametrize("models", ["mine", "=outputs", "mine=nowhere"])

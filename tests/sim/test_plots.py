@@ -29,7 +29,7 @@ LATENCY = {"p50": 10.0, "p95": 12.0, "p99": 13.0}
 ERROR = {"median": 1e-3, "p95": 2e-3, "p99": 2e-3, "max": 3e-3}
 VARIANTS = (
     *("sequential", "chord", "chord:tolerance=1e-3", "chord:window=none", "x0", "x0:history=1"),
-    *("paradigms", "paradigms+start", "parataa", "pcm a chord", "pcm b chord", "pcm c x0"),
+    *("paradigms", "paradigms:start=prior", "parataa", "pcm a chord", "pcm b chord", "pcm c x0"),
 )
 """More than there are colours of methods, several of one method."""
 

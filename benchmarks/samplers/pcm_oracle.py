@@ -1,0 +1,149 @@
+"""What one row could know of what a sweep lacks: `python -m benchmarks.samplers.pcm_oracle --help`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from benchmarks.common import Common, Document, Subject, circumstances, load, main
+from para_policy import Noise
+from para_policy.errors import InputError
+from para_policy.samplers import Sequential
+from para_policy.terminal import progress_bars
+from para_policy.training.pcm.sweep import ideal_residual, sweep
+from para_policy.training.pcm.trajectories import Problem
+from sim import plots
+
+_FIRST_SEED = 2**42
+_BATCH, _ROWS, _HIDDEN = 32, 13, 256
+
+
+@dataclass(frozen=True)
+class Options(Common):
+    """Small networks learn what the residuals of the first sweep lack to land on the solution, from what
+    PCM's network sees of a row, and from what other rows know besides. Told is the share of the squared
+    error that is left on trajectories which they were not trained on: 1 where they have learnt nothing.
+    """
+
+    scheduler: str | None = None
+    """ddpm or ddim (default: the checkpoint's)."""
+    steps: int | None = None
+    """Sampling steps (default: the checkpoint's)."""
+    splitting: str = "chord"
+    """Linear part of the sweep: identity, x0 or chord."""
+    trajectories: int = 2048
+    """The last quarter, of the last quarter of the observations, is held out."""
+    updates: int = 3000
+    """Steps of Adam, with batches of 256 trajectories."""
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Share of the squared error left, held out, for each set of inputs and each row."""
+    subject = load(options)
+    if options.trajectories < 8 or subject.available < 4:
+        raise InputError(
+            f"--trajectories is {options.trajectories}, of {subject.available} observations; expected at "
+            "least 8, and 4"
+        )
+    process = subject.policy.chain(options.scheduler, options.steps).process
+    # The first row lacks nothing: its state is given.
+    at = torch.linspace(1, process.num_steps - 1, _ROWS).round().long().unique()
+    known, lacking = _data(options, subject, at)
+    sets = {
+        "the row": ("row",),
+        "the row, its neighbours": ("row", "neighbours"),
+        "the row, what all rows say of its error": ("row", "error"),
+        "all of these": tuple(known),
+    }
+    left = {
+        label: _left(options, torch.cat([known[name] for name in names], dim=2), lacking).tolist()
+        for label, names in sets.items()
+    }
+    shown = {key: getattr(options, key) for key in ("splitting", "trajectories", "updates")}
+    return {**circumstances(options, subject.policy), **shown, "rows": at.tolist(), "left": left}
+
+
+@torch.no_grad()
+def _data(options: Options, subject: Subject, at: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Inputs by name (n, rows, width) and what the residuals there lack (n, rows, d)."""
+    policy, config = subject.policy, subject.policy.config
+    shape = config.horizon, config.action_dim
+    problem = Problem.of(policy, options.scheduler, options.steps, options.splitting)
+    process = problem.process.to("cpu", torch.float32)
+    propagate = problem.splitting.bind(process, shape)
+    found: dict[str, list[Tensor]] = {"row": [], "neighbours": [], "error": [], "lacking": []}
+    n, available = options.trajectories, subject.available
+    trained, seen = n * 3 // 4, available * 3 // 4
+    index = np.arange(n)
+    of = np.where(index < trained, index % seen, seen + index % (available - seen))
+    with progress_bars() as progress:
+        parts = np.array_split(index, -(-n // _BATCH))
+        for part in progress.track(parts, description="sweeps"):
+            denoiser = policy.denoiser({k: v[of[part]] for k, v in subject.observations.items()})
+            condition = denoiser.condition
+            assert condition is not None
+            noise = Noise.from_seeds((_FIRST_SEED + part).tolist(), shape, process.num_steps)
+            solution = Sequential()(denoiser, process, noise).trajectory
+            X = problem.iterates(denoiser, noise, 1)[:, 0]
+            swept = sweep(policy.network, process, propagate, noise, condition, X, 1)
+            residual, E = swept.residual.flatten(2), (swept.X - X).flatten(2)
+            ideal = ideal_residual(problem.splitting, process, X, solution).flatten(2)
+            states = X.flatten(2)
+            # The step without its noise says what the prediction was.
+            mean = residual + states[:, 1:] - process.c[:, None] * noise.steps.flatten(2)
+            step = torch.eye(len(at)).expand(len(part), -1, -1)
+            observed = condition[:, None].expand(-1, len(at), -1)
+            around = (residual[:, (at + j).clamp(0, process.num_steps - 1)] for j in (-1, 1))
+            found["row"].append(torch.cat([states[:, at], mean[:, at], step, observed], dim=2))
+            found["neighbours"].append(torch.cat([*around, residual[:, at]], dim=2))
+            found["error"].append(E[:, at])
+            found["lacking"].append((ideal - residual)[:, at])
+    data = {name: torch.cat(values) for name, values in found.items()}
+    return data, data.pop("lacking")
+
+
+def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
+    """(rows,) share of the squared error that a network leaves on the held-out quarter."""
+    trained = len(inputs) * 3 // 4
+    spread = lacking[:trained].square().mean(dim=(0, 2), keepdim=True).sqrt().clamp(min=1e-12)
+    wanted = lacking / spread
+    x = (inputs - inputs[:trained].mean(dim=0)) / inputs[:trained].std(dim=0).clamp(min=1e-6)
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(x.shape[2], _HIDDEN),
+        nn.Mish(),
+        nn.Linear(_HIDDEN, _HIDDEN),
+        nn.Mish(),
+        nn.Linear(_HIDDEN, wanted.shape[2]),
+    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
+    for _ in range(options.updates):
+        batch = torch.randint(trained, (min(256, trained),))
+        loss = (network(x[batch]) - wanted[batch]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        error = (network(x[trained:]) - wanted[trained:]).square().sum(dim=(0, 2))
+    return error / wanted[trained:].square().sum(dim=(0, 2))
+
+
+def figure(document: Document) -> Figure:
+    """Share left at each row, a line per set of inputs."""
+    drawing, axes = plots.new_figure("What the first sweep lacks, and could be known", height=3.6)
+    for label, left in document["left"].items():
+        axes.plot(document["rows"], left, "o-", label=label, markersize=3)
+    axes.set(xlabel="row", ylabel="share of the squared error left", ylim=(0, None))
+    plots.legend_above(axes)
+    return drawing
+
+
+if __name__ == "__main__":
+    main(Options, measure, figure)
