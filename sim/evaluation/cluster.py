@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,9 +12,9 @@ from para_policy import cluster
 from para_policy.checkpoints.carried import CarriedCheckpoint
 from para_policy.errors import InputError
 from para_policy.memory import check_memory
+from para_policy.versions import check_versions
 from sim.evaluation.batches import Sampling, Task, play
 from sim.evaluation.processes import WORKER_BYTES
-from sim.evaluation.provenance import versions
 from sim.tasks.episode import Episode
 from sim.tasks.rollout import Progress
 
@@ -45,7 +44,7 @@ def play_on_cluster(
 
     Args:
         address, workers: as `cluster.connected`.
-        expected: `provenance.versions` here; a worker that has others is refused.
+        expected: `versions` here; a worker that has others is refused.
 
     Raises:
         InputError: as `cluster.connected`, or for a worker that has other versions of packages.
@@ -66,14 +65,8 @@ class _Player:
     expected: Mapping[str, str]
 
     def __call__(self) -> Callable[[Task, Progress], list[Episode]]:
+        check_versions(self.expected)
         torch.set_num_threads(1)
         with self.checkpoint.unpacked() as directory:
             policy = replace(self.sampling, checkpoint=directory).load()
-        here = versions(self.sampling.simulated(policy))
-        for name, wanted in self.expected.items():
-            if here[name] != wanted:
-                raise InputError(
-                    f"{platform.node()}, a machine of the cluster, has {name} {here[name]}; the command "
-                    f"was given where it is {wanted}: install the same on all of them"
-                )
         return partial(play, policy, self.sampling)

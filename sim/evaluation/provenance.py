@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import torch
 from para_policy.checkpoints.calibration import ENGINE_FILE, LATENCY_FILE
 from para_policy.inference.device import PLAIN_ENGINE, cpu_name
 from para_policy.policies.policy import DiffusionPolicy
+from para_policy.versions import versions
 from sim.evaluation.batches import Sampling
-from sim.tasks.task import SimulatedTask
 
 _MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
-_PACKAGES = ("numpy", "torch", "diffusers")  # and those of the task
 
 
 def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, Any]:
@@ -35,14 +33,8 @@ def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, 
         "device": sampling.device,
         "engine": _engine(policy),
         "check_errors": sampling.check_errors,
-        "versions": versions(task),
+        "versions": versions(*task.packages),
     }
-
-
-def versions(task: SimulatedTask) -> dict[str, str]:
-    """Of Python and the packages that episodes of the task depend on."""
-    packages = (*_PACKAGES, *task.packages)
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _engine(policy: DiffusionPolicy) -> str:

@@ -17,13 +17,14 @@ from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.stopping import Stopped
 from para_policy.terminal import answers
+from para_policy.versions import versions
 from sim import plots
 from sim.evaluation.batches import Sampling, Task, make_tasks, paired_runs, play
 from sim.evaluation.cluster import check_cluster, play_on_cluster
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.processes import play_in_processes
 from sim.evaluation.progress import EvaluationProgress, print_results
-from sim.evaluation.provenance import circumstances, sampling_identity, versions
+from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.evaluation.statistics import check_margin
 from sim.evaluation.summary import Runs, summarize
 from sim.evaluation.variants import Variant
@@ -223,7 +224,7 @@ def _played(
     if args.cluster is not None:
         # What "auto" chose here, lest each machine choose for itself.
         chosen = replace(sampling, engine=policy.runtime.backend)
-        expected = versions(sampling.simulated(policy))
+        expected = versions(*sampling.simulated(policy).packages)
         yield from play_on_cluster(args.cluster, args.jobs, chosen, expected, tasks, advance)
     elif args.jobs is None or args.jobs == 1:
         for task in tasks:

@@ -8,9 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,17 @@ import pytest
 from para_policy.checkpoints import consistency
 from para_policy.checkpoints.carried import CarriedCheckpoint
 from para_policy.errors import InputError
+from para_policy.versions import versions
 from sim.evaluation.batches import Sampling
 from sim.evaluation.cluster import _Player
 from sim.evaluation.partial import partial_path
-from sim.evaluation.provenance import versions
 from sim.pusht.task import PUSHT
 from tests.checkpoint import save_tiny_checkpoint
 from tests.commands import runner
+from tests.sessions import ROOT, environment, processes, ray_cluster, started
 from tests.signals import wait_for
 from tests.sim.evaluation.test_evaluate import without_timings
 
-ROOT = Path(__file__).resolve().parents[3]
 EPISODES = 6
 
 
@@ -46,11 +44,6 @@ def command(checkpoint: Path, out: Path, *more: object) -> list[str]:
     ]
 
 
-def environment(home: Path) -> dict[str, str]:
-    """One thread, as a task has, and a home directory in which nothing can be made."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(home / "missing")}
-
-
 def episodes(out: Path) -> Any:
     return without_timings(json.loads(out.read_text())["samplers"]["x0+guess"]["per_episode"])
 
@@ -58,34 +51,6 @@ def episodes(out: Path) -> Any:
 def batches(out: Path) -> int:
     kept = partial_path(out)
     return kept.read_text().count('"key"') if kept.exists() else 0
-
-
-def processes(group: int) -> dict[int, str]:
-    """Those of a session, by their number."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it has ended
-            continue
-        if session == group and line:
-            found[int(folder.name)] = line
-    return found
-
-
-@contextmanager
-def started(command: list[str], home: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(home), text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -130,26 +95,12 @@ def test_a_killed_worker_and_a_stop_cost_nothing_that_was_played(
 @pytest.mark.timeout(600)
 def test_a_cluster_that_is_there_already_plays(checkpoint: Path, here: Any, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    ray, out = str(Path(sys.executable).with_name("ray")), tmp_path / "out.json"
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-    head = [
-        *(ray, "start", "--head", "--block", "--num-cpus", "1", "--include-dashboard=false"),
-        *("--node-ip-address", "127.0.0.1", "--port", address.rpartition(":")[2]),
-        *("--object-store-memory", "100000000", "--disable-usage-stats", "--temp-dir"),
-    ]
-    with (
-        # Ray's sockets have long names.
-        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short,
-        started([*head, short], tmp_path) as cluster,
-    ):
-        wait_for(lambda: "raylet/raylet" in " ".join(processes(cluster.pid).values()), 300)
+    out = tmp_path / "out.json"
+    with ray_cluster(tmp_path) as (address, _):
         subprocess.run(
             command(checkpoint, out, "--cluster", address),
             cwd=ROOT, env=environment(tmp_path), check=True,
         )  # fmt: skip
-        cluster.terminate()
-        cluster.communicate(timeout=60)
     assert episodes(out) == here
     assert json.loads(out.read_text())["cluster"] == address
 
@@ -193,7 +144,7 @@ def test_a_checkpoint_travels_with_all_that_actions_depend_on(
 
 
 def test_a_worker_with_another_numpy_is_refused(checkpoint: Path) -> None:
-    carried, here = CarriedCheckpoint.of(checkpoint), versions(PUSHT)
+    carried, here = CarriedCheckpoint.of(checkpoint), versions(*PUSHT.packages)
     other = _Player(Sampling(checkpoint), carried, {**here, "numpy": "1.0"})
     with pytest.raises(InputError, match=rf"has numpy {here['numpy']}; .*it is 1\.0: install"):
         other()
