@@ -23,6 +23,7 @@ from para_policy.training.config import CloningConfig, DataConfig, RunConfig, Tr
 from para_policy.training.dataset import Columns, Feature, observation_windows
 from para_policy.training.pcm import trajectories
 from para_policy.training.pcm.distill import DistillConfig
+from para_policy.training.pcm.problem import Settings as TrajectorySettings
 from para_policy.training.replay_buffer import ReplayBuffer
 from sim.evaluation.batches import Sampling, Task, make_tasks
 from sim.evaluation.processes import play_in_processes
@@ -70,7 +71,7 @@ REQUESTS: dict[str, Callable[[DiffusionPolicy, Path], object]] = {
     "trajectories": lambda policy, folder: trajectories.generate(
         policy,
         random_observations(2),
-        trajectories.Settings(splitting="x0", count=MANY),
+        TrajectorySettings(splitting="x0", count=MANY),
         folder / "store",
         "0",
     ),

@@ -15,8 +15,8 @@ from para_policy import Noise
 from para_policy.errors import InputError
 from para_policy.samplers import Sequential
 from para_policy.terminal import progress_bars
+from para_policy.training.pcm.problem import Problem
 from para_policy.training.pcm.sweep import ideal_residual, sweep
-from para_policy.training.pcm.trajectories import Problem
 from sim import plots
 
 _FIRST_SEED = 2**42

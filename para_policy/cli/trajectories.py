@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from para_policy.cli.common import ChainOptions, ThreadOptions
@@ -25,20 +26,32 @@ class MakeTrajectories(ThreadOptions, ChainOptions, OnObservations):
     """Iterates to store for each trajectory, the start included."""
     count: int = 2048
     """Trajectories."""
+    cluster: str | None = None
+    """Solve on Ray, as `para-policy evaluate --cluster`: local, auto or HOST:PORT. Each batch takes one CPU
+    and one thread, and with --device cuda a GPU. See docs/scale.md."""
 
     def __call__(self) -> None:
         from para_policy.checkpoints.load import load_policy
         from para_policy.checkpoints.native import checkpoint_hash
         from para_policy.inference.device import set_threads
         from para_policy.training.pcm import trajectories
+        from para_policy.training.pcm.on_cluster import check_cluster, solve_on_cluster
+        from para_policy.training.pcm.problem import Settings
 
-        settings = trajectories.Settings(
-            self.scheduler, self.steps, self.splitting, self.rounds, self.count
-        )
+        settings = Settings(self.scheduler, self.steps, self.splitting, self.rounds, self.count)
+        if self.cluster is not None:
+            check_cluster(self.cluster, self.threads, self.device)
         set_threads(self.threads)
         directory = self.directory()
-        policy = load_policy(directory, device=self.device, task=self.task)
+        # Workers of a cluster have their devices.
+        device = self.device if self.cluster is None else "cpu"
+        policy = load_policy(directory, device=device, task=self.task)
         recorded = self.observed(policy, self.count, shipped="second half", demonstrated="all")
         sha256 = checkpoint_hash(directory)
-        path = trajectories.generate(policy, recorded, settings, self.output, sha256)
+        place = None
+        if self.cluster is not None:
+            place = partial(
+                solve_on_cluster, self.cluster, directory, self.device, self.task, settings
+            )
+        path = trajectories.generate(policy, recorded, settings, self.output, sha256, place)
         show(f"trajectories: {path}")

@@ -42,8 +42,9 @@ from para_policy.training.config import LENGTH, MOST, Count, Rate, RunConfig
 from para_policy.training.draws import batch_indices
 from para_policy.training.pcm import low_rank
 from para_policy.training.pcm.losses import NEARLY_SOLVED, Losses, Weights, mean_square
+from para_policy.training.pcm.problem import Problem
 from para_policy.training.pcm.sweep import Swept, sweep
-from para_policy.training.pcm.trajectories import Problem, Trajectories
+from para_policy.training.pcm.trajectories import Trajectories
 
 with extra("train", "distilling"):
     from accelerate import Accelerator

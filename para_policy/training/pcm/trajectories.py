@@ -8,8 +8,8 @@ stored, `Noise.from_seeds` draws it again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,123 +17,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from para_policy.calibration import Calibration
 from para_policy.checkpoints.files import arrays_sha256
-from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
-from para_policy.diffusion.process import Process
-from para_policy.errors import DataError, InputError
+from para_policy.errors import DataError, InputError, WorkerLostError
 from para_policy.extras import extra
 from para_policy.files import check_output_folder, make_folder, writing
 from para_policy.lock import sole_writer
 from para_policy.memory import check_disk
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.samplers import (
-    SPLITTINGS,
-    FixedPoint,
-    Guess,
-    Prior,
-    ResidualBelow,
-    RoundInfo,
-    Sequential,
-    Splitting,
-)
-from para_policy.samplers.checks import check_count
 from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars
+from para_policy.training.pcm.problem import Batch, Problem, Rows, Settings
 
 with extra("train", "making trajectories"):
     import zarr
 
 FORMAT_VERSION = 1
-_FIRST_SEED = 2**41
-"""Seeds lie far from those of robots (from 0) and of calibration (from 2**40)."""
 _BATCH = 32
 _CHUNK = 8
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Which solve to record.
-
-    Attributes:
-        scheduler, steps: as in `DiffusionPolicy.sample`.
-        splitting: of the solve, one of `samplers.SPLITTINGS`.
-        rounds: K; the iterates X^0 .. X^{K-1} are stored, and the fixed point.
-        count: trajectories.
-    """
-
-    scheduler: str | None = None
-    steps: int | None = None
-    splitting: str = "chord"
-    rounds: int = 2
-    count: int = 2048
-
-    def __post_init__(self) -> None:
-        check_count("rounds", self.rounds)
-        check_count("count", self.count)
-        if self.splitting not in SPLITTINGS:
-            raise InputError(
-                f"splitting is {self.splitting!r}; expected one of {', '.join(SPLITTINGS)}"
-            )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The solve that a store records and that PCM is trained for.
-
-    Attributes:
-        process: its step table.
-        splitting: the linear part of its sweeps.
-        calibration: of this process, None if there is none; its linear guess is the start.
-    """
-
-    process: Process
-    splitting: Splitting
-    calibration: Calibration | None
-
-    @classmethod
-    def of(
-        cls, policy: DiffusionPolicy, scheduler: str | None, steps: int | None, splitting: str
-    ) -> Problem:
-        """Raises InputError if a calibration is needed and missing."""
-        preset = {"identity": "paradigms"}.get(splitting, splitting)
-        chain = policy.chain(scheduler, steps)
-        made = chain.sampler(preset)
-        assert isinstance(made, FixedPoint)
-        return cls(chain.process, made.splitting, chain.calibration)
-
-    def start(self, condition: Tensor) -> Guess:
-        """Where the solve begins, as in `pcm`."""
-        return Prior() if self.calibration is None else self.calibration.guess.given(condition)
-
-    def iterates(self, denoiser: Denoiser, noise: Noise, rounds: int) -> Tensor:
-        """(batch, rounds, N + 1, *shape): the start and the first sweeps of the base network."""
-        assert denoiser.condition is not None
-        guess = self.start(denoiser.condition)
-        found = [guess.start(self.process.to(noise.initial.device, noise.initial.dtype), noise)[0]]
-
-        def keep(info: RoundInfo) -> None:
-            found.append(info.trajectory.clone())
-
-        if rounds > 1:
-            sweeps = FixedPoint(self.splitting, ResidualBelow(0.0), guess, max_rounds=rounds - 1)
-            sweeps(denoiser, self.process, noise, callback=keep)
-        found += [found[-1]] * (rounds - len(found))  # solved before
-        return torch.stack(found, dim=1)
-
-    @property
-    def digest(self) -> str:
-        """Of what the iterates depend on besides the weights: the calibration."""
-        if self.calibration is None:
-            return "none"
-        matrices = self.calibration.matrices
-        parts = [
-            *(matrices if isinstance(matrices, tuple) else (matrices,)),
-            self.calibration.guess.weight,
-            self.calibration.guess.bias,
-        ]
-        return arrays_sha256(part.cpu().numpy() for part in parts)
+Place = Callable[[Iterable[Batch]], Generator[tuple[Batch, Rows]]]
+"""Solves batches somewhere, and yields them in their order."""
 
 
 def generate(
@@ -142,6 +46,7 @@ def generate(
     settings: Settings,
     path: str | Path,
     weights_sha256: str,
+    place: Place | None = None,
 ) -> Path:
     """Solve and store; goes on where an interrupted run stopped.
 
@@ -150,12 +55,14 @@ def generate(
             is used with several noises.
         path: of the zarr group.
         weights_sha256: of the policy, to which the store is bound.
+        place: where to solve; None for this process.
 
     Raises:
         InputError: if `path` cannot be written, is being written, its disk is too small, or it holds
             something else, or trajectories of other settings, observations, weights or calibration;
             or for a multistep scheduler.
         NonFiniteError: if the policy returns NaN or infinity.
+        WorkerLostError: from `place`; what is finished by then is kept.
     """
     problem = Problem.of(policy, settings.scheduler, settings.steps, settings.splitting)
     kind, N = policy.chain(settings.scheduler, settings.steps).key
@@ -183,37 +90,44 @@ def generate(
     }
     path = Path(path)
     shape = (policy.config.horizon, policy.config.action_dim)
-    given = len(next(iter(observations.values())))
     check_output_folder(path.parent)
+
+    def here(batches: Iterable[Batch]) -> Generator[tuple[Batch, Rows]]:
+        for batch in batches:
+            yield batch, problem.solve(policy, batch, settings.rounds)
+
     with sole_writer(path):
         group = _open(path, facts, shape, policy.config.condition_dim)
-        with keeping(lambda: _progress(path, group)), progress_bars() as progress:
-            bar = progress.add_task(
-                "trajectories", total=settings.count, completed=_finished(group)
-            )
-            while (first := _finished(group)) < settings.count:
-                part = slice(first, min(first + _BATCH, settings.count))
-                index = np.arange(part.start, part.stop) % given
-                chosen = {name: values[index] for name, values in observations.items()}
-                seeds = range(_FIRST_SEED + part.start, _FIRST_SEED + part.stop)
-                noise = Noise.from_seeds(seeds, shape, N, device=policy.device)
-                denoiser = policy.denoiser(chosen)
-                assert denoiser.condition is not None
-                solution = Sequential()(denoiser, problem.process, noise).trajectory
-                rows = {
-                    "seed": torch.tensor(list(seeds)),
-                    "condition": denoiser.condition,
-                    "solution": solution,
-                    "iterates": problem.iterates(denoiser, noise, settings.rounds),
-                }
+        if (first := _finished(group)) < settings.count:
+            batches = _batches(observations, first, settings.count)
+            _fill(path, group, (place or here)(batches))
+    Trajectories(path)  # whole?
+    return path
+
+
+def _batches(observations: Mapping[str, np.ndarray], first: int, count: int) -> Iterator[Batch]:
+    given = len(next(iter(observations.values())))
+    for start in range(first, count, _BATCH):
+        part = slice(start, min(start + _BATCH, count))
+        index = np.arange(part.start, part.stop) % given
+        yield Batch(part, {name: values[index] for name, values in observations.items()})
+
+
+def _fill(path: Path, group: zarr.Group, solved: Generator[tuple[Batch, Rows]]) -> None:
+    """Store batches as they come."""
+    with keeping(lambda: _progress(path, group)), progress_bars() as progress, closing(solved):
+        count = _array(group, "seed").shape[0]
+        bar = progress.add_task("trajectories", total=count, completed=_finished(group))
+        try:
+            for batch, rows in solved:
                 # Otherwise zarr leaves out chunks of zeros only, which then look as if they were lost.
                 with writing(path), zarr.config.set({"array.write_empty_chunks": True}):
                     for name, values in rows.items():
-                        _array(group, name)[part] = values.cpu().numpy()
-                    group.attrs["finished"] = part.stop
-                progress.update(bar, completed=part.stop)
-    Trajectories(path)  # whole?
-    return path
+                        _array(group, name)[batch.part] = values
+                    group.attrs["finished"] = batch.part.stop
+                progress.update(bar, completed=batch.part.stop)
+        except WorkerLostError as error:
+            raise WorkerLostError(f"{error}; {_progress(path, group)}") from error
 
 
 class Trajectories:

@@ -29,8 +29,9 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.samplers import Chord, Scalar, Sequential
 from para_policy.training import trainer
 from para_policy.training.pcm import distill, low_rank, trajectories
+from para_policy.training.pcm.problem import Problem, Settings
 from para_policy.training.pcm.sweep import sweep
-from para_policy.training.pcm.trajectories import Settings, Trajectories
+from para_policy.training.pcm.trajectories import Trajectories
 from para_policy.training.states import States
 from tests.checkpoint import (
     random_observations,
@@ -135,7 +136,7 @@ def test_a_sweep_is_a_drafting_round_of_pcm(
         noise,
         callback=lambda i: found.append(i.trajectory.clone()),
     )
-    made = trajectories.Problem.of(policy, kind, STEPS, splitting)
+    made = Problem.of(policy, kind, STEPS, splitting)
     process = made.process.to("cpu", torch.float32)
     propagate = made.splitting.bind(process, (16, 2))
     X = made.iterates(denoiser, noise, 1)[:, 0]
@@ -158,7 +159,7 @@ def test_an_untrained_network_makes_the_sweeps_of_the_base(
 ) -> None:
     data = Trajectories(store(scheduler=kind, splitting=splitting, rounds=3))
     noise, condition, iterates, _ = data.batch(torch.arange(COUNT))
-    made = trajectories.Problem.of(policy, kind, STEPS, splitting)
+    made = Problem.of(policy, kind, STEPS, splitting)
     process = made.process.to("cpu", torch.float32)
     propagate = made.splitting.bind(process, (16, 2))
     network = copy.deepcopy(policy.network)

@@ -25,7 +25,8 @@ from para_policy.lock import sole_writer
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.samplers import Prior, Sequential
 from para_policy.training.pcm import trajectories
-from para_policy.training.pcm.trajectories import Settings, Trajectories
+from para_policy.training.pcm.problem import Settings
+from para_policy.training.pcm.trajectories import Trajectories
 from tests.checkpoint import (
     random_observations,
     tiny_config,
