@@ -144,16 +144,20 @@ class Folder:
             DataError: if one is missing.
         """
         wanted = sorted(set(names))
-        missing = [name for name in wanted if name not in self]
+        missing, refused = [name for name in wanted if name not in self], None
         if missing and self._hub is not None:
-            snapshot(self._hub, missing, kind="dataset", revision=self._root.name)
+            try:  # without a network some releases of huggingface_hub raise, others give what is there
+                snapshot(self._hub, missing, kind="dataset", revision=self._root.name)
+            except DataError as error:
+                refused = error
             missing = [name for name in missing if name not in self]
         if missing:
             raise DataError(
                 f"'{self.name}' has no file {missing[0]}"
                 + (f", nor {len(missing) - 1} others" if missing[1:] else "")
+                + (f" ({refused})" if refused else "")
                 + "; copy the data set again"
-            )
+            ) from refused
         return {name: self._root / name for name in wanted}
 
 
