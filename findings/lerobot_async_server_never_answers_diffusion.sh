@@ -15,7 +15,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3.12 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet 'lerobot[async,diffusion]==0.6.1'
+"$folder/venv/bin/pip" install --quiet 'lerobot[async,diffusion]==0.6.1' torch==2.11.0 grpcio==1.85.3
 cd "$folder"
 HF_HUB_OFFLINE=1 "$folder/venv/bin/python" - <<'PY'
 import logging

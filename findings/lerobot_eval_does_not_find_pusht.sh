@@ -13,7 +13,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3.12 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet 'lerobot[pusht]==0.6.1'
+"$folder/venv/bin/pip" install --quiet 'lerobot[pusht]==0.6.1' gym-pusht==0.1.8 gymnasium==1.4.0
 cd "$folder"
 # A file, as the processes of a fork server read it.
 cat > play.py <<'PY'

@@ -15,7 +15,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3.12 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet 'lerobot[dataset]==0.6.1'
+"$folder/venv/bin/pip" install --quiet 'lerobot[dataset]==0.6.1' torch==2.11.0 numpy==2.2.6
 cd "$folder"
 "$folder/venv/bin/python" - <<'PY'
 import numpy as np
