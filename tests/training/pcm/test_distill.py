@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from para_policy.errors import DataError, InputError, NonFiniteError
 from para_policy.networks.config import UnetConfig
 from para_policy.policies.build import build_network
 from para_policy.policies.config import PolicyConfig
-from para_policy.policies.consistency import PicardConsistencyModel
+from para_policy.policies.consistency import PicardConsistencyModel, changeable
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.samplers import Chord, Scalar, Sequential
 from para_policy.training import trainer
+from para_policy.training.accelerator import make_accelerator
 from para_policy.training.pcm import distill, low_rank, trajectories
 from para_policy.training.pcm.problem import Problem, Settings
 from para_policy.training.pcm.sweep import sweep
@@ -107,13 +108,16 @@ def exported(output: Path) -> dict[str, list[float]]:
     return {name: value.tolist() for name, value in load_file(file).items()}
 
 
-def add_random_model(policy: DiffusionPolicy, *key: Any, stride: int) -> PicardConsistencyModel:
+def add_random_model(
+    policy: DiffusionPolicy, *key: Any, stride: int, informed: bool = False
+) -> PicardConsistencyModel:
     generator = torch.Generator().manual_seed(3)
     changes = {
-        name: 0.3 * torch.randn(value.shape, generator=generator)
-        for name, value in policy.network.named_parameters()
+        name: 0.3 * torch.randn(shape, generator=generator)
+        for name, shape in changeable(policy.network).items()
+        if informed or not name.endswith(".further")
     }
-    model = PicardConsistencyModel(*key, ROUNDS, stride, changes)
+    model = PicardConsistencyModel(*key, ROUNDS, stride, changes, informed=informed)
     policy.consistency_models[key] = model
     return model
 
@@ -149,6 +153,32 @@ def test_a_sweep_is_a_drafting_round_of_pcm(
         X = sweep(network, process, propagate, noise, condition, X, stride).X
         torch.testing.assert_close(X, expected, rtol=1e-6, atol=1e-6)
         X = expected
+
+
+@pytest.mark.parametrize("splitting", SPLITTINGS)
+def test_an_informed_network_sees_in_training_what_it_sees_in_pcm(
+    checkpoint: Path, policy: DiffusionPolicy, store: Store, splitting: str
+) -> None:
+    model = add_random_model(policy, "ddpm", STEPS, splitting, stride=1, informed=True)
+    made = config(store(splitting=splitting), informed=True)
+    task = distill._Distillation(policy, checkpoint_hash(checkpoint), made)
+    noise, condition, iterates, _ = task.data.batch(torch.arange(COUNT))
+    network: Any = model.on(policy.network, 100)(1.0)
+    once = partial(task._sweep, network, make_accelerator("no", "cpu", None), noise, condition)
+    X = iterates[:, 0]
+    trained = [swept.X for _, swept in task._rounds(once, X)]
+    drafted: list[Tensor] = []
+    policy.sampler("pcm", steps=STEPS, splitting=splitting, horizon=ROUNDS, max_rounds=ROUNDS)(
+        policy.denoiser({n: v[np.arange(COUNT) % 5] for n, v in random_observations(5).items()}),
+        policy.process(None, STEPS),
+        noise,
+        callback=lambda info: drafted.append(info.trajectory.clone()),
+    )
+    assert len(trained) == len(drafted) == ROUNDS
+    for k in range(ROUNDS):
+        torch.testing.assert_close(trained[k], drafted[k], rtol=1e-4, atol=1e-4)
+    untold = once(1, torch.zeros(COUNT), trained[0]).X
+    assert (untold - trained[1]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("adapted", [False, True])
