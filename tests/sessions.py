@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from tests.signals import wait_for
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,16 +38,17 @@ def processes(group: int) -> dict[int, str]:
 
 @contextmanager
 def started(command: list[str], home: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
+    """Nothing of its session is left afterwards."""
+    with subprocess.Popen(
         command, cwd=ROOT, env=environment(home), text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            for number in processes(process.pid):
+                with suppress(ProcessLookupError):  # it has ended
+                    os.kill(number, signal.SIGKILL)
 
 
 @contextmanager
@@ -65,7 +67,14 @@ def ray_cluster(home: Path) -> Iterator[tuple[str, int]]:
         tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short,
         started([*head, short], home) as cluster,
     ):
-        wait_for(lambda: "raylet/raylet" in " ".join(processes(cluster.pid).values()), 300)
+        assert cluster.stdout
+        said = []
+        for line in cluster.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        else:
+            pytest.fail(f"Ray has not started: {''.join(said)}")
         yield address, cluster.pid
         cluster.terminate()
         cluster.communicate(timeout=60)
