@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Regenerates docs/results.md: every figure in README and docs comes from here.
 #
-#   scripts/results.sh [PART ...]     parts: bench benchmarks engine pcm evaluate page; default all of them
+#   scripts/results.sh [PART ...]     parts: bench benchmarks bounds engine pcm evaluate page; default all of them
 #
-# On two idle cores bench takes about 8 minutes, benchmarks 15, engine 10, evaluate and pcm more than an hour each; when
-# interrupted those two resume. EPISODES, EPISODES_PCM, EPISODES_GUESS and EVALUATED (sampler names) make them longer
-# or shorter. A part that is not measured keeps its place on the page. The checkpoint must be calibrated for ddpm 100
-# and ddim 16. pcm compares the models of scripts/distill.sh, which must have run.
+# On two idle cores bench takes about 8 minutes, benchmarks 15, bounds 60, engine 10, evaluate and pcm more than an hour
+# each; when interrupted those two resume. EPISODES, EPISODES_DDIM (16 steps), EPISODES_PCM, EPISODES_GUESS and EVALUATED
+# (sampler names) make them longer or shorter. A part that is not measured keeps its place on the page. The checkpoint must be calibrated for
+# ddpm 100 and ddim 16. pcm compares the models of scripts/distill.sh, which must have run.
+#
+# Another checkpoint has another page, with places for the parts that it shows, and its own pictures:
+#   CHECKPOINT=checkpoints/aloha_state OUT=outputs/aloha_results PAGE=docs/aloha.md PICTURES=aloha_ \
+#       ENGINE_BENCH=openvino EPISODES=300 EPISODES_DDIM=300 EPISODES_GUESS=0 CASES=2000 \
+#       scripts/results.sh bench bounds evaluate page
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,10 +24,13 @@ THREADS=${THREADS:-2}
 OBSERVATIONS=${OBSERVATIONS:-48}
 EPISODES=${EPISODES:-500}
 EPISODES_GUESS=${EPISODES_GUESS:-50}
+EPISODES_DDIM=${EPISODES_DDIM:-0}
 EPISODES_PCM=${EPISODES_PCM:-500}
 EPISODES_CUT=${EPISODES_CUT:-20}
 EVALUATED=${EVALUATED:-sequential,paradigms,parataa:order=10,history=3,window=20,chord,chord:tolerance=1e-3,collocation}
-ENGINE=${ENGINE:-auto} # of closed loops; the other parts compare samplers on the eager network
+ENGINE=${ENGINE:-auto} # of closed loops
+ENGINE_BENCH=${ENGINE_BENCH:-eager}
+PICTURES=${PICTURES:-} # how their names begin
 MODELS=${MODELS:-outputs/pcm}
 PCM_OPTIONS=${PCM_OPTIONS:-horizon=2;horizon=2,blend=weights;horizon=2,blend=features}
 export OMP_NUM_THREADS=$THREADS
@@ -44,7 +52,8 @@ bench() { # NAME SAMPLERS ARGUMENT...
     local name=$1 samplers=$2
     shift 2
     "$BIN/para-policy" bench --checkpoint "$CHECKPOINT" --device "$DEVICE" --threads "$THREADS" \
-        --observations "$OBSERVATIONS" --samplers "$samplers" --json "$OUT/$name.json" "$@"
+        --engine "$ENGINE_BENCH" --observations "$OBSERVATIONS" --samplers "$samplers" \
+        --json "$OUT/$name.json" "$@"
 }
 
 evaluate() { # NAME SAMPLERS EPISODES ARGUMENT...   bench measures latency
@@ -57,9 +66,9 @@ evaluate() { # NAME SAMPLERS EPISODES ARGUMENT...   bench measures latency
 
 for part in "${@:-all}"; do
     case $part in
-        all | bench | benchmarks | engine | pcm | evaluate | page) ;;
+        all | bench | benchmarks | bounds | engine | pcm | evaluate | page) ;;
         *)
-            echo "unknown part '$part'; expected bench, benchmarks, engine, pcm, evaluate or page" >&2
+            echo "unknown part '$part'; expected bench, benchmarks, bounds, engine, pcm, evaluate or page" >&2
             exit 2
             ;;
     esac
@@ -85,6 +94,9 @@ if wanted benchmarks; then
     measure samplers.residuals --threads "$THREADS" --observations 8
     measure samplers.rounds_vs_steps --threads "$THREADS" --observations 8
     measure engine.latency_vs_batch
+fi
+
+if wanted bounds; then
     for run in {chord,collocation}:{ddpm:100:${CASES_DDPM:-2000},ddim:16:${CASES:-10000}}; do
         IFS=: read -r sampler kind steps cases <<<"$run"
         "$BIN/python" -m benchmarks.samplers.error_bounds --checkpoint "$CHECKPOINT" --device "$DEVICE" \
@@ -129,10 +141,12 @@ fi
 
 if wanted evaluate; then
     evaluate evaluate "$EVALUATED" "$EPISODES"
-    evaluate evaluate_guess "sequential,chord,chord+guess,sequential+noise,chord+guess+noise" \
+    ((EPISODES_DDIM == 0)) || evaluate evaluate_ddim16 "sequential,paradigms,parataa,chord,collocation" \
+        "$EPISODES_DDIM" --scheduler ddim --steps 16
+    ((EPISODES_GUESS == 0)) || evaluate evaluate_guess "sequential,chord,chord+guess,sequential+noise,chord+guess+noise" \
         "$EPISODES_GUESS" --check-errors
 fi
 
 if wanted page; then
-    "$BIN/python" -m scripts.results_page "$OUT" "$PAGE"
+    "$BIN/python" -m scripts.results_page "$OUT" "$PAGE" "$PICTURES"
 fi

@@ -1,4 +1,4 @@
-"""Filler of docs/results.md from the JSON files of `scripts/results.sh`.
+"""Filler of docs/results.md and docs/aloha.md from the JSON files of `scripts/results.sh`.
 
 The text of the page, and where its figures stand, is in the page itself. A place whose files are not
 there keeps what it shows: a part can be measured again alone.
@@ -51,10 +51,11 @@ class Results:
     Args:
         folder: with the JSON files.
         images: where the plots go.
+        prefix: how their names begin.
     """
 
-    def __init__(self, folder: Path, images: Path) -> None:
-        self._folder, self._images = folder, images
+    def __init__(self, folder: Path, images: Path, prefix: str = "") -> None:
+        self._folder, self._images, self._prefix = folder, images, prefix
 
     def read(self, name: str) -> dict[str, Any]:
         """A document; FileNotFoundError if it was not measured."""
@@ -63,7 +64,7 @@ class Results:
 
     def picture(self, plot: Callable[[Any], Figure], document: Document, name: str) -> str:
         """A plot, saved."""
-        return pages.picture(plot, document, self._images, name)
+        return pages.picture(plot, document, self._images, self._prefix + name)
 
     def training_runs(self) -> list[Path]:
         """The curves of `scripts/distill.sh`; FileNotFoundError if there are none."""
@@ -253,9 +254,10 @@ PARTS: Mapping[str, Part] = {
     "evaluate pcm guess": _played("evaluate_pcm_guess", None),
     "evaluate cut": _cut,
     "evaluate": _played("evaluate", ""),
+    "evaluate ddim16": _played("evaluate_ddim16", "ddim16_"),
     "evaluate guess": _played("evaluate_guess", "guess_"),
 }
-"""What the page has places for."""
+"""What pages have places for."""
 
 
 def fill(page: str, results: Results) -> tuple[str, list[str]]:
@@ -278,9 +280,9 @@ def fill(page: str, results: Results) -> tuple[str, list[str]]:
     return pages.fill(page, part), kept
 
 
-def main(folder: Path, page: Path) -> None:
+def main(folder: Path, page: Path, prefix: str) -> None:
     """Write the page anew, in place."""
-    results = Results(folder, pages.images_beside(page))
+    results = Results(folder, pages.images_beside(page), prefix)
     filled, kept = fill(page.read_text(encoding="utf-8"), results)
     write_text(page, filled)
     print(f"page: {page}")
@@ -289,4 +291,4 @@ def main(folder: Path, page: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(lambda: main(Path(sys.argv[1]), Path(sys.argv[2]))))
+    sys.exit(run(lambda: main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))

@@ -63,6 +63,7 @@ def measure(options: Options) -> dict[str, Any]:
     return {
         **circumstances(options, policy),
         "sampler": options.sampler,
+        "unit": policy.config.units.get("action", "of the actions"),
         "scheduler": options.scheduler,
         "steps": policy.process(options.scheduler, options.steps).num_steps,
         "cases": options.cases,
@@ -85,6 +86,7 @@ COLUMNS = (
     "bound holds",
     "error median / p95 / p99 / max",
     "bound median / max",
+    "unit",
 )
 
 
@@ -97,8 +99,9 @@ def row(document: Document) -> list[str]:
         f"{document['scheduler']}, {document['steps']} steps",
         str(document["cases"]),
         f"{100 * document['holds']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]",
-        " / ".join(f"{error[key]:.2f}" for key in ("p50", "p95", "p99", "p100")),
-        " / ".join(f"{bound[key]:.2f}" for key in ("p50", "p100")),
+        " / ".join(f"{error[key]:.3g}" for key in ("p50", "p95", "p99", "p100")),
+        " / ".join(f"{bound[key]:.3g}" for key in ("p50", "p100")),
+        document["unit"],
     ]
 
 
@@ -108,10 +111,11 @@ def figure(document: Document) -> Figure:
     drawing, axes = plots.new_figure(f"Error of {document['sampler']} and its bound, {process}")
     error, bound = np.array(document["shown"]["error"]), np.array(document["shown"]["bound"])
     axes.scatter(bound, error, s=4, alpha=0.4, color=plots.COLORS[0], linewidths=0, label="samples")
+    unit = document["unit"]
     ends = [bound.min(), bound.max()]
     axes.plot(ends, ends, color="black", linewidth=1, label="the bound")
-    axes.set(xscale="log", yscale="log", xlabel="error bound of the sample, px")
-    axes.set_ylabel("difference to sequential, px")
+    axes.set(xscale="log", yscale="log", xlabel=f"error bound of the sample, {unit}")
+    axes.set_ylabel(f"difference to sequential, {unit}")
     plots.legend_above(axes)
     return drawing
 

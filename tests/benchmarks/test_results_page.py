@@ -10,9 +10,17 @@ import pytest
 from benchmarks import pages
 from para_policy.errors import InputError
 from scripts import results_page
+from sim.plots import pyplot
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+TWO_ARMS = (ROOT / "docs" / "aloha.md").read_text(encoding="utf-8")
+
+
+def _places(page: str) -> list[str]:
+    places: list[str] = []
+    pages.fill(page, lambda name: places.append(name))
+    return places
 
 
 def test_places_are_filled_and_the_text_around_them_stays() -> None:
@@ -26,13 +34,24 @@ def test_places_are_filled_and_the_text_around_them_stays() -> None:
     assert pages.fill(page, lambda name: None) == page
 
 
-def test_every_part_has_one_place_on_the_page(tmp_path: Path) -> None:
-    places: list[str] = []
-    pages.fill(PAGE, lambda name: places.append(name))
-    assert sorted(places) == sorted(results_page.PARTS)
+def test_every_part_has_its_place_and_none_has_two_on_a_page(tmp_path: Path) -> None:
+    places, two_arms = _places(PAGE), _places(TWO_ARMS)
+    assert len(places) == len(set(places))
+    assert len(two_arms) == len(set(two_arms))
+    assert {*places, *two_arms} == set(results_page.PARTS)
     filled, kept = results_page.fill(PAGE, results_page.Results(tmp_path, tmp_path))
     assert filled == PAGE
     assert kept == places
+
+
+def test_a_page_may_have_few_places_and_pictures_of_its_own(tmp_path: Path) -> None:
+    results = results_page.Results(tmp_path, tmp_path, "aloha_")
+    filled, kept = results_page.fill(TWO_ARMS, results)
+    assert filled == TWO_ARMS
+    assert "evaluate" in kept
+    drawn = results.picture(lambda document: pyplot().figure(), {}, "rounds")
+    assert "aloha_rounds.png" in drawn
+    assert (tmp_path / "aloha_rounds.png").exists()
 
 
 def test_only_what_was_measured_changes(tmp_path: Path) -> None:
@@ -54,7 +73,7 @@ def test_only_what_was_measured_changes(tmp_path: Path) -> None:
     filled, kept = results_page.fill(PAGE, results_page.Results(tmp_path, tmp_path))
     assert "- Device: a device, 3 cores, 1 thread(s), float32\n- Observations: 4" in filled
     assert (tmp_path / "residual_per_round.png").exists()
-    assert set(results_page.PARTS) - set(kept) == {"residuals"}
+    assert set(_places(PAGE)) - set(kept) == {"residuals"}
     present = filled.splitlines()
     assert all(line in present or line.startswith("- ") for line in PAGE.splitlines())
 
