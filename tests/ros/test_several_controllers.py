@@ -123,6 +123,7 @@ def test_late_joint_states_of_one_hold_all(cell: Callable[..., Cell]) -> None:
     made = cell(max_jump=[5.0], max_state_age_s=0.3, state_topics=list(topics))
     states = {topic: made.graph.talk(JointState, topic) for topic in topics}
     silent: set[str] = set()
+    warnings = made.graph.warnings()
 
     def tell() -> None:
         for topic, joints in topics.items():
@@ -137,6 +138,8 @@ def test_late_joint_states_of_one_hold_all(cell: Callable[..., Cell]) -> None:
     silent.add("gripper/joint_states")
     made.wait_for(DiagnosticStatus.WARN, "s old, expected at most 0.3 s")
     assert made.stands()
+    blamed = "after a message on /arm/joint_states: the newest values of joint finger are "
+    made.graph.wait(lambda: any(text.startswith(blamed) for text in warnings))
     silent.clear()
     known = made.counts()
     made.send(*[[1.0, 2.0, 3.0]] * 60)

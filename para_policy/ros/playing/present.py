@@ -176,6 +176,8 @@ class PresentState:
             if state is None and self._newest[index] is None:
                 raise InputError(source.missing())
         except ParaPolicyError as error:
-            self._node.get_logger().warning(f"{topic}: {error}", throttle_duration_sec=1.0)
+            # Of several topics another one may be to blame: the one that says nothing.
+            heard = topic if len(source.topics) == 1 else f"after a message on {topic}"
+            self._node.get_logger().warning(f"{heard}: {error}", throttle_duration_sec=1.0)
         else:
             self._newest[index] = state or self._newest[index]
