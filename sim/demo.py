@@ -32,7 +32,6 @@ from sim.plots import COLORS, STYLE, colors, new_panels, pyplot
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, legacy_start_state
 from sim.pusht.task import PUSHT
 from sim.ros.closed_loop import LoopSettings, play_episodes
-from sim.ros.processes import domain_of
 from sim.tasks.episode import Episode
 from sim.tasks.rollout import rollout
 from sim.video import encoder, write_mp4
@@ -65,8 +64,8 @@ class Arguments(OfCheckpoint):
     """How the network runs, over ROS 2 and in process; auto: the fastest way that works here."""
     precision: Precision = "float32"
     """Of the network's arithmetic."""
-    domain_id: int | None = None
-    """ROS domain of the run; by default ROS_DOMAIN_ID, or 77 where that is not set."""
+    domain_id: int = 77
+    """ROS domain of the run."""
 
     default: ClassVar[str | None] = "checkpoints/pusht_state"
 
@@ -112,7 +111,6 @@ def demo(arguments: Arguments, console: Console) -> None:
         raise InputError(f"--episodes is {arguments.episodes}; expected at least 1")
     for seed in (arguments.seed, arguments.seed + arguments.episodes - 1):
         legacy_start_state(seed)
-    domain_of(arguments.domain_id)
     benchmark = comparison.Benchmark(
         (REFERENCE, arguments.sampler), None, None, arguments.observations
     )

@@ -27,7 +27,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.config import PolicyConfig
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.terminal import progress_bars, run
-from sim.ros.processes import RosProcesses, domain_of, start_runtime, start_simulator
+from sim.ros.processes import RosProcesses, start_runtime, start_simulator
 from sim.ros.simulators import SIMULATORS, Simulator
 from sim.tasks.choice import task_of
 from sim.tasks.episode import Chunk, Episode
@@ -54,9 +54,8 @@ class LoopSettings(OfCheckpoint):
     """Length of an episode that does not succeed, in actions; by default the task's."""
     threads: int | None = None
     """Threads that the network computes with."""
-    domain_id: int | None = None
-    """ROS domain of the run; by default ROS_DOMAIN_ID, or 77 where that is not set. Two runs at the same time
-    need two."""
+    domain_id: int = 77
+    """ROS domain of the run; two runs at the same time need two."""
 
     def simulator(self, config: PolicyConfig) -> Simulator:
         """What plays the task. Raises InputError where the policy fits none, or another."""
@@ -79,10 +78,8 @@ def play_episodes(
     Args:
         records: folder that keeps states, actions and rewards of each episode as .npz.
     Raises:
-        InputError: if there is no such ROS domain, or no ROS.
         ParaPolicyError: when a node cannot start, ends early or stops answering; says why.
     """
-    domain = domain_of(settings.domain_id)
     try:
         import rclpy  # noqa: F401
     except ImportError as error:
@@ -96,11 +93,11 @@ def play_episodes(
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     with (
         tempfile.TemporaryDirectory(prefix="para_policy_records_") as unkept,
-        RosProcesses(domain, settings.threads) as processes,
+        RosProcesses(settings.domain_id, settings.threads) as processes,
     ):
         folder = (records or Path(unkept)).resolve()
         simulator = start_nodes(processes, settings, folder)
-        with LoopClient(domain, processes.check, simulator) as client:
+        with LoopClient(settings.domain_id, processes.check, simulator) as client:
             client.wait_until_ready()
             return [_play(client, simulator.task, seed, on_progress) for seed in seeds]
 

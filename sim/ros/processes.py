@@ -13,27 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from para_policy.errors import InputError, ParaPolicyError, shown
+from para_policy.errors import ParaPolicyError
 from para_policy.stopping import stoppable
 from sim.ros.simulators import Simulator
 
 _PATIENCE_S = 8.0
-_DOMAIN, _HIGHEST_DOMAIN = "77", 232
-
-
-def domain_of(asked: int | None) -> int:
-    """ROS domain of a run: the one asked for, that of the environment, or 77, where few others are.
-
-    Raises:
-        InputError: unless it is from 0 to 232.
-    """
-    found = (os.environ.get("ROS_DOMAIN_ID") or _DOMAIN) if asked is None else str(asked)
-    if not (found.isdecimal() and len(found) <= 3 and int(found) <= _HIGHEST_DOMAIN):
-        source = "ROS_DOMAIN_ID" if asked is None else "the ROS domain"
-        raise InputError(
-            f"{source} is {shown(found)}; expected a number from 0 to {_HIGHEST_DOMAIN}"
-        )
-    return int(found)
 
 
 class RosProcesses:

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from para_policy import load_policy
-from para_policy.errors import InputError
 from sim.ros.client import LoopClient
 from sim.ros.closed_loop import LoopSettings, main, start_nodes
-from sim.ros.processes import RosProcesses, domain_of
+from sim.ros.processes import RosProcesses
 from sim.tasks.rollout import rollout
 from tests.sim.aloha.policy import save_aloha_checkpoint
 
@@ -93,7 +92,6 @@ def test_command_writes_results(checkpoint: Path, domain_id: int, tmp_path: Path
         (("--checkpoint", "nobody/nothing-at-all"), "the Hugging Face Hub does not give it"),
         (("--sampler", "magic"), "unknown sampler 'magic'"),
         (("--env", "aloha"), "AlohaTransferCube has no input 'environment_state' of shape (16,)"),
-        (("--domain-id", "233"), "the ROS domain is '233'; expected a number from 0 to 232"),
         (("--env", "kitchen"), "unknown task 'kitchen'; expected one of pusht, aloha"),
         # Only the node that loads the policy can know; its diagnostics say so.
         (("--device", "cuda:99"), "on_configure failed: device 'cuda:99' cannot be used"),
@@ -112,40 +110,3 @@ def test_bad_input_ends_in_one_line(
     arguments |= dict([changes])
     assert main([word for pair in arguments.items() for word in pair]) == 2
     assert reason in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("asked", "environment", "domain"),
-    [
-        (None, None, 77),
-        (None, "", 77),
-        (None, "5", 5),
-        (8, "5", 8),
-        (0, "robot", 0),
-        (232, None, 232),
-    ],
-)
-def test_the_domain_is_that_of_the_environment_unless_another_was_asked_for(
-    monkeypatch: pytest.MonkeyPatch, asked: int | None, environment: str | None, domain: int
-) -> None:
-    monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
-    if environment is not None:
-        monkeypatch.setenv("ROS_DOMAIN_ID", environment)
-    assert domain_of(asked) == domain
-
-
-@pytest.mark.parametrize(
-    ("asked", "environment", "reason"),
-    [
-        (None, "robot", "ROS_DOMAIN_ID is 'robot'; expected a number from 0 to 232"),
-        (None, "233", "ROS_DOMAIN_ID is '233'"),
-        (None, "9" * 5000, "ROS_DOMAIN_ID is '999"),
-        (-1, "5", "the ROS domain is '-1'"),
-    ],
-)
-def test_what_is_no_domain_is_refused(
-    monkeypatch: pytest.MonkeyPatch, asked: int | None, environment: str, reason: str
-) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", environment)
-    with pytest.raises(InputError, match=reason):
-        domain_of(asked)
