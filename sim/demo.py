@@ -65,7 +65,7 @@ class Arguments(OfCheckpoint):
     precision: Precision = "float32"
     """Of the network's arithmetic."""
     domain_id: int = 77
-    """ROS domain of the run."""
+    """ROS domain of the run; that of ROS_DOMAIN_ID is not taken, as it may be a robot's."""
 
     default: ClassVar[str | None] = "checkpoints/pusht_state"
 

@@ -55,7 +55,8 @@ class LoopSettings(OfCheckpoint):
     threads: int | None = None
     """Threads that the network computes with."""
     domain_id: int = 77
-    """ROS domain of the run; two runs at the same time need two."""
+    """ROS domain of the run; two runs at the same time need two. That of ROS_DOMAIN_ID is not taken: a
+    robot may listen there to what the simulated one is told."""
 
     def simulator(self, config: PolicyConfig) -> Simulator:
         """What plays the task. Raises InputError where the policy fits none, or another."""
