@@ -20,7 +20,7 @@ from para_policy.training.pcm.sweep import ideal_residual, sweep
 from sim import plots
 
 _FIRST_SEED = 2**42
-_BATCH, _ROWS, _HIDDEN = 32, 13, 256
+_BATCH, _ROWS, _HIDDEN, _EVERY = 32, 13, 256, 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Options(Common):
     splitting: str = "chord"
     """Linear part of the sweep: identity, x0 or chord."""
     trajectories: int = 2048
-    """The last quarter, of the last quarter of the observations, is held out."""
+    """Half of them to learn from, a quarter to tell when to stop, a quarter held out, each of observations
+    of its own."""
     updates: int = 3000
     """Steps of Adam, with batches of 256 trajectories."""
 
@@ -77,12 +78,10 @@ def _data(options: Options, subject: Subject, at: Tensor) -> tuple[dict[str, Ten
     process = problem.process.to("cpu", torch.float32)
     propagate = problem.splitting.bind(process, shape)
     found: dict[str, list[Tensor]] = {"row": [], "neighbours": [], "error": [], "lacking": []}
-    n, available = options.trajectories, subject.available
-    trained, seen = n * 3 // 4, available * 3 // 4
-    index = np.arange(n)
-    of = np.where(index < trained, index % seen, seen + index % (available - seen))
+    index = np.arange(options.trajectories)
+    of = index * subject.available // len(index)
     with progress_bars() as progress:
-        parts = np.array_split(index, -(-n // _BATCH))
+        parts = np.array_split(index, -(-len(index) // _BATCH))
         for part in progress.track(parts, description="sweeps"):
             denoiser = policy.denoiser({k: v[of[part]] for k, v in subject.observations.items()})
             condition = denoiser.condition
@@ -109,10 +108,10 @@ def _data(options: Options, subject: Subject, at: Tensor) -> tuple[dict[str, Ten
 
 def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
     """(rows,) share of the squared error that a network leaves on the held-out quarter."""
-    trained = len(inputs) * 3 // 4
-    spread = lacking[:trained].square().mean(dim=(0, 2), keepdim=True).sqrt().clamp(min=1e-12)
+    half, quarter = len(inputs) // 2, len(inputs) // 4
+    spread = lacking[:half].square().mean(dim=(0, 2), keepdim=True).sqrt().clamp(min=1e-12)
     wanted = lacking / spread
-    x = (inputs - inputs[:trained].mean(dim=0)) / inputs[:trained].std(dim=0).clamp(min=1e-6)
+    x = (inputs - inputs[:half].mean(dim=0)) / inputs[:half].std(dim=0).clamp(min=1e-6)
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Linear(x.shape[2], _HIDDEN),
@@ -123,16 +122,20 @@ def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
-    for _ in range(options.updates):
-        batch = torch.randint(trained, (min(256, trained),))
+    least, left = torch.inf, torch.ones(x.shape[1])
+    for update in range(options.updates):
+        if update % _EVERY == 0:
+            with torch.no_grad():
+                error = (network(x[half:]) - wanted[half:]).square().sum(dim=2)
+            if float(error[:quarter].sum()) < least:
+                least, left = float(error[:quarter].sum()), error[quarter:].sum(dim=0)
+        batch = torch.randint(half, (min(256, half),))
         loss = (network(x[batch]) - wanted[batch]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    with torch.no_grad():
-        error = (network(x[trained:]) - wanted[trained:]).square().sum(dim=(0, 2))
-    return error / wanted[trained:].square().sum(dim=(0, 2))
+    return left / wanted[half + quarter :].square().sum(dim=(0, 2))
 
 
 def figure(document: Document) -> Figure:
