@@ -62,6 +62,13 @@ class Results:
         document: dict[str, Any] = json.loads((self._folder / f"{name}.json").read_text())
         return document
 
+    def read_all(self, pattern: str) -> list[dict[str, Any]]:
+        """Documents whose names fit a pattern, by name; FileNotFoundError if none was measured."""
+        names = sorted(path.stem for path in self._folder.glob(f"{pattern}.json"))
+        if not names:
+            raise FileNotFoundError(f"no {pattern} in {self._folder}")
+        return [self.read(name) for name in names]
+
     def picture(self, plot: Callable[[Any], Figure], document: Document, name: str) -> str:
         """A plot, saved."""
         return pages.picture(plot, document, self._images, self._prefix + name)
@@ -141,15 +148,12 @@ def _steps(results: Results) -> list[str]:
 
 
 def _bounds(results: Results) -> list[str]:
-    bounds = [
-        results.read(f"error_bounds_{sampler}_{process}")
-        for sampler in ("chord", "collocation")
-        for process in ("ddpm100", "ddim16")
-    ]
+    bounds = results.read_all("error_bounds_*")
+    drawn = next((each for each in bounds if each["sampler"] == "chord"), bounds[0])
     return [
         tables.markdown(error_bounds.COLUMNS, [error_bounds.row(document) for document in bounds]),
-        results.picture(error_bounds.figure, bounds[0], "error_bounds"),
-        "\n".join([f"- Plot: `{bounds[0]['sampler']}`", *_facts(bounds[0])]),
+        results.picture(error_bounds.figure, drawn, "error_bounds"),
+        "\n".join([f"- Plot: `{drawn['sampler']}`, {drawn['steps']} steps", *_facts(drawn)]),
     ]
 
 
@@ -254,7 +258,7 @@ PARTS: Mapping[str, Part] = {
     "evaluate pcm guess": _played("evaluate_pcm_guess", None),
     "evaluate cut": _cut,
     "evaluate": _played("evaluate", ""),
-    "evaluate ddim16": _played("evaluate_ddim16", "ddim16_"),
+    "evaluate ddim16": _played("evaluate_ddim16", None),
     "evaluate guess": _played("evaluate_guess", "guess_"),
 }
 """What pages have places for."""

@@ -199,7 +199,7 @@ class Arguments(TrainingOptions):
     output: Path = Path("outputs/pusht_encoder")
     """Receives checkpoint/ (encoder.safetensors, held_out.json), state/ (to resume), metrics.jsonl and
     curves.png."""
-    steps: int = 20000
+    steps: int = 12_000
     """Optimiser steps."""
     batch_size: int = 64
     """Pictures of each step."""

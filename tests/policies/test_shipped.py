@@ -15,7 +15,7 @@ from tests.training.demonstrations import REPOSITORY
     [
         ("pusht_flow", None, 100, "chord", 5, 250),
         ("pusht_flow", None, 100, "collocation", 6, 60),
-        ("aloha_state", None, 100, "x0", 9, 420),
+        ("aloha_state", None, 100, "x0", 11, 500),
         ("aloha_state", "ddim", 16, "chord", 7, 60),
         ("aloha_state", "ddim", 16, "collocation", 9, 60),
     ],

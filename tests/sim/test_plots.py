@@ -103,7 +103,12 @@ DRAWN: dict[str, tuple[Callable[[Any], Figure], dict[str, Any]]] = {
     ),
     "error bounds": (
         error_bounds.figure,
-        {**PROCESS, "sampler": "chord", "shown": {"error": [1.0], "bound": [2.0]}},
+        {
+            **PROCESS,
+            "sampler": "chord",
+            "unit": "pixels",
+            "shown": {"error": [1.0], "bound": [2.0]},
+        },
     ),
     "options of parataa": (
         parataa_options.figure,
