@@ -104,6 +104,16 @@ def load(options: Common) -> Subject:
     return Subject(policy, read_observations(options.directory, policy.config))
 
 
+def take_consistency(policy: DiffusionPolicy, options: Common, directory: Path) -> None:
+    """Give the policy under test the PCM weights of a directory.
+
+    Raises:
+        CheckpointError: for weights that were trained on others.
+    """
+    trained = load_policy(options.directory, consistency=directory)
+    policy.consistency_models = trained.consistency_models
+
+
 def circumstances(options: Common, policy: DiffusionPolicy) -> dict[str, Any]:
     """What a figure means nothing without."""
     return {

@@ -5,13 +5,10 @@
 #
 # On two idle cores bench takes about 8 minutes, benchmarks 15, bounds 60, engine 10, evaluate and pcm more than an hour
 # each; when interrupted those two resume. EPISODES, EPISODES_DDIM (16 steps), EPISODES_PCM, EPISODES_GUESS and EVALUATED
-# (sampler names) make them longer or shorter. A part that is not measured keeps its place on the page. The checkpoint must be calibrated for
-# ddpm 100 and ddim 16. pcm compares the models of scripts/distill.sh, which must have run.
+# (sampler names) make them longer or shorter. A part that is not measured keeps its place on the page. The checkpoint
+# must be calibrated for ddpm 100 and ddim 16. pcm compares the models of scripts/distill.sh, which must have run.
 #
-# Another checkpoint has another page, with places for the parts that it shows, and its own pictures:
-#   CHECKPOINT=checkpoints/aloha_state OUT=outputs/aloha_results PAGE=docs/aloha.md PICTURES=aloha_ \
-#       ENGINE_BENCH=openvino EPISODES=300 EPISODES_DDIM=300 EPISODES_GUESS=0 CASES=2000 \
-#       scripts/results.sh bench bounds evaluate page
+# Another checkpoint has a page of its own, with places for the parts that it shows; docs/aloha.md has its command.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -149,11 +149,12 @@ def _steps(results: Results) -> list[str]:
 
 def _bounds(results: Results) -> list[str]:
     bounds = results.read_all("error_bounds_*")
-    drawn = next((each for each in bounds if each["sampler"] == "chord"), bounds[0])
     return [
         tables.markdown(error_bounds.COLUMNS, [error_bounds.row(document) for document in bounds]),
-        results.picture(error_bounds.figure, drawn, "error_bounds"),
-        "\n".join([f"- Plot: `{drawn['sampler']}`, {drawn['steps']} steps", *_facts(drawn)]),
+        results.picture(error_bounds.figure, bounds[0], "error_bounds"),
+        "\n".join(
+            [f"- Plot: `{bounds[0]['sampler']}`, {bounds[0]['steps']} steps", *_facts(bounds[0])]
+        ),
     ]
 
 

@@ -63,7 +63,7 @@ def measure(options: Options) -> dict[str, Any]:
     return {
         **circumstances(options, policy),
         "sampler": options.sampler,
-        "unit": policy.config.units.get("action", "of the actions"),
+        "unit": policy.config.units.get("action", "physical units"),
         "scheduler": options.scheduler,
         "steps": policy.process(options.scheduler, options.steps).num_steps,
         "cases": options.cases,

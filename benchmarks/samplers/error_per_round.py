@@ -13,8 +13,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.common import Common, Document, circumstances, colors_of, load, main
-from para_policy import Noise, load_policy
+from benchmarks.common import (
+    Common,
+    Document,
+    circumstances,
+    colors_of,
+    load,
+    main,
+    take_consistency,
+)
+from para_policy import Noise
 from para_policy.errors import InputError
 from para_policy.policies.chain import Chain
 from para_policy.policies.policy import DiffusionPolicy
@@ -88,8 +96,7 @@ def _runs(options: Options, policy: DiffusionPolicy) -> Iterator[tuple[str, Samp
     key = policy.chain(options.scheduler, options.steps).key
     for label, directory in _models(options.models):
         if directory is not None:
-            trained = load_policy(options.directory, consistency=directory)
-            policy.consistency_models = trained.consistency_models
+            take_consistency(policy, options, directory)
         splittings = [name for *process, name in policy.consistency_models if (*process,) == key]
         variants = ["", *filter(None, options.options.split(";"))]
         for splitting, more in itertools.product(splittings, variants):

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.common import Common, Document, circumstances, colors_of, main
-from para_policy import Noise, load_policy
+from benchmarks.common import Common, Document, circumstances, colors_of, main, take_consistency
+from para_policy import Noise
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
 from para_policy.inference.device import set_threads
@@ -115,8 +115,7 @@ def measure(options: Options) -> dict[str, Any]:
     sampling = Sampling(options.directory, options.device, options.engine)
     policy, all_points = sampling.load(), points(options)
     if options.consistency is not None:
-        trained = load_policy(options.directory, consistency=options.consistency)
-        policy.consistency_models = trained.consistency_models
+        take_consistency(policy, options, options.consistency)
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
     partial = PartialResults(partial_path(options.json), sampling.simulated(policy), identities)
     finished, runs = partial.load(), {point.label: list[Episode]() for point in all_points}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import nn
 
 from para_policy.inference.device import PLAIN_ENGINE, cpu_name
+from para_policy.versions import versions
 
 
 def describe_machine(network: nn.Module, engine: str = PLAIN_ENGINE) -> dict[str, Any]:
@@ -30,8 +29,7 @@ def describe_machine(network: nn.Module, engine: str = PLAIN_ENGINE) -> dict[str
 
 def describe_software() -> dict[str, Any]:
     """Versions, and when it was."""
-    versions = {name: version(name) for name in ("numpy", "torch", "diffusers")}
     return {
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }

@@ -164,7 +164,8 @@ class Draft(Guess):
         process = solve.process
         i, s = solve.places(rows)
         x = solve.X[i, s]
-        further = progress(k, solve.moved) if getattr(self.consistency, "informed", False) else None
+        informed = getattr(self.consistency, "informed", False)
+        further = progress(k, solve.moved) if informed else None
         clean = []
         for network, share in shares:
             one = denoiser if network is None else denoiser.with_network(network, further)
@@ -181,8 +182,9 @@ class Draft(Guess):
         # It is passed over as a state, too.
         known = rows.seen & change.size.isfinite()
         solve.write(rows, where(known, target, change.arrived + change.residual) + change.carry)
-        move = cleared(change.residual + change.carry, ~rows.valid)
-        rows.put(solve.moved, root_mean_square(move))
+        if informed:
+            move = cleared(change.residual + change.carry, ~rows.valid)
+            rows.put(solve.moved, root_mean_square(move))
         solve.count(rows, change.size, len(shares))
 
 

@@ -151,7 +151,7 @@ class FixedPointSolve:
         finite: (batch,) no final state is NaN or infinity.
         residual: (batch,) largest residual of the last sweep, NaN where the sample was done.
         moved: (batch,) root mean square by which the last round of the guess has moved the states; 0
-            before the first one.
+            before the first one, and where the guess does not ask for it.
         limit: network calls that it may take; None for no limit.
         opening: rounds at the beginning that are unlike the others, and each other.
         sizes: see `RecordableSolve`; with one size all rounds after the opening are alike.
