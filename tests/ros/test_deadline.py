@@ -36,7 +36,9 @@ def make(
     graph: Graph, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[Rig, SlowNetwork]]:
     def make(**parameters: Any) -> tuple[Rig, SlowNetwork]:
-        rig = Rig(graph, checkpoint=str(checkpoint), lockstep=False, **parameters).start()
+        # observations come one by one here, when a test asks for a chunk: not a step apart
+        apart = {"lockstep": False, "spacing_tolerance": 100.0}
+        rig = Rig(graph, checkpoint=str(checkpoint), **apart, **parameters).start()
         return rig, SlowNetwork(monkeypatch, rig.node._parts.loaded.policy)
 
     return make
@@ -72,8 +74,9 @@ def last_values(rig: Rig) -> dict[str, str]:
 def test_late_chunks_in_a_row_end_in_a_reported_hold(
     make: Callable[..., tuple[Rig, SlowNetwork]], way: str
 ) -> None:
-    rig, network = make(deadline_ms=150.0, max_overruns=2, control_rate_hz=50.0)
-    network.seconds = 0.02  # ten calls one after the other cannot be cut short
+    limits = {"deadline_ms": 500.0, "max_observation_age_s": 10.0}
+    rig, network = make(**limits, max_overruns=2, control_rate_hz=50.0)
+    network.seconds = 0.06  # ten calls one after the other cannot be cut short
     rig.plan_now()
     assert rig.info()["overruns_in_a_row"] == "1"
     assert float(rig.info()["margin_ms"]) < 0
@@ -89,7 +92,7 @@ def test_late_chunks_in_a_row_end_in_a_reported_hold(
     elif way == "reset":
         rig.graph.call(Trigger, "policy_node/reset", Trigger.Request())
     else:
-        assert rig.set(deadline_ms=2000.0) == ""
+        assert rig.set(deadline_ms=5000.0) == ""
     rig.plan_now()
     rig.wait_for_status(DiagnosticStatus.OK, "active")
     assert rig.info()["overruns_in_a_row"] == ("1" if way == "reset" else "0")
