@@ -39,9 +39,9 @@ class Options(Common):
     """Mean max reward and success of every sampler, cut after so many rounds, and the error beside it.
 
     A round is one batched network call. `sequential` is cut by taking so many DDIM steps instead, which
-    is another sample, so that it has no error. An interrupted run goes on when the same command is
-    given again, also with fewer episodes. 200 a point take about 14 hours of a CPU core with 100
-    steps, and two with 16.
+    is another sample, so that it has no error. An episode in which no chunk was cut is not played again
+    with more rounds: it would be the same up to the rounding of other batches. An interrupted run goes
+    on when the same command is given again, also with fewer episodes.
     """
 
     samplers: str = "paradigms,parataa,pcm,x0,chord,collocation"
@@ -89,18 +89,27 @@ class Point:
     def label(self) -> str:
         return self.method if self.rounds is None else f"{self.method} after {self.rounds}"
 
-    def play(self, policy: DiffusionPolicy, seeds: Sequence[int]) -> list[Episode]:
-        return Variant.parse(self.sampler).play(policy, seeds, self.scheduler, self.steps)
+    def play(
+        self, policy: DiffusionPolicy, seeds: Sequence[int], shorter: Sequence[Episode]
+    ) -> list[Episode]:
+        """Episodes of `seeds`; `shorter`: those of the same curve with fewer rounds, if there are any."""
+        same = {e.seed: e for e in shorter if self.same and all(c.converged for c in e.chunks)}
+        others = [seed for seed in seeds if seed not in same]
+        if others:
+            variant = Variant.parse(self.sampler)
+            played = variant.play(policy, others, self.scheduler, self.steps)
+            same |= {episode.seed: episode for episode in played}
+        return [same[seed] for seed in seeds]
 
 
 def points(options: Options) -> list[Point]:
     """The whole loop, then curve after curve."""
-    process = options.scheduler, options.steps
+    process, rounds = (options.scheduler, options.steps), sorted(set(options.rounds))
     found = [Point(SEQUENTIAL, None, SEQUENTIAL, *process)]
-    found += [Point(FEWER_STEPS, k, SEQUENTIAL, "ddim", k, same=False) for k in options.rounds]
+    found += [Point(FEWER_STEPS, k, SEQUENTIAL, "ddim", k, same=False) for k in rounds]
     for text in split_samplers(options.samplers):
         joint = "," if ":" in text else ":"
-        found += [Point(text, k, f"{text}{joint}max_rounds={k}", *process) for k in options.rounds]
+        found += [Point(text, k, f"{text}{joint}max_rounds={k}", *process) for k in rounds]
     return found
 
 
@@ -124,13 +133,15 @@ def measure(options: Options) -> dict[str, Any]:
     with progress_bars() as progress:
         bar = progress.add_task("playing", total=len(batches) * len(all_points))
         for part in batches:
+            shorter = dict[str, Sequence[Episode]]()
             for point in all_points:
                 progress.update(bar, description=f"{point.label}, seeds from {part[0]}")
                 task = Task(point.label, part)
                 if task not in finished:
-                    finished[task] = point.play(policy, part)
+                    finished[task] = point.play(policy, part, shorter.get(point.method, ()))
                     partial.add(task, finished[task])
                 runs[point.label] += finished[task]
+                shorter[point.method] = finished[task]
                 progress.advance(bar)
     errors = _errors(options, policy, all_points)
     reference = runs[SEQUENTIAL]

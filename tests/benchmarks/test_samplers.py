@@ -126,6 +126,29 @@ def test_reward_of_samplers_that_are_cut_short(checkpoint: Path, tmp_path: Path)
         run(reward_per_round, checkpoint, tmp_path, **{**options, "rounds": (0,)})
 
 
+def test_episodes_without_a_cut_chunk_are_not_played_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[tuple[str, int]] = []
+    play = reward_per_round.Variant.play
+
+    def count(variant: Any, policy: Any, seeds: Any, *process: Any) -> Any:
+        played.append((variant.name, len(seeds)))
+        return play(variant, policy, seeds, *process)
+
+    monkeypatch.setattr(reward_per_round.Variant, "play", count)
+    options: dict[str, Any] = {"rounds": (7, 1, 6), "episodes": 2, "steps": 6, "samplers": "x0"}
+    document = run(
+        reward_per_round, checkpoint, tmp_path, **options, engine="eager", observations=1
+    )
+    ours = [(name, count) for name, count in played if name.startswith("x0")]
+    assert ours == [("x0:max_rounds=1", 2), ("x0:max_rounds=6", 2)]
+    *_, six, seven = document["points"]
+    assert (six["rounds"], seven["rounds"]) == (6, 7)
+    assert {**six, "rounds": 7} == seven
+    assert [n for name, n in played if name == "sequential"] == [2] * 4  # of other steps each
+
+
 def test_latency_grows_with_rows(checkpoint: Path, tmp_path: Path) -> None:
     document = run(latency_vs_batch, checkpoint, tmp_path, rows=(1, 2000), repeats=3, threads=1)
     (curve,) = document["curves"]
