@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -17,13 +15,18 @@ import numpy as np
 import tyro
 
 from para_policy.errors import InputError
-from para_policy.extras import extra
-from para_policy.files import check_output_folder, make_folder, replace, write_text
+from para_policy.files import check_output_folder, replace
 from para_policy.lock import sole_writer
 from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars, run
 from sim.aloha.env import ACTION_NAMES, CONTROL_DT, FULL_REWARD, Aloha
 from sim.aloha.task import ALOHA
+from sim.tasks.demonstrations import (
+    Demonstration,
+    check_settings,
+    make_anew,
+    write_replay_buffer,
+)
 from sim.tasks.task import Array
 
 LONGEST = 400
@@ -33,8 +36,6 @@ HOLD = 20
 JOLT_STEPS = 20
 CUBE_NAMES = ("x", "y", "z", "qw", "qx", "qy", "qz")
 TASK_IN_WORDS = "Pick up the cube with the right arm and hand it to the left arm."
-
-Demonstration = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class Arguments(Jolts):
             self._write()
 
     def _write(self) -> None:
-        self._check_settings()
+        settings = {**asdict(Jolts(self.jolts, self.jolt_rad)), "seed": self.seed}
+        settings |= {package: version(package) for package in ALOHA.packages}
+        check_settings(self.output, settings, ("demonstrations.zarr", "lerobot"))
         folder = self.output / "episodes"
         keeps = keeping(lambda: f"episodes are kept in '{folder}'; the same command goes on")
         paths: list[Path] = []
@@ -113,30 +116,10 @@ class Arguments(Jolts):
                 if len(paths) == self.episodes:
                     break
         kept = [_load(path) for path in paths]
-        _again(self.output / "demonstrations.zarr", partial(write_replay_buffer, shown=kept))
-        _again(self.output / "lerobot", partial(write_lerobot, shown=kept))
+        make_anew(self.output / "demonstrations.zarr", partial(write_replay_buffer, shown=kept))
+        make_anew(self.output / "lerobot", partial(write_lerobot, shown=kept))
         steps = sum(len(one["action"]) for one in kept)
         print(f"{len(kept)} demonstrations, {steps} steps, in {self.output}")
-
-    def _check_settings(self) -> None:
-        """Episodes of other settings are not mixed."""
-        settings = {**asdict(Jolts(self.jolts, self.jolt_rad)), "seed": self.seed}
-        settings |= {package: version(package) for package in ALOHA.packages}
-        path = self.output / "settings.json"
-        if not path.exists():
-            for name in ("demonstrations.zarr", "lerobot"):
-                if (self.output / name).exists():
-                    raise InputError(
-                        f"'{self.output / name}' was not written by this command, which would make "
-                        "it anew: choose another output"
-                    )
-            write_text(path, json.dumps(settings, indent=2) + "\n")
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != settings:
-            raise InputError(
-                f"output {self.output} was begun with {found}; now it is {settings}: choose another "
-                "output"
-            )
 
 
 def demonstrate(scene: Aloha, seed: int, offsets: Array) -> Demonstration | None:
@@ -165,18 +148,6 @@ def demonstrate(scene: Aloha, seed: int, offsets: Array) -> Demonstration | None
     return {**arrays, "reward": np.array(rewards, np.float32)[:, None]}
 
 
-def write_replay_buffer(path: Path, shown: Sequence[Demonstration]) -> None:
-    """A zarr group with data/agent_pos (steps, 14), data/environment_state (steps, 7), data/action
-    (steps, 14), data/reward (steps, 1) and meta/episode_ends, as the original project has it."""
-    with extra("train", "writing demonstrations"):
-        import zarr
-    group = zarr.open_group(str(path), mode="w", zarr_format=2)
-    for name in shown[0]:
-        group.create_array(f"data/{name}", data=np.concatenate([one[name] for one in shown]))
-    ends = np.cumsum([len(one["action"]) for one in shown])
-    group.create_array("meta/episode_ends", data=ends)
-
-
 def write_lerobot(path: Path, shown: Sequence[Demonstration]) -> None:
     """A LeRobotDataset with the names that its policies use."""
     from para_policy.training.lerobot.write import write_dataset
@@ -189,12 +160,6 @@ def write_lerobot(path: Path, shown: Sequence[Demonstration]) -> None:
     }
     episodes = [{names[key][0]: values for key, values in one.items()} for one in shown]
     write_dataset(path, episodes, dict(names.values()), round(1 / CONTROL_DT), TASK_IN_WORDS)
-
-
-def _again(path: Path, fill: Callable[[Path], object]) -> None:
-    """Make a folder of ours anew: there may be more episodes than when it was made."""
-    shutil.rmtree(path, ignore_errors=True)
-    make_folder(path, fill)
 
 
 def _save(path: Path, shown: Demonstration) -> None:

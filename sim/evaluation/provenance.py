@@ -21,12 +21,11 @@ _MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
 
 
 def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, Any]:
-    """Everything that an episode depends on, besides its sampler and seed."""
+    """Everything that an episode depends on, besides its sampler and seed; not where files are."""
     task = sampling.simulated(policy)
     kind, steps = policy.chain(sampling.scheduler, sampling.steps).key
     return {
         "task": task.name,
-        "checkpoint": str(sampling.checkpoint),
         "checkpoint_sha256": directory_hash(sampling.checkpoint),
         "scheduler": kind,
         "steps": steps,
@@ -46,10 +45,11 @@ def _engine(policy: DiffusionPolicy) -> str:
     return f"{engine.label} (rows on threads: {sizes})"
 
 
-def circumstances(policy: DiffusionPolicy) -> dict[str, Any]:
-    """What timings depend on, and when they were taken."""
+def circumstances(policy: DiffusionPolicy, checkpoint: Path) -> dict[str, Any]:
+    """Where the policy was found, what timings depend on, and when they were taken."""
     engine = policy.runtime.in_use
     return {
+        "checkpoint": str(checkpoint),
         "backend": engine.backend,
         "dtype": engine.precision,
         "threads": torch.get_num_threads(),

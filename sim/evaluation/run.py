@@ -99,7 +99,7 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
             "episodes": len(runs[names[0]]),
             "seed": args.seed,
             **identity,
-            **circumstances(policy),
+            **circumstances(policy, sampling.checkpoint),
             "jobs": None if args.cluster else args.jobs or 1,
             "cluster": args.cluster,
             "batch": args.batch,

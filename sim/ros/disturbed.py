@@ -120,7 +120,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
     load = play_missing(args, chosen, runs, seeds, console)
     return {
         **identity,
-        **circumstances(policy),
+        **circumstances(policy, args.directory()),
         "episodes": args.episodes,
         "seed": args.seed,
         "jobs": args.jobs,

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,6 +187,8 @@ def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -
         )
     ]
     assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
+    moved = arguments(shutil.copytree(checkpoint, tmp_path / "moved"), tmp_path)
+    assert sampling_identity(run.sampling_of(moved).load(), run.sampling_of(moved)) == identities[0]
 
 
 VARIANTS = ("sequential", "sequential+noise", "x0+guess", "x0+guess+noise", "asd")

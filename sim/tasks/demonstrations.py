@@ -1,0 +1,62 @@
+"""Demonstrations from a simulator on disk: which run made them, and the replay buffer for training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from para_policy.errors import InputError
+from para_policy.extras import extra
+from para_policy.files import make_folder, write_text
+
+Demonstration = dict[str, NDArray[Any]]
+"""Of one episode: every input and `action`, each (steps, ...)."""
+
+
+def check_settings(output: Path, settings: Mapping[str, Any], made: Sequence[str]) -> None:
+    """Note in a new output what its episodes depend on.
+
+    Args:
+        made: what will be written anew there.
+
+    Raises:
+        InputError: if the output was begun with other settings, or holds what is not of this command.
+    """
+    path = output / "settings.json"
+    if not path.exists():
+        for name in made:
+            if (output / name).exists():
+                raise InputError(
+                    f"'{output / name}' was not written by this command, which would make it anew: "
+                    "choose another output"
+                )
+        write_text(path, json.dumps(settings, indent=2) + "\n")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found != settings:
+        raise InputError(
+            f"output {output} was begun with {found}; now it is {settings}: choose another output"
+        )
+
+
+def write_replay_buffer(path: Path, shown: Sequence[Demonstration]) -> None:
+    """A zarr group with data/NAME (steps, ...) for each array, all episodes one after the other, and
+    meta/episode_ends, as the original project has it."""
+    with extra("train", "writing demonstrations"):
+        import zarr
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    for name in shown[0]:
+        group.create_array(f"data/{name}", data=np.concatenate([one[name] for one in shown]))
+    ends = np.cumsum([len(one["action"]) for one in shown])
+    group.create_array("meta/episode_ends", data=ends)
+
+
+def make_anew(path: Path, fill: Callable[[Path], object]) -> None:
+    """Make a folder of ours in place of a former one: there may be more episodes now."""
+    shutil.rmtree(path, ignore_errors=True)
+    make_folder(path, fill)
