@@ -39,8 +39,9 @@ class NewestJoints:
 
     Broadcasters of an arm, a gripper and a head often share one topic, each with its own joints.
     A message that names none of ours is passed over, one that names some brings those up to date,
-    and the others keep their newest values for `max_age_ns`. Only `ages_s` may be called from another
-    thread.
+    and the others keep their newest values for `max_age_ns`. At the start, and where all were silent for
+    longer, one of them speaks first: for as long the others are waited for. Only `ages_s` may be called
+    from another thread.
 
     Args:
         fields: of `JOINT_FIELDS`; values are those of all joints for the first one, then the next.
@@ -61,6 +62,7 @@ class NewestJoints:
         """Forget all values, as at the start of an episode."""
         self._newest: dict[str, tuple[int, tuple[float, ...]]] = {}  # time, and value of each field
         self._partial = False
+        self._begun_ns: int | None = None  # the first message after a silence of all
 
     def concern(self, message: JointState) -> bool:
         """True where a message names one of the joints, or more."""
@@ -92,8 +94,17 @@ class NewestJoints:
         if absent:
             self.passed_over = f"no message has named {', '.join(absent)} yet"
             return None
-        self._check_ages()
-        return max(self._stamps().values()), self._values()
+        self.passed_over = self._behind()
+        if self.passed_over and not self.waiting:
+            raise InputError(self.passed_over)
+        return None if self.passed_over else (max(self._stamps().values()), self._values())
+
+    @property
+    def waiting(self) -> bool:
+        """Joints that are not up to date may still speak."""
+        if self._begun_ns is None:
+            return False
+        return max(self._stamps().values()) - self._begun_ns <= self._max_age_ns
 
     def state(self, message: JointState, stamp_ns: int) -> RobotState | None:
         """Positions of the joints at the time of the oldest of them; None as for `take`.
@@ -121,10 +132,18 @@ class NewestJoints:
         if any(stamp_ns < before.get(joint, stamp_ns) - self._max_age_ns for joint in named):
             self.clear()  # a simulation or a bag has begun again
             before = {}
+        if not before or self._resumes(before, stamp_ns):
+            self._begun_ns = stamp_ns
         columns = zip(*(values.tolist() for values in found), strict=True)
         for joint, column in zip(named, columns, strict=True):
             if stamp_ns >= before.get(joint, stamp_ns):
                 self._newest[joint] = (stamp_ns, column)
+
+    def _resumes(self, before: dict[str, int], stamp_ns: int) -> bool:
+        """All joints were up to date, and then silent."""
+        oldest, newest = min(before.values()), max(before.values())
+        together = len(before) == len(self._joints) and newest - oldest <= self._max_age_ns
+        return together and stamp_ns - newest > self._max_age_ns
 
     def _stamps(self) -> dict[str, int]:
         """Of a copy, as ages are also asked for by the thread that plans."""
@@ -135,12 +154,14 @@ class NewestJoints:
         columns = [self._newest[joint][1] for joint in self._joints]
         return np.array(columns, dtype=np.float64).T.ravel()
 
-    def _check_ages(self) -> None:
+    def _behind(self) -> str:
+        """What is to be said of the joint whose values are the oldest; empty if they are not too old."""
         stamps = self._stamps()
         joint = min(stamps, key=stamps.__getitem__)
         behind_ns = max(stamps.values()) - stamps[joint]
-        if behind_ns > self._max_age_ns:
-            raise InputError(
-                f"the newest values of joint {joint} are {behind_ns / 1e9:.3f} s older than those of "
-                f"the others, the limit is {self._max_age_ns / 1e9:g} s"
-            )
+        if behind_ns <= self._max_age_ns:
+            return ""
+        return (
+            f"the newest values of joint {joint} are {behind_ns / 1e9:.3f} s older than those of the "
+            f"others, the limit is {self._max_age_ns / 1e9:g} s"
+        )

@@ -36,7 +36,7 @@ class StateSource:
         read: the state in a message that has arrived at a time in nanoseconds; None where it is
             about other joints.
         parts: what a message tells of this part, by name.
-        missing: why no message has given a state yet.
+        missing: why no message has given a state yet; empty as long as it may still come.
     """
 
     topics: tuple[str, ...]
@@ -101,7 +101,7 @@ def _of_joints(
         places,
         partial(_read, newest),
         lambda message: set(joints).intersection(message.name),
-        lambda: newest.passed_over,
+        lambda: "" if newest.waiting else newest.passed_over,
     )
 
 
@@ -173,8 +173,8 @@ class PresentState:
         self._publishers[topic].heard(source.parts(message), number, time.monotonic())
         try:
             state = source.read(message, self._now_ns())
-            if state is None and self._newest[index] is None:
-                raise InputError(source.missing())
+            if state is None and self._newest[index] is None and (reason := source.missing()):
+                raise InputError(reason)
         except ParaPolicyError as error:
             # Of several topics another one may be to blame: the one that says nothing.
             heard = topic if len(source.topics) == 1 else f"after a message on {topic}"
