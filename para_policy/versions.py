@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from para_policy.errors import InputError
 
 _PYTHON = "python"
+NOT_INSTALLED = "not installed"
 _ALWAYS = (_PYTHON, "numpy", "torch", "diffusers")
 
 
@@ -33,4 +34,4 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED

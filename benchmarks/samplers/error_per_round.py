@@ -31,6 +31,7 @@ from para_policy.samplers import RoundInfo, Sampler, Sequential
 from para_policy.terminal import progress_bars
 from sim import plots
 from sim.evaluation import tables
+from sim.evaluation.statistics import mean_interval
 
 NEAR = 1e-2
 """Normalised action units: the error for which rounds are counted, whatever a sampler accepts."""
@@ -162,21 +163,15 @@ def _summarise(solved: list[dict[str, Tensor]]) -> dict[str, Any]:
         "error": {f"p{q}": errors.quantile(q / 100, dim=1).tolist() for q in (50, 95)}
         | {"mean": errors.mean(dim=1).tolist()},
         "rounds_mean": float(rounds.mean()),
-        "rounds_ci95": _interval(rounds),
+        "rounds_ci95": mean_interval(rounds.numpy()),
         "rounds_to_near_mean": float(far.mean() + 1),
-        "rounds_to_near_ci95": _interval(far + 1),
+        "rounds_to_near_ci95": mean_interval((far + 1).numpy()),
         "rounds_p95": float(rounds.quantile(0.95)),
         "evals_mean": float(evals.mean()),
         "final_p95": float(final.quantile(0.95)),
         "final_max": float(final.max()),
         "converged_rate": float(converged.mean()),
     }
-
-
-def _interval(values: Tensor) -> list[float]:
-    """95 % interval of a mean, normal approximation."""
-    mean, spread = float(values.mean()), 1.96 * float(values.std()) / len(values) ** 0.5
-    return [mean - spread, mean + spread]
 
 
 COLUMNS = (

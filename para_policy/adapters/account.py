@@ -6,9 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from para_policy.adapters.record import Chunk, Summary
 from para_policy.errors import ParaPolicyError
 from para_policy.files import write_text
 from para_policy.inference.circumstances import describe_software
+from para_policy.versions import NOT_INSTALLED, versions
 
 FORMAT_VERSION = 1
 
@@ -116,18 +115,12 @@ def write_record(path: Path, accounts: Sequence[Account], packages: Sequence[str
         InputError: if it cannot be written.
     """
     software = describe_software()
-    software["versions"] |= {"para_policy": __version__, **_versions(packages)}
+    found = versions(*packages).items()
+    software["versions"] |= {name: which for name, which in found if which != NOT_INSTALLED}
+    software["versions"]["para_policy"] = __version__
     record = {
         "format_version": FORMAT_VERSION,
         **software,
         "policies": [account.as_json() for account in accounts],
     }
     write_text(path, json.dumps(record, indent=2, default=str, allow_nan=False) + "\n")
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
