@@ -25,10 +25,12 @@ class Train(TrainingOptions):
     """Pretrained encoder, instead of encoder.weights of the configuration: a safetensors file."""
     steps: int | None = None
     """Optimiser steps, instead of training.steps of the configuration."""
+    seed: int | None = None
+    """Of the first weights and all draws, instead of training.seed of the configuration."""
 
     def __call__(self) -> None:
         from para_policy.training import behaviour_cloning
-        from para_policy.training.config import MOST, TrainConfig
+        from para_policy.training.config import LARGEST_SEED, MOST, TrainConfig
 
         config = TrainConfig.from_yaml(training_config(self.config))
         if self.data is not None:
@@ -43,10 +45,13 @@ class Train(TrainingOptions):
                 )
             update = {"encoder": config.encoder.model_copy(update={"weights": self.encoder})}
             config = config.model_copy(update=update)
-        if self.steps is not None:
-            if not 1 <= self.steps <= MOST:
-                raise InputError(f"--steps is {self.steps}; expected from 1 to {MOST}")
-            training = config.training.model_copy(update={"steps": self.steps})
+        for name, least, most in (("steps", 1, MOST), ("seed", 0, LARGEST_SEED)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not least <= value <= most:
+                raise InputError(f"--{name} is {value}; expected from {least} to {most}")
+            training = config.training.model_copy(update={name: value})
             config = config.model_copy(update={"training": training})
         checkpoint = behaviour_cloning.train(
             config,

@@ -38,6 +38,8 @@ Rate: TypeAlias = Annotated[float, Field(gt=0, le=1e20)]
 MOST = 10**8 - 1
 """Largest count of a configuration: more than anybody trains. Names of states have eight digits."""
 
+LARGEST_SEED = 2**32 - 1
+
 Count: TypeAlias = Annotated[int, Field(ge=1, le=MOST)]
 
 LENGTH = {"steps", "log_every", "checkpoint_every"}
@@ -56,7 +58,7 @@ class RunConfig(BaseModel):
     steps: Count
     batch_size: Count
     precision: Literal["no", "bf16", "fp16"] = "no"
-    seed: int = Field(42, ge=0, lt=2**32)
+    seed: int = Field(42, ge=0, le=LARGEST_SEED)
     log_every: Count = 50
     checkpoint_every: Count = 1000
 

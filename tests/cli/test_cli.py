@@ -180,8 +180,11 @@ def test_train_makes_a_checkpoint_that_info_reads(tmp_path: Path, run: Run) -> N
     train = ("train", "--config", config, "--output", tmp_path / "run", "--device", "cpu")
     assert "no data set at 'nowhere'" in run(*train)[2]
     assert "--steps is 0" in run(*train, "--data", demonstrations, "--steps", 0)[2]
-    code, out, _ = run(*train, "--data", demonstrations, "--steps", 4)
+    assert "--seed is -1" in run(*train, "--data", demonstrations, "--seed", -1)[2]
+    code, out, _ = run(*train, "--data", demonstrations, "--steps", 4, "--seed", 7)
     assert code == 0
+    told = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    assert (told["steps"], told["seed"]) == (4, 7)
     assert f"checkpoint: {tmp_path / 'run' / 'checkpoint'}" in out.replace("\n", "")
     assert run("info", tmp_path / "run" / "checkpoint")[0] == 0
 
