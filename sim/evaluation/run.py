@@ -206,8 +206,8 @@ def _play_all(
         closing(_played(args, sampling, policy, todo, progress.advance)) as played,
     ):
         for task, episodes in played:
+            finished[task] = episodes  # first: what a stop finds in the file, it has told
             partial.add(task, episodes)
-            finished[task] = episodes
             progress.finish(task, episodes)
 
 

@@ -24,7 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from para_policy.ros.own_node import Question
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "ros"
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 
 
 class Graph:
@@ -71,7 +71,7 @@ class Graph:
     def call(self, kind: type, service: str, request: Any) -> Any:
         client = self.probe.create_client(kind, service)
         self.wait(client.service_is_ready)
-        question = Question(client, request, again_s=LIMIT_S / 4)
+        question = Question(client, request, again_s=LIMIT_S / 12)
         self.wait(question.answered)
         return question.answer()
 
