@@ -19,10 +19,9 @@ from para_policy.files import check_output_folder, replace
 from para_policy.inference.device import set_threads
 from para_policy.lock import sole_writer
 from para_policy.policies.config import PolicyConfig
-from para_policy.policies.policy import DiffusionPolicy
 from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars, run
-from para_policy.training.config import TrainConfig
+from para_policy.training.config import LARGEST_SEED, TrainConfig
 from para_policy.training.dataset import read_features
 from para_policy.training.demonstrations import open_demonstrations
 from sim.evaluation.batches import Sampling, Task, play
@@ -31,8 +30,7 @@ from sim.evaluation.seams import executed_actions
 from sim.tasks.demonstrations import Demonstration, check_settings, make_anew, write_replay_buffer
 from sim.tasks.episode import Episode
 from sim.tasks.rollout import SEQUENTIAL
-
-_LARGEST_SEED = 2**32 - 1
+from sim.tasks.task import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
     output: Path
     """Folder to write."""
     episodes: int = 2000
-    """Episodes to play."""
+    """Episodes to play, in whole batches."""
     seed: int = 1_000_000
     """Start state and noise of the first episode; evaluations begin at 100000, so none is shared."""
     batch: int = 50
@@ -63,9 +61,9 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
         for name, (least, most) in self.LIMITS.items():
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"--{name} is {getattr(self, name)}; expected {least} to {most:,}")
-        if not 0 <= self.seed <= _LARGEST_SEED - self.episodes:
+        if not 0 <= self.seed <= LARGEST_SEED - self.episodes:
             raise InputError(
-                f"--seed is {self.seed}; expected 0 to {_LARGEST_SEED - self.episodes:,}, as every "
+                f"--seed is {self.seed}; expected 0 to {LARGEST_SEED - self.episodes:,}, as every "
                 "episode takes one more"
             )
         if self.data is not None and self.config is None:
@@ -90,6 +88,7 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
         settings = {**identity, "seed": self.seed, "batch": self.batch}
         buffer = self.output / "demonstrations.zarr"
         check_settings(self.output, settings, [buffer.name])
+        scene = sampling.simulated(policy).scene(policy.config.inputs)
         played, shown = 0, list[Demonstration]()
         folder = self.output / "episodes"
         keeps = keeping(lambda: f"episodes are kept in '{folder}'; the same command goes on")
@@ -101,7 +100,7 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
                 if not path.exists():
                     seeds = tuple(range(begin, begin + self.batch))
                     episodes = play(policy, sampling, Task(SEQUENTIAL, seeds))
-                    found = [_shown(episode, policy) for episode in episodes if episode.success]
+                    found = [_shown(episode, scene) for episode in episodes if episode.success]
                     replace(path, partial(_save, shown=found))
                 shown += _load(path)
                 played += self.batch
@@ -129,14 +128,11 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
         ]
 
 
-def _shown(episode: Episode, policy: DiffusionPolicy) -> Demonstration:
+def _shown(episode: Episode, scene: Scene) -> Demonstration:
     """What was seen before each action, and the action."""
-    scene = episode.task.scene(policy.config.inputs)
     seen = [scene.place(state) for state in episode.states[:-1]]
-    arrays = {name: np.array([one[name] for one in seen], np.float32) for name in seen[0]}
-    actions = np.concatenate(executed_actions(episode)).astype(np.float32)
-    flat = {name: values.reshape(len(values), -1) for name, values in arrays.items()}
-    return {**flat, "action": actions}
+    inputs = {name: np.array([one[name].ravel() for one in seen], np.float32) for name in seen[0]}
+    return {**inputs, "action": np.concatenate(executed_actions(episode)).astype(np.float32)}
 
 
 def _save(path: Path, shown: Sequence[Demonstration]) -> None:
