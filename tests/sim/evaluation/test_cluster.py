@@ -53,6 +53,14 @@ def batches(out: Path) -> int:
     return kept.read_text().count('"key"') if kept.exists() else 0
 
 
+def kill_players(session: int) -> int:
+    """Kill Ray's workers that play a batch at this moment; how many."""
+    players = [pid for pid, line in processes(session).items() if "ray::_task" in line]
+    for player in players:
+        os.kill(player, signal.SIGKILL)
+    return len(players)
+
+
 @pytest.fixture(scope="module")
 def here(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The episodes of a run in one process."""
@@ -72,11 +80,8 @@ def test_a_killed_worker_and_a_stop_cost_nothing_that_was_played(
     on_ray = command(checkpoint, out, "--cluster", "local", "--jobs", "1")
     with started(on_ray, tmp_path) as process:
         wait_for(lambda: batches(out) >= 1, 300)
+        wait_for(lambda: kill_players(process.pid) > 0)  # between two batches none plays
         played = batches(out)
-        workers = [pid for pid, line in processes(process.pid).items() if "ray::_task" in line]
-        for worker in workers:
-            os.kill(worker, signal.SIGKILL)
-        assert workers
         wait_for(lambda: batches(out) > played or process.poll() is not None, 300)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, error = process.communicate(timeout=120)
