@@ -36,6 +36,14 @@ def processes(group: int) -> dict[int, str]:
     return found
 
 
+def kill_busy_workers(session: int) -> int:
+    """Kill the workers of Ray that are at a task just now; how many. Between two tasks they are idle."""
+    busy = [pid for pid, line in processes(session).items() if "ray::_task" in line]
+    for pid in busy:
+        os.kill(pid, signal.SIGKILL)
+    return len(busy)
+
+
 @contextmanager
 def started(command: list[str], home: Path) -> Iterator[subprocess.Popen[str]]:
     """Nothing of its session is left afterwards."""

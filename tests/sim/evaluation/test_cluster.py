@@ -24,7 +24,7 @@ from sim.evaluation.partial import partial_path
 from sim.pusht.task import PUSHT
 from tests.checkpoint import save_tiny_checkpoint
 from tests.commands import runner
-from tests.sessions import ROOT, environment, processes, ray_cluster, started
+from tests.sessions import ROOT, environment, kill_busy_workers, processes, ray_cluster, started
 from tests.signals import wait_for
 from tests.sim.evaluation.test_evaluate import without_timings
 
@@ -53,14 +53,6 @@ def batches(out: Path) -> int:
     return kept.read_text().count('"key"') if kept.exists() else 0
 
 
-def kill_players(session: int) -> int:
-    """Kill Ray's workers that play a batch at this moment; how many."""
-    players = [pid for pid, line in processes(session).items() if "ray::_task" in line]
-    for player in players:
-        os.kill(player, signal.SIGKILL)
-    return len(players)
-
-
 @pytest.fixture(scope="module")
 def here(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The episodes of a run in one process."""
@@ -80,7 +72,7 @@ def test_a_killed_worker_and_a_stop_cost_nothing_that_was_played(
     on_ray = command(checkpoint, out, "--cluster", "local", "--jobs", "1")
     with started(on_ray, tmp_path) as process:
         wait_for(lambda: batches(out) >= 1, 300)
-        wait_for(lambda: kill_players(process.pid) > 0)  # between two batches none plays
+        wait_for(lambda: kill_busy_workers(process.pid) > 0)
         played = batches(out)
         wait_for(lambda: batches(out) > played or process.poll() is not None, 300)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -88,7 +80,7 @@ def test_a_killed_worker_and_a_stop_cost_nothing_that_was_played(
         assert process.returncode == 130, error
         assert error.splitlines()[-1].startswith(f"stopped by SIGINT; '{out}' is partial, finished")
         assert "Traceback" not in error
-        wait_for(lambda: not processes(process.pid), 30)
+        wait_for(lambda: not processes(process.pid))
     kept = batches(out)
     assert played < kept < EPISODES
     # What was played there is not played again here.

@@ -20,7 +20,7 @@ from para_policy.training.pcm.problem import Settings
 from para_policy.versions import versions
 from tests.checkpoint import random_observations
 from tests.commands import runner
-from tests.sessions import ROOT, environment, processes, ray_cluster, started
+from tests.sessions import ROOT, environment, kill_busy_workers, ray_cluster, started
 from tests.signals import wait_for
 from tests.training.pcm.test_trajectories import NAMES, content, interrupt_writing
 
@@ -78,11 +78,8 @@ def test_the_store_is_that_of_one_process_whoever_makes_which_part(
         with started(on_ray(there, address), tmp_path) as process:
             wait_for(lambda: finished(there) > 0 or process.poll() is not None, 300)
             assert process.poll() is None, process.communicate()
-            workers = [pid for pid, line in processes(session).items() if "ray::_task" in line]
-            for worker in workers:
-                os.kill(worker, signal.SIGKILL)
+            wait_for(lambda: kill_busy_workers(session) > 0)
             before = finished(there)
-            assert workers
             wait_for(lambda: finished(there) > before or process.poll() is not None, 300)
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             _, error = process.communicate(timeout=120)
