@@ -80,7 +80,7 @@ def test_a_killed_worker_and_a_stop_cost_nothing_that_was_played(
         assert process.returncode == 130, error
         assert error.splitlines()[-1].startswith(f"stopped by SIGINT; '{out}' is partial, finished")
         assert "Traceback" not in error
-        wait_for(lambda: not processes(process.pid))
+        wait_for(lambda: not processes(process.pid), 30)
     kept = batches(out)
     assert played < kept < EPISODES
     # What was played there is not played again here.
