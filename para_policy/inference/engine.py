@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -33,7 +34,8 @@ class Engine:
     one, PyTorch in float32, always works. Sizes for which the memory does not suffice are dropped,
     with a warning as well.
 
-    Not thread-safe: calls share the buffers, so all must come from one thread at a time.
+    Calls share the buffers, so they come one after the other, from whichever threads: settings are
+    checked, and noise is measured, while chunks are planned.
 
     Args:
         body: float32 weights that must not change any more; in evaluation mode. Rows of its output
@@ -61,6 +63,7 @@ class Engine:
         self._in_use: tuple[Backend, Precision, Rows | None] | None = None
         self._prepare: Prepare | None = None
         self._batches: dict[tuple[Size, _Kind], StaticBatch] = {}
+        self._one_call = threading.Lock()
 
     @property
     def backend(self) -> str | None:
@@ -97,15 +100,8 @@ class Engine:
         """
         if len(inputs[0]) == 0:
             raise InputError("the engine was called with no rows; expected at least one")
-        while True:
-            try:
-                _, precision, run = self._in_use or self._choose(inputs)
-                # Without a GPU there are no tensor cores to allow or forbid.
-                with tensor_cores(precision) if inputs[0].is_cuda else nullcontext():
-                    output = (run or self._in_batches)(*inputs)
-                break
-            except UnavailableError as error:
-                self._pass_over(error)
+        with self._one_call:
+            output = self._run(inputs)
         note(self)
         if len(self.passed_over) > self._told and not self._warming_up:
             self._tell()
@@ -147,6 +143,16 @@ class Engine:
             again = self(*(v[taken] for v in inputs))
             noise = max(noise, (again - expected[taken]).abs().max().item())
         return noise
+
+    def _run(self, inputs: Sequence[Tensor]) -> Tensor:
+        while True:
+            try:
+                _, precision, run = self._in_use or self._choose(inputs)
+                # Without a GPU there are no tensor cores to allow or forbid.
+                with tensor_cores(precision) if inputs[0].is_cuda else nullcontext():
+                    return (run or self._in_batches)(*inputs)
+            except UnavailableError as error:
+                self._pass_over(error)
 
     def _unprepared(self, inputs: Sequence[Tensor]) -> Size | None:
         if self._in_use is None or not self._in_use[0].static:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,25 @@ def test_every_call_sees_its_inputs_and_leaves_earlier_outputs_alone(engine: Eng
     for inputs in ((second[0], first[1]), (second[0], second[1]), first):
         assert error(engine, engine(*inputs), inputs) <= TOLERANCE[engine.precision]
     assert torch.equal(output, kept)
+
+
+def test_calls_of_two_threads_do_not_see_each_other(engine: Engine) -> None:
+    given = [engine.body.inputs(3, seed) for seed in (1, 2)]
+    alone = [engine(*inputs) for inputs in given]
+    wrong = [0, 0]
+
+    def call(thread: int) -> None:
+        for _ in range(200):
+            wrong[thread] += not torch.equal(engine(*given[thread]), alone[thread])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # s; a thread is left between any two steps of a call
+    try:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(call, range(2)))
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == [0, 0]
 
 
 def test_rows_beyond_are_not_seen(engine: Engine) -> None:
