@@ -37,7 +37,8 @@ class Commander:
 
     - "silent": nothing; a position controller keeps its set-point.
     - "repeat": the last command in every period, while enabled, for controllers that time out;
-      nothing where the robot is no longer close to it.
+      nothing where the robot is no longer close to it, nor after `latch`: whoever else commands the
+      robot would be contradicted in every period.
     - "zero": zeros, once, for controllers of velocities.
 
     Args:
@@ -77,7 +78,7 @@ class Commander:
         self.enabled = enabled
         self.latched = False
         self.latched_by = ""
-        """Reason of a latch that is no violation."""
+        """Who else commands the robot, since `latch`; empty: nobody."""
         self.waiting = ""
         """Reason why actions that are due are not played, where no guard was broken."""
         self.violation: Violation | None = None
@@ -107,7 +108,7 @@ class Commander:
         self.enabled = enabled
 
     def latch(self, reason: str) -> None:
-        """Hold until somebody calls `enable`, for a reason that is none of a command."""
+        """Hold until somebody calls `enable`, as others command the robot, too: `reason` says who."""
         self.latched, self.latched_by = True, reason
         self._player.clear()
 
@@ -181,7 +182,7 @@ class Commander:
         if self._hold == "zero":
             return np.zeros(self._size) if stopped else None
         last = self._guards.last
-        if last is None or self._hold == "silent" or not self.enabled:
+        if last is None or self._hold == "silent" or not self.enabled or self.latched_by:
             return None
         present = self._present(now_ns, state)
         if self._guards.need_state and present is None:

@@ -85,6 +85,26 @@ def test_repeat_sends_the_last_safe_command_while_enabled() -> None:
     assert play(commander, 11) == [None]
 
 
+def test_repeat_is_silent_as_long_as_somebody_else_may_command_the_robot() -> None:
+    """After a violation, too: the command is ours alone until the latch."""
+    commander = make_commander(limits={"position_max": 5.0}, hold="repeat")
+    offer(commander, 0, 1, 9)
+    assert play(commander, 0, 1, 2) == [1, 1, 1]
+    commander.latch("a teleoperation")
+    assert play(commander, 3, 4) == [None, None]
+    commander.enable(True)
+    offer(commander, 5, 2)
+    assert play(commander, 5, 6) == [2, 2]
+
+
+def test_velocities_end_by_one_zero_where_somebody_else_commands_the_robot() -> None:
+    commander = make_commander(hold="zero")
+    offer(commander, 0, 3)
+    assert play(commander, 0) == [3]
+    commander.latch("a teleoperation")
+    assert play(commander, 1, 2) == [0, None]
+
+
 def test_repeat_is_silent_when_the_robot_was_moved() -> None:
     commander = make_commander(limits={"max_jump": 1.0}, hold="repeat")
     offer(commander, 0, 1)

@@ -32,9 +32,9 @@ def executor(graph: Graph, name: str = "chunk_executor", **parameters: Any) -> C
 class Cell:
     """An enabled executor that moves, and what it says."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, **parameters: Any) -> None:
         self.graph = graph
-        self.node = executor(graph, auto_enable=True)
+        self.node = executor(graph, auto_enable=True, **parameters)
         self.commands = graph.listen(Float64MultiArray, ROBOT)
         self.diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
         self.chunks = graph.talk(JointTrajectory, "action_chunk")
@@ -93,7 +93,11 @@ def test_a_rival_that_is_disabled_holds_both_until_it_is_gone(cell: Cell, others
     cell.move()
 
 
-def test_any_node_that_commands_the_robot_is_a_rival(cell: Cell, others: Graph) -> None:
+@pytest.mark.parametrize("hold", ["silent", "repeat"])
+def test_any_node_that_commands_the_robot_is_a_rival(
+    graph: Graph, others: Graph, hold: str
+) -> None:
+    cell = Cell(graph, hold=hold)
     others.add(lambda **options: Node("teleop", **options)).create_publisher(
         Float64MultiArray, ROBOT, 10
     )
