@@ -40,13 +40,18 @@ class Candidate:
     Attributes:
         observed_ns: time of the observation that the chunk was planned for.
         joined_ns: time from which on it plays a part.
-        fade_ns: time from then on for which the chunks before it do, too.
+        fade_ns: time from then on for which the chunks before it do, too; the one just before it
+            lasts as long.
     """
 
     chunk: ActionChunk
     observed_ns: int
     joined_ns: int
-    fade_ns: int = 0
+    fade_ns: int
+
+    def overrules(self, time_ns: int) -> bool:
+        """True where the chunks before it play no part any more, whatever they still have."""
+        return time_ns >= min(self.joined_ns + self.fade_ns, self.chunk.end_ns)
 
 
 class Blending(Protocol):
@@ -56,12 +61,17 @@ class Blending(Protocol):
     def keeps_old_chunks(self) -> bool: ...
 
     @property
-    def fade_ns(self) -> int: ...
+    def fade_ns(self) -> int | None:
+        """Longest fade of a candidate; None: as long as the one before it lasts."""
+        ...
 
     def blend(
         self, values: Sequence[tuple[Candidate, Array]], time_ns: int, coordinates: Coordinates
     ) -> Array:
-        """One action (A,) from those of the candidates that have one, oldest first, at least one."""
+        """One action (A,) from those of the candidates that have one, oldest first, at least one.
+
+        No candidate but the first overrules those before it.
+        """
         ...
 
 
@@ -89,18 +99,16 @@ class CrossFade:
     ) -> Array:
         blended = values[0][1]
         for candidate, value in values[1:]:
-            since_ns = time_ns - candidate.joined_ns
-            if since_ns >= candidate.fade_ns:
-                blended = value
-            else:
-                part = max(since_ns, 0) / candidate.fade_ns
-                blended = coordinates.mean([blended, value], [1.0 - part, part])
+            part = (time_ns - candidate.joined_ns) / candidate.fade_ns
+            blended = coordinates.mean([blended, value], [1.0 - part, part])
         return blended
 
 
 @dataclass(frozen=True)
 class TemporalEnsemble:
     """Mean of all chunks that cover the time, weighted with `exp(-coefficient i)`, oldest i = 0.
+
+    A chunk that outlasts a newer one plays no part from the end of that one on.
 
     A positive coefficient trusts the oldest chunk most, a negative one the newest, as in ACT
     (Zhao et al., 2023), which used 0.01. The mean of two different good ways around an obstacle
@@ -109,7 +117,7 @@ class TemporalEnsemble:
 
     coefficient: float
     keeps_old_chunks = True
-    fade_ns = 0
+    fade_ns = None
 
     def blend(
         self, values: Sequence[tuple[Candidate, Array]], time_ns: int, coordinates: Coordinates

@@ -102,8 +102,7 @@ class ChunkPlayer:
         """The action (A,) that is due at `now_ns`; None means hold."""
         self._advance(now_ns)
         time_ns = now_ns - self._settings.offset_ns
-        if self._candidates and self._candidates[-1].chunk.end_ns <= time_ns:
-            del self._candidates[:-1]  # what an older chunk still has was overruled
+        self._forget_overruled(time_ns)
         values = [
             (candidate, action)
             for candidate in self._candidates
@@ -160,10 +159,26 @@ class ChunkPlayer:
         if not self._settings.blending.keeps_old_chunks:
             self._candidates.clear()
         joined_ns = max(time_ns, chunk.stamp_ns)
-        left_ns = max((c.chunk.end_ns for c in self._candidates), default=joined_ns) - joined_ns
-        fade_ns = max(min(self._settings.blending.fade_ns, left_ns), 0)
+        fade_ns = max(self._last_ns() - joined_ns, 0) if self._candidates else 0
+        if (longest_ns := self._settings.blending.fade_ns) is not None:
+            fade_ns = min(fade_ns, longest_ns)
         self._candidates.append(Candidate(chunk, observed_ns, joined_ns, fade_ns))
         del self._candidates[:-_MOST_CHUNKS]
+
+    def _last_ns(self) -> int:
+        """The time until which the newest chunk is played: it ends then, or is too old."""
+        newest, settings = self._candidates[-1], self._settings
+        if settings.max_age_ns is None:
+            return newest.chunk.end_ns
+        oldest_ns = newest.observed_ns + settings.max_age_ns - settings.offset_ns
+        return min(newest.chunk.end_ns, oldest_ns)
+
+    def _forget_overruled(self, time_ns: int) -> None:
+        """An older chunk may outlast a newer one, and must not come back when that one has ended."""
+        for index in reversed(range(len(self._candidates))):
+            if self._candidates[index].overrules(time_ns):
+                del self._candidates[:index]
+                return
 
     def _advance(self, now_ns: int) -> None:
         if self._now_ns is not None and now_ns < self._now_ns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,71 @@ def test_what_an_old_chunk_still_has_is_not_played_after_the_newest() -> None:
     chunks = (make_chunk(0, 20, tag=0), 0), (make_chunk(1, 3, tag=1), 1)
     player = make_player(*chunks, blending=CrossFade(DT))
     assert play(player, 3.9, 4, 5) == [1, None, None]
+
+
+def test_an_old_chunk_does_not_come_back_when_a_newer_one_ends_in_the_fade_of_the_next() -> None:
+    """The fade is over by then: it lasts no longer than the chunk that it leads away from."""
+    old, middle = make_chunk(0, 20, tag=0), make_chunk(3, 8, tag=10)
+    player = make_player((old, 0), (middle, 3), blending=CrossFade(2 * DT))
+    assert play(player, 4, 5) == [5, 10]
+    player.offer(make_chunk(9, 8, tag=20), at(10))
+    assert play(player, 10, 10.5, 10.9, 11, 11.1, 16.9, 17) == [10, 15, 19, 20, 20, 20, None]
+
+
+def test_a_chunk_that_outlasts_a_newer_one_leaves_the_ensemble_with_it() -> None:
+    chunks = (
+        (make_chunk(0, 20, tag=0), 0),
+        (make_chunk(3, 8, tag=10), 3),
+        (make_chunk(9, tag=20), 9),
+    )
+    player = make_player(*chunks, blending=TemporalEnsemble(0.0))
+    assert play(player, 9, 10.9, 11, 16.9, 17) == [10, 10, 20, 20, None]
+
+
+def test_an_old_chunk_does_not_fill_the_time_until_the_next_one_begins() -> None:
+    chunks = (make_chunk(0, 20, tag=0), 0), (make_chunk(1, 3, tag=1), 1), (make_chunk(5, tag=2), 3)
+    player = make_player(*chunks, blending=CrossFade(DT))
+    assert play(player, 3.9, 4, 4.9, 5) == [1, None, None, 2]
+
+
+def test_cross_fade_is_over_when_the_old_chunk_is_too_old() -> None:
+    chunks = (make_chunk(0, 8, tag=0), 0), (make_chunk(4, 8, tag=1), 5)
+    player = make_player(*chunks, blending=CrossFade(2 * DT), max_age_ns=6 * DT)
+    assert play(player, 5, 5.5, 5.9, 6, 6.1) == [0, 0.5, 0.9, 1, 1]
+    later = make_player(*chunks, blending=CrossFade(2 * DT), max_age_ns=6 * DT, offset_ns=-DT)
+    assert play(later, 5, 5.5, 6, 6.1) == [0, 0.5, 1, 1]  # its age counts by the clock
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 20), st.integers(0, 8), st.integers(-8, 8), st.floats(0.1, 9)),
+        min_size=2,
+        max_size=8,
+    ),
+    st.sampled_from([CrossFade(DT // 2), CrossFade(2 * DT), TemporalEnsemble(0.5)]),
+    st.sampled_from([None, 2 * DT]),
+    st.sampled_from([-DT, 0, DT // 2]),
+)
+def test_what_a_newer_chunk_has_overruled_does_not_come_back(
+    offers: list[tuple[int, int, int, float]],
+    blending: Blending,
+    max_age_ns: int | None,
+    offset_ns: int,
+) -> None:
+    """Each chunk says more than those before it; so the command never falls, whatever ends when."""
+    player = make_player(blending=blending, max_age_ns=max_age_ns, offset_ns=offset_ns)
+    quarter, level, last = 0, 0.0, -np.inf
+    for steps, pause, ahead, rise in offers:
+        level += rise
+        chunk = ActionChunk(at((quarter + ahead) / 4), DT, np.full((steps, 1), level))
+        with contextlib.suppress(InputError):  # too late, too early, too old or no newer
+            player.offer(chunk, at(quarter / 4))
+        for _ in range(pause):
+            action = player.action_at(at(quarter / 4))
+            if action is not None:
+                assert action[0] >= last - 1e-9
+                last = action[0]
+            quarter += 1
 
 
 @pytest.mark.parametrize("blending", [CrossFade(50 * DT), TemporalEnsemble(0.01)])
