@@ -75,6 +75,14 @@ class ChunkExecutor(Node):
         self.create_timer(_WATCH_S, self._watch, clock=steady)
         self.create_timer(1.0, self._look_around, clock=steady)
 
+    def destroy_node(self) -> None:
+        """Without commands a velocity goes on: take it back, as a robot that holds does."""
+        if self.context.ok():
+            self._commander.enable(False)
+            self._send(self._commander.command(self._now_ns()), self._now_ns())
+            self._commands.wait_until_heard()
+        super().destroy_node()
+
     def _receive(self, message: JointTrajectory, info: dict[str, Any]) -> None:
         now_ns = self._now_ns()
         self._sources.heard(info.get("publication_sequence_number"))

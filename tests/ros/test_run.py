@@ -6,10 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from geometry_msgs.msg import TwistStamped
+from trajectory_msgs.msg import JointTrajectory
+
+from para_policy.execution.chunk import ActionChunk
+from para_policy.ros.messages.conversions import chunk_to_message
+from tests.ros.graph import Graph
 
 LIMIT_S = 20.0
 """For a process to come up and to end; those that are stuck would take a minute and more."""
@@ -24,6 +32,7 @@ except BaseException:
 def main():
     time.sleep(100)
 """
+EXECUTOR = "import sys; from para_policy.ros.chunk_executor import main; sys.exit(main())"
 START = "import sys; from para_policy.ros.start import start_node; sys.exit(start_node('slow'))"
 STUCK = """
 import sys, time
@@ -42,6 +51,28 @@ class Stuck(Node):
 
 sys.exit(run_node(Stuck))
 """
+PARTING = """
+import sys
+import rclpy
+from rclpy.node import Node
+from para_policy.ros.run import run_node
+
+class Parting(Node):
+    def __init__(self):
+        super().__init__("parting")
+        self.create_timer(0.1, self.work)
+
+    def work(self):
+        print("ready", flush=True)
+        if sys.argv[1:] == ["fail"]:
+            raise OSError("a bug")
+
+    def destroy_node(self):
+        print("connected" if rclpy.ok() else "cut off", file=sys.stderr)
+        super().destroy_node()
+
+sys.exit(run_node(Parting, []))
+"""
 
 Run = Callable[..., "subprocess.Popen[str]"]
 
@@ -51,11 +82,11 @@ def run(tmp_path: Path, domain_id: int) -> Iterator[Run]:
     """Start Python with `code`, in a folder with the module `slow`."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(code: str, slow: str = "", *, deaf: bool = False) -> subprocess.Popen[str]:
+    def start(code: str, slow: str = "", *args: str, deaf: bool = False) -> subprocess.Popen[str]:
         (tmp_path / "slow.py").write_text(slow)
         paths = os.pathsep.join([str(tmp_path), str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code, *args],
             env={**os.environ, "PYTHONPATH": paths, "ROS_DOMAIN_ID": str(domain_id)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -71,11 +102,11 @@ def run(tmp_path: Path, domain_id: int) -> Iterator[Run]:
         process.communicate()
 
 
-def interrupt(process: subprocess.Popen[str]) -> str:
-    """Ctrl-C as soon as it has said that it is ready; what it says afterwards on stderr."""
+def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
+    """A signal as soon as it has said that it is ready; what it says afterwards on stderr."""
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=LIMIT_S)
     return errors
 
@@ -91,6 +122,39 @@ def test_a_node_that_imports_ends_at_once_and_says_nothing(run: Run, deaf: bool)
 def test_a_tear_down_that_hangs_does_not_keep_the_process(run: Run) -> None:
     process = run(STUCK)
     interrupt(process)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_may_still_publish_while_it_is_torn_down(run: Run, number: int) -> None:
+    process = run(PARTING)
+    assert interrupt(process, number) == "connected\n"
+    assert process.returncode == 0
+
+
+def test_so_it_may_when_a_callback_fails(run: Run) -> None:
+    process = run(PARTING, "", "fail")
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert errors.startswith("connected\n")
+    assert errors.endswith("OSError: a bug\n")
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_executor_that_ends_leaves_no_twist_behind(run: Run, graph: Graph, number: int) -> None:
+    parameters = {"output": "twist_stamped", "frame_id": "base", "auto_enable": "true"}
+    given = [part for pair in parameters.items() for part in ("-p", "{}:={}".format(*pair))]
+    process = run(EXECUTOR, "", "--ros-args", *given)
+    twists = graph.listen(TwistStamped, "chunk_executor/command")
+    chunks = graph.talk(JointTrajectory, "action_chunk")
+    graph.wait(lambda: graph.probe.count_publishers("chunk_executor/command"))
+    chunk = ActionChunk(time.time_ns(), 10**9, np.full((30, 6), 0.3))
+    chunks.publish(chunk_to_message(chunk, list("abcdef")))
+    graph.wait(lambda: len(twists) > 5)
+    process.send_signal(number)
+    graph.wait(lambda: process.poll() is not None)
+    graph.spin_for(0.3)
+    assert [twist.twist.linear.x for twist in twists[-2:]] == [0.3, 0.0]
     assert process.returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.duration import Duration
 from rclpy.node import Node
 
 from para_policy.execution.coordinates import NUMBERS, Coordinates, poses
@@ -18,6 +20,8 @@ from para_policy.ros.playing.rivals import CommandRivals
 
 Array = NDArray[np.float64]
 ONLY = "~/command"
+_DELIVERY_S = 0.3
+"""Longest time for the last command to arrive."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,13 @@ class CommandTopics:
         ):
             publisher.publish(message)
             rivals.count_sent()
+
+    def wait_until_heard(self) -> None:
+        """Wait until every controller has what was sent, but not for long: one may be dead."""
+        until = time.monotonic() + _DELIVERY_S
+        for publisher in self._publishers:
+            left_s = max(until - time.monotonic(), 0.0)
+            publisher.wait_for_all_acked(Duration(seconds=left_s))
 
     def rivals(self) -> str:
         """Who else may command a part of the robot, and what to do; empty: nobody."""
