@@ -44,12 +44,17 @@ class PreviousChunk:
             return None
         return steps
 
+    def left(self, executed: int) -> int:
+        """Actions of it that are still to be executed after so many steps."""
+        return max(self.actions - executed, 0)
+
 
 @dataclass(frozen=True)
 class ChunkRequest:
     """A chunk that is wanted.
 
     Attributes:
+        settings: under which it is made, whatever the planner's are by then.
         observation: {name: (To, *shape)}.
         stamp_ns: time of its newest observations.
         index, seed: of the chunk.
@@ -61,6 +66,7 @@ class ChunkRequest:
         spacing_ns: time between observations of an input, see `ObservationHistory.spacing_ns`.
     """
 
+    settings: PlannerSettings
     observation: dict[str, NDArray[Any]]
     stamp_ns: int
     index: int

@@ -81,7 +81,6 @@ class Fleet:
             Cancelled: after `cancel`.
         """
         started_s = time.perf_counter()
-        settings = self._settings
         requests: dict[str, ChunkRequest] = {}
         plans: dict[str, PlannedChunk | Exception] = {}
         for robot, planner in self.planners.items():
@@ -90,15 +89,16 @@ class Fleet:
                     requests[robot] = request
             except Exception as error:
                 plans[robot] = error
-        solutions = self._solve(settings, requests)
-        if requests and settings.added_latency_s:
-            time.sleep(settings.added_latency_s)
+        solutions = self._solve(requests)
+        added_s = max((one.settings.added_latency_s for one in requests.values()), default=0.0)
+        if added_s:
+            time.sleep(added_s)
         latency_s = time.perf_counter() - started_s
         for robot, solution in solutions.items():
             if isinstance(solution, Exception):
                 plans[robot] = solution
                 continue
-            planned = self.planners[robot].finish(settings, requests[robot], solution, latency_s)
+            planned = self.planners[robot].finish(requests[robot], solution, latency_s)
             if planned is not None:
                 plans[robot] = planned
         return plans
@@ -107,12 +107,10 @@ class Fleet:
         """End the step in progress before its next rounds, and every later one."""
         self._solver.cancel()
 
-    def _solve(
-        self, settings: PlannerSettings, requests: Mapping[str, ChunkRequest]
-    ) -> dict[str, ChunkSolution | Exception]:
+    def _solve(self, requests: Mapping[str, ChunkRequest]) -> dict[str, ChunkSolution | Exception]:
         """One robot's bad luck must not stop the others: a batch that fails is tried one by one."""
         try:
-            solved = self._solver.solve(settings, list(requests.values())) if requests else []
+            solved = self._solver.solve(list(requests.values())) if requests else []
         except Cancelled:
             raise
         except Exception as error:
@@ -121,7 +119,7 @@ class Fleet:
             return {
                 name: solution
                 for robot, request in requests.items()
-                for name, solution in self._solve(settings, {robot: request}).items()
+                for name, solution in self._solve({robot: request}).items()
             }
         return dict(zip(requests, solved, strict=True))
 

@@ -49,6 +49,7 @@ class Planner:
         self._next_index = 0
         self._retired: ActionChunk | None = None
         self._chunk: ActionChunk | None = None
+        self._withheld = False
         self._begin_episode(seed)
 
     def change(self, settings: PlannerSettings, latency_s: float | None) -> None:
@@ -134,7 +135,7 @@ class Planner:
     def request(self, now_ns: int, started_s: float) -> ChunkRequest | None:
         """The chunk that is wanted, for the newest time that all inputs have reached.
 
-        While chunks are withheld one is tried in every step; one in time is not withheld.
+        After a chunk that was withheld one is tried in every step.
 
         Args:
             started_s: of `time.perf_counter`: now.
@@ -150,6 +151,7 @@ class Planner:
             index = self._next_index
             ready_ns = now_ns + max(self._latencies_ns)
             return ChunkRequest(
+                settings=self._settings,
                 observation=self._inputs.history.sample(stamp_ns),
                 stamp_ns=stamp_ns,
                 index=index,
@@ -164,28 +166,30 @@ class Planner:
             )
 
     def finish(
-        self,
-        settings: PlannerSettings,
-        request: ChunkRequest,
-        solution: ChunkSolution,
-        latency_s: float,
+        self, request: ChunkRequest, solution: ChunkSolution, latency_s: float
     ) -> PlannedChunk | None:
-        """Put a chunk in force that was made for `request` under `settings`.
+        """Put a chunk in force that was made for `request`.
 
         Returns:
             None when `reset` was called meanwhile.
         """
+        settings = request.settings
         with self._lock:
             if request.episode != self._episode:
                 return None
-            self._accuracy.count(solution.stats)
-            too_wrong = self._accuracy.reason(settings)  # nothing may start from it
             self._chunk = solution.chunk
-            self._previous = None if too_wrong else solution.as_previous
+            self._accuracy.count(solution.stats)
             self._next_index = request.index + 1
             self._latencies_ns.append(round(1e9 * latency_s))
             if settings is self._settings:  # a chunk of old settings says nothing about these
                 self._overruns.count(latency_s, settings.deadline_s)
+            self._withheld = withheld = self._withheld_reason() is not None
+            if not withheld:
+                self._previous = solution.as_previous
+            elif settings.real_time_chunking == "none":  # else the robot goes on with the last one
+                # Nothing may start from a chunk that is too wrong; a late one is as good a start.
+                too_wrong = self._accuracy.reason(settings)
+                self._previous = None if too_wrong else solution.as_previous
             return PlannedChunk(
                 chunk=solution.chunk,
                 stats=solution.stats,
@@ -199,7 +203,7 @@ class Planner:
                 batch=solution.batch,
                 seed=request.seed,
                 seen=request.observation,
-                withheld=self._withheld_reason() is not None,
+                withheld=withheld,
                 spacing_ns=request.spacing_ns,
                 unconverged=self._accuracy.unconverged,
             )
@@ -219,6 +223,7 @@ class Planner:
         self._episode += 1
         self._next_index = 0
         self._chunk = self._previous = None
+        self._withheld = False
         self._inputs.clear()
 
     def _time_restarted(self, name: str, stamp_ns: int) -> bool:
@@ -234,7 +239,7 @@ class Planner:
         if settings.lockstep:
             return stamp_ns >= chunk.end_ns
         elapsed_ns = stamp_ns - chunk.stamp_ns + round(_EARLY * chunk.dt_ns)
-        if self._withheld_reason():
+        if self._withheld:
             return elapsed_ns >= chunk.dt_ns
         if settings.replan_steps and elapsed_ns >= settings.replan_steps * chunk.dt_ns:
             return True

@@ -30,21 +30,28 @@ class Cancelled(ParaPolicyError):
 
 @dataclass(frozen=True)
 class _Job:
-    """A request, with what it takes over from the chunk before under the present settings."""
+    """A request, with what it takes over from the chunk before.
+
+    With real-time chunking that is the chunk that the robot goes on with: where none of its actions
+    is left nothing is committed, and nothing else is known of it that the robot will have done.
+    """
 
     request: ChunkRequest
     executed: int | None
     committed: int | None
 
     @classmethod
-    def of(cls, request: ChunkRequest, settings: PlannerSettings) -> _Job:
-        before = request.previous
+    def of(cls, request: ChunkRequest) -> _Job:
+        settings, before = request.settings, request.previous
         if before is None or not settings.warm_start or settings.lockstep:
             return cls(request, None, None)
         executed = before.executed(request.stamp_ns, settings.dt_ns)
         if executed is None or settings.real_time_chunking == "none":
             return cls(request, executed, None)
-        return cls(request, executed, max(min(request.committed, before.actions - executed), 0))
+        left = before.left(executed)
+        if not left:
+            return cls(request, None, None)
+        return cls(request, executed, max(min(request.committed, left), 0))
 
 
 class Solver:
@@ -55,21 +62,22 @@ class Solver:
         self._lock = threading.Lock()
         self._cancelled = False
 
-    def solve(
-        self, settings: PlannerSettings, requests: Sequence[ChunkRequest]
-    ) -> list[ChunkSolution]:
-        """Plan chunks, in one batch where all or none of them start from the chunk before.
+    def solve(self, requests: Sequence[ChunkRequest]) -> list[ChunkSolution]:
+        """Plan chunks, in one batch where all have the same settings and all or none of them start
+        from the chunk before.
 
         Raises:
             ParaPolicyError: when the policy refuses or fails.
         """
-        jobs = [_Job.of(request, settings) for request in requests]
+        jobs = [_Job.of(request) for request in requests]
+        batches: dict[tuple[int, bool], list[int]] = {}
+        for i, job in enumerate(jobs):
+            kind = (id(job.request.settings), job.executed is not None)
+            batches.setdefault(kind, []).append(i)
         solutions: dict[int, ChunkSolution] = {}
-        for warm in (True, False):
-            alike = [i for i, job in enumerate(jobs) if (job.executed is not None) == warm]
-            if alike:
-                solved = self._solve(settings, [jobs[i] for i in alike])
-                solutions |= dict(zip(alike, solved, strict=True))
+        for alike in batches.values():
+            solved = self._solve([jobs[i] for i in alike])
+            solutions |= dict(zip(alike, solved, strict=True))
         return [solutions[i] for i in range(len(jobs))]
 
     def attempt(self, settings: PlannerSettings, robots: int = 1) -> float:
@@ -95,8 +103,8 @@ class Solver:
         recordings = settings.sampler.recordings
         if recordings is None:
             return
-        unhurried = replace(settings, deadline_s=0.0)
         request = ChunkRequest(
+            settings=replace(settings, deadline_s=0.0),
             observation=self._zeros(),
             stamp_ns=0,
             index=0,
@@ -109,12 +117,12 @@ class Solver:
             for batch in range(1, robots + 1):
                 if recordings.full:
                     break
-                first = self.solve(unhurried, [request] * batch)
+                first = self.solve([request] * batch)
                 again = [
                     replace(request, previous=one.as_previous, stamp_ns=settings.dt_ns)
                     for one in first
                 ]
-                self.solve(unhurried, again)
+                self.solve(again)
 
     def cancel(self) -> None:
         """Make the solve in progress, and every later one, end with `Cancelled` before its next rounds."""
@@ -130,10 +138,12 @@ class Solver:
             for name, shape in config.inputs.items()
         }
 
-    def _solve(self, settings: PlannerSettings, jobs: Sequence[_Job]) -> list[ChunkSolution]:
+    def _solve(self, jobs: Sequence[_Job]) -> list[ChunkSolution]:
+        """One batch of the same settings."""
         requests = [job.request for job in jobs]
+        settings = requests[0].settings
         with self._lock:
-            options = _taken_over(settings, jobs, self._policy.config)
+            options = _taken_over(jobs, self._policy.config)
             if settings.deadline_s and settings.anytime and not settings.lockstep:
                 spent_s = time.perf_counter() - min(request.started_s for request in requests)
                 options["deadline_s"] = max(settings.deadline_s - spent_s, _LEAST_S)
@@ -141,14 +151,11 @@ class Solver:
             seeds = [request.seed for request in requests]
             result = self._sample(settings, observations, seeds, **options)
         results = [result] if len(jobs) == 1 else [result.one(i) for i in range(len(jobs))]
-        return [
-            self._solution(settings, *pair, len(jobs)) for pair in zip(jobs, results, strict=True)
-        ]
+        return [self._solution(*pair, len(jobs)) for pair in zip(jobs, results, strict=True)]
 
-    def _solution(
-        self, settings: PlannerSettings, job: _Job, result: Any, batch: int
-    ) -> ChunkSolution:
+    def _solution(self, job: _Job, result: Any, batch: int) -> ChunkSolution:
         request, actions = job.request, result.actions
+        settings = request.settings
         if settings.n_action_steps:
             first = self._policy.config.first_action
             actions = result.prediction[first : first + settings.n_action_steps]
@@ -184,10 +191,9 @@ class Solver:
             raise Cancelled("the solve was cancelled, as the node is being taken down")
 
 
-def _taken_over(
-    settings: PlannerSettings, jobs: Sequence[_Job], config: PolicyConfig
-) -> dict[str, Any]:
+def _taken_over(jobs: Sequence[_Job], config: PolicyConfig) -> dict[str, Any]:
     """Options that tell the policy of the chunks before."""
+    settings = jobs[0].request.settings
     before = [job.request.previous for job in jobs]
     if jobs[0].executed is None:
         return {}

@@ -1,7 +1,8 @@
-"""Real-time chunking, and several robots that are planned for in one batch."""
+"""Several robots that are planned for in one batch."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -13,39 +14,6 @@ from para_policy.planning.fleet import Fleet
 from para_policy.planning.seeding import chunk_seed
 from para_policy.planning.solver import Cancelled
 from tests.planning.fake_policy import DT, LOCKSTEP, REAL_TIME, T0, FakePolicy, make, observe
-
-CHUNKING = replace(REAL_TIME, warm_start=True, real_time_chunking="soft")
-MS = 1_000_000
-
-
-@pytest.mark.parametrize(
-    ("latency_s", "committed"),
-    [(0.0, 1), (0.09, 1), (0.15, 2), (0.21, 3), (5.0, 3)],  # 3: what is left of 8 after 5 steps
-)
-def test_the_actions_that_run_during_a_solve_are_committed(
-    latency_s: float, committed: int
-) -> None:
-    planner, policy = make(replace(CHUNKING, replan_steps=5))
-    now = observe(planner, 0)
-    assert planner.plan(now).committed is None  # there is nothing to go on from
-    planner.fleet.planners[""].change(planner.settings, latency_s)
-    plan = planner.plan(observe(planner, 5))
-    assert (plan.executed, plan.committed) == (5, committed)
-    options = policy.options[-1]
-    assert options["pulled"].tolist() == [False]  # nobody has said what the action is
-    assert (options["executed"], options["frozen"], options["overlap"]) == (
-        [5],
-        [committed],
-        "soft",
-    )
-
-
-def test_late_observations_commit_more() -> None:
-    planner, _ = make(replace(CHUNKING, replan_steps=4))
-    planner.plan(observe(planner, 0))
-    planner.fleet.planners[""].change(planner.settings, 0.0)
-    stamp = observe(planner, 4)
-    assert planner.plan(stamp + 2 * DT + DT // 2).committed == 3
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(0, [0, 7, 14]), (3, [0, 3, 6, 9, 12, 15])])
@@ -179,3 +147,36 @@ def test_the_digest_tells_observations_apart() -> None:
         digests.append(planner.plan(observe(planner, 0, value=value)).observation)
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_a_change_while_robots_are_asked_is_that_of_later_chunks_in_all() -> None:
+    """The observations that a policy sees and the actions of its chunk are the same step apart."""
+    robots, _ = fleet()
+    for name in robots.planners:
+        for step in range(5):
+            now = observe(robots.planners[name], step, value=step)
+    changed = threading.Event()
+
+    def change() -> None:
+        robots.change(replace(REAL_TIME, dt_ns=2 * DT))
+        changed.set()
+
+    right = robots.planners["right"]
+    ask = right.request
+
+    def ask_amid_a_change(*arguments: Any) -> Any:
+        threading.Thread(target=change).start()
+        assert changed.wait(10)
+        return ask(*arguments)
+
+    right.request = ask_amid_a_change
+    plans = robots.plan(now)
+    assert {name: plan.chunk.dt_ns // DT for name, plan in plans.items()} == {
+        "left": 1,
+        "right": 2,
+        "lift": 2,
+    }
+    for plan in plans.values():
+        seen = plan.seen["y"]
+        assert (seen[1] - seen[0]) * DT == plan.chunk.dt_ns == plan.settings.dt_ns
+    assert sorted(plan.batch for plan in plans.values()) == [1, 2, 2]

@@ -65,7 +65,8 @@ def test_reset_and_new_settings_forgive_late_chunks(way: str) -> None:
     else:
         planner.change(replace(settings, deadline_s=1.0))
     assert planner.withheld_reason() is None
-    assert planner.plan(observe(planner, 20)).withheld == (way == "reset")
+    # Whoever got no chunk waits for none to run out.
+    assert planner.plan(observe(planner, 1)).withheld == (way == "reset")
 
 
 def test_lockstep_and_no_limit_withhold_nothing() -> None:

@@ -59,11 +59,11 @@ def drive(robots: Fleet, due: dict[int, tuple[str, ...]]) -> list[Any]:
 
 DUE = {
     1: ("left",),
-    9: ("left", "right"),
-    17: ("right", "lift"),
-    25: NAMES,
-    33: NAMES,
-    41: ("lift",),
+    8: ("left", "right"),
+    15: ("right", "lift"),
+    22: ("right", "lift"),
+    29: NAMES,
+    36: NAMES,
 }
 
 

@@ -68,17 +68,18 @@ class Rerun:
         """The chunk for an observation; never raises what a policy may refuse."""
         previous, doubt = self._previous_of(record, settings)
         started_s = time.perf_counter()
-        request = ChunkRequest(
-            observation=observation,
-            stamp_ns=record.stamp_ns,
-            index=record.index,
-            seed=record.seed,
-            started_s=started_s,
-            previous=previous,
-            committed=record.committed,
-        )
         try:
-            (solution,) = self._solver.solve(self._settings(settings, record), [request])
+            request = ChunkRequest(
+                settings=self._settings(settings, record),
+                observation=observation,
+                stamp_ns=record.stamp_ns,
+                index=record.index,
+                seed=record.seed,
+                started_s=started_s,
+                previous=previous,
+                committed=record.committed,
+            )
+            (solution,) = self._solver.solve([request])
         except ParaPolicyError as error:
             self.skip()
             return Solved(None, reason=f"the policy refuses: {error}")
@@ -97,10 +98,11 @@ class Rerun:
         """The chunk to start from, and why it may not be the one that the recorded solve had."""
         if record.executed is None:
             return None, ""
+        # Not always the one numbered before it: chunks that were withheld have numbers, too.
         previous = self._previous
         if (
             previous is None
-            or self._index != record.index - 1
+            or self._index >= record.index
             or previous.executed(record.stamp_ns, settings.dt_ns) != record.executed
         ):
             return None, ABSENT_PREVIOUS

@@ -1,0 +1,103 @@
+"""Real-time chunking: the robot goes on with a chunk while the next one is planned."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from para_policy import DiffusionPolicy, samplers
+from para_policy.planning.fleet import Fleet
+from para_policy.policies.build import build_network
+from para_policy.policies.normalizer import LinearNormalizer
+from tests.checkpoint import tiny_config
+from tests.planning.fake_policy import DT, REAL_TIME, T0, make, observe
+
+CHUNKING = replace(REAL_TIME, warm_start=True, real_time_chunking="soft")
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "committed"),
+    [(0.0, 1), (0.09, 1), (0.15, 2), (0.21, 3), (5.0, 3)],  # 3: what is left of 8 after 5 steps
+)
+def test_the_actions_that_run_during_a_solve_are_committed(
+    latency_s: float, committed: int
+) -> None:
+    planner, policy = make(replace(CHUNKING, replan_steps=5))
+    now = observe(planner, 0)
+    assert planner.plan(now).committed is None  # there is nothing to go on from
+    planner.fleet.planners[""].change(planner.settings, latency_s)
+    plan = planner.plan(observe(planner, 5))
+    assert (plan.executed, plan.committed) == (5, committed)
+    options = policy.options[-1]
+    assert options["pulled"].tolist() == [False]  # nobody has said what the action is
+    assert (options["executed"], options["frozen"], options["overlap"]) == (
+        [5],
+        [committed],
+        "soft",
+    )
+
+
+def test_late_observations_commit_more() -> None:
+    planner, _ = make(replace(CHUNKING, replan_steps=4))
+    planner.plan(observe(planner, 0))
+    planner.fleet.planners[""].change(planner.settings, 0.0)
+    stamp = observe(planner, 4)
+    assert planner.plan(stamp + 2 * DT + DT // 2).committed == 3
+
+
+def test_a_chunk_goes_on_with_the_last_one_that_was_sent() -> None:
+    planner, policy = make(replace(CHUNKING, replan_steps=3, deadline_s=0.15, max_overruns=1))
+    sent = planner.plan(observe(planner, 0))
+    policy.during = lambda: threading.Event().wait(0.16)
+    late = planner.plan(observe(planner, 3))
+    assert (sent.withheld, late.withheld, late.executed) == (False, True, 3)
+    policy.during = lambda: None
+    in_time = planner.plan(observe(planner, 4))
+    # One step after the withheld chunk, of which the robot has got nothing.
+    assert (in_time.withheld, in_time.executed, in_time.committed >= 2) == (False, 4, True)
+    assert planner.plan(observe(planner, 7)).executed == 3
+
+
+def test_nothing_of_a_withheld_chunk_is_committed() -> None:
+    planner, policy = make(replace(CHUNKING, deadline_s=0.15, max_overruns=1))
+    policy.during = lambda: threading.Event().wait(0.16)
+    assert planner.plan(observe(planner, 0)).withheld
+    policy.during = lambda: None
+    plan = planner.plan(observe(planner, 3))
+    assert (plan.withheld, plan.executed, plan.committed) == (False, None, None)
+    assert "frozen" not in policy.options[-1]
+
+
+@pytest.mark.parametrize("step", [8, 15, 16])
+def test_a_chunk_that_has_run_out_commits_nothing(step: int) -> None:
+    planner, policy = make(CHUNKING)
+    planner.plan(observe(planner, 0))
+    plan = planner.plan(observe(planner, step))
+    assert (plan.executed, plan.committed) == (None, None)
+    assert not {"previous", "frozen"} & policy.options[-1].keys()
+
+
+@pytest.mark.parametrize("overlap", ["hard", "soft"])
+def test_a_pause_of_any_length_ends_with_a_chunk(overlap: str) -> None:
+    """With three observations the policy predicts two actions of the past, which are not to come."""
+    config = tiny_config(5).model_copy(update={"n_obs_steps": 3, "first_action": 2})
+    torch.manual_seed(0)
+    board = np.array([[0.0] * 16, [512.0] * 16], dtype=np.float32)
+    sizes = {"environment_state": 16, "agent_pos": 2, "action": 2}
+    normalizers = {name: LinearNormalizer.fit(board[:, :size]) for name, size in sizes.items()}
+    policy = DiffusionPolicy(config, build_network(config).state_dict(), normalizers)
+    settings = replace(
+        CHUNKING, sampler=samplers.get("x0"), real_time_chunking=overlap, replan_steps=6
+    )
+    for pause in range(6, config.horizon + 2):
+        robots = Fleet(policy, settings, 5)
+        for step in (0, pause):
+            for name, shape in config.inputs.items():
+                robots.planners[""].observe(name, T0 + step * DT, np.full(shape, 200.0))
+            plan = robots.plan(T0 + step * DT)[""]
+            assert not isinstance(plan, Exception), (pause, plan)
+        assert (plan.committed is None) == (pause >= 8)
