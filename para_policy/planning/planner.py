@@ -149,7 +149,7 @@ class Planner:
             if not self._is_due(stamp_ns, now_ns):
                 return None
             index = self._next_index
-            ready_ns = now_ns + max(self._latencies_ns)
+            ahead_ns = self._played_ns(now_ns) - stamp_ns
             return ChunkRequest(
                 settings=self._settings,
                 observation=self._inputs.history.sample(stamp_ns),
@@ -160,7 +160,7 @@ class Planner:
                 previous=self._previous,
                 started_ns=now_ns,
                 # The action that is being executed when the chunk comes is committed, too.
-                committed=math.floor((ready_ns - stamp_ns) / self._settings.dt_ns) + 1,
+                committed=math.floor(ahead_ns / self._settings.dt_ns) + 1,
                 episode=self._episode,
                 spacing_ns=self._inputs.history.spacing_ns(stamp_ns),
             )
@@ -243,5 +243,9 @@ class Planner:
             return elapsed_ns >= chunk.dt_ns
         if settings.replan_steps and elapsed_ns >= settings.replan_steps * chunk.dt_ns:
             return True
-        ready_ns = now_ns + max(self._latencies_ns)
-        return elapsed_ns >= chunk.dt_ns and ready_ns + chunk.dt_ns >= chunk.end_ns
+        left_ns = chunk.end_ns - self._played_ns(now_ns)
+        return elapsed_ns >= chunk.dt_ns and left_ns <= chunk.dt_ns
+
+    def _played_ns(self, now_ns: int) -> int:
+        """Time of the actions, by their stamps, that are played when a chunk is ready that is begun now."""
+        return now_ns + max(self._latencies_ns) - self._settings.offset_ns

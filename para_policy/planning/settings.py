@@ -49,6 +49,7 @@ class PlannerSettings:
         real_time_chunking: the actions that will be executed while a chunk is planned are committed
             and the rest is sampled to fit: "hard", or "soft" to be pulled towards the chunk before,
             as far as it may be mixed number by number.
+        offset_ns: action i is executed at stamp + i dt + offset.
         replan_steps: plan anew so many steps after a chunk; 0: when it is about to run out.
         message: all of it as JSON, as on the topic `~/settings`.
         added_latency_s: for experiments: a chunk is ready so much later.
@@ -82,6 +83,7 @@ class PlannerSettings:
     warm_start: bool = False
     shift_noise: bool = False
     real_time_chunking: Literal["none", "hard", "soft"] = "none"
+    offset_ns: int = 0
     replan_steps: int = 0
     added_latency_s: float = 0.0
     message: str = ""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from para_policy import DiffusionPolicy, samplers
+from para_policy.execution.player import ChunkPlayer, PlayerSettings
 from para_policy.planning.fleet import Fleet
 from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
@@ -17,6 +18,7 @@ from tests.checkpoint import tiny_config
 from tests.planning.fake_policy import DT, REAL_TIME, T0, make, observe
 
 CHUNKING = replace(REAL_TIME, warm_start=True, real_time_chunking="soft")
+MS = 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,34 @@ def test_late_observations_commit_more() -> None:
     planner.fleet.planners[""].change(planner.settings, 0.0)
     stamp = observe(planner, 4)
     assert planner.plan(stamp + 2 * DT + DT // 2).committed == 3
+
+
+@pytest.mark.parametrize(
+    ("offset_ms", "committed"), [(-40, 6), (-20, 5), (0, 4), (20, 3), (40, 2), (100, 0)]
+)
+def test_actions_that_the_executor_plays_earlier_or_later_are_committed_by_their_times(
+    offset_ms: int, committed: int
+) -> None:
+    dt_ns, latency_ns, offset_ns = 20 * MS, 65 * MS, offset_ms * MS
+    settings = replace(CHUNKING, dt_ns=dt_ns, offset_ns=offset_ns, replan_steps=2)
+    planner, _ = make(settings)
+    planner.plan(observe(planner, 0))
+    planner.fleet.planners[""].change(settings, latency_ns / 1e9)
+    plan = planner.plan(observe(planner, 2 * dt_ns / DT))
+    assert (plan.executed, plan.committed) == (2, committed)
+    player = ChunkPlayer(1, PlayerSettings(offset_ns=offset_ns))
+    arrival_ns = plan.chunk.stamp_ns + latency_ns
+    player.offer(replace(plan.chunk, actions=np.arange(8.0)[:, None]), arrival_ns)
+    playing = player.action_at(arrival_ns)
+    assert (-1 if playing is None else playing[0]) == committed - 1
+
+
+@pytest.mark.parametrize(("offset_s", "due"), [(-0.2, 5), (0.0, 7), (0.1, 8)])
+def test_a_chunk_that_is_played_earlier_is_replaced_earlier(offset_s: float, due: int) -> None:
+    planner, _ = make(replace(REAL_TIME, offset_ns=round(1e9 * offset_s)))
+    planner.plan(observe(planner, 0))
+    planner.fleet.planners[""].change(planner.settings, 0.0)
+    assert next(step for step in range(1, 10) if planner.plan(observe(planner, step))) == due
 
 
 def test_a_chunk_goes_on_with_the_last_one_that_was_sent() -> None:

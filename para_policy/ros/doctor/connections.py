@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -30,6 +30,21 @@ def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[
         else:
             advice = "start chunk_executor, or remap it to a JointTrajectoryController"
             yield warn(subject, f"nobody subscribes to {topic}", advice)
+
+
+def check_offsets(policy: Mapping[str, Any], executor: Mapping[str, Any]) -> Iterator[Finding]:
+    """The time by which actions are shifted, which policy_node must know.
+
+    Args:
+        policy, executor: parameters of both nodes; one that has no such parameter is passed over.
+    """
+    name = "latency_offset_s"
+    if policy.get(name) != executor.get(name) and {name} <= policy.keys() & executor.keys():
+        found = (
+            f"{name} is {policy[name]:g} of policy_node and {executor[name]:g} of chunk_executor: "
+            "chunks are planned for other times than they are played at"
+        )
+        yield warn("latency offset", found, "set the same for both")
 
 
 def check_commands(node: Node, executor: str) -> Iterator[Finding]:

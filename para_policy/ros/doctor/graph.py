@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -10,7 +10,12 @@ from lifecycle_msgs.srv import GetState
 from rclpy.parameter import Parameter
 
 from para_policy.ros.doctor.case import Case
-from para_policy.ros.doctor.connections import check_chunks, check_commands, check_state
+from para_policy.ros.doctor.connections import (
+    check_chunks,
+    check_commands,
+    check_offsets,
+    check_state,
+)
 from para_policy.ros.doctor.controllers import check_controllers
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, skipped, warn
@@ -57,12 +62,13 @@ def check(case: Case) -> Iterator[Finding]:
             yield _nothing(listener)
             return
         yield from unreadable
-        yield from _findings(listener, names, streams, said, simulated=simulated)
+        yield from _findings(listener, names, values, streams, said, simulated=simulated)
 
 
 def _findings(
     listener: Listener,
     names: Names,
+    values: Mapping[str, Any],
     streams: list[Stream],
     said: dict[str, DiagnosticStatus],
     *,
@@ -89,6 +95,8 @@ def _findings(
         if name in executors:
             yield from check_commands(listener.node, name)
             yield from check_state(listener.node, name)
+            if names.policy in present:
+                yield from check_offsets(values, running_values(listener, name))
             yield from check_controllers(listener, name)
         else:
             found = f"{name} is not running"

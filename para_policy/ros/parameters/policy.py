@@ -124,6 +124,12 @@ PARAMETERS = (
         "pulls only numbers and 6-D rotations.",
     ),
     Parameter(
+        "latency_offset_s",
+        0.0,
+        "As that of chunk_executor: action i is executed at stamp + i dt + this.",
+        (-1.0, 1.0),
+    ),
+    Parameter(
         "replan_steps",
         0,
         "Plan so many steps after the last chunk; 0: when it is about to run out.",
@@ -210,10 +216,11 @@ def check_combinations(values: Values) -> None:
     if values["rival_inputs"] not in ("hold", "warn"):
         raise InputError(f"rival_inputs is '{values['rival_inputs']}'; expected 'hold' or 'warn'")
     _check_accuracy(values, warm=warm)
-    if values["added_latency_ms"] and values["lockstep"]:
-        raise InputError(
-            "added_latency_ms is set; in lockstep nothing is late: set lockstep: false"
-        )
+    for name in ("added_latency_ms", "latency_offset_s"):
+        if values[name] and values["lockstep"]:
+            raise InputError(
+                f"{name} is {values[name]:g}; in lockstep nothing is late: set lockstep: false"
+            )
     if not values["checkpoint"]:
         raise InputError("parameter checkpoint is empty; give the directory of a checkpoint")
     if not values["inputs_file"]:

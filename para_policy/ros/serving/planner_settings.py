@@ -68,6 +68,7 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         warm_start=values["warm_start"],
         shift_noise=values["shift_noise"],
         real_time_chunking=values["real_time_chunking"],
+        offset_ns=round(1e9 * values["latency_offset_s"]),
         replan_steps=values["replan_steps"],
         added_latency_s=values["added_latency_ms"] / 1e3,
         lockstep=values["lockstep"],

@@ -98,6 +98,8 @@ def _start(processes: RosProcesses, args: RunArguments, condition: Playable, fol
     # The board takes, at the end of each period, the command that is in force. An action that is
     # due in that period is in force at its end only if nothing of the next one comes early: half a
     # period of margin. A chunk without a stamp begins whenever it arrives, on no such grid.
+    # policy_node is not told: it plans and commits for half a period earlier, up to one action more
+    # than needed. So the figures in docs/ros_results.md were measured.
     offset_s = _MIDDLE_S if condition.stamped else 0.0
     start_runtime(processes, policy, {"auto_enable": True, "latency_offset_s": offset_s})
     simulator = {

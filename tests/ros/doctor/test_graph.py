@@ -101,6 +101,15 @@ def test_policy_that_could_not_be_configured(graph: Graph) -> None:
     assert "no checkpoint at '/nowhere'" in said.found
 
 
+def test_an_offset_of_which_the_executor_does_not_know(graph: Graph) -> None:
+    start_nodes(graph, "shifted", checkpoint="/nowhere", latency_offset_s=-0.04)
+    found = look(graph, namespace="shifted", seconds=2.0)["latency offset"]
+    assert found.level == Level.WARN
+    assert found.found.startswith(
+        "latency_offset_s is -0.04 of policy_node and 0 of chunk_executor"
+    )
+
+
 def test_simulated_time_that_stands_still(graph: Graph, checkpoint: Path) -> None:
     start_nodes(graph, "frozen", checkpoint=str(checkpoint), use_sim_time=True)
     findings = look(graph, namespace="frozen", seconds=2.0)

@@ -219,9 +219,10 @@ def test_a_chunk_begins_with_the_actions_that_run_meanwhile(
         {"real_time_chunking": "hard", "warm_start": False, "lockstep": False},
         {"real_time_chunking": "hard", "lockstep": True},
         {"added_latency_ms": 5.0, "lockstep": True},
+        {"latency_offset_s": -0.04, "lockstep": True},
     ],
 )
-def test_chunking_that_cannot_be_is_refused(
+def test_timing_that_cannot_be_is_refused(
     graph: Graph, checkpoint: Any, parameters: dict[str, Any]
 ) -> None:
     rig = Rig(graph, checkpoint=str(checkpoint), **parameters)
