@@ -22,7 +22,11 @@ last command, which somebody may have moved it away from. Before, the state lags
 
 @dataclass(frozen=True, eq=False)
 class RobotState:
-    """Positions (A,) of the joints, or of the pose, in the order of the actions, at `stamp_ns`."""
+    """Positions (A,) of the joints, or of the pose, in the order of the actions, at `stamp_ns`.
+
+    Whoever measures may have a clock that is ahead. A state counts from its arrival at the latest, or
+    it would stay fresh for so much longer.
+    """
 
     stamp_ns: int
     positions: Array
@@ -47,7 +51,8 @@ class Commander:
         latch: after a violation hold until `enable`; otherwise play on with the next chunk.
         coordinates: what they mean. Each command is written with the numbers that are closest to
             those of the last one, or of the present state: a joint does not turn back at pi.
-        max_state_age_ns: a state that is older does not count as present.
+        max_state_age_ns: a state that is older does not count as present, nor does one of the future:
+            the clock was set back since it came.
         max_approach_s: as `longest_s` of `Approach`.
         enabled: whether the robot may move from the start.
     """
@@ -190,7 +195,7 @@ class Commander:
         return None if self._guards.check_place(last, present) else last
 
     def _present(self, now_ns: int, state: RobotState | None) -> Array | None:
-        if state is None or abs(now_ns - state.stamp_ns) > self._max_state_age_ns:
+        if state is None or not 0 <= now_ns - state.stamp_ns <= self._max_state_age_ns:
             return None
         last = self._guards.last
         return state.positions if last is None else self._coordinates.align(state.positions, last)
@@ -199,5 +204,7 @@ class Commander:
         if state is None:
             return "no state of the robot yet, which the limits need"
         age = (now_ns - state.stamp_ns) / 1e9
+        if age < 0:
+            return f"the state of the robot is {-age:.3f} s ahead of the clock, which was set back"
         limit = self._max_state_age_ns / 1e9
         return f"the state of the robot is {age:.3f} s old, expected at most {limit:g} s"

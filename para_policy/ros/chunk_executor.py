@@ -62,7 +62,11 @@ class ChunkExecutor(Node):
         self._chunks = self.create_subscription(JointTrajectory, "action_chunk", receive, qos)
         self.create_service(SetBool, "~/enable", self._enable)
         self._present = PresentState(
-            self, self._setup.states, self._setup.coordinates, self._now_ns
+            self,
+            self._setup.states,
+            self._setup.coordinates,
+            self._now_ns,
+            max_ahead_ns=self._setup.max_state_age_ns,
         )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
@@ -100,9 +104,8 @@ class ChunkExecutor(Node):
                 self.get_logger().warning(f"chunk refused: {error}")
             self._report()
             return
-        # Simulated time moves in steps of /clock, and so seems to be behind.
-        simulated = value(self, "use_sim_time")
-        self._health.accept(0 if simulated else chunk.stamp_ns - now_ns)
+        self._health.accept()
+        self._compare_clocks("the chunk", chunk.stamp_ns - now_ns)
         if self._lockstep:
             self._answer_tick()
 
@@ -130,6 +133,13 @@ class ChunkExecutor(Node):
         """Several times a second."""
         self._command_rivals()
         self._state_rivals = self._present.rivals()
+        for topic, ahead_ns in self._present.ahead_ns().items():
+            self._compare_clocks(f"a message on {topic}", ahead_ns)
+
+    def _compare_clocks(self, what: str, ahead_ns: int) -> None:
+        """Simulated time moves in steps of /clock, and so seems to be behind."""
+        if not value(self, "use_sim_time"):
+            self._health.compare_clocks(what, ahead_ns)
 
     def _look_around(self) -> None:
         """Once a second."""

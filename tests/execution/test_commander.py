@@ -128,7 +128,12 @@ def test_velocities_hold_by_one_zero(how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age_ns", "reason"), [(None, "no state of the robot"), (2 * DT, "0.200 s old")]
+    ("age_ns", "reason"),
+    [
+        (None, "no state of the robot"),
+        (2 * DT, "0.200 s old"),
+        (-DT // 2, "0.050 s ahead of the clock, which was set back"),
+    ],
 )
 def test_without_a_present_state_the_robot_waits_and_goes_on_by_itself(
     age_ns: int | None, reason: str

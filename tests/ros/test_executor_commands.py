@@ -213,6 +213,35 @@ def test_robot_is_held_when_its_state_stays_away(rig: Callable[..., Rig]) -> Non
     made.wait_for(DiagnosticStatus.WARN, "the state of the robot is", "expected at most 0.2 s")
 
 
+@pytest.mark.parametrize(("ahead_s", "is_read"), [(0.4, True), (0.8, False)])
+def test_a_state_from_a_clock_that_is_ahead_ages_from_its_arrival_and_is_told(
+    rig: Callable[..., Rig], ahead_s: float, is_read: bool
+) -> None:
+    made = rig(max_jump=[0.5], state_joints=["a"], max_state_age_s=0.5, command_rate_hz=200.0)
+    states = made.graph.talk(JointState, "joint_states")
+    warnings = made.graph.warnings()
+    state = JointState(name=["a"], position=[1.0])
+
+    def tell() -> None:
+        state.header.stamp = ns_to_stamp(time.time_ns() + round(1e9 * ahead_s))
+        states.publish(state)
+
+    timer = made.graph.probe.create_timer(0.02, tell)
+    made.send([[1]] * 900)
+    if not is_read:
+        made.wait_for(DiagnosticStatus.WARN, "no state of the robot yet")
+        made.graph.wait(
+            lambda: any("ahead of the clock, expected at most 0.5 s" in w for w in warnings)
+        )
+        assert not made.commands
+        return
+    made.wait_for(DiagnosticStatus.WARN, "playing: a message on /joint_states was stamped 0.")
+    timer.cancel()
+    known = len(made.commands)
+    made.graph.wait(lambda: not made.node._commander.moving)
+    assert len(made.commands) - known <= 0.7 * 200  # 180 if the stamp counted
+
+
 def test_state_is_put_together_from_broadcasters_and_as_old_as_the_oldest(
     rig: Callable[..., Rig],
 ) -> None:

@@ -73,10 +73,11 @@ def pose_coordinates(
     return rows[:, places].ravel()
 
 
-def pose_to_state(message: PoseStamped, receive_ns: int, axes: str, frame_id: str) -> RobotState:
-    """The present pose of the robot; a zero stamp becomes the time of receipt.
+def pose_to_state(message: PoseStamped, stamp_ns: int, axes: str, frame_id: str) -> RobotState:
+    """The present pose of the robot.
 
     Args:
+        stamp_ns: time from which it counts.
         axes: "xyz", or "pose" for the quaternion, too.
         frame_id: the frame that it must be in.
     Raises:
@@ -91,7 +92,7 @@ def pose_to_state(message: PoseStamped, receive_ns: int, axes: str, frame_id: st
     length = float(np.linalg.norm(coordinates[3:]))
     if axes == "pose" and abs(length - 1.0) > _UNIT_TOLERANCE:
         raise InputError(f"the pose has a quaternion of length {length:.3g}, expected 1")
-    return RobotState(stamp_to_ns(message.header.stamp) or receive_ns, coordinates)
+    return RobotState(stamp_ns, coordinates)
 
 
 def _read_joint_state(message: JointState, options: Mapping[str, Any]) -> Array:

@@ -62,7 +62,7 @@ PARAMETERS = (
     Parameter(
         "max_future_s",
         0.005,
-        "WARN when a chunk is stamped further ahead of the clock; not with use_sim_time.",
+        "WARN when a chunk or a state is stamped further ahead of the clock; not with use_sim_time.",
         (0.0, _HOUR_S),
     ),
     Parameter(

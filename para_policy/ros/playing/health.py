@@ -27,7 +27,7 @@ class Health:
         self._refused = 0
         self._rivals = {"commands": "", "chunks": ""}
         self._max_future_ns = max_future_ns
-        self._ahead = ""
+        self._ahead: dict[str, str] = {}
         self._seen_violations = 0
 
     def refuse(self, reason: str) -> bool:
@@ -37,12 +37,20 @@ class Health:
         self._refusal = reason
         return is_new
 
-    def accept(self, ahead_ns: int) -> None:
-        """A chunk is in force that was stamped so far ahead of the clock on arrival."""
-        self._refusal = self._ahead = ""
+    def accept(self) -> None:
+        """A chunk is in force."""
+        self._refusal = ""
+
+    def compare_clocks(self, what: str, ahead_ns: int) -> None:
+        """The newest message of a kind was stamped so far ahead of the clock on arrival.
+
+        Args:
+            what: in words, the same for each message of the kind.
+        """
+        self._ahead[what] = ""
         if ahead_ns > self._max_future_ns:
-            self._ahead = (
-                f"the chunk was stamped {ahead_ns / 1e9:.3f} s ahead of the clock, max_future_s is "
+            self._ahead[what] = (
+                f"{what} was stamped {ahead_ns / 1e9:.3f} s ahead of the clock, max_future_s is "
                 f"{self._max_future_ns / 1e9:g}: synchronise the clocks (chrony)"
             )
 
@@ -78,9 +86,9 @@ class Health:
             return diagnostics.WARN, f"chunk refused: {self._refusal}"
         if self._player.chunk is None:
             return diagnostics.WARN, "holding: no chunk yet"
-        if self._ahead:
+        if ahead := "; ".join(filter(None, self._ahead.values())):
             doing = "playing" if commander.moving else "holding"
-            return diagnostics.WARN, f"{doing}: {self._ahead}"
+            return diagnostics.WARN, f"{doing}: {ahead}"
         if commander.approaching:
             return diagnostics.OK, "approaching the actions that are due"
         if commander.moving:

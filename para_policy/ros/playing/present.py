@@ -33,8 +33,8 @@ class StateSource:
 
     Attributes:
         places: of its values in the command; None: all of them.
-        read: the state in a message that has arrived at a time in nanoseconds; None where it is
-            about other joints.
+        read: the state in a message that counts from a time in nanoseconds; None where it is about
+            other joints.
         parts: what a message tells of this part, by name.
         missing: why no message has given a state yet; empty as long as it may still come.
     """
@@ -99,14 +99,10 @@ def _of_joints(
         topics,
         JointState,
         places,
-        partial(_read, newest),
+        newest.state,
         lambda message: set(joints).intersection(message.name),
         lambda: "" if newest.waiting else newest.passed_over,
     )
-
-
-def _read(joints: NewestJoints, message: JointState, now_ns: int) -> RobotState | None:
-    return joints.state(message, stamp_to_ns(message.header.stamp) or now_ns)
 
 
 class PresentState:
@@ -114,6 +110,8 @@ class PresentState:
 
     Args:
         coordinates: of the whole command.
+        now_ns: the time.
+        max_ahead_ns: a message that is stamped further ahead of the clock is not read.
     """
 
     def __init__(
@@ -122,10 +120,13 @@ class PresentState:
         sources: Sequence[StateSource],
         coordinates: Coordinates,
         now_ns: Callable[[], int],
+        max_ahead_ns: int,
     ) -> None:
         self._node, self._sources, self._now_ns = node, sources, now_ns
+        self._max_ahead_ns = max_ahead_ns
         self._coordinates = coordinates
         self._newest: list[RobotState | None] = [None] * len(sources)
+        self._ahead_ns: dict[tuple[str, str], int] = {}  # by topic and part
         self._publishers: dict[str, InputSources] = {}
         for index, source in enumerate(sources):
             for topic in source.topics:
@@ -141,6 +142,13 @@ class PresentState:
             for topic, known in self._publishers.items()
             if (problem := known.problem(topic, publishers(self._node, topic), time.monotonic()))
         )
+
+    def ahead_ns(self) -> dict[str, int]:
+        """By how much the newest messages of each topic were stamped ahead of the clock on arrival."""
+        largest: dict[str, int] = {}
+        for (topic, _), ahead_ns in self._ahead_ns.items():
+            largest[topic] = max(ahead_ns, largest.get(topic, ahead_ns))
+        return largest
 
     def state(self) -> RobotState | None:
         """Of all parts, with the time of the oldest; None before all have told theirs, or where it
@@ -170,9 +178,20 @@ class PresentState:
         """A state that cannot be read is as good as none."""
         source = self._sources[index]
         number = info.get("publication_sequence_number")
-        self._publishers[topic].heard(source.parts(message), number, time.monotonic())
+        parts = tuple(source.parts(message))
+        self._publishers[topic].heard(parts, number, time.monotonic())
+        now_ns = self._now_ns()
+        if now_ns == 0:
+            return  # no tick of a simulated clock yet
+        ahead_ns = (stamp_to_ns(message.header.stamp) or now_ns) - now_ns
+        self._ahead_ns |= dict.fromkeys(((topic, part) for part in parts), ahead_ns)
         try:
-            state = source.read(message, self._now_ns())
+            if parts and ahead_ns > self._max_ahead_ns:
+                raise InputError(
+                    f"stamped {ahead_ns / 1e9:.3f} s ahead of the clock, expected at most "
+                    f"{self._max_ahead_ns / 1e9:g} s; do the clocks agree?"
+                )
+            state = source.read(message, now_ns + min(ahead_ns, 0))
             if state is None and self._newest[index] is None and (reason := source.missing()):
                 raise InputError(reason)
         except ParaPolicyError as error:

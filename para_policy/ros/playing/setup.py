@@ -39,7 +39,8 @@ class Setup:
         coordinates: of the actions.
         unmixed: those that are to be mixed, but cannot be, in words; empty: none.
         states: where the guards learn the present state; (): they need none.
-        max_future_ns: chunks that are stamped further ahead of the clock are told of.
+        max_state_age_ns: a state of the robot that is older does not count.
+        max_future_ns: chunks and states that are stamped further ahead of the clock are told of.
     """
 
     commander: Commander
@@ -51,6 +52,7 @@ class Setup:
     states: tuple[StateSource, ...]
     lockstep: bool
     period_s: float
+    max_state_age_ns: int
     max_future_ns: int
 
 
@@ -141,6 +143,7 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
     period_s = 1.0 / given["command_rate_hz"]
     joints = given["joint_names"]
     horizon_ns = round(1e9 * given["horizon_periods"] * period_s)
+    max_state_age_ns = round(1e9 * given["max_state_age_s"])
     options = OutputOptions(
         horizon_ns, joints, given["frame_id"], tuple(given["fixed_orientation"])
     )
@@ -164,7 +167,7 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         hold="zero" if twist else given["hold"],
         latch=given["on_violation"] == "latch",
         coordinates=coordinates,
-        max_state_age_ns=round(1e9 * given["max_state_age_s"]),
+        max_state_age_ns=max_state_age_ns,
         max_approach_s=given["max_approach_s"],
         enabled=given["auto_enable"],
     )
@@ -178,6 +181,7 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         states=state_sources(given, limits, controllers),
         lockstep=given["lockstep"],
         period_s=period_s,
+        max_state_age_ns=max_state_age_ns,
         max_future_ns=round(1e9 * given["max_future_s"]),
     )
 
