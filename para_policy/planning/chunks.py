@@ -111,6 +111,7 @@ class PlannedChunk:
             it is not accurate enough.
         spacing_ns: time between observations of an input, see `ObservationHistory.spacing_ns`.
         unconverged: chunks in a row that have not converged, this one included.
+        episode: of the planner, to which it belongs.
     """
 
     chunk: ActionChunk
@@ -128,6 +129,7 @@ class PlannedChunk:
     withheld: bool
     spacing_ns: Mapping[str, int] = field(default_factory=dict)
     unconverged: int = 0
+    episode: int = 0
 
     @property
     def spacing_warning(self) -> str | None:

@@ -52,6 +52,11 @@ class Planner:
         self._withheld = False
         self._begin_episode(seed)
 
+    @property
+    def episode(self) -> int:
+        """Number of the present one: it changes with `reset`, and when time starts again."""
+        return self._episode
+
     def change(self, settings: PlannerSettings, latency_s: float | None) -> None:
         """Use other settings from the next chunk on; one that is being planned keeps its own.
 
@@ -206,6 +211,7 @@ class Planner:
                 withheld=withheld,
                 spacing_ns=request.spacing_ns,
                 unconverged=self._accuracy.unconverged,
+                episode=request.episode,
             )
 
     def _withheld_reason(self) -> str | None:

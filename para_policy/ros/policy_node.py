@@ -155,8 +155,10 @@ class PolicyNode(LifecycleNode):
             return
         if self._parts is not parts or not self._active:
             return  # taken down meanwhile; perhaps up again, with other parts
-        for name, plan in plans.items():
-            parts.robots[name].take(plan)
+        of_robots = [(parts.robots[name], plan) for name, plan in plans.items()]
+        of_use = [(robot, plan) for robot, plan in of_robots if robot.publish(plan)]
+        for robot, plan in of_use:  # only now: every robot waits for its chunk
+            robot.tell(plan)
         for robot in parts.robots.values():
             robot.report_change()
 

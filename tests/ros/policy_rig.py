@@ -15,12 +15,14 @@ from trajectory_msgs.msg import JointTrajectory
 from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.policy_node import PolicyNode
+from para_policy.ros.serving.configured import Configured
 from tests.ros.graph import CONFIG, Graph
 
 DT_NS = 100_000_000
 T0 = 50 * 10**9
 AGENT = [100.0, 200.0]
 KEYPOINTS = np.linspace(50.0, 400.0, 16)
+ROBOTS = ("left", "right")
 
 
 class Rig:
@@ -101,3 +103,53 @@ class Rig:
         parameters = [rclpy.Parameter(name, value=value) for name, value in values.items()]
         result = self.node.set_parameters_atomically(parameters)
         return "" if result.successful else str(result.reason)
+
+
+class Pair:
+    """A node that serves two robots, and their sensors."""
+
+    def __init__(self, graph: Graph, checkpoint: Any, **parameters: Any) -> None:
+        self.graph = graph
+        self.node: PolicyNode = graph.add(
+            PolicyNode,
+            checkpoint=str(checkpoint),
+            inputs_file=str(CONFIG / "pusht_inputs.yaml"),
+            sampler="sequential",
+            seed=7,
+            lockstep=True,
+            engine="eager",
+            robots=list(ROBOTS),
+            **parameters,
+        )
+        self.chunks = {
+            r: graph.listen(JointTrajectory, f"{r}/policy_node/action_chunk") for r in ROBOTS
+        }
+        self.infos = {
+            r: graph.listen(DiagnosticStatus, f"{r}/policy_node/chunk_info") for r in ROBOTS
+        }
+        self.diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
+        assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        self.joints = {r: graph.talk(JointState, f"{r}/joint_states") for r in ROBOTS}
+        self.keypoints = {r: graph.talk(PoseArray, f"{r}/keypoints") for r in ROBOTS}
+        topics = [f"{r}/policy_node/{t}" for r in ROBOTS for t in ("action_chunk", "chunk_info")]
+        graph.wait(lambda: all(graph.probe.count_publishers(t) for t in topics))
+
+    @property
+    def parts(self) -> Configured:
+        assert self.node._parts is not None
+        return self.node._parts
+
+    def observe(self, robot: str, stamp_ns: int, x: float) -> None:
+        joints = JointState(name=["agent_x", "agent_y"], position=[x, 200.0])
+        keypoints = PoseArray()
+        for px, py in KEYPOINTS.reshape(-1, 2).tolist():
+            pose = Pose()
+            pose.position.x, pose.position.y = px, py
+            keypoints.poses.append(pose)
+        joints.header.stamp = keypoints.header.stamp = ns_to_stamp(stamp_ns)
+        self.keypoints[robot].publish(keypoints)
+        self.joints[robot].publish(joints)
+
+    def actions(self, robot: str) -> np.ndarray:
+        return np.array([list(point.positions) for point in self.chunks[robot][-1].points])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -54,6 +55,7 @@ class ServedRobot:
         self._checkpoint = checkpoint
         self._report = report
         self._statistics = PlanStatistics()
+        self._publishing = threading.Lock()  # of a chunk: begins and ends within one episode
         self._problem = ""
         self._conflicts: list[str] = []
         # Simulated time moves in steps of /clock: what is measured within one seems to be ahead.
@@ -83,20 +85,34 @@ class ServedRobot:
         return True
 
     def begin_episode(self, seed: int) -> None:
+        """Forget everything; no chunk of the last episode is published from the return on."""
         self._problem = ""
         self._spacing = None
         self.topics.forget()
-        self.planner.reset(seed)
+        with self._publishing:
+            self.planner.reset(seed)
 
-    def take(self, plan: PlannedChunk | Exception) -> None:
-        """Publish a plan, unless it is withheld, or keep the reason why there is none."""
+    def publish(self, plan: PlannedChunk | Exception) -> bool:
+        """Publish the chunk of a plan, unless it is withheld; whether the plan is still of use.
+
+        The robot waits for it, and nobody for what `tell` says.
+        """
+        if isinstance(plan, Exception):
+            return True
+        with self._publishing:
+            if plan.episode != self.planner.episode:
+                return False
+            if not plan.withheld:
+                self.topics.publish_chunk(plan.chunk)
+        return True
+
+    def tell(self, plan: PlannedChunk | Exception) -> None:
+        """Say what is to be said of a plan that was published, or why there is none."""
         if isinstance(plan, Exception):
             self._problem = f"no chunk: {self._in_words(plan)}"
             return
         self._problem = ""
         self._spacing = plan.spacing_warning
-        if not plan.withheld:
-            self.topics.publish_chunk(plan.chunk)  # the robot waits for it, nobody for the rest
         self._statistics.add(plan)
         self._last_plan = diagnostics.describe_plan(plan, self._now_ns())
         if plan.withheld:

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Pose, PoseArray
 from rclpy.lifecycle import TransitionCallbackReturn
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from para_policy.planning.seeding import chunk_seed
@@ -22,54 +21,7 @@ from para_policy.ros.messages.conversions import ns_to_stamp
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.policy_node import PolicyNode
 from tests.ros.graph import CONFIG, Graph
-from tests.ros.policy_rig import DT_NS, KEYPOINTS, T0, Rig
-
-ROBOTS = ("left", "right")
-
-
-class Pair:
-    """A node that serves two robots, and their sensors."""
-
-    def __init__(self, graph: Graph, checkpoint: Any, **parameters: Any) -> None:
-        self.graph = graph
-        self.node: PolicyNode = graph.add(
-            PolicyNode,
-            checkpoint=str(checkpoint),
-            inputs_file=str(CONFIG / "pusht_inputs.yaml"),
-            sampler="sequential",
-            seed=7,
-            lockstep=True,
-            engine="eager",
-            robots=list(ROBOTS),
-            **parameters,
-        )
-        self.chunks = {
-            r: graph.listen(JointTrajectory, f"{r}/policy_node/action_chunk") for r in ROBOTS
-        }
-        self.infos = {
-            r: graph.listen(DiagnosticStatus, f"{r}/policy_node/chunk_info") for r in ROBOTS
-        }
-        self.diagnostics = graph.listen(DiagnosticArray, "/diagnostics")
-        assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        self.joints = {r: graph.talk(JointState, f"{r}/joint_states") for r in ROBOTS}
-        self.keypoints = {r: graph.talk(PoseArray, f"{r}/keypoints") for r in ROBOTS}
-        topics = [f"{r}/policy_node/{t}" for r in ROBOTS for t in ("action_chunk", "chunk_info")]
-        graph.wait(lambda: all(graph.probe.count_publishers(t) for t in topics))
-
-    def observe(self, robot: str, stamp_ns: int, x: float) -> None:
-        joints = JointState(name=["agent_x", "agent_y"], position=[x, 200.0])
-        keypoints = PoseArray()
-        for px, py in KEYPOINTS.reshape(-1, 2).tolist():
-            pose = Pose()
-            pose.position.x, pose.position.y = px, py
-            keypoints.poses.append(pose)
-        joints.header.stamp = keypoints.header.stamp = ns_to_stamp(stamp_ns)
-        self.keypoints[robot].publish(keypoints)
-        self.joints[robot].publish(joints)
-
-    def actions(self, robot: str) -> np.ndarray:
-        return np.array([list(point.positions) for point in self.chunks[robot][-1].points])
+from tests.ros.policy_rig import DT_NS, ROBOTS, T0, Pair, Rig
 
 
 def test_each_robot_gets_its_own_chunk(graph: Graph, checkpoint: Any) -> None:
@@ -111,7 +63,7 @@ def test_stamps_of_one_robot_that_drift_apart_hold_it_alone(graph: Graph, checkp
         keypoints = PoseArray(poses=[Pose() for _ in range(8)])
         keypoints.header.stamp = ns_to_stamp(T0 + step * DT_NS)
         pair.keypoints["right"].publish(keypoints)
-    planner = pair.node._parts.robots["right"].planner
+    planner = pair.parts.robots["right"].planner
     newest_ns = T0 + 14 * DT_NS
     graph.wait(lambda: planner.observation_ages_s(newest_ns).get("environment_state") == 0)
     joints = JointState(name=["agent_x", "agent_y"], position=[100.0, 200.0])
