@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(ROS2 is None, reason="there is no `ros2 launch`"),
 ]
+ROBOTS = ("left", "right")
 
 
 class Launch:
@@ -192,10 +193,9 @@ def test_a_wrong_argument_is_named_and_nothing_starts(
 def test_every_robot_has_an_executor_in_its_namespace(
     graph: Graph, launch: Callable[..., Launch], checkpoint: Path
 ) -> None:
-    run = launch(checkpoint=checkpoint, sim=True, robots="left,right", log_level="warn")
+    run = launch(checkpoint=checkpoint, sim=True, robots=",".join(ROBOTS), log_level="warn")
     commands = [
-        graph.listen(Float64MultiArray, f"{robot}/chunk_executor/command")
-        for robot in ("left", "right")
+        graph.listen(Float64MultiArray, f"{robot}/chunk_executor/command") for robot in ROBOTS
     ]
     graph.wait(lambda: all(len(received) > 2 for received in commands), START_S)
     nodes = set(graph.probe.get_node_names_and_namespaces())
@@ -219,6 +219,49 @@ def test_the_arm_example_reaches_the_controller(
     assert len(arm.received[-1].points) == points
     assert len(run.pids()) == nodes
     assert run.interrupt() == 0, run.text()
+
+
+def test_chunks_of_several_arms_go_to_the_controller_of_each(
+    graph: Graph, launch: Callable[..., Launch], tmp_path: Path
+) -> None:
+    checkpoint = save_arm_checkpoint(tmp_path / "arm")
+    run = launch("arm.launch.py", checkpoint=checkpoint, direct="true", robots=",".join(ROBOTS))
+    topics = [f"/{robot}/joint_trajectory_controller/joint_trajectory" for robot in ROBOTS]
+    graph.wait(lambda: all(graph.probe.count_publishers(topic) for topic in topics), START_S)
+    assert len(run.pids()) == 1, "only the policy node"
+
+
+def test_an_arm_without_an_executor(
+    graph: Graph, launch: Callable[..., Launch], tmp_path: Path
+) -> None:
+    checkpoint = save_arm_checkpoint(tmp_path / "arm")
+    run = launch("arm.launch.py", checkpoint=checkpoint, executor=False)
+    graph.wait(
+        lambda: run.pids() and graph.probe.count_publishers("policy_node/action_chunk"), START_S
+    )
+    assert len(run.pids()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"direct": "true", "record": "bag"},
+            "record:=bag: with direct:=true chunks have the topic",
+        ),
+        (
+            {"robots": "left", "command_topic": "/arm"},
+            "command_topic:=/arm: expected a relative name",
+        ),
+    ],
+)
+def test_what_an_arm_cannot_have_is_named_and_nothing_starts(
+    launch: Callable[..., Launch], given: dict[str, str], expected: str
+) -> None:
+    run = launch("arm.launch.py", **given)
+    assert run.process.wait(START_S) == 1
+    assert expected in run.text()
+    assert not run.pids()
 
 
 def test_two_arms_take_the_place_of_a_robot(
