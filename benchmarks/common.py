@@ -18,7 +18,7 @@ from para_policy.checkpoints.load import resolve
 from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
-from para_policy.files import check_output_file, write_text
+from para_policy.files import check_distinct, check_output_file, write_text
 from para_policy.inference.device import set_threads
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import run
@@ -147,6 +147,7 @@ def main(
 
     def command() -> None:
         check_output_file(options.json)
+        check_distinct(options.json, options.plot)
         if options.plot is not None:
             plots.check_output(options.plot)
         document = measure(options)

@@ -90,6 +90,18 @@ def check_output_file(path: str | Path) -> None:
     check_output_folder(target.parent)
 
 
+def check_distinct(*paths: str | Path | None) -> None:
+    """Raise InputError where two files of a command are one, whose second writing would lose the first.
+
+    Args:
+        paths: None for what is not asked for; pipes and devices may be given twice.
+    """
+    files = [Path(path).resolve() for path in paths if path is not None]
+    for file in files:
+        if files.count(file) > 1 and (file.is_file() or not file.exists()):
+            raise InputError(f"'{file}' is given twice; expected a file of its own for each output")
+
+
 def check_output_folder(path: str | Path) -> None:
     """Raise InputError unless files can be created in the folder `path`, which is made if needed."""
     import tempfile  # takes 5 % of the time of --help

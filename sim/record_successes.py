@@ -27,7 +27,13 @@ from para_policy.training.demonstrations import open_demonstrations
 from sim.evaluation.batches import Sampling, Task, play
 from sim.evaluation.provenance import sampling_identity
 from sim.evaluation.seams import executed_actions
-from sim.tasks.demonstrations import Demonstration, check_settings, make_anew, write_replay_buffer
+from sim.tasks.demonstrations import (
+    Demonstration,
+    check_packages,
+    check_settings,
+    make_anew,
+    write_replay_buffer,
+)
 from sim.tasks.episode import Episode
 from sim.tasks.rollout import SEQUENTIAL
 from sim.tasks.task import Scene
@@ -68,6 +74,7 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
             )
         if self.data is not None and self.config is None:
             raise InputError("--data is given, but no --config that says what it holds")
+        check_packages("train")
         set_threads(self.threads)
         check_output_folder(self.output / "episodes")
         with sole_writer(self.output / "settings.json"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from para_policy.errors import InputError
-from para_policy.files import check_output_file, write_text
+from para_policy.files import check_distinct, check_output_file, write_text
 from para_policy.terminal import run
 from sim import plots
 from sim.evaluation import figures, tables
@@ -207,6 +207,7 @@ def main() -> None:
         for path in (args.html, args.markdown):
             if path is not None:
                 check_output_file(path)
+        check_distinct(args.json, args.html, args.markdown)
         document = read_document(args.json)
         if args.html is not None:
             write_html(document, args.html)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from para_policy.cli.inputs import OfCheckpoint
-from para_policy.files import check_output_file, write_text
+from para_policy.files import check_distinct, check_output_file, write_text
 from para_policy.terminal import answers, stage
 
 
@@ -39,6 +39,7 @@ class Doctor(OfCheckpoint):
 
         if self.json is not None:
             check_output_file(self.json)
+        check_distinct(self.params_file, self.json)
         request = Request(
             params_file=self.params_file,
             checkpoint=self.given(),

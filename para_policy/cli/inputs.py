@@ -103,6 +103,10 @@ class OnObservations(OfCheckpoint):
         """
         if self.data is not None and self.rollout is not None:
             raise InputError("--data and --rollout were given; give one of them")
+        if self.config is not None and self.data is None:
+            raise InputError(
+                f"--config {self.config} says what --data holds, which is not given; give both or none"
+            )
         if self.data is not None:
             return _demonstrated(
                 policy.config, self.config, self.data, count, _SHARES[demonstrated]

@@ -23,6 +23,7 @@ from sim.aloha.env import ACTION_NAMES, CONTROL_DT, FULL_REWARD, Aloha
 from sim.aloha.task import ALOHA
 from sim.tasks.demonstrations import (
     Demonstration,
+    check_packages,
     check_settings,
     make_anew,
     write_replay_buffer,
@@ -89,6 +90,7 @@ class Arguments(Jolts):
             )
         for seed in (self.seed, self.seed + 2 * self.episodes):
             ALOHA.start_state(seed)
+        check_packages("train", "lerobot")
         check_output_folder(self.output / "episodes")
         with sole_writer(self.output / "settings.json"):
             self._write()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from para_policy.files import append_text
+from para_policy.files import append_text, write_text
 from sim.evaluation.batches import Task
 from sim.tasks.episode import Episode
 from sim.tasks.task import SimulatedTask
@@ -19,6 +19,9 @@ class PartialResults:
 
     Lines carry a key made of everything that the episodes depend on; lines of another key, and
     a line that was cut off by a crash, are passed over.
+
+    Attributes:
+        others: how many lines of other keys `load` has found.
     """
 
     def __init__(
@@ -28,19 +31,20 @@ class PartialResults:
         self.path = path
         self._task = task
         self._keys = {name: _hash(identity) for name, identity in identities.items()}
+        self.others = 0
 
     def load(self) -> dict[Task, list[Episode]]:
         """All finished tasks of this run."""
-        if not self.path.exists():
-            return {}
         finished = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            record = _parse_line(line)
-            if record is not None and record["key"] == self._keys.get(record["sampler"]):
-                task = Task(record["sampler"], tuple(record["seeds"]))
-                finished[task] = [
-                    Episode.from_json(episode, self._task) for episode in record["episodes"]
-                ]
+        self.others = 0
+        for record in self._records():
+            if not self._is_ours(record):
+                self.others += 1
+                continue
+            task = Task(record["sampler"], tuple(record["seeds"]))
+            finished[task] = [
+                Episode.from_json(episode, self._task) for episode in record["episodes"]
+            ]
         return finished
 
     def add(self, task: Task, episodes: Sequence[Episode]) -> None:
@@ -51,16 +55,34 @@ class PartialResults:
             "seeds": task.seeds,
             "episodes": [episode.to_json() for episode in episodes],
         }
-        # A line of its own, even after one that a crash has cut off.
-        append_text(self.path, "\n" + json.dumps(record) + "\n")
+        append_text(self.path, _line(record))
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """Keep what other runs have left, if there is any."""
+        others = [record for record in self._records() if not self._is_ours(record)]
+        if others:
+            write_text(self.path, "".join(map(_line, others)))
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _records(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return [record for line in lines if (record := _parse_line(line)) is not None]
+
+    def _is_ours(self, record: Mapping[str, Any]) -> bool:
+        return bool(record["key"] == self._keys.get(record["sampler"]))
 
 
 def partial_path(json_path: Path) -> Path:
     """Where finished tasks are kept beside the results that they are for."""
-    return json_path.with_suffix(".partial.jsonl")
+    return json_path.with_name(json_path.name.removesuffix(".json") + ".partial.jsonl")
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    # A line of its own, even after one that a crash has cut off.
+    return "\n" + json.dumps(record) + "\n"
 
 
 def _hash(identity: Mapping[str, Any]) -> str:

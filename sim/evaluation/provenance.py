@@ -11,13 +11,17 @@ from typing import Any
 
 import torch
 
-from para_policy.checkpoints.calibration import ENGINE_FILE, LATENCY_FILE
+from para_policy.checkpoints import native
+from para_policy.checkpoints.calibration import FOLDER
+from para_policy.checkpoints.lerobot import read as lerobot
+from para_policy.checkpoints.lerobot.statistics import POSTPROCESSOR, PREPROCESSOR
 from para_policy.inference.device import PLAIN_ENGINE, cpu_name
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.versions import versions
 from sim.evaluation.batches import Sampling
 
-_MEASURED = {LATENCY_FILE, ENGINE_FILE}  # on some machine
+_READ = {native.CONFIG_FILE, lerobot.TRAIN_FILE, PREPROCESSOR, POSTPROCESSOR, "tokenizer.json"}
+"""JSON files that a policy may be loaded from; results lie beside them, too."""
 
 
 def sampling_identity(policy: DiffusionPolicy, sampling: Sampling) -> dict[str, Any]:
@@ -62,7 +66,15 @@ def directory_hash(directory: Path) -> str:
     """SHA-256 over the names and contents of all files that actions depend on."""
     digest = hashlib.sha256()
     for path in sorted(directory.rglob("*")):
-        if path.suffix in {".json", ".safetensors"} and path.name not in _MEASURED:
+        if _is_read(path.relative_to(directory)):
             digest.update(f"{path.relative_to(directory)}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _is_read(path: Path) -> bool:
+    """Whether actions depend on a file; `path` is relative to the checkpoint."""
+    folder = path.parent.as_posix()
+    if path.suffix == ".safetensors":
+        return folder in {".", FOLDER}
+    return folder == "." and path.name in _READ

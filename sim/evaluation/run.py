@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from para_policy.errors import InputError, WorkerLostError
-from para_policy.files import check_output_file, check_output_folder, write_text
+from para_policy.files import check_distinct, check_output_file, check_output_folder, write_text
 from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
@@ -104,6 +105,7 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
             "cluster": args.cluster,
             "batch": args.batch,
             "margin": args.margin,
+            "latency_chunks": args.latency_chunks,
             **summarize(runs, latencies, args.margin),
         }
 
@@ -174,6 +176,7 @@ def _check(args: Evaluate) -> None:
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
+    check_distinct(args.json, args.report)
     if args.report is not None:
         plots.pyplot()
     if args.video is not None:
@@ -199,6 +202,11 @@ def _play_all(
     """Add the tasks that are missing to `finished` and `partial`, as they are played."""
     if finished:
         console.print(f"Resuming: {len(finished)} of {len(tasks)} batches are already there.")
+    if partial.others:
+        console.print(
+            f"{partial.others} batches in '{partial.path}' are of another checkpoint, sampler, engine, "
+            "seed or version: they stay there, and these are played anew."
+        )
     todo = [task for task in tasks if task not in finished]
     max_steps = sampling.simulated(policy).max_steps
     with (
@@ -240,17 +248,16 @@ def _latencies_ms(
     variant = Variant.parse(sampler)
     calls: list[float] = []
     wanted = args.latency_chunks + WARM_UP_CHUNKS if args.latency_chunks else 0
-    seed = args.seed
+    seeds = itertools.cycle(range(args.seed, args.seed + args.episodes))
     while len(calls) < wanted:
         limit = (wanted - len(calls)) * policy.config.n_action_steps
         (episode,) = variant.play(
             policy,
-            [seed],
+            [next(seeds)],
             args.scheduler,
             args.steps,
             task=task,
             max_steps=min(limit, task.max_steps),
         )
         calls += [1e3 * chunk.batch_wall_s for chunk in episode.chunks]
-        seed += 1
     return calls[WARM_UP_CHUNKS:]

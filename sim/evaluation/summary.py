@@ -66,7 +66,8 @@ def first_chunk_error(reference: Sequence[Episode], other: Sequence[Episode]) ->
 
 
 def _first_chunk_error(runs: Runs, name: str, reference: str) -> dict[str, float] | None:
-    if any(Variant.parse(run).sampler in OWN_SAMPLE for run in (name, reference)):
+    one, other = Variant.parse(name), Variant.parse(reference)
+    if {one.sampler, other.sampler} & set(OWN_SAMPLE) or one.control.redraw != other.control.redraw:
         return None  # another sample by design
     return first_chunk_error(runs[reference], runs[name])
 

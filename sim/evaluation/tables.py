@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -249,16 +250,27 @@ def _largest_batch(document: Document) -> int:
     return max(size for episode in played for size in episode["batch_size"])
 
 
+_TOLD = ("episodes", "seed", "scheduler", "steps", "backend", "dtype")
+_TOLD_UNLESS_DEFAULT = ("task", "device", "batch", "jobs", "cluster", "margin", "latency_chunks")
+_OPTIONS = {"backend": "engine", "dtype": "precision", "task": "env"}
+_ASSUMED = {"task": "pusht", "jobs": 1}
+"""What stands in a document where the option was not given."""
+
+
 def command(document: Document) -> str:
     """The command line that repeats the evaluation."""
-    return (
-        f"para-policy evaluate --checkpoint {document['checkpoint']} "
-        f"--samplers {','.join(document['samplers'])} --episodes {document['episodes']} "
-        f"--seed {document['seed']} --scheduler {document['scheduler']} "
-        f"--steps {document['steps']} --engine {document['backend']} --precision {document['dtype']} "
-        f"{'--check-errors ' if document['check_errors'] else ''}"
-        "--json results.json --report results.html"
-    )
+    from sim.evaluate import Evaluate  # which plots are drawn without
+
+    words = ["para-policy", "evaluate", "--checkpoint", document["checkpoint"]]
+    words += ["--samplers", ",".join(document["samplers"])]
+    for key in _TOLD + _TOLD_UNLESS_DEFAULT:
+        option = _OPTIONS.get(key, key)
+        default = _ASSUMED.get(key, getattr(Evaluate, option))
+        value = document.get(key, default)
+        if key in _TOLD or value not in (None, default):
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    words += ["--check-errors"] if document["check_errors"] else []
+    return shlex.join([*words, "--json", "results.json", "--report", "results.html"])
 
 
 def _with_interval(

@@ -92,7 +92,8 @@ class Variant:
     @property
     def exact(self) -> str:
         """Name of the sequential run whose chunks have the same joint law and the same noise."""
-        return SEQUENTIAL + ("+noise" if self.start == "guess+noise" else "")
+        start = "+noise" if self.start == "guess+noise" else ""
+        return SEQUENTIAL + start + (_REDRAWN if self.control.redraw else "")
 
     @property
     def approximates(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ def check_settings(output: Path, settings: Mapping[str, Any], made: Sequence[str
         raise InputError(
             f"output {output} was begun with {found}; now it is {settings}: choose another output"
         )
+
+
+def check_packages(*names: str) -> None:
+    """Raise MissingPackageError where packages that writing needs are missing; call before the long
+    work."""
+    for name, package in {"train": "zarr", "lerobot": "pyarrow"}.items():
+        if name in names:
+            with extra(name, "writing demonstrations"):
+                import_module(package)
 
 
 def write_replay_buffer(path: Path, shown: Sequence[Demonstration]) -> None:

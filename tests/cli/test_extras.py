@@ -64,6 +64,7 @@ NEEDS = (
     ("sim.evaluate", f"{EVALUATE} --video {{tmp}}", "imageio_ffmpeg", "video"),
     ("sim.video", f"--checkpoint {POLICY} --output {{tmp}}/a.mp4", "imageio_ffmpeg", "video"),
     ("sim.record_observations", POLICY, "gym_pusht", "sim"),
+    ("sim.record_successes", f"{POLICY} --output {{tmp}}/successes", "zarr", "train"),
     ("sim.render_demonstrations", "--data {tmp} --output {tmp}/images", "zarr", "train"),
 )
 NEEDS_WITH_ROS = (
@@ -73,7 +74,12 @@ NEEDS_WITH_ROS = (
     ("sim.demo", "--output {tmp}/demo", "matplotlib", "plots"),
     ("sim.demo", "--output {tmp}/demo", "imageio_ffmpeg", "video"),
 )
+NEEDS_WITH_ALOHA = (
+    ("sim.aloha.demonstrations", "--output {tmp}/arms", "zarr", "train"),
+    ("sim.aloha.demonstrations", "--output {tmp}/arms", "pyarrow", "lerobot"),
+)
 CASES = NEEDS + (NEEDS_WITH_ROS if importlib.util.find_spec("rclpy") else ())
+CASES += NEEDS_WITH_ALOHA if importlib.util.find_spec("gym_aloha") else ()
 
 Result = tuple[int, str]
 

@@ -273,3 +273,9 @@ def test_what_a_rollout_meets_is_kept_beside_the_checkpoint(tmp_path: Path, run:
     options = OnObservations(checkpoint=str(checkpoint))
     half = options.observed(load_policy(checkpoint), 3, shipped="second half", demonstrated="all")
     np.testing.assert_array_equal(half["agent_pos"], kept[128:])
+
+
+def test_a_configuration_without_its_data_is_refused(tiny: Path, run: Run, tmp_path: Path) -> None:
+    code, _, error = run("bench", tiny, "--config", tmp_path / "mine.yaml", *QUICK)
+    assert code == 2
+    assert f"--config {tmp_path / 'mine.yaml'} says what --data holds, which is not given" in error

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 from rich.console import Console
 
 import sim.report
 from para_policy.cli.main import main
+from para_policy.errors import InputError
 from para_policy.stopping import Stopped, stoppable
+from para_policy.training.config import LARGEST_SEED
 from sim.evaluate import Evaluate
 from sim.evaluation import run, tables
 from sim.evaluation.batches import Task, make_tasks, paired_runs
@@ -169,7 +173,52 @@ def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
     PartialResults(path, PUSHT, {"sequential": {"steps": 4}}).add(task, [])
     assert PartialResults(path, PUSHT, {"sequential": {"steps": 4}}).load() == {task: []}
     assert PartialResults(path, PUSHT, {"sequential": {"steps": 5}}).load() == {}
-    assert PartialResults(path, PUSHT, {"x0": {"steps": 4}}).load() == {}
+    other = PartialResults(path, PUSHT, {"x0": {"steps": 4}})
+    assert (other.load(), other.others) == ({}, 1)
+    other.add(Task("x0", (1, 2)), [])
+    other.remove()
+    left = PartialResults(path, PUSHT, {"sequential": {"steps": 4}})
+    assert (left.load(), left.others) == ({task: []}, 0)
+    left.remove()
+    assert not path.exists()
+
+
+def test_every_output_has_a_file_of_its_own_for_what_is_finished() -> None:
+    names = ["run.json", "run_0.01", "run_0.02", "run_0.02.json5"]
+    assert len({partial_path(Path(name)) for name in names}) == len(names)
+
+
+def test_a_report_in_place_of_the_results_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out\.json' is given twice; expected a file of its own"):
+        run_quietly(arguments(checkpoint, tmp_path, report=tmp_path / "x" / ".." / "out.json"))
+
+
+def test_the_last_start_state_suffices_for_all_latencies(checkpoint: Path, tmp_path: Path) -> None:
+    last = {"seed": LARGEST_SEED, "episodes": 1, "samplers": "sequential"}
+    run_quietly(arguments(checkpoint, tmp_path, **last, latency_chunks=40))
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["samplers"]["sequential"]["latency_ms"]["p50"] > 0
+
+
+def test_the_command_that_is_told_repeats_the_evaluation(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    changed = {
+        "checkpoint": "a folder", "device": "cuda:1", "batch": 7, "jobs": 2, "margin": 0.3,
+        "latency_chunks": 0, "check_errors": True, "task": "aloha", "cluster": "local",
+    }  # fmt: skip
+    document = {**finished[1], **changed}
+    words = shlex.split(tables.command(document))
+    assert words[:2] == ["para-policy", "evaluate"]
+    told = tyro.cli(Evaluate, args=words[2:])
+    expected = {**changed, "env": "aloha", "engine": "eager", "episodes": 3, "seed": 100000}
+    expected |= {"samplers": ",".join(SAMPLERS), "scheduler": "ddpm", "steps": 4}
+    del expected["task"], expected["checkpoint"]
+    assert told.given() == "a folder"
+    assert {name: getattr(told, name) for name in expected} == expected
+    plain = tyro.cli(Evaluate, args=shlex.split(tables.command(finished[1]))[2:])
+    for name in ("episodes", "seed", "batch", "margin", "latency_chunks", "check_errors"):
+        assert getattr(plain, name) == finished[1][name]
 
 
 def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -> None:
@@ -189,9 +238,14 @@ def test_identity_knows_weights_and_schedule(checkpoint: Path, tmp_path: Path) -
     assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
     moved = arguments(shutil.copytree(checkpoint, tmp_path / "moved"), tmp_path)
     assert sampling_identity(run.sampling_of(moved).load(), run.sampling_of(moved)) == identities[0]
+    results = moved.directory() / "results"
+    results.mkdir()
+    for name in ("weights.safetensors", "config.json", "../out.json"):
+        (results / name).write_text("{}")
+    assert sampling_identity(run.sampling_of(moved).load(), run.sampling_of(moved)) == identities[0]
 
 
-VARIANTS = ("sequential", "sequential+noise", "x0+guess", "x0+guess+noise", "asd")
+VARIANTS = ("sequential", "sequential+noise", "x0+guess", "x0+guess+noise", "asd", "x0+redrawn")
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +274,12 @@ def test_variants_are_compared_with_the_sequential_run_of_their_noise(
         "x0+guess": "sequential",
         "x0+guess+noise": "sequential+noise",
         "asd": "sequential",
+        "x0+redrawn": "sequential",
     }
     for name in VARIANTS[1:4]:  # in the first chunk nothing is shifted yet
         assert document["samplers"][name]["first_chunk_error"]["max"] < 2e-2
-    assert document["samplers"]["asd"]["first_chunk_error"] is None
+    for name in ("asd", "x0+redrawn"):
+        assert document["samplers"][name]["first_chunk_error"] is None
     assert document["samplers"]["asd"]["residual_per_round"]["p50"] == []
 
 

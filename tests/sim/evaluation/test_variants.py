@@ -124,6 +124,14 @@ def test_bad_names_list_what_is_possible(name: str, possible: str) -> None:
         ),
         (["x0+guess+noise", "sequential"], {"x0+guess+noise": "sequential"}),
         (
+            ["sequential", "sequential+redrawn", "x0+redrawn", "x0+perturbed1e-2"],
+            {
+                "sequential+redrawn": "sequential",
+                "x0+redrawn": "sequential+redrawn",
+                "x0+perturbed1e-2": "sequential",
+            },
+        ),
+        (
             ["x0", "x0+guess+noise", "sequential+noise"],
             {"x0": "sequential+noise", "x0+guess+noise": "sequential+noise"},
         ),
