@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -17,12 +19,22 @@ from rclpy.qos import (
     ReliabilityPolicy,
     qos_check_compatible,
 )
+from rclpy.validate_full_topic_name import validate_full_topic_name
+
+from para_policy.errors import InputError
 
 NAMELESS = "_NODE_NAME_UNKNOWN_"
 """Name in the middleware of a node of which it has not heard more than an endpoint yet."""
 
 _RIVALS_S = 10.0
 """Two steps back of an input's messages within this time are those of two living publishers."""
+
+_IN_FRONT = (
+    "failed to resolve name: ",
+    "topic name '{}' is invalid: ",
+    "Invalid topic name: ",
+)
+"""What ROS says before the reason why a name is none."""
 
 QUEUE = QoSProfile(depth=10)
 """Reliable, for whoever listens at the time."""
@@ -162,6 +174,29 @@ class InputSources:
             f"{topic} has {len(publishers)} publishers, of which at least two send the same "
             f"values: {', '.join(known)}; expected one, stop the others or remap them"
         )
+
+
+def full_topic(name: str, node: Node | None = None) -> str:
+    """Full name of a topic as a person writes it, with the remappings of `node`.
+
+    Args:
+        node: None: one that is called `policy_node` and has no namespace.
+    Raises:
+        InputError: when there can be no such topic, with the reason.
+    """
+    try:
+        if node is not None:
+            return str(node.resolve_topic_name(name))
+        full = str(expand_topic_name(name, "policy_node", "/"))
+        validate_full_topic_name(full)
+        return full
+    except (InvalidTopicNameException, RuntimeError, ValueError) as error:  # rclpy's, and rcl's
+        reason = str(error)
+        for start in _IN_FRONT:
+            reason = reason.removeprefix(start.format(name))
+        raise InputError(
+            f"no topic: {reason.splitlines()[0].split(', at ')[0].rstrip(':')}"
+        ) from error
 
 
 def publishers(node: Node, topic: str) -> list[str]:

@@ -27,6 +27,7 @@ from para_policy.execution.coordinates import (
     poses,
     read_coordinates,
 )
+from para_policy.ros.graph import full_topic
 from para_policy.ros.messages.conversions import (
     CONVERTERS,
     POSE_AXES,
@@ -101,6 +102,12 @@ class InputMapping(BaseModel):
     interpolation: Literal["hold", "linear"] = "hold"
     coordinates: tuple[str, ...] = ()
     max_unchanged_s: float | None = Field(default=None, ge=1e-3, le=3600.0)
+
+    @field_validator("topic")
+    @classmethod
+    def _possible(cls, name: str) -> str:
+        full_topic(name)
+        return name
 
     @field_validator("type")
     @classmethod

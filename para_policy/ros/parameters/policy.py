@@ -132,7 +132,7 @@ PARAMETERS = (
     Parameter(
         "replan_steps",
         0,
-        "Plan so many steps after the last chunk; 0: when it is about to run out.",
+        "Plan so many steps after the last chunk, at most its actions; 0: when it is about to run out.",
         (0, 10_000),
     ),
     Parameter(

@@ -7,7 +7,6 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 
 from para_policy.errors import InputError
@@ -16,6 +15,7 @@ from para_policy.execution.commander import Commander
 from para_policy.execution.coordinates import POSE_DIM, Coordinates, read_coordinates
 from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
+from para_policy.ros.graph import full_topic
 from para_policy.ros.messages.commands import OutputOptions
 from para_policy.ros.parameters.declare import names, value
 from para_policy.ros.parameters.executor import (
@@ -86,12 +86,9 @@ def _check_topics(node: Node, given: dict[str, Any]) -> None:
     for parameter, seen, others in (("state_topics", heard, sent), ("command_topics", sent, heard)):
         for name in given[parameter]:
             try:
-                topic = node.resolve_topic_name(name)
-            except (InvalidTopicNameException, RuntimeError) as error:  # rcl's is a RuntimeError
-                reason = str(error).splitlines()[0].split(", at ")[0]
-                raise InputError(
-                    f"{parameter} has '{name}', which is no topic: {reason}"
-                ) from error
+                topic = full_topic(name, node)
+            except InputError as error:
+                raise InputError(f"{parameter} has '{name}', which is {error}") from error
             if topic in seen or topic in others:
                 other = seen.get(topic) or others[topic]
                 raise InputError(

@@ -69,7 +69,7 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         shift_noise=values["shift_noise"],
         real_time_chunking=values["real_time_chunking"],
         offset_ns=round(1e9 * values["latency_offset_s"]),
-        replan_steps=values["replan_steps"],
+        replan_steps=_replan_steps(policy.config, values),
         added_latency_s=values["added_latency_ms"] / 1e3,
         lockstep=values["lockstep"],
         message=_message(loaded, values),
@@ -117,6 +117,7 @@ def change_settings(
         dt_ns=dt_ns(policy.config, values),
         deadline_s=values["deadline_ms"] / 1e3,
         n_action_steps=_n_action_steps(policy.config, values),
+        replan_steps=_replan_steps(policy.config, values),
         message=_message(loaded, values),
     )
 
@@ -179,6 +180,17 @@ def _n_action_steps(config: PolicyConfig, values: Values) -> int:
         raise InputError(
             f"parameter n_action_steps is {wanted}; the policy predicts {available} actions from "
             f"the newest observation on: expected 1 to {available}, or 0 for the checkpoint's number"
+        )
+    return wanted
+
+
+def _replan_steps(config: PolicyConfig, values: Values) -> int:
+    wanted = int(values["replan_steps"])
+    actions = int(values["n_action_steps"]) or config.n_action_steps
+    if wanted > actions:
+        raise InputError(
+            f"parameter replan_steps is {wanted}; a chunk has {actions} actions, and the next one is "
+            f"planned when they run out: expected 1 to {actions}, or 0 for this"
         )
     return wanted
 

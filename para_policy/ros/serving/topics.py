@@ -19,6 +19,7 @@ from para_policy.errors import InputError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.graph import (
     InputSources,
+    full_topic,
     publishers,
     qos_conflicts,
     qos_for,
@@ -128,7 +129,7 @@ class RobotTopics:
                 mapping = reader.mapping
                 qos = mapping.qos(lockstep=lockstep)
                 topic = topic_of(mapping.topic, robot)
-                self._check_topic(name, mapping, node.resolve_topic_name(topic))
+                self._check_topic(name, mapping, topic)
                 subscription = node.create_subscription(
                     mapping.message,
                     topic,
@@ -142,11 +143,16 @@ class RobotTopics:
             self._undo = undo.pop_all()
 
     def _check_topic(self, name: str, mapping: InputMapping, topic: str) -> None:
-        """One topic has one type, however its name is spelled."""
-        known = self._types.get(topic, mapping.type)
+        """A robot's name before a topic makes none of some; and one topic has one type, however its
+        name is spelled."""
+        try:
+            full = full_topic(topic, self._node)
+        except InputError as error:
+            raise InputError(f"input {name!r} comes from '{topic}', which is {error}") from error
+        known = self._types.get(full, mapping.type)
         if known != mapping.type:
             raise InputError(
-                f"input {name!r} expects {mapping.type} on {topic}, of which another input expects "
+                f"input {name!r} expects {mapping.type} on {full}, of which another input expects "
                 f"{known}; expected one type for a topic"
             )
 

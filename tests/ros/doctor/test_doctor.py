@@ -105,6 +105,8 @@ def test_soft_chunking_of_coordinates_that_nobody_told(checkpoint: Path) -> None
         ({"sampler": "chord", "steps": 7}, "needs a calibration for ddpm with 7 steps"),
         ({"sampler": "magic"}, "unknown sampler 'magic'"),
         ({"n_action_steps": 99}, "n_action_steps is 99"),
+        ({"replan_steps": 9}, "replan_steps is 9; a chunk has 8 actions"),
+        ({"replan_steps": 5, "n_action_steps": 4}, "replan_steps is 5; a chunk has 4 actions"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
         ({"joint_names": ["x"]}, "joint_names are ['x']"),
         ({"coordinates": ["angle 7"]}, "'angle 7' name coordinate 7"),
@@ -168,6 +170,20 @@ def test_inputs_that_can_never_fit_fail_with_both_numbers(checkpoint: Path, tmp_
     (finding,) = policy.check_inputs(case)
     assert finding.level == Level.FAIL
     assert "of shape (2,) with 3 values (position of 3 joints); expected 2" in finding.found
+
+
+@pytest.mark.parametrize("topic", ["joint states", "~/", "a//b", "1a", "{unit}/a"])
+def test_a_topic_that_can_be_none_is_named_with_its_input(
+    checkpoint: Path, tmp_path: Path, topic: str
+) -> None:
+    inputs = yaml.safe_load(INPUTS.read_text())
+    inputs["inputs"]["agent_pos"]["topic"] = topic
+    path = tmp_path / "inputs.yaml"
+    path.write_text(yaml.safe_dump(inputs))
+    (finding,) = policy.check_inputs(case_of(checkpoint=str(checkpoint), inputs_file=str(path)))
+    assert finding.level == Level.FAIL
+    assert "inputs.agent_pos.topic: Value error, no topic: " in finding.found
+    assert finding.found.endswith(f", got '{topic}'")
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

@@ -46,6 +46,18 @@ def test_what_may_change_does_from_the_next_chunk_on(rig: Rig) -> None:
     assert rig.info()["sampler"] == "sequential"
 
 
+def test_chunks_do_not_become_shorter_than_the_steps_to_the_next(
+    graph: Graph, checkpoint: Path
+) -> None:
+    rig = Rig(graph, checkpoint=str(checkpoint), lockstep=False, replan_steps=5).start()
+    assert rig.set(n_action_steps=5) == ""
+    assert rig.set(n_action_steps=4) == (
+        "parameter replan_steps is 5; a chunk has 4 actions, and the next one is planned when they "
+        "run out: expected 1 to 4, or 0 for this"
+    )
+    assert rig.node._parts.fleet.settings.n_action_steps == 5
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

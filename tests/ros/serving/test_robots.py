@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_names_that_cannot_be_topics_are_refused(
         robots=names,
     )
     assert node.trigger_configure() != TransitionCallbackReturn.SUCCESS
+
+
+def test_a_topic_that_a_robots_name_cannot_stand_before_is_refused(
+    graph: Graph, checkpoint: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "inputs.yaml"
+    file.write_text((CONFIG / "pusht_inputs.yaml").read_text().replace("keypoints", "~/keypoints"))
+    rig = Rig(graph, checkpoint=str(checkpoint), inputs_file=str(file), robots=["left"])
+    assert rig.node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    reason = "input 'environment_state' comes from 'left/~/keypoints', which is no topic: "
+    rig.wait_for_status(DiagnosticStatus.ERROR, reason)
 
 
 def test_settings_are_told_to_newcomers_and_at_every_change(graph: Graph, checkpoint: Any) -> None:
