@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from para_policy.checkpoints.files import sha256
+from para_policy.checkpoints.files import sha256 as file_sha256
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.diffusion.noise_schedule import noise_schedule
 from para_policy.diffusion.process import Process
@@ -25,7 +25,7 @@ from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training import trainer
 from para_policy.training.accelerator import check_options
 from para_policy.training.config import LENGTH, CloningConfig, TrainConfig
-from para_policy.training.dataset import ChunkDataset, read_features
+from para_policy.training.dataset import ChunkDataset, content_sha256, read_features
 from para_policy.training.demonstrations import open_demonstrations
 from para_policy.training.draws import batch_indices, generator, noise_levels, own_part
 from para_policy.training.optimisation import Optimised
@@ -41,12 +41,16 @@ class TrainingData:
 
     Vectors are normalised, frames of cameras are not: as bytes they take a quarter of the memory. What a
     frozen encoder sees in them stands in their place, (width,) for each.
+
+    Attributes:
+        sha256: of the demonstrations.
     """
 
     train: ChunkDataset
     evaluation: ChunkDataset
     evaluation_name: str
     normalizers: dict[str, LinearNormalizer]
+    sha256: str
 
 
 def prepare_data(config: TrainConfig, frozen: VisionEncoder | None = None) -> TrainingData:
@@ -63,6 +67,7 @@ def prepare_data(config: TrainConfig, frozen: VisionEncoder | None = None) -> Tr
         )
     features = read_features(buffer, config.data.observations, config.data.action, config.policy)
     cameras = config.policy.cameras
+    sha256 = content_sha256(features, buffer.episode_ends, cameras)
     normalizers = {
         name: IMAGES if name in cameras else LinearNormalizer.fit(values)
         for name, values in features.items()
@@ -86,9 +91,9 @@ def prepare_data(config: TrainConfig, frozen: VisionEncoder | None = None) -> Tr
             "lower training.batch_size"
         )
     if held_out == 0:
-        return TrainingData(train, train, "training windows, EMA weights", normalizers)
+        return TrainingData(train, train, "training windows, EMA weights", normalizers, sha256)
     return TrainingData(
-        train, windows(test_episodes), "validation episodes, EMA weights", normalizers
+        train, windows(test_episodes), "validation episodes, EMA weights", normalizers, sha256
     )
 
 
@@ -163,11 +168,14 @@ class _Cloning(Optimised):
         self.encoder = None
         if config.encoder is not None:
             self.encoder = read_encoder(config.policy, config.encoder)
-            found = config.encoder.model_copy(update={"sha256": sha256(config.encoder.weights)})
+            found = config.encoder.model_copy(
+                update={"sha256": file_sha256(config.encoder.weights)}
+            )
             config = config.model_copy(update={"encoder": found})
         self.frozen = None if config.encoder is None or config.encoder.trainable else self.encoder
-        self.config, self.run = config, config.training
         self.data = prepare_data(config, self.frozen)
+        read = config.data.model_copy(update={"sha256": self.data.sha256})
+        self.config, self.run = config.model_copy(update={"data": read}), config.training
         self._check_batches()
         self.evaluation_name = self.data.evaluation_name
         # What cannot be sampled is not worth training. All steps, the default, are too many for some.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from para_policy.checkpoints.files import summarise
 from para_policy.diffusion.schedulers import is_flow
-from para_policy.errors import InputError
+from para_policy.errors import InputError, shown
 from para_policy.policies.config import PolicyConfig
 from para_policy.training.dataset import Columns, Feature, Vector
 
@@ -21,6 +21,8 @@ class DataConfig(BaseModel):
     Attributes:
         path: of a replay buffer or a LeRobotDataset, or the name of one on the Hugging Face Hub.
         observations: where each input is recorded; None: under the input's own name.
+        sha256: of what is there, see `dataset.content_sha256`; filled in by the training, so that a run
+            goes on with the same demonstrations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +31,7 @@ class DataConfig(BaseModel):
     action: Vector = Columns(array="action")
     observations: dict[str, Feature] | None = None
     validation_ratio: float = Field(0.0, ge=0.0, lt=1.0)
+    sha256: str | None = None
 
 
 Momentum: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -181,3 +184,34 @@ class TrainConfig(BaseModel):
             raise InputError(f"'{path}' is no text file: {error}") from error
         except ValidationError as error:
             raise InputError(f"'{path}': {summarise(error)}") from error
+
+
+def differences(begun: BaseModel, now: BaseModel, changeable: Any) -> list[str]:
+    """What is other `now` than a run was `begun` with, each in words; [] if it may go on.
+
+    Args:
+        changeable: parts that may be other, as pydantic excludes them.
+    """
+    before, after = (_entries(config.model_dump(exclude=changeable)) for config in (begun, now))
+    found = []
+    for name in sorted(before.keys() | after.keys()):
+        one, other = before.get(name), after.get(name)
+        section, _, key = name.rpartition(".")
+        if one == other or (key == "sha256" and one is None):  # releases before noted no hash
+            continue
+        if key == "sha256":
+            found.append(f"the content of {section} (sha256 {shown(one)}, now {shown(other)})")
+        else:
+            found.append(f"{name} ({shown(one)}, now {shown(other)})")
+    return found
+
+
+def _entries(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of a nested configuration by their dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            found |= _entries(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

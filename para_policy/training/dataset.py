@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import numpy as np
@@ -143,6 +144,23 @@ def read_features(
                 f"{name} has {found[0]} columns in the data, the policy has {np.prod(shape)}"
             )
     return features
+
+
+def content_sha256(
+    features: Mapping[str, np.ndarray], episode_ends: np.ndarray, cameras: Collection[str]
+) -> str:
+    """Of demonstrations: where episodes end, and all numbers of `read_features`, wherever they are stored.
+
+    Frames of cameras count by their number and size alone: there may be very many, and decoders of videos
+    differ by a little.
+    """
+    found = hashlib.sha256(episode_ends.tobytes())
+    for name in sorted(features):
+        values = features[name]
+        found.update(f"{name} {values.shape} ".encode())
+        if name not in cameras:
+            found.update(values.tobytes())
+    return found.hexdigest()
 
 
 def window_starts(lengths: np.ndarray, horizon: int, pad_before: int, pad_after: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from para_policy.lock import sole_writer
 from para_policy.stopping import Stop, deferred, keeping
 from para_policy.terminal import progress_bars
 from para_policy.training.accelerator import begin_log, make_accelerator
+from para_policy.training.config import differences
 from para_policy.training.curves import plot_curves
 from para_policy.training.records import Records
 from para_policy.training.states import States
@@ -224,12 +225,11 @@ class Trainer:
 
     def load(self) -> int:
         path, facts = self.states.newest()
-        changeable = self.task.changeable
-        begun, now = self._begun_with(), self.task.config
-        if begun.model_dump(exclude=changeable) != now.model_dump(exclude=changeable):
+        changed = differences(self._begun_with(), self.task.config, self.task.changeable)
+        if changed:
             raise InputError(
-                f"'{self.output}' was begun with another configuration (see its config.json); "
-                "resume with that one, or start anew in another --output"
+                f"'{self.output}' was begun with another configuration (see its config.json): other is "
+                f"{', '.join(changed)}; resume with that one, or start anew in another --output"
             )
         if self.task.run.steps < facts.step:
             raise InputError(
