@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
     from para_policy.policies.config import PolicyConfig
     from para_policy.policies.policy import DiffusionPolicy
+    from para_policy.training.config import DataConfig
+    from para_policy.training.demonstrations import Demonstrations
 
 OfCheckpointT = TypeVar("OfCheckpointT", bound="OfCheckpoint")
 Part = Literal["first half", "second half", "all"]
 _SHARES = {"first half": (0.0, 0.5), "second half": (0.5, 1.0), "all": (0.0, 1.0)}
 
-_REPLAY_BUFFER_CONFIG = Path("config/training/pusht_state.yaml")
+_PUSHT = Path("config/training/pusht_state.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +83,7 @@ class OnObservations(OfCheckpoint):
     Face Hub, or a replay buffer of the original project (zarr)."""
     config: Path | None = None
     """Training configuration that says under which names --data holds the policy's inputs; by default
-    under their own in a LeRobotDataset, and as config/training/pusht_state.yaml says in a replay
-    buffer."""
+    under their own, or as config/training/pusht_state.yaml says in PushT's replay buffer."""
     task: str | None = None
     """What the robot is to do, in words, for a LeRobot policy that takes a text (multi_task_dit)."""
     rollout: str | None = None
@@ -127,26 +128,40 @@ def _demonstrated(
 ) -> dict[str, np.ndarray]:
     """Observations of demonstrations, read as in training: {name: (n, To, *shape)}."""
     from para_policy.cli.common import training_config
-    from para_policy.training.config import DataConfig, TrainConfig
+    from para_policy.training.config import TrainConfig
     from para_policy.training.dataset import observation_windows
     from para_policy.training.demonstrations import open_demonstrations
-    from para_policy.training.lerobot.layout import is_lerobot
 
     demonstrations = open_demonstrations(data)
-    if path is None and not is_lerobot(data):
-        path = _REPLAY_BUFFER_CONFIG
-        if not path.exists():
-            raise InputError(
-                f"'{data}' does not say which of its arrays are the inputs of the policy; give --config "
-                f"with a training configuration that does, such as {path} of the source of para_policy"
-            )
     columns = (
-        DataConfig.model_validate({"path": data})
+        _columns(config, demonstrations)
         if path is None
         else TrainConfig.from_yaml(training_config(path)).data
     )
     return observation_windows(
         demonstrations, columns.observations, columns.action, config, count, part
+    )
+
+
+def _columns(config: PolicyConfig, demonstrations: Demonstrations) -> DataConfig:
+    """Where the inputs are in demonstrations that come without a configuration.
+
+    Raises:
+        InputError: if they are not there under their own names, and are not PushT's.
+    """
+    from para_policy.training.config import DataConfig, TrainConfig
+
+    held = demonstrations.names
+    missing = sorted({*config.inputs, "action"} - held)
+    if not missing:
+        return DataConfig.model_validate({"path": demonstrations.path})
+    if {"state", "action"} <= held and _PUSHT.exists():
+        pusht = TrainConfig.from_yaml(_PUSHT)
+        if set(config.inputs) == set(pusht.policy.inputs):
+            return pusht.data
+    raise InputError(
+        f"'{demonstrations.path}' has no {', '.join(missing)}; it holds {sorted(held)}. Give --config with "
+        "a training configuration whose data.observations says which of them are the inputs of the policy"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ class Demonstrations(Protocol):
         path: where they are, for messages.
         control_hz: steps per second; None where the format does not say.
         episode_ends: (episodes,) int64, exclusive end of each episode.
+        names: of all arrays and cameras.
     """
 
     @property
@@ -28,6 +30,9 @@ class Demonstrations(Protocol):
 
     @property
     def episode_ends(self) -> np.ndarray: ...
+
+    @property
+    def names(self) -> Set[str]: ...
 
     def __len__(self) -> int:
         """Number of steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ class ReplayBuffer:
         self.path = Path(path)
         if not self.path.exists():
             raise DataError(
-                f"no data set at '{self.path}'. Download pusht.zip from the Diffusion Policy project "
-                "(https://diffusion-policy.cs.columbia.edu/data/training/), unpack it and pass --data DIR"
+                f"no data set at '{self.path}'; expected the folder of a LeRobotDataset or of a replay "
+                "buffer (zarr), or the name of a LeRobotDataset on the Hugging Face Hub, OWNER/NAME"
             )
         with extra("train", "reading demonstrations"):
             import zarr
@@ -52,6 +53,11 @@ class ReplayBuffer:
         """Number of recorded steps."""
         return int(self.episode_ends[-1])
 
+    @property
+    def names(self) -> Set[str]:
+        """Of all arrays."""
+        return set(self._group["data"].array_keys())
+
     def array(self, name: str) -> np.ndarray:
         """Return `data/<name>` (steps, ...).
 
@@ -62,10 +68,10 @@ class ReplayBuffer:
             UserWarning: if chunks are absent. zarr leaves out those that hold the fill value only, so
                 that a chunk that was lost looks the same.
         """
-        data = self._group["data"]
-        if name not in data:
+        if name not in self.names:
             raise DataError(
-                f"'{self.path}' has no data/{name}; it holds {sorted(data.array_keys())}"
+                f"'{self.path}' has no data/{name}; it holds {sorted(self.names)}: name one of them in "
+                "the section data of the training configuration"
             )
         return self._read(f"data/{name}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,16 +133,56 @@ def test_tools_of_the_simulator_take_checkpoints_as_commands_do(
     assert demo.Arguments().directory() == Path("checkpoints/pusht_state")
 
 
+@pytest.mark.parametrize("inside", [True, False])
 def test_data_that_need_a_configuration_ask_for_it(
-    tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, inside: bool
 ) -> None:
-    """Outside of the source there is none to fall back to; what is missing is missing all the same."""
-    monkeypatch.chdir(tmp_path)
-    write_group(tmp_path / "moves.zarr", *circles())
-    for data, message in (("absent", "no data set at 'absent'"), ("moves.zarr", "give --config")):
-        code, _, err = run("bench", tiny, "--data", data)
+    """Also within the source, whose configurations are of other robots."""
+    if not inside:
+        monkeypatch.chdir(tmp_path)
+    arrays, ends = circles()
+    write_group(
+        tmp_path / "moves.zarr", {"joints": arrays["state"], "action": arrays["action"]}, ends
+    )
+    told = r"moves.zarr' has no .*agent_pos.*; it holds \['action', 'joints'\]\. Give --config with"
+    for data, message in (("absent", "no data set at '.*absent'"), ("moves.zarr", told)):
+        code, _, err = run("bench", tiny, "--data", tmp_path / data)
         assert (code, err.count("\n")) == (2, 1)
-        assert message in err
+        assert re.search(message, err)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_replay_buffer_that_names_the_inputs_needs_no_configuration(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    """As the simulators write it; of PushT's the source says where the inputs are."""
+    policy = load_policy(tiny)
+    random, ends = np.random.default_rng(0), np.array([12, 30])
+    widths = {name: int(np.prod(shape)) for name, shape in policy.config.inputs.items()}
+    arrays = {
+        name: random.uniform(50, 400, (30, width)).astype(np.float32)
+        for name, width in {**widths, "action": 2, "reward": 1}.items()
+    }
+    own = write_group(tmp_path / "own.zarr", arrays, ends)
+    if not inside:
+        monkeypatch.chdir(tmp_path)
+    options = OnObservations(checkpoint=str(tiny), data=str(own))
+    found = options.observed(policy, 30, shipped="all", demonstrated="all")
+    for name in widths:
+        np.testing.assert_array_equal(
+            found[name][:, -1].reshape(30, -1), arrays[name], err_msg=name
+        )
+
+
+def test_a_replay_buffer_of_pusht_needs_no_configuration_in_the_source(
+    tiny: Path, tmp_path: Path
+) -> None:
+    arrays, ends = circles()
+    group = write_group(tmp_path / "pusht.zarr", arrays, ends)
+    found = OnObservations(checkpoint=str(tiny), data=str(group)).observed(
+        load_policy(tiny), 95, shipped="all", demonstrated="all"
+    )
+    np.testing.assert_array_equal(found["agent_pos"][:, -1], arrays["state"][:, :2])
 
 
 def test_a_checkpoint_is_calibrated_by_one_at_a_time(tiny: Path, run: Run) -> None:

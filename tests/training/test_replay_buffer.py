@@ -30,13 +30,13 @@ def test_a_string_path_will_do(zarr_path: Path) -> None:
     assert len(ReplayBuffer(str(zarr_path))) == 95
 
 
-def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.zarr.*diffusion-policy.*--data"):
+def test_a_missing_data_set_says_what_may_be_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.zarr.*LeRobotDataset.*replay buffer.*OWNER/NAME"):
         ReplayBuffer(tmp_path / "absent.zarr")
 
 
 def test_an_array_that_is_not_there_lists_those_that_are(zarr_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no data/img.*action.*state"):
+    with pytest.raises(DataError, match=r"no data/img.*action.*state.*training configuration"):
         ReplayBuffer(zarr_path).array("img")
 
 

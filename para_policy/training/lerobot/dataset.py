@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import cached_property
 from pathlib import Path
 
@@ -64,6 +64,11 @@ class LeRobotDataset:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def names(self) -> Set[str]:
+        """Of all features."""
+        return self._info.features.keys()
 
     def array(self, name: str) -> np.ndarray:
         """Return feature `name` (steps, ...)."""
