@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from para_policy.cli.common import ChainOptions, EngineOptions, ThreadOptions, training_config
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import DataError, InputError
-from para_policy.files import check_output_folder, replace
+from para_policy.files import check_output_folder
 from para_policy.inference.device import set_threads
 from para_policy.lock import sole_writer
 from para_policy.policies.config import PolicyConfig
@@ -31,7 +32,9 @@ from sim.tasks.demonstrations import (
     Demonstration,
     check_packages,
     check_settings,
+    load_episodes,
     make_anew,
+    save_episodes,
     write_replay_buffer,
 )
 from sim.tasks.episode import Episode
@@ -104,12 +107,13 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
             while played < self.episodes:
                 begin = self.seed + played
                 path = folder / f"{begin:010d}.npz"
-                if not path.exists():
+                kept = load_episodes(path)
+                if kept is None:
                     seeds = tuple(range(begin, begin + self.batch))
                     episodes = play(policy, sampling, Task(SEQUENTIAL, seeds))
-                    found = [_shown(episode, scene) for episode in episodes if episode.success]
-                    replace(path, partial(_save, shown=found))
-                shown += _load(path)
+                    kept = _named([_shown(one, scene) for one in episodes if one.success])
+                    save_episodes(path, kept)
+                shown += _one_by_one(kept)
                 played += self.batch
                 progress.update(bar, completed=min(played, self.episodes))
         if not first and not shown:
@@ -142,21 +146,17 @@ def _shown(episode: Episode, scene: Scene) -> Demonstration:
     return {**inputs, "action": np.concatenate(executed_actions(episode)).astype(np.float32)}
 
 
-def _save(path: Path, shown: Sequence[Demonstration]) -> None:
-    """All episodes of a batch; NAME/i is an array of episode i."""
-    arrays: dict[str, Any] = {
-        f"{name}/{i}": values for i, one in enumerate(shown) for name, values in one.items()
-    }
-    with path.open("wb") as file:  # numpy adds a suffix to a path that has none
-        np.savez(file, **arrays)
+def _named(shown: Sequence[Demonstration]) -> dict[str, NDArray[Any]]:
+    """All arrays of a batch; NAME/i is one of episode i."""
+    return {f"{name}/{i}": values for i, one in enumerate(shown) for name, values in one.items()}
 
 
-def _load(path: Path) -> list[Demonstration]:
+def _one_by_one(arrays: Mapping[str, NDArray[Any]]) -> list[Demonstration]:
+    """The episodes that were `_named`."""
     found: dict[int, Demonstration] = {}
-    with np.load(path) as stored:
-        for key in stored.files:
-            name, _, i = key.rpartition("/")
-            found.setdefault(int(i), {})[name] = stored[key]
+    for key, values in arrays.items():
+        name, _, i = key.rpartition("/")
+        found.setdefault(int(i), {})[name] = values
     return [found[i] for i in sorted(found)]
 
 

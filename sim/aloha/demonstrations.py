@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
 
 from para_policy.errors import InputError
-from para_policy.files import check_output_folder, replace
+from para_policy.files import check_output_folder
 from para_policy.lock import sole_writer
 from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars, run
@@ -25,7 +24,9 @@ from sim.tasks.demonstrations import (
     Demonstration,
     check_packages,
     check_settings,
+    load_episodes,
     make_anew,
+    save_episodes,
     write_replay_buffer,
 )
 from sim.tasks.task import Array
@@ -101,23 +102,23 @@ class Arguments(Jolts):
         check_settings(self.output, settings, ("demonstrations.zarr", "lerobot"))
         folder = self.output / "episodes"
         keeps = keeping(lambda: f"episodes are kept in '{folder}'; the same command goes on")
-        paths: list[Path] = []
+        kept: list[Demonstration] = []
         with keeps, progress_bars() as progress:
             bar = progress.add_task("episodes", total=self.episodes, completed=0)
             scene: Aloha | None = None  # where all episodes are there already it is not needed
             for seed in itertools.count(self.seed):
                 path = folder / f"{seed:010d}.npz"
-                if not path.exists():
+                shown = load_episodes(path)
+                if shown is None:
                     scene = Aloha() if scene is None else scene
                     shown = demonstrate(scene, seed, self.draw(seed))
                     if shown is None:
                         continue
-                    replace(path, partial(_save, shown=shown))
-                paths.append(path)
+                    save_episodes(path, shown)
+                kept.append(shown)
                 progress.advance(bar)
-                if len(paths) == self.episodes:
+                if len(kept) == self.episodes:
                     break
-        kept = [_load(path) for path in paths]
         make_anew(self.output / "demonstrations.zarr", partial(write_replay_buffer, shown=kept))
         make_anew(self.output / "lerobot", partial(write_lerobot, shown=kept))
         steps = sum(len(one["action"]) for one in kept)
@@ -162,17 +163,6 @@ def write_lerobot(path: Path, shown: Sequence[Demonstration]) -> None:
     }
     episodes = [{names[key][0]: values for key, values in one.items()} for one in shown]
     write_dataset(path, episodes, dict(names.values()), round(1 / CONTROL_DT), TASK_IN_WORDS)
-
-
-def _save(path: Path, shown: Demonstration) -> None:
-    arrays: dict[str, Any] = dict(shown)
-    with path.open("wb") as file:  # numpy adds a suffix to a path that has none
-        np.savez(file, **arrays)
-
-
-def _load(path: Path) -> Demonstration:
-    with np.load(path) as stored:
-        return dict(stored)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

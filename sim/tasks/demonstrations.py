@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from para_policy.errors import InputError
 from para_policy.extras import extra
-from para_policy.files import make_folder, write_text
+from para_policy.files import make_folder, replace, write_text
 
 Demonstration = dict[str, NDArray[Any]]
 """Of one episode: every input and `action`, each (steps, ...)."""
+
+_DAMAGES = (BadZipFile, EOFError, RuntimeError, ValueError)
+"""What numpy and zipfile raise for a file that was cut off or changed."""
 
 
 def check_settings(output: Path, settings: Mapping[str, Any], made: Sequence[str]) -> None:
@@ -38,7 +43,12 @@ def check_settings(output: Path, settings: Mapping[str, Any], made: Sequence[str
                     "choose another output"
                 )
         write_text(path, json.dumps(settings, indent=2) + "\n")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"'{path}' does not say how the episodes beside it were made ({error}); choose another output"
+        ) from error
     if found != settings:
         raise InputError(
             f"output {output} was begun with {found}; now it is {settings}: choose another output"
@@ -52,6 +62,28 @@ def check_packages(*names: str) -> None:
         if name in names:
             with extra(name, "writing demonstrations"):
                 import_module(package)
+
+
+def save_episodes(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Keep what was played in a file, which appears whole or not at all."""
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # numpy adds a suffix to a path that has none
+            np.savez(file, **arrays)
+
+    replace(path, write)
+
+
+def load_episodes(path: Path) -> dict[str, NDArray[Any]] | None:
+    """What `save_episodes` kept; None, so that it is played anew, if it is not there or damaged."""
+    try:
+        with np.load(path) as stored:
+            return dict(stored)
+    except FileNotFoundError:
+        return None
+    except _DAMAGES as error:
+        warnings.warn(f"'{path}' is damaged ({error}) and is made anew", stacklevel=2)
+        return None
 
 
 def write_replay_buffer(path: Path, shown: Sequence[Demonstration]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from para_policy.training.dataset import Columns, read_features
 from para_policy.training.demonstrations import open_demonstrations
 from sim.pusht.task import PUSHT
 from sim.record_successes import Arguments
+from sim.tasks.demonstrations import load_episodes
 from tests.checkpoint import save_tiny_checkpoint, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +74,30 @@ def test_more_episodes_are_added_and_none_is_played_again(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == QUICK
     with pytest.raises(InputError, match="begun with"):
         arguments(tmp_path, steps=8)()
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-100]])
+def test_a_damaged_batch_is_played_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    arguments(tmp_path)()
+    (batch,) = (tmp_path / "episodes").iterdir()
+    played = load_episodes(batch)
+    assert played
+    batch.write_bytes(damage(batch.read_bytes()))
+    with pytest.warns(UserWarning, match=f"'{batch}' is damaged .* is made anew"):
+        arguments(tmp_path)()
+    again = load_episodes(batch)
+    assert again is not None
+    assert again.keys() == played.keys()
+    for name, values in played.items():
+        np.testing.assert_array_equal(again[name], values)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff"])
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path, content: bytes) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_bytes(content)
+    with pytest.raises(InputError, match=f"'{settings}' does not say .*choose another output"):
+        arguments(tmp_path)()
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,11 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     assert not (output / "demonstrations.zarr").exists()
     Arguments(output=output, episodes=2)()
     assert played[0] not in played[1:]
+    lost = output / "episodes" / f"{played[0]:010d}.npz"
+    lost.write_bytes(lost.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"is damaged .* is made anew"):
+        Arguments(output=output, episodes=2)()
+    assert played.count(played[0]) == 2
     expected = open_demonstrations(written / "demonstrations.zarr").array("action")
     found = open_demonstrations(output / "demonstrations.zarr").array("action")
     np.testing.assert_array_equal(found, expected)
