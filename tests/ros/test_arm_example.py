@@ -120,6 +120,7 @@ def test_an_arm_that_is_elsewhere_is_not_pulled_over(cell: Cell) -> None:
     cell.graph.spin_for(0.3)
     assert not cell.controller.received
     cell.controller.positions[JOINTS[2]] -= 0.35
+    cell.graph.spin_for(0.3)  # until everybody knows, or it would latch again
     cell.enable()  # takes the latch back
     cell.wait_for_commands()
 
