@@ -16,6 +16,7 @@ from para_policy import Noise
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
 from para_policy.inference.device import set_threads
+from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.samplers import RoundInfo, Sequential
@@ -121,6 +122,11 @@ def measure(options: Options) -> dict[str, Any]:
     if not options.rounds or min(options.rounds) < 1:
         raise InputError(f"--rounds is {options.rounds}; expected numbers of at least 1")
     set_threads(options.threads)
+    with sole_writer(options.json):
+        return _measure(options)
+
+
+def _measure(options: Options) -> dict[str, Any]:
     sampling = Sampling(options.directory, options.device, options.engine)
     policy, all_points = sampling.load(), points(options)
     if options.consistency is not None:

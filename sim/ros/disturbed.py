@@ -16,6 +16,7 @@ from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
 from para_policy.files import check_output_file, write_text
+from para_policy.lock import sole_writer
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
@@ -134,10 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
 
     def command() -> None:
-        document = measure(args, console)
-        print(table(document))
-        write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
-        write_text(args.json.with_suffix(".md"), table(document))
+        check_output_file(args.json)
+        with sole_writer(args.json):
+            document = measure(args, console)
+            print(table(document))
+            write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
+            write_text(args.json.with_suffix(".md"), table(document))
 
     return run_resumable(command)
 

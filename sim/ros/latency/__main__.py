@@ -16,6 +16,7 @@ from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
 from para_policy.files import check_output_file, write_text
+from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
 from sim import plots
 from sim.evaluation.batches import Sampling
@@ -104,12 +105,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
 
     def command() -> None:
-        arguments = {name: str(value) for name, value in asdict(args).items()}
-        document = {"arguments": arguments, **measure(args, console)}
-        print(table(document))
-        write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
-        write_text(args.json.with_suffix(".md"), table(document))
-        plots.save(figure, document, args.json.with_suffix(".png"))
+        check_output_file(args.json)
+        with sole_writer(args.json):
+            arguments = {name: str(value) for name, value in asdict(args).items()}
+            document = {"arguments": arguments, **measure(args, console)}
+            print(table(document))
+            write_text(args.json, json.dumps(document, indent=1, allow_nan=False) + "\n")
+            write_text(args.json.with_suffix(".md"), table(document))
+            plots.save(figure, document, args.json.with_suffix(".png"))
 
     return run_resumable(command)
 
