@@ -3,58 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.common import Common, Document, Subject, circumstances, load, main
-from para_policy import Noise
+from benchmarks.common import Common, Document, circumstances, load, main
+from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.errors import InputError
-from para_policy.samplers import Sequential
+from para_policy.policies.policy import DiffusionPolicy
 from para_policy.terminal import progress_bars
 from para_policy.training.pcm.problem import Problem
 from para_policy.training.pcm.sweep import ideal_residual, sweep
+from para_policy.training.pcm.trajectories import Trajectories
 from sim import plots
 
-_FIRST_SEED = 2**42
-_BATCH, _ROWS, _HIDDEN, _EVERY = 32, 13, 256, 20
+_BATCH, _ROWS, _HIDDEN, _EVERY = 32, 13, 256, 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Small networks learn what the residuals of the first sweep lack to land on the solution, from what
     PCM's network sees of a row, and from what other rows know besides. Told is the share of the squared
     error that is left on trajectories which they were not trained on: 1 where they have learnt nothing.
+    Every trajectory counts the same.
     """
 
-    scheduler: str | None = None
-    """ddpm or ddim (default: the checkpoint's)."""
-    steps: int | None = None
-    """Sampling steps (default: the checkpoint's)."""
-    splitting: str = "chord"
-    """Linear part of the sweep: identity, x0 or chord."""
-    trajectories: int = 2048
-    """Half of them to learn from, a quarter to tell when to stop, a quarter held out, each of observations
-    of its own."""
+    data: Path
+    """Store that `para-policy trajectories` has made: half of it to learn from, a quarter to tell when to
+    stop, a quarter held out, each of demonstrations of its own."""
     updates: int = 3000
     """Steps of Adam, with batches of 256 trajectories."""
 
 
 def measure(options: Options) -> dict[str, Any]:
     """Share of the squared error left, held out, for each set of inputs and each row."""
-    subject = load(options)
-    if options.trajectories < 8 or subject.available < 4:
+    trajectories, policy = Trajectories(options.data), load(options).policy
+    if len(trajectories) < 8:
         raise InputError(
-            f"--trajectories is {options.trajectories}, of {subject.available} observations; expected at "
-            "least 8, and 4"
+            f"'{options.data}' has {len(trajectories)} trajectories; expected at least 8"
         )
-    process = subject.policy.chain(options.scheduler, options.steps).process
-    # The first row lacks nothing: its state is given.
-    at = torch.linspace(1, process.num_steps - 1, _ROWS).round().long().unique()
-    known, lacking = _data(options, subject, at)
+    facts = trajectories.facts
+    if facts["weights_sha256"] != checkpoint_hash(options.directory):
+        raise InputError(
+            f"'{options.data}' was made with other weights than {options.checkpoint} has"
+        )
+    known, lacking, at = _data(policy, trajectories)
     sets = {
         "the row": ("row",),
         "the row, its neighbours": ("row", "neighbours"),
@@ -65,30 +61,28 @@ def measure(options: Options) -> dict[str, Any]:
         label: _left(options, torch.cat([known[name] for name in names], dim=2), lacking).tolist()
         for label, names in sets.items()
     }
-    shown = {key: getattr(options, key) for key in ("splitting", "trajectories", "updates")}
-    return {**circumstances(options, subject.policy), **shown, "rows": at.tolist(), "left": left}
+    shown = {key: facts[key] for key in ("scheduler", "steps", "splitting")}
+    shown |= {"trajectories": len(trajectories), "updates": options.updates}
+    return {**circumstances(options, policy), **shown, "rows": at.tolist(), "left": left}
 
 
 @torch.no_grad()
-def _data(options: Options, subject: Subject, at: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Inputs by name (n, rows, width) and what the residuals there lack (n, rows, d)."""
-    policy, config = subject.policy, subject.policy.config
-    shape = config.horizon, config.action_dim
-    problem = Problem.of(policy, options.scheduler, options.steps, options.splitting)
+def _data(
+    policy: DiffusionPolicy, trajectories: Trajectories
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Inputs by name (n, rows, width), what the residuals there lack (n, rows, d), and the rows."""
+    facts, shape = trajectories.facts, (policy.config.horizon, policy.config.action_dim)
+    problem = Problem.of(policy, facts["scheduler"], facts["steps"], facts["splitting"])
     process = problem.process.to("cpu", torch.float32)
+    # The first row lacks nothing: its state is given.
+    at = torch.linspace(1, process.num_steps - 1, _ROWS).round().long().unique()
     propagate = problem.splitting.bind(process, shape)
     found: dict[str, list[Tensor]] = {"row": [], "neighbours": [], "error": [], "lacking": []}
-    index = np.arange(options.trajectories)
-    of = index * subject.available // len(index)
     with progress_bars() as progress:
-        parts = np.array_split(index, -(-len(index) // _BATCH))
+        parts = torch.arange(len(trajectories)).split(_BATCH)
         for part in progress.track(parts, description="sweeps"):
-            denoiser = policy.denoiser({k: v[of[part]] for k, v in subject.observations.items()})
-            condition = denoiser.condition
-            assert condition is not None
-            noise = Noise.from_seeds((_FIRST_SEED + part).tolist(), shape, process.num_steps)
-            solution = Sequential()(denoiser, process, noise).trajectory
-            X = problem.iterates(denoiser, noise, 1)[:, 0]
+            noise, condition, iterates, solution = trajectories.batch(part)
+            X = iterates[:, 0]
             swept = sweep(policy.network, process, propagate, noise, condition, X, 1)
             residual, E = swept.residual.flatten(2), (swept.X - X).flatten(2)
             ideal = ideal_residual(problem.splitting, process, X, solution).flatten(2)
@@ -103,7 +97,7 @@ def _data(options: Options, subject: Subject, at: Tensor) -> tuple[dict[str, Ten
             found["error"].append(E[:, at])
             found["lacking"].append((ideal - residual)[:, at])
     data = {name: torch.cat(values) for name, values in found.items()}
-    return data, data.pop("lacking")
+    return data, data.pop("lacking"), at
 
 
 def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
@@ -111,6 +105,8 @@ def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
     half, quarter = len(inputs) // 2, len(inputs) // 4
     spread = lacking[:half].square().mean(dim=(0, 2), keepdim=True).sqrt().clamp(min=1e-12)
     wanted = lacking / spread
+    # A few trajectories at decisions lack a hundred times as much as the others.
+    weight = 1 / wanted.square().mean(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     x = (inputs - inputs[:half].mean(dim=0)) / inputs[:half].std(dim=0).clamp(min=1e-6)
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -122,20 +118,24 @@ def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.updates)
+
+    def error(of: Tensor | slice) -> Tensor:
+        return (network(x[of]) - wanted[of]).square() * weight[of]
+
     least, left = torch.inf, torch.ones(x.shape[1])
     for update in range(options.updates):
         if update % _EVERY == 0:
             with torch.no_grad():
-                error = (network(x[half:]) - wanted[half:]).square().sum(dim=2)
-            if float(error[:quarter].sum()) < least:
-                least, left = float(error[:quarter].sum()), error[quarter:].sum(dim=0)
-        batch = torch.randint(half, (min(256, half),))
-        loss = (network(x[batch]) - wanted[batch]).square().mean()
+                found = error(slice(half, None)).sum(dim=2)
+            if float(found[:quarter].sum()) < least:
+                least, left = float(found[:quarter].sum()), found[quarter:].sum(dim=0)
+        loss = error(torch.randint(half, (min(256, half),))).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return left / wanted[half + quarter :].square().sum(dim=(0, 2))
+    held_out = wanted[half + quarter :].square() * weight[half + quarter :]
+    return left / held_out.sum(dim=(0, 2))
 
 
 def figure(document: Document) -> Figure:

@@ -23,13 +23,15 @@ from benchmarks.samplers import (
     reward_per_round,
     rounds_vs_steps,
 )
-from para_policy import samplers
+from para_policy import load_policy, samplers
 from para_policy.calibration import mean_jacobian
 from para_policy.checkpoints.consistency import save_consistency
 from para_policy.checkpoints.native import checkpoint_hash, read_config
-from para_policy.checkpoints.observations import save_observations
+from para_policy.checkpoints.observations import read_observations, save_observations
 from para_policy.errors import InputError
 from para_policy.policies.consistency import PicardConsistencyModel
+from para_policy.training.pcm.problem import Settings
+from para_policy.training.pcm.trajectories import generate
 from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 
 
@@ -287,23 +289,25 @@ def test_rounds_to_a_small_error_are_those_after_which_it_stays_small() -> None:
 def test_the_oracle_measures_every_set_of_inputs_on_every_row(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    document = run(
-        pcm_oracle,
-        checkpoint,
-        tmp_path,
-        scheduler="ddim",
-        steps=8,
-        splitting="x0",
-        trajectories=64,
-        updates=60,
-    )
+    policy = load_policy(checkpoint)
+    observations = read_observations(checkpoint, policy.config)
+
+    def store(count: int, weights: str) -> Path:
+        settings = Settings("ddim", 8, "x0", count=count, rounds=1)
+        return generate(policy, observations, settings, tmp_path / f"{count}{weights}", weights)
+
+    own = checkpoint_hash(checkpoint)
+    document = run(pcm_oracle, checkpoint, tmp_path, data=store(64, own), updates=60)
+    assert (document["trajectories"], document["splitting"]) == (64, "x0")
     assert document["rows"] == list(range(1, 8))
     assert len(document["left"]) == 4
     for left in document["left"].values():
         assert len(left) == 7
         assert all(0 < share < 2 for share in left)
-    with pytest.raises(InputError, match="--trajectories is 7"):
-        run(pcm_oracle, checkpoint, tmp_path, trajectories=7)
+    with pytest.raises(InputError, match="has 7 trajectories; expected at least 8"):
+        run(pcm_oracle, checkpoint, tmp_path, data=store(7, own))
+    with pytest.raises(InputError, match="was made with other weights"):
+        run(pcm_oracle, checkpoint, tmp_path, data=store(8, "other"))
 
 
 @pytest.mark.parametrize("models", ["mine", "=outputs", "mine=nowhere"])
