@@ -74,7 +74,7 @@ engine (see [tuning](ros2.md#tuning)). `longest_pauses` in the JSON file has the
 
 OVERHEAD = """## Overhead of the node
 
-`python -m benchmarks.ros.overhead`
+`python -m benchmarks.ros.overhead --json outputs/results/ros_overhead.json`
 
 From the last observation message of a robot to the chunk in its hands, with a small network, {chunks} chunks,
 load average {load} at the start. Subtracted is the wall time of the call of the policy.
@@ -90,7 +90,7 @@ The garbage collector is not it: one young collection in 240 chunks, no old one.
 
 FLEET = """## Several robots in one batch
 
-`python -m benchmarks.ros.fleet`
+`python -m benchmarks.ros.fleet --json outputs/results/ros_fleet.json`
 
 Robots that want a chunk at the same moment: `{sampler}`, {threads} thread(s). The latency of a chunk counts
 from that moment.
