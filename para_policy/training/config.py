@@ -65,6 +65,12 @@ class RunConfig(BaseModel):
     log_every: Count = 50
     checkpoint_every: Count = 1000
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_of_yaml(cls, value: Any) -> Any:
+        """YAML 1.1 reads the word no as false."""
+        return "no" if value is False else value
+
 
 class Uniform(BaseModel):
     """All levels of noise alike."""

@@ -316,6 +316,14 @@ def test_a_configuration_is_read_from_yaml(zarr_path: Path, tmp_path: Path) -> N
     assert TrainConfig.from_yaml(file) == config(zarr_path)
 
 
+def test_no_precision_needs_no_quotes(zarr_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    text = yaml.safe_dump(content(zarr_path, precision="bf16"))
+    for written in ("no", "'no'"):
+        file.write_text(text.replace("precision: bf16", f"precision: {written}"))
+        assert TrainConfig.from_yaml(file).training.precision == "no"
+
+
 def changed(section: str, key: str, value: Any) -> str:
     made = content(Path("demo.zarr"))
     made[section][key] = value
