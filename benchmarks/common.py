@@ -119,7 +119,7 @@ def circumstances(options: Common, policy: DiffusionPolicy) -> dict[str, Any]:
     return {
         "checkpoint": str(options.checkpoint),
         "checkpoint_sha256": checkpoint_hash(options.directory),
-        **comparison.describe_machine(policy.network, policy.runtime.in_use.label),
+        **comparison.describe_machine(policy.network, policy.runtime.in_use),
         **comparison.describe_software(),
     }
 

@@ -65,8 +65,9 @@ class Benchmark:
         available = len(next(iter(observations.values())))
         if self.first + self.observations > available:
             raise InputError(
-                f"{self.observations} observations from {self.first} on asked for, "
-                f"there are {available}"
+                f"{self.observations} observations from {self.first} on asked for, there are {available}: "
+                f"ask for at most {max(available - self.first, 0)} (--observations), or take them from "
+                "demonstrations (--data)"
             )
         return [spec.make(policy, self.scheduler, self.steps) for spec in self.specs()]
 
@@ -112,7 +113,7 @@ def make_report(
     if not done:
         stop.end("nothing was measured yet")
     return {
-        **describe_machine(policy.network, policy.runtime.in_use.label),
+        **describe_machine(policy.network, policy.runtime.in_use),
         **describe_software(),
         "scheduler": kind,
         "steps": steps,

@@ -38,7 +38,8 @@ def title(report: Mapping[str, Any]) -> str:
 
 
 def _engine(report: Mapping[str, Any]) -> str:
-    engine = report.get("engine", PLAIN_ENGINE)
+    """Unless it is the plain one; its precision stands before already."""
+    engine = report.get("engine", PLAIN_ENGINE).removesuffix(f", {report['dtype']}")
     return "" if engine == PLAIN_ENGINE else f", engine {engine}"
 
 

@@ -323,6 +323,19 @@ def test_speed_up_is_paired(policy: DiffusionPolicy, observations: dict[str, np.
     assert summary.median_interval(np.arange(5.0)) is None
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_report_says_what_the_engine_computes_in(
+    tmp_path: Path, observations: dict[str, np.ndarray], precision: Any
+) -> None:
+    tiny = save_tiny_checkpoint(tmp_path / "tiny", train_timesteps=STEPS)
+    policy = load_policy(tiny, precision=precision)
+    found = comparison.make_report(Benchmark(("x0",), observations=1), policy, observations)
+    assert found["dtype"] == precision
+    assert comparison.title(found).endswith(f"thread(s), {precision}")
+    elsewhere = {**found, "engine": found["engine"].replace("eager", "openvino")}
+    assert comparison.title(elsewhere).endswith(f"thread(s), {precision}, engine openvino")
+
+
 def test_tables_have_a_cell_for_every_column(report: dict[str, Any]) -> None:
     rows = comparison.rows(report)
     assert all(len(row) == len(comparison.COLUMNS) for row in rows)
@@ -332,7 +345,10 @@ def test_tables_have_a_cell_for_every_column(report: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"first": 3, "observations": 4}, "4 observations from 3 on asked for"),
+        (
+            {"first": 3, "observations": 4},
+            r"4 observations from 3 on asked for, .* at most 3 \(--observations\).*--data",
+        ),
         ({"scheduler": "ddim"}, "solves ddpm only, not ddim"),
         ({"steps": 5, "samplers": ("chord",)}, "needs a calibration for ddpm with 5 steps"),
         ({"samplers": ("benchmarks.peers:ddim:num_steps=16",)}, "num_steps is 16"),
