@@ -49,9 +49,13 @@ def check_settings(output: Path, settings: Mapping[str, Any], made: Sequence[str
         raise InputError(
             f"'{path}' does not say how the episodes beside it were made ({error}); choose another output"
         ) from error
-    if found != settings:
+    if not isinstance(found, dict):
+        found = {}
+    names = (name for name in {**found, **settings} if found.get(name) != settings.get(name))
+    if changed := [f"{name} {found.get(name)}, now {settings.get(name)}" for name in names]:
         raise InputError(
-            f"output {output} was begun with {found}; now it is {settings}: choose another output"
+            f"output {output} was begun with {'; '.join(changed)}: choose another output, or go on "
+            "with what it was begun with"
         )
 
 

@@ -72,7 +72,7 @@ def test_more_episodes_are_added_and_none_is_played_again(tmp_path: Path) -> Non
     assert len(list((tmp_path / "episodes").iterdir())) == 2
     assert first.stat().st_mtime_ns == written
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == QUICK
-    with pytest.raises(InputError, match="begun with"):
+    with pytest.raises(InputError, match=r"was begun with steps \d+, now 8: choose another output"):
         arguments(tmp_path, steps=8)()
 
 

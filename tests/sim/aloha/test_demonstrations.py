@@ -118,7 +118,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     expected = open_demonstrations(written / "demonstrations.zarr").array("action")
     found = open_demonstrations(output / "demonstrations.zarr").array("action")
     np.testing.assert_array_equal(found, expected)
-    with pytest.raises(InputError, match=r"was begun with .*choose another output"):
+    with pytest.raises(InputError, match=r"was begun with jolts \d+, now 1: choose another output"):
         Arguments(output=output, episodes=2, jolts=1)()
 
 
