@@ -21,6 +21,7 @@ from para_policy.training.dataset import (
     Columns,
     Images,
     RigidPoints,
+    content_sha256,
     observation_windows,
     read_features,
     window_starts,
@@ -329,3 +330,23 @@ def test_frames_that_do_not_fit_the_policy_are_refused(
     buffer = image_buffer(tmp_path, frames, [20])
     with pytest.raises(DataError, match=message):
         read_features(buffer, {**IMAGE_FEATURES, **observations}, ACTION, image_config())
+
+
+def test_the_content_of_demonstrations_is_their_numbers_and_the_size_of_their_frames() -> None:
+    features = {"action": np.ones((6, 2), np.float32), "eye": np.zeros((6, 3, 4, 4), np.uint8)}
+    ends = np.array([2, 6])
+
+    def content(ends: np.ndarray = ends, **changes: np.ndarray) -> str:
+        return content_sha256({**features, **changes}, ends, ["eye"])
+
+    moved = features["action"].copy()
+    moved[5, 1] += 1e-6
+    others = [
+        content(np.array([3, 6])),
+        content(action=moved),
+        content(action=np.ones((4, 3), np.float32)),
+        content(eye=features["eye"][..., :2]),
+        content(state=features["action"]),
+    ]
+    assert len({content(), *others}) == 6
+    assert content(eye=features["eye"] + 1) == content()
