@@ -77,7 +77,7 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
             )
         if self.data is not None and self.config is None:
             raise InputError("--data is given, but no --config that says what it holds")
-        check_packages("train")
+        check_packages()
         set_threads(self.threads)
         check_output_folder(self.output / "episodes")
         with sole_writer(self.output / "settings.json"):

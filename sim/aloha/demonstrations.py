@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,7 +92,8 @@ class Arguments(Jolts):
             )
         for seed in (self.seed, self.seed + 2 * self.episodes):
             ALOHA.start_state(seed)
-        check_packages("train", "lerobot")
+        check_packages()
+        import_module("para_policy.training.lerobot.write")  # or all episodes are played in vain
         check_output_folder(self.output / "episodes")
         with sole_writer(self.output / "settings.json"):
             self._write()

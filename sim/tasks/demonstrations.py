@@ -6,7 +6,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -59,13 +58,10 @@ def check_settings(output: Path, settings: Mapping[str, Any], made: Sequence[str
         )
 
 
-def check_packages(*names: str) -> None:
-    """Raise MissingPackageError where packages that writing needs are missing; call before the long
-    work."""
-    for name, package in {"train": "zarr", "lerobot": "pyarrow"}.items():
-        if name in names:
-            with extra(name, "writing demonstrations"):
-                import_module(package)
+def check_packages() -> None:
+    """Raise MissingPackageError where `write_replay_buffer` would; call before the long work."""
+    with extra("train", "writing demonstrations"):
+        import zarr  # noqa: F401
 
 
 def save_episodes(path: Path, arrays: Mapping[str, Any]) -> None:
