@@ -130,9 +130,8 @@ def _spin(node: Node, ending: _Ending) -> None:
     """Like `rclpy.spin`, until the end begins."""
     executor = rclpy.get_global_executor()
     executor.add_node(node)
-    ending.wake = lambda: executor.create_task(
-        lambda: None
-    )  # `spin_once` returns after a task only
+    # `spin_once` returns after a task only.
+    ending.wake = lambda: executor.create_task(lambda: None)
     try:
         while not ending.begun and rclpy.ok():
             executor.spin_once()

@@ -68,7 +68,7 @@ class ReplayBuffer:
             UserWarning: if chunks are absent. zarr leaves out those that hold the fill value only, so
                 that a chunk that was lost looks the same.
         """
-        if name not in self.names:
+        if name not in self._group["data"]:
             raise DataError(
                 f"'{self.path}' has no data/{name}; it holds {sorted(self.names)}: name one of them in "
                 "the section data of the training configuration"

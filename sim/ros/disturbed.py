@@ -104,8 +104,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
         )
     require_ros()
     PUSHT.require()
-    for path in (args.json, args.json.with_suffix(".md")):
-        check_output_file(path)
+    check_output_file(args.json.with_suffix(".md"))
     args = args.located()
     policy = load_policy(args.directory())
     PUSHT.check_policy(policy.config)

@@ -76,8 +76,8 @@ def _check(args: Arguments) -> None:
     require_ros()
     PUSHT.require()
     plots.pyplot()
-    for path in (args.json, args.json.with_suffix(".md"), args.json.with_suffix(".png")):
-        check_output_file(path)
+    for suffix in (".md", ".png"):
+        check_output_file(args.json.with_suffix(suffix))
 
 
 def _play_in_process(
