@@ -46,11 +46,8 @@ def measure(options: Options) -> dict[str, Any]:
             f"'{options.data}' has {len(trajectories)} trajectories; expected at least 8"
         )
     facts = trajectories.facts
-    if facts["weights_sha256"] != checkpoint_hash(options.directory):
-        raise InputError(
-            f"'{options.data}' was made with other weights than {options.checkpoint} has"
-        )
-    known, lacking, at = _data(policy, trajectories)
+    problem = trajectories.problem(policy, checkpoint_hash(options.directory))
+    known, lacking, at = _data(policy, problem, trajectories)
     sets = {
         "the row": ("row",),
         "the row, its neighbours": ("row", "neighbours"),
@@ -68,11 +65,10 @@ def measure(options: Options) -> dict[str, Any]:
 
 @torch.no_grad()
 def _data(
-    policy: DiffusionPolicy, trajectories: Trajectories
+    policy: DiffusionPolicy, problem: Problem, trajectories: Trajectories
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Inputs by name (n, rows, width), what the residuals there lack (n, rows, d), and the rows."""
-    facts, shape = trajectories.facts, (policy.config.horizon, policy.config.action_dim)
-    problem = Problem.of(policy, facts["scheduler"], facts["steps"], facts["splitting"])
+    shape = (policy.config.horizon, policy.config.action_dim)
     process = problem.process.to("cpu", torch.float32)
     # The first row lacks nothing: its state is given.
     at = torch.linspace(1, process.num_steps - 1, _ROWS).round().long().unique()

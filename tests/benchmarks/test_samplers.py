@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from para_policy.calibration import mean_jacobian
 from para_policy.checkpoints.consistency import save_consistency
 from para_policy.checkpoints.native import checkpoint_hash, read_config
 from para_policy.checkpoints.observations import read_observations, save_observations
-from para_policy.errors import InputError
+from para_policy.errors import DataError, InputError
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.training.pcm.problem import Settings
 from para_policy.training.pcm.trajectories import generate
@@ -306,8 +307,12 @@ def test_the_oracle_measures_every_set_of_inputs_on_every_row(
         assert all(0 < share < 2 for share in left)
     with pytest.raises(InputError, match="has 7 trajectories; expected at least 8"):
         run(pcm_oracle, checkpoint, tmp_path, data=store(7, own))
-    with pytest.raises(InputError, match="was made with other weights"):
+    with pytest.raises(DataError, match="was made with other weights"):
         run(pcm_oracle, checkpoint, tmp_path, data=store(8, "other"))
+    calibrated = Path(shutil.copytree(checkpoint, tmp_path / "calibrated"))
+    calibrate_tiny_checkpoint(calibrated, "ddim", 8)
+    with pytest.raises(DataError, match=r"was made with other calibration \(none, here "):
+        run(pcm_oracle, calibrated, tmp_path, data=store(64, own))
 
 
 @pytest.mark.parametrize("models", ["mine", "=outputs", "mine=nowhere"])

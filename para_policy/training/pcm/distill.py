@@ -42,7 +42,6 @@ from para_policy.training.config import LENGTH, MOST, Count, Rate, RunConfig
 from para_policy.training.draws import batch_indices
 from para_policy.training.pcm import low_rank
 from para_policy.training.pcm.losses import NEARLY_SOLVED, Losses, Weights, mean_square
-from para_policy.training.pcm.problem import Problem
 from para_policy.training.pcm.sweep import Swept, sweep
 from para_policy.training.pcm.trajectories import Trajectories
 
@@ -124,12 +123,7 @@ class _Distillation:
         self.facts = self.data.facts
         self.config = self.run = config.model_copy(update={"facts": self.facts})
         self.policy, self.sha256 = policy, weights_sha256
-        self._check("weights_sha256", weights_sha256)
-        self._check("noise_scheduler", policy.config.noise_scheduler)
-        problem = Problem.of(
-            policy, self.facts["scheduler"], self.facts["steps"], self.facts["splitting"]
-        )
-        self._check("calibration", problem.digest)
+        problem = self.data.problem(policy, weights_sha256)
         self.process = problem.process.to("cpu", torch.float32)
         self.propagate = problem.splitting.bind(
             self.process, (policy.config.horizon, policy.config.action_dim)
@@ -152,13 +146,6 @@ class _Distillation:
             f"{held_out} held-out trajectories, share of the squared error left after "
             f"{self.facts['rounds']} rounds, EMA weights"
         )
-
-    def _check(self, what: str, expected: Any) -> None:
-        if self.facts[what] != expected:
-            raise DataError(
-                f"'{self.config.data}' was made with other {what.removesuffix('_sha256')} "
-                f"({self.facts[what]}, here {expected}); run para-policy trajectories again"
-            )
 
     def network(self) -> nn.Module:
         network = copy.deepcopy(self.policy.network)

@@ -174,6 +174,28 @@ class Trajectories:
     def __len__(self) -> int:
         return int(self.facts["count"])
 
+    def problem(self, policy: DiffusionPolicy, weights_sha256: str) -> Problem:
+        """The solve that the store records, as this policy has it.
+
+        Raises:
+            InputError: if the splitting needs a calibration that is missing.
+            DataError: if it was made with other weights, another noise schedule or another calibration.
+        """
+        self._check("weights_sha256", weights_sha256)
+        self._check("noise_scheduler", policy.config.noise_scheduler)
+        problem = Problem.of(
+            policy, self.facts["scheduler"], self.facts["steps"], self.facts["splitting"]
+        )
+        self._check("calibration", problem.digest)
+        return problem
+
+    def _check(self, what: str, expected: Any) -> None:
+        if self.facts[what] != expected:
+            raise DataError(
+                f"'{self.path}' was made with other {what.removesuffix('_sha256')} "
+                f"({self.facts[what]}, here {expected}); run para-policy trajectories again"
+            )
+
     def batch(self, indices: Tensor) -> tuple[Noise, Tensor, Tensor, Tensor]:
         """Noise, conditions (b, C), iterates (b, K, N + 1, *shape) and solutions (b, N + 1, *shape)."""
         try:
