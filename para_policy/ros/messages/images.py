@@ -44,6 +44,13 @@ _BY_OPENCV = {
 _KNOWN = (*_ENCODINGS, *_BY_OPENCV)
 _UNORDERED = {"8UC1": ("mono8",), "8UC3": ("bgr8", "rgb8"), "8UC4": ("bgra8", "rgba8")}
 """Encodings that say how many channels there are, but not which."""
+_PIXEL_BYTES = {
+    **{name: len(channels) for name, (_, channels) in _ENCODINGS.items()},
+    **{name: size for name, (size, _) in _BY_OPENCV.items()},
+    **{f"8UC{channels}": channels for channels in range(1, 5)},
+    **{"mono16": 2, "16UC1": 2, "32FC1": 4, "rgb16": 6, "bgr16": 6, "rgba16": 8, "bgra16": 8},
+}
+"""What an image tells by its encoding, also where that cannot be turned into colours."""
 _FORMATS = ("JPEG", "PNG")
 _MODES = ("L", "LA", "P", "RGB", "RGBA")
 
@@ -62,9 +69,14 @@ def read_image(message: Image, options: Mapping[str, Any]) -> Pixels:
     """
     encoding = options["encoding"] or message.encoding
     check_encoding(encoding)
-    pixel_bytes = (
-        _BY_OPENCV[encoding][0] if encoding in _BY_OPENCV else len(_ENCODINGS[encoding][1])
-    )
+    pixel_bytes = _PIXEL_BYTES[encoding]
+    said = _PIXEL_BYTES.get(message.encoding, pixel_bytes)
+    if said != pixel_bytes:
+        # Otherwise the rest of each line would pass for padding, and the picture be another one.
+        raise InputError(
+            f"image encoding is '{message.encoding}', {said} bytes for each pixel; `encoding: "
+            f"{encoding}` in the inputs file has {pixel_bytes}: take it out, or give one of {said}"
+        )
     height, width, row = message.height, message.width, message.width * pixel_bytes
     if not height or not width:
         raise InputError(f"image is empty: {_size(height, width)}")

@@ -126,6 +126,21 @@ def test_channels_without_names_are_named_in_the_inputs_file() -> None:
         InputMapping(topic="t", type="sensor_msgs/msg/Image", encoding="8UC3")
 
 
+@pytest.mark.parametrize(
+    ("pixels", "said", "encoding", "sizes"),
+    [
+        (OPAQUE, "rgba8", "rgb8", "4 bytes for each pixel; .* has 3"),
+        (COLOURS, "bgr8", "mono8", "3 bytes for each pixel; .* has 1"),
+        (COLOURS[..., :2], "16UC1", "mono8", "2 bytes for each pixel; .* has 1"),
+    ],
+)
+def test_an_encoding_of_another_size_does_not_take_pixels_for_padding(
+    pixels: np.ndarray, said: str, encoding: str, sizes: str
+) -> None:
+    with pytest.raises(InputError, match=sizes):
+        read_image(message(pixels, said), options(encoding=encoding))
+
+
 def test_grey_becomes_three_equal_channels() -> None:
     grey = COLOURS[..., :1]
     for read in (
