@@ -176,6 +176,18 @@ class InputSources:
         )
 
 
+def absolute(namespace: str, topic: str) -> str:
+    """The full name of a topic that is relative to a namespace.
+
+    >>> absolute("/arm", "joint_states"), absolute("/", "tf"), absolute("arm", "/clock")
+    ('/arm/joint_states', '/tf', '/clock')
+    """
+    if topic.startswith("/"):
+        return topic
+    parts = [part for part in (namespace.strip("/"), topic) if part]
+    return "/" + "/".join(parts)
+
+
 def full_topic(name: str, node: Node | None = None) -> str:
     """Full name of a topic as a person writes it, with the remappings of `node`.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,12 +29,22 @@ ROBOTS = ("left", "right")
 
 
 class Rig:
-    """A policy node, everything it says, and sensors to feed it."""
+    """A policy node, everything it says, and sensors to feed it.
 
-    def __init__(self, graph: Graph, **parameters: Any) -> None:
+    Args:
+        remapped: names of the node and of its topics, and what they are called instead.
+    """
+
+    def __init__(
+        self, graph: Graph, remapped: Mapping[str, str] = MappingProxyType({}), **parameters: Any
+    ) -> None:
         self.graph = graph
+        self.joint_states = remapped.get("joint_states", "joint_states")
+        remap = ["--ros-args"]
+        for name, other in remapped.items():
+            remap += ["-r", f"{name}:={other}"]
         self.node: PolicyNode = graph.add(
-            PolicyNode,
+            functools.partial(PolicyNode, cli_args=remap),
             **{
                 "inputs_file": str(CONFIG / "pusht_inputs.yaml"),
                 "sampler": "sequential",
@@ -48,7 +61,7 @@ class Rig:
     def start(self) -> Rig:
         assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        self.joints = self.graph.talk(JointState, "joint_states")
+        self.joints = self.graph.talk(JointState, self.joint_states)
         self.keypoints = self.graph.talk(PoseArray, "keypoints")
         publishers = ("policy_node/action_chunk", "policy_node/chunk_info")
         self.graph.wait(lambda: all(self.graph.probe.count_publishers(t) for t in publishers))

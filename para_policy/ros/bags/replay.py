@@ -16,7 +16,8 @@ from para_policy.ros.bags.observations import Found, Observations
 from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.records import ChunkRecord, Run
 from para_policy.ros.bags.rerun import Rerun, Solved
-from para_policy.ros.bags.topics import absolute, namespace_of
+from para_policy.ros.bags.topics import namespace_of
+from para_policy.ros.graph import absolute
 from para_policy.ros.messages.input_files import PolicyInputs, policy_inputs
 from para_policy.ros.messages.settings import RecordedSettings
 from para_policy.ros.parameters.policy import PARAMETERS
@@ -110,7 +111,10 @@ class Replay:
 
     def _topics(self, run: Run, recorded: RecordedSettings) -> dict[str, str]:
         namespace = namespace_of(run.node)
-        topics = {n: absolute(namespace, m.topic) for n, m in self._inputs(recorded).items()}
+        topics = recorded.topics.get(namespace) or {
+            name: absolute(namespace, mapping.topic)
+            for name, mapping in self._inputs(recorded).items()
+        }
         absent = sorted(set(topics.values()) - set(self.bag.topics))
         if absent:
             raise DataError(f"the bag lacks {', '.join(absent)}, which the policy saw")

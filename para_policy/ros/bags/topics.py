@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from para_policy.ros.graph import absolute
 from para_policy.ros.messages.input_files import InputForms, topics_of
 
 CHUNK, INFO, SETTINGS = "action_chunk", "chunk_info", "settings"
 _CHUNK_TYPE = "trajectory_msgs/msg/JointTrajectory"
 _INFO_TYPE = "diagnostic_msgs/msg/DiagnosticStatus"
 _SETTINGS_TYPE = "std_msgs/msg/String"
-
-
-def absolute(namespace: str, topic: str) -> str:
-    """The full name of a topic that is relative to a namespace.
-
-    >>> absolute("/arm", "joint_states"), absolute("/", "tf"), absolute("arm", "/clock")
-    ('/arm/joint_states', '/tf', '/clock')
-    """
-    if topic.startswith("/"):
-        return topic
-    parts = [part for part in (namespace.strip("/"), topic) if part]
-    return "/" + "/".join(parts)
 
 
 @dataclass(frozen=True)
@@ -34,12 +23,15 @@ class RecordedNodes:
         namespace: of the nodes.
         policy_node: name of the policy node.
         robots: namespaces of the robots that it serves, within `namespace`; none: itself.
+        remapped: full names of the topics of all inputs, where they are known; else they are those of
+            `inputs`.
     """
 
     inputs: InputForms | None = None
     namespace: str = "/"
     policy_node: str = "policy_node"
     robots: tuple[str, ...] = ()
+    remapped: frozenset[str] = frozenset()
 
     @property
     def executors(self) -> set[str]:
@@ -57,11 +49,18 @@ class RecordedNodes:
 
     def topics(self) -> set[str]:
         """All topics of the nodes and of the policy's inputs, as far as these are known."""
-        chunks = [f"{self.policy_node}/{CHUNK}", f"{self.policy_node}/{INFO}"]
-        seen = [mapping.topic for mapping in topics_of(self.inputs or {}).values()]
-        names = [*chunks, "chunk_executor/command", *seen]
-        of_robots = {absolute(place, name) for place in self._places for name in names}
-        return {*of_robots, self.settings_topic, "/diagnostics", "/clock"}
+        of_robots = self._of_robots(
+            f"{self.policy_node}/{CHUNK}", f"{self.policy_node}/{INFO}", "chunk_executor/command"
+        )
+        return {*of_robots, *self.needed(), "/diagnostics", "/clock"}
+
+    def needed(self) -> set[str]:
+        """Topics without which no replay is possible, as far as they are known."""
+        seen = (mapping.topic for mapping in topics_of(self.inputs or {}).values())
+        return {self.settings_topic, *(self.remapped or self._of_robots(*seen))}
+
+    def _of_robots(self, *names: str) -> set[str]:
+        return {absolute(place, name) for place in self._places for name in names}
 
 
 def recorded_policies(topics: Mapping[str, str]) -> list[str]:

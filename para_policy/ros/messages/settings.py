@@ -32,6 +32,8 @@ class RecordedSettings(BaseModel):
         id: names these settings in `~/chunk_info`.
         values: parameters of the node by name.
         inputs: which topic, or topics, fed which input.
+        topics: full names of their topics, as remapped, by the namespace of each robot and the name of the
+            input or part. Empty in older recordings: there they are `inputs`, within that namespace.
         checkpoint: as the node was told; `weights_sha256` is what counts.
         calibration: digest of the calibration that the sampler used; empty without one.
         auto: for sampler "auto", what it stood for on that machine: a name and options.
@@ -48,6 +50,7 @@ class RecordedSettings(BaseModel):
     id: str = Field(min_length=1)
     values: dict[str, Any]
     inputs: dict[str, InputForm] = Field(min_length=1)
+    topics: dict[str, dict[str, str]] = Field(default_factory=dict)
     checkpoint: str
     weights_sha256: str
     calibration: str = ""
@@ -66,6 +69,7 @@ def settings_text(
     inputs: InputForms,
     weights_sha256: str,
     *,
+    topics: Mapping[str, Mapping[str, str]],
     dt_ns: int,
     deadline_s: float | None,
 ) -> str:
@@ -74,6 +78,7 @@ def settings_text(
     Args:
         values: of all parameters of the node, by name.
         weights_sha256: of the file that the weights came from.
+        topics: as `RecordedSettings.topics`.
         dt_ns: time between actions.
         deadline_s: when solves are cut off; None where they are waited for.
     Raises:
@@ -87,6 +92,7 @@ def settings_text(
             name: _dumped(form) if isinstance(form, InputMapping) else list(map(_dumped, form))
             for name, form in inputs.items()
         },
+        "topics": {robot: dict(of_inputs) for robot, of_inputs in topics.items()},
         "checkpoint": str(values["checkpoint"]),
         "weights_sha256": weights_sha256,
         "calibration": "" if calibration is None else calibration_digest(calibration),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from para_policy.ros.parameters.policy import cpu_numbers, present_values, robot
 from para_policy.ros.serving.loading import LoadedPolicy, load
 from para_policy.ros.serving.planner_settings import make_settings, unmixed
 from para_policy.ros.serving.robot import ServedRobot
-from para_policy.ros.serving.topics import RobotTopics, chunk_format
+from para_policy.ros.serving.topics import RobotTopics, chunk_format, input_topics
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def configure(
     if values["torch_threads"]:
         torch.set_num_threads(values["torch_threads"])
     loaded = load(values)
+    loaded = replace(loaded, topics=input_topics(node, loaded.inputs, names))
     chunks = chunk_format(values, loaded.policy.config)
     settings = make_settings(loaded, values)
     for warning in unmixed(settings, loaded.policy.config):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from para_policy.checkpoints.load import make_policy, read_checkpoint, resolve
@@ -21,6 +22,8 @@ class LoadedPolicy:
     Attributes:
         weights_sha256: of the file that the weights came from.
         inputs: topics that feed it.
+        topics: their full names, as remapped, by the namespace of each robot and the name of the input or
+            part; empty where no node runs.
         max_rate_hz: largest control rate that may be set while the node runs: that of the
             demonstrations, or the one it was configured with where that is larger or the only one.
     """
@@ -29,6 +32,7 @@ class LoadedPolicy:
     weights_sha256: str
     inputs: PolicyInputs
     max_rate_hz: float = math.inf
+    topics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def load(values: Values) -> LoadedPolicy:

@@ -204,3 +204,4 @@ def _message(loaded: LoadedPolicy, values: Values) -> str:
         dt_ns=dt_ns(loaded.policy.config, values),
         deadline_s=solve_deadline_s(values),
     )
+        topics=loaded.topics,

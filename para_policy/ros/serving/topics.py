@@ -19,6 +19,7 @@ from para_policy.errors import InputError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.graph import (
     InputSources,
+    absolute,
     full_topic,
     publishers,
     qos_conflicts,
@@ -129,7 +130,7 @@ class RobotTopics:
                 mapping = reader.mapping
                 qos = mapping.qos(lockstep=lockstep)
                 topic = topic_of(mapping.topic, robot)
-                self._check_topic(name, mapping, topic)
+                self._check_type(name, mapping, full_input_topic(node, name, mapping, robot))
                 subscription = node.create_subscription(
                     mapping.message,
                     topic,
@@ -142,13 +143,8 @@ class RobotTopics:
                 self._qos[subscription.topic_name] = qos
             self._undo = undo.pop_all()
 
-    def _check_topic(self, name: str, mapping: InputMapping, topic: str) -> None:
-        """A robot's name before a topic makes none of some; and one topic has one type, however its
-        name is spelled."""
-        try:
-            full = full_topic(topic, self._node)
-        except InputError as error:
-            raise InputError(f"input {name!r} comes from '{topic}', which is {error}") from error
+    def _check_type(self, name: str, mapping: InputMapping, full: str) -> None:
+        """One topic has one type, however its name is spelled."""
         known = self._types.get(full, mapping.type)
         if known != mapping.type:
             raise InputError(
@@ -211,3 +207,32 @@ class RobotTopics:
 def topic_of(topic: str, robot: str) -> str:
     """A robot's own topic; one that begins with a slash is the same for all robots."""
     return f"{robot}/{topic}" if robot and not topic.startswith("/") else topic
+def input_topics(
+    node: LifecycleNode, inputs: PolicyInputs, robots: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Full names of all topics, by the namespace of each robot and the name of the input or part.
+
+    Raises:
+        InputError: as `full_input_topic`.
+    """
+    return {
+        absolute(node.get_namespace(), robot): {
+            name: full_input_topic(node, name, mapping, robot) for name, mapping in inputs.items()
+        }
+        for robot in robots
+    }
+
+
+def full_input_topic(node: LifecycleNode, name: str, mapping: InputMapping, robot: str) -> str:
+    """Full name of the topic of an input, as remapped.
+
+    Raises:
+        InputError: when there can be no such topic, as a robot's name before it makes none of some.
+    """
+    topic = topic_of(mapping.topic, robot)
+    try:
+        return full_topic(topic, node)
+    except InputError as error:
+        raise InputError(f"input {name!r} comes from '{topic}', which is {error}") from error
+
+

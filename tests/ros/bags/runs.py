@@ -44,7 +44,7 @@ class RecordedRun:
         topics = [f"{NODE}/{name}" for name in ("settings", "chunk_info", "action_chunk")]
         self.wait_for(topics)
         graph.wait(lambda: self.writer.counts[f"{NODE}/settings"] == 1)
-        self.wait_for(["/joint_states", "/keypoints"])
+        self.wait_for([f"/{self.rig.joint_states.lstrip('/')}", "/keypoints"])
         self._steps = self._reset_at = 0
         self._began_ns = self.rig.now_ns()
 

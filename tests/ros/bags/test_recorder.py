@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from geometry_msgs.msg import PoseArray
 from rclpy.duration import Duration
-from rclpy.qos import LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import LivelinessPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosbags.interfaces import QosDurability, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import JointState
@@ -31,6 +33,7 @@ from para_policy.ros.messages.input_files import read_inputs
 from para_policy.ros.parameters.offline import inputs_of_parameters
 from para_policy.terminal import run as run_command
 from tests.ros.graph import CONFIG, Graph
+from tests.ros.policy_rig import Rig
 
 INPUTS = CONFIG / "pusht_inputs.yaml"
 RUN = "import sys; from para_policy.terminal import run; import tyro; "
@@ -165,6 +168,59 @@ def test_a_topic_that_appears_later_is_joined(graph: Graph, tmp_path: Path) -> N
     speaker.publish(Float64MultiArray(data=[1.0]))
     graph.wait(lambda: writer.counts.get("/chunk_executor/command") == 1)
     assert not recorder.problems
+    writer.close()
+
+
+def test_a_publisher_that_offers_less_and_comes_later_is_heard(
+    graph: Graph, tmp_path: Path
+) -> None:
+    writer = BagWriter(tmp_path / "bag", "mcap")
+    nodes = RecordedNodes(read_inputs(INPUTS))
+    graph.add(lambda **options: Recorder(writer, nodes, **options))
+    first = graph.talk(JointState, "joint_states")
+    first.publish(joints(1))
+    graph.wait(lambda: writer.counts.get("/joint_states") == 1)
+    second = graph.talk(JointState, "joint_states", qos_profile_sensor_data)
+    graph.wait(lambda: first.get_subscription_count() > 0)
+    before = writer.counts["/joint_states"]
+
+    def both_heard() -> bool:
+        first.publish(joints(2))
+        second.publish(joints(3))
+        return writer.counts["/joint_states"] > before + 4
+
+    graph.wait(both_heard)
+    writer.close()
+    found = [recorded.message for recorded in Bag(tmp_path / "bag").messages(["/joint_states"])]
+    assert all(joints(number) in found for number in (1, 2, 3))
+
+
+def test_what_a_replay_needs_and_nobody_publishes_is_told(
+    graph: Graph, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Of a node in another namespace there would be no word in the bag."""
+    writer = BagWriter(tmp_path / "bag", "mcap")
+    warnings = graph.warnings()
+    recorder = graph.add(lambda **options: Recorder(writer, RecordedNodes(), **options))
+    (told,) = recorder.absent().values()
+    assert told.startswith("nobody has published /policy_node/settings, without which there is no")
+    rig = Rig(graph, {"__ns": "/arm"}, checkpoint=str(checkpoint))
+    rig.node.trigger_configure()
+    graph.wait(lambda: any("running: /arm/policy_node (--namespace" in text for text in warnings))
+    writer.close()
+
+
+def test_inputs_without_a_publisher_are_told_once_they_are_known(
+    graph: Graph, checkpoint: Path, tmp_path: Path
+) -> None:
+    writer = BagWriter(tmp_path / "bag", "mcap")
+    recorder = graph.add(lambda **options: Recorder(writer, RecordedNodes(), **options))
+    node = Rig(graph, {"joint_states": "/arm/joints"}, checkpoint=str(checkpoint)).node
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    graph.wait(lambda: recorder.absent().keys() == {"/arm/joints", "/keypoints"})
+    graph.talk(PoseArray, "/keypoints")
+    graph.wait(lambda: recorder.absent().keys() == {"/arm/joints"})
     writer.close()
 
 

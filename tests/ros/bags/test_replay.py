@@ -47,6 +47,17 @@ def test_warm_starts_and_a_reset_are_replayed_to_the_bit(recorded: Path) -> None
     assert all(chunk["difference"] == 0.0 for chunk in found["per_chunk"])
 
 
+def test_inputs_that_were_remapped_are_recorded_and_replayed(
+    graph: Graph, checkpoint: Path, tmp_path: Path
+) -> None:
+    elsewhere = {"joint_states": "/arm/driver/joints"}
+    run = RecordedRun(graph, tmp_path / "bag", checkpoint, remapped=elsewhere)
+    run.step(3)
+    assert not run.recorder.absent()
+    found = the_run(replay_bag(run.finish()))
+    assert (found["chunks"], found["equal"]) == (3, 3), found["reasons"]
+
+
 def test_a_bag_that_somebody_else_wrote_is_replayed_to_the_bit(
     recorded: Path, tmp_path: Path
 ) -> None:

@@ -18,14 +18,14 @@ from para_policy.ros.parameters.policy import PARAMETERS
 from tests.ros.graph import CONFIG
 
 VALUES = {parameter.name: parameter.default for parameter in PARAMETERS}
-TIMES = {"dt_ns": 100_000_000, "deadline_s": None}
+REST = {"topics": {}, "dt_ns": 100_000_000, "deadline_s": None}
 
 
 @pytest.fixture
 def text(checkpoint: Path) -> str:
     inputs = read_inputs(CONFIG / "pusht_inputs.yaml")
     values = {**VALUES, "checkpoint": str(checkpoint), "control_rate_hz": 10.0}
-    return settings_text(load_policy(checkpoint), values, inputs, "ab" * 32, **TIMES)
+    return settings_text(load_policy(checkpoint), values, inputs, "ab" * 32, **REST)
 
 
 def test_settings_come_back(text: str, checkpoint: Path) -> None:
@@ -41,8 +41,8 @@ def test_settings_come_back(text: str, checkpoint: Path) -> None:
 def test_the_id_changes_with_any_value(checkpoint: Path, text: str) -> None:
     policy, inputs = load_policy(checkpoint), read_settings(text).inputs
     values = {**VALUES, "checkpoint": str(checkpoint), "control_rate_hz": 10.0}
-    assert settings_text(policy, values, inputs, "ab" * 32, **TIMES) == text
-    other = settings_text(policy, {**values, "tolerance": 0.1}, inputs, "ab" * 32, **TIMES)
+    assert settings_text(policy, values, inputs, "ab" * 32, **REST) == text
+    other = settings_text(policy, {**values, "tolerance": 0.1}, inputs, "ab" * 32, **REST)
     assert read_settings(other).id != read_settings(text).id
 
 
