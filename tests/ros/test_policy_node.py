@@ -230,6 +230,10 @@ def raises(error: Exception) -> Callable[..., Any]:
         ({"inputs_file": "/nowhere"}, "cannot read inputs_file '/nowhere'"),
         ({"joint_names": ["a", "b", "c"]}, "the policy has 2 actions"),
         ({"joint_names": ["a", "a"]}, "joint_names have a more than once"),
+        (
+            {"joint_names": ["agent_y", "agent_x"]},
+            "actions in another order: each joint would get the action of another",
+        ),
         ({"stamp_mode": "magic"}, "stamp_mode is 'magic'"),
         ({"cpu_affinity": [4095]}, "cpu_affinity is [4095]; this process may run on"),
         ({"shift_noise": True}, "it needs warm_start: true and lockstep: false"),

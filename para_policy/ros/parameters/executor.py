@@ -186,7 +186,13 @@ def _check_state_joints(given: dict[str, Any], limited: Sequence[str]) -> None:
         raise InputError(
             f"{need_state[0]} is given but no state_topics; name the topic of the joint states"
         )
-    if need_state and not (given["state_joints"] or given["joint_names"]):
+    states, joints = list(given["state_joints"]), list(given["joint_names"])
+    if states != joints and sorted(states) == sorted(joints):
+        raise InputError(
+            f"state_joints are {states}, joint_names in another order: a joint would begin where "
+            f"another one stands; expected {joints}, or leave state_joints out"
+        )
+    if need_state and not (states or joints):
         raise InputError(
             f"{need_state[0]} is given but neither state_joints nor joint_names; set state_joints to "
             "the names in joint_states, in the order of the actions: motion begins where they are"

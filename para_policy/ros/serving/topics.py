@@ -61,7 +61,8 @@ def chunk_format(values: Values, config: PolicyConfig) -> ChunkFormat:
     """Form of chunks that the parameters ask for.
 
     Raises:
-        InputError: when there are not as many joint names as actions, or no such axes.
+        InputError: when there are not as many joint names as actions, they are those of the actions in
+            another order, or there are no such axes.
     """
     joints = [name for name in values["joint_names"] if name] or list(config.action_names)
     twice = sorted({joint for joint in joints if joints.count(joint) > 1})
@@ -69,6 +70,11 @@ def chunk_format(values: Values, config: PolicyConfig) -> ChunkFormat:
         raise InputError(f"joint_names have {', '.join(twice)} more than once; expected each once")
     if len(joints) != config.action_dim:
         raise InputError(f"joint_names are {joints}; the policy has {config.action_dim} actions")
+    if joints != list(config.action_names) and sorted(joints) == sorted(config.action_names):
+        raise InputError(
+            f"joint_names are {joints}, the names of the policy's actions in another order: each joint "
+            f"would get the action of another; expected {list(config.action_names)}, or other names"
+        )
     axes = list(values["marker_axes"])
     if values["marker_frame"]:
         check_axes(axes, config.action_dim)
@@ -204,9 +210,6 @@ class RobotTopics:
         self._undo.close()
 
 
-def topic_of(topic: str, robot: str) -> str:
-    """A robot's own topic; one that begins with a slash is the same for all robots."""
-    return f"{robot}/{topic}" if robot and not topic.startswith("/") else topic
 def input_topics(
     node: LifecycleNode, inputs: PolicyInputs, robots: Sequence[str]
 ) -> dict[str, dict[str, str]]:
@@ -236,3 +239,6 @@ def full_input_topic(node: LifecycleNode, name: str, mapping: InputMapping, robo
         raise InputError(f"input {name!r} comes from '{topic}', which is {error}") from error
 
 
+def topic_of(topic: str, robot: str) -> str:
+    """A robot's own topic; one that begins with a slash is the same for all robots."""
+    return f"{robot}/{topic}" if robot and not topic.startswith("/") else topic

@@ -112,6 +112,10 @@ TWIST = {"output": "twist_stamped", "frame_id": "base"}
             {"joint_names": ["a", "b"], "velocity_max": [1.0] * 3},
             "2 for joint_names, 3 for the lim",
         ),
+        (
+            {"joint_names": ["a", "b"], "state_joints": ["b", "a"], "velocity_max": [1.0]},
+            r"state_joints are \['b', 'a'\], joint_names in another order",
+        ),
         ({"velocity_maxx": [1.0]}, r"no parameter velocity_maxx \(did you mean velocity_max\?\)"),
         ({"velocity_max": [-1.0]}, r"velocity_max is \[-1.0\], expected numbers > 0"),
         ({"position_min": [math.nan]}, "position_min is .nan., expected numbers"),
