@@ -148,6 +148,16 @@ class PlannedChunk:
         )
 
     @property
+    def scale_warning(self) -> str | None:
+        """What is to be said of observations that are far from all demonstrations; None where none is."""
+        found = [
+            f"{name}: {far}"
+            for name, trained in self.settings.trained.items()
+            if (far := trained.far(self.seen[name][-1]))
+        ]
+        return "; ".join(found) or None
+
+    @property
     def observation(self) -> str:
         """Digest of what the policy saw: milliseconds for images, so not before the chunk is out."""
         return observation_digest(self.seen)

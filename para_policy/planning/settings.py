@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from para_policy.execution.coordinates import UNKNOWN, Coordinates
+from para_policy.planning.trained import TrainedScale
 
 if TYPE_CHECKING:
     from para_policy.samplers import Sampler
@@ -33,6 +34,8 @@ class PlannerSettings:
         parts: inputs that are put together from several streams: the width of each, by its name, in
             order. Ages, `linear` and `coordinates` are by the names of streams.
         coordinates: of the flat values of each stream, by name.
+        trained: scale of the flat values of each input, by name; of one that is not named, and of
+            images, nothing is told.
         action_coordinates: of the actions.
         sampler_name: what the user calls the sampler.
         anytime: true where the sampler can stop at a deadline.
@@ -70,6 +73,7 @@ class PlannerSettings:
     max_future_ns: int = 5_000_000
     spacing_tolerance: float = 0.4
     coordinates: Mapping[str, Coordinates] = field(default_factory=dict)
+    trained: Mapping[str, TrainedScale] = field(default_factory=dict)
     action_coordinates: Coordinates = UNKNOWN
     parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     sampler_name: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,17 @@ from rclpy.parameter import parameter_value_to_python
 
 from para_policy.checkpoints.load import read_checkpoint, resolve
 from para_policy.errors import ParaPolicyError
+from para_policy.planning.trained import TrainedScale
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, skipped
 from para_policy.ros.doctor.streams import Expected, Stream
 from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
 from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.serving.planner_settings import trained_scales
 
 if TYPE_CHECKING:
-    from para_policy.policies.config import PolicyConfig
+    from para_policy.checkpoints.checkpoint import Checkpoint
 
 POLICY_NODE, EXECUTOR_NODE = "policy_node", "chunk_executor"
 
@@ -79,12 +82,14 @@ def make_streams(
 ) -> tuple[list[Finding], list[Stream]]:
     """Listen to all inputs of all robots; a finding where it is not known what they are."""
     try:
-        config, inputs = _known(case, values)
+        checkpoint, inputs = _known(case, values)
     except ParaPolicyError as error:
         return [skipped("inputs", f"not known here: {error}", "run the doctor beside the node")], []
-    if config is None or inputs is None:
+    if checkpoint is None or inputs is None:
         advice = "give --params-file, or --checkpoint and --inputs-file"
         return [skipped("inputs", "not known without checkpoint and inputs file", advice)], []
+    config = checkpoint.config
+    scales = _scales(checkpoint, inputs)
     expected = Expected(
         control_rate_hz=values["control_rate_hz"] or config.control_hz,
         max_age_s=values["max_observation_age_s"],
@@ -100,18 +105,28 @@ def make_streams(
             topic = _heard(node, names, names.topic(robot, mapping.topic), mapping)
             subject = f"{robot}: {name}" if robot else name
             shape = inputs.shapes[name]
-            streams.append(Stream(node, subject, topic, mapping, shape, expected))
+            streams.append(Stream(node, subject, topic, mapping, shape, expected, scales.get(name)))
     return [], streams
 
 
-def _known(
-    case: Case, values: Mapping[str, Any]
-) -> tuple[PolicyConfig | None, PolicyInputs | None]:
+def _known(case: Case, values: Mapping[str, Any]) -> tuple[Checkpoint | None, PolicyInputs | None]:
     """Files that the running node reads, which need not be those that were examined before."""
     if not values["checkpoint"] or not values["inputs_file"]:
         return None, None
-    config = read_checkpoint(resolve(values["checkpoint"])).config
-    return config, load_inputs(values["inputs_file"], config.inputs)
+    checkpoint = read_checkpoint(resolve(values["checkpoint"]))
+    return checkpoint, load_inputs(values["inputs_file"], checkpoint.config.inputs)
+
+
+def _scales(checkpoint: Checkpoint, inputs: PolicyInputs) -> dict[str, TrainedScale]:
+    """How the policy knows the values of each topic."""
+    found: dict[str, TrainedScale] = {}
+    for name, whole in trained_scales(checkpoint.config, checkpoint.normalizers).items():
+        first = 0
+        for topic in inputs.parts.get(name, (name,)):
+            width = math.prod(inputs.shapes[topic])
+            found[topic] = whole.part(first, width)
+            first += width
+    return found
 
 
 def _heard(node: Node, names: Names, topic: str, mapping: InputMapping) -> str:

@@ -15,6 +15,7 @@ from rclpy.node import Node
 from para_policy.errors import ParaPolicyError
 from para_policy.execution.coordinates import Coordinates
 from para_policy.planning.history import ObservationHistory
+from para_policy.planning.trained import TrainedScale
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, warn
 from para_policy.ros.graph import InputSources, publishers, qos_conflicts, type_conflicts
 from para_policy.ros.messages.conversions import stamp_to_ns
@@ -44,11 +45,17 @@ class Expected:
 
 @dataclass(frozen=True)
 class _Arrival:
-    """Times in nanoseconds; a stamp of None belongs to a message without header."""
+    """Times in nanoseconds; a stamp of None belongs to a message without header.
+
+    Attributes:
+        problem: reason why policy_node would refuse it; '': none.
+        far: which of its values are far from all demonstrations; '': none.
+    """
 
     received_ns: int
     stamp_ns: int | None
     problem: str
+    far: str
 
 
 class Stream:
@@ -62,8 +69,10 @@ class Stream:
         mapping: InputMapping,
         shape: tuple[int, ...],
         expected: Expected,
+        trained: TrainedScale | None = None,
     ) -> None:
         self._node, self._topic, self._mapping = node, topic, mapping
+        self._trained = trained
         self._name, self._shape = name, tuple(shape)
         self._expected = expected
         self._max_age_s = mapping.max_age_s or expected.max_age_s
@@ -88,14 +97,15 @@ class Stream:
         now_ns = int(self._node.get_clock().now().nanoseconds)
         header = getattr(message, "header", None)
         stamp_ns = None if header is None else stamp_to_ns(header.stamp)
-        problem = self._problem(message, now_ns)
-        if problem is None:
+        judged = self._judge(message, now_ns)
+        if judged is None:
             self._passed_over.append(self._reader.passed_over)
         else:
-            self._arrivals.append(_Arrival(now_ns, stamp_ns, problem))
+            self._arrivals.append(_Arrival(now_ns, stamp_ns, *judged))
 
-    def _problem(self, message: Any, now_ns: int) -> str | None:
-        """Reason why policy_node would refuse the message, in its words; None: it is passed over."""
+    def _judge(self, message: Any, now_ns: int) -> tuple[str, str] | None:
+        """Reason why policy_node would refuse the message, in its words, and which of its values are far
+        from all demonstrations; None: it is passed over."""
         try:
             read = self._reader.read(message, now_ns)
             if read is None:
@@ -108,14 +118,14 @@ class Stream:
             )
             history.append(self._name, stamp_ns, values)
         except ParaPolicyError as error:
-            return str(error)
-        return ""
+            return str(error), ""
+        return "", "" if self._trained is None else self._trained.far(values)
 
     def findings(self) -> Iterator[Finding]:
         """The first fault that keeps the policy from seeing this input, or how well it does."""
         faults = list(self._faults())
         if not faults and not self._expected.lockstep:
-            faults = [*(list(self._rate()) or self._spacing()), *self._stamps()]
+            faults = [*(list(self._rate()) or self._spacing()), *self._stamps(), *self._scale()]
         yield from faults or [ok(self._name, self._summary())]
 
     def _faults(self) -> Iterator[Finding]:
@@ -227,6 +237,12 @@ class Stream:
         elif age_s > limit_s / 2:
             found = f"stamped {age_s:.3f} s before arrival, over half of the limit of {limit_s:g} s"
             yield warn(self._name, found, "shorten the delay, or raise max_age_s")
+
+    def _scale(self) -> Iterator[Finding]:
+        far = [arrival.far for arrival in self._arrivals if arrival.far]
+        if 2 * len(far) > len(self._arrivals):
+            found, _, advice = far[-1].partition("; ")
+            yield warn(self._name, found, advice)
 
     def _age_s(self) -> float:
         """Of a message when it arrives; the median."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from rclpy.node import Node
 from para_policy.errors import InputError, ParaPolicyError
 from para_policy.planning.fleet import Fleet
 from para_policy.planning.settings import PlannerSettings
+from para_policy.planning.trained import TrainedScale
 from para_policy.ros.messages.settings import settings_text
 from para_policy.ros.parameters.policy import (
     FIXED,
@@ -30,6 +31,7 @@ from para_policy.samplers import Sampler
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
     from para_policy.policies import PolicyConfig
+    from para_policy.policies.normalizer import LinearNormalizer
 
 _OF_SAMPLER = frozenset({"sampler", "sampler_options", "tolerance"})
 
@@ -59,6 +61,7 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         max_error=values["max_error"],
         parts={n: {p: inputs.shapes[p][0] for p in parts} for n, parts in inputs.parts.items()},
         coordinates={n: i.coordinates_of(inputs.shapes[n]) for n, i in inputs.items()},
+        trained=trained_scales(policy.config, policy.normalizers),
         action_coordinates=action_coordinates(policy.config, values),
         sampler_name=values["sampler"],
         anytime=sampler.stops_early,
@@ -74,6 +77,19 @@ def make_settings(loaded: LoadedPolicy, values: Values) -> PlannerSettings:
         lockstep=values["lockstep"],
         message=_message(loaded, values),
     )
+
+
+def trained_scales(
+    config: PolicyConfig, normalizers: Mapping[str, LinearNormalizer]
+) -> dict[str, TrainedScale]:
+    """How the policy knows its inputs; without cameras, whose pixels are always of one scale."""
+    return {
+        name: TrainedScale(
+            normalizers[name].scale.cpu().numpy(), normalizers[name].offset.cpu().numpy()
+        )
+        for name in config.inputs
+        if name not in config.cameras
+    }
 
 
 def unmixed(settings: PlannerSettings, config: PolicyConfig) -> list[str]:
@@ -201,7 +217,7 @@ def _message(loaded: LoadedPolicy, values: Values) -> str:
         values,
         loaded.inputs.forms,
         loaded.weights_sha256,
+        topics=loaded.topics,
         dt_ns=dt_ns(loaded.policy.config, values),
         deadline_s=solve_deadline_s(values),
     )
-        topics=loaded.topics,

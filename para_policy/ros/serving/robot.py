@@ -62,7 +62,7 @@ class ServedRobot:
         self._simulated = bool(value(node, "use_sim_time"))
         self._rivals_hold = rivals_hold
         self._rival_inputs: dict[str, str] = {}
-        self._spacing: str | None = None
+        self._unlike = ""  # what is unlike the demonstrations in the last observation
         self._reported = ""
         self._said_s: dict[str, float] = {}  # states of the last second, and when they were told
 
@@ -87,7 +87,7 @@ class ServedRobot:
     def begin_episode(self, seed: int) -> None:
         """Forget everything; no chunk of the last episode is published from the return on."""
         self._problem = ""
-        self._spacing = None
+        self._unlike = ""
         self.topics.forget()
         with self._publishing:
             self.planner.reset(seed)
@@ -112,14 +112,14 @@ class ServedRobot:
             self._problem = f"no chunk: {self._in_words(plan)}"
             return
         self._problem = ""
-        self._spacing = plan.spacing_warning
+        self._unlike = "; ".join(filter(None, (plan.spacing_warning, plan.scale_warning)))
         self._statistics.add(plan)
         self._last_plan = diagnostics.describe_plan(plan, self._now_ns())
         if plan.withheld:
             return
-        well = plan.stats.converged and not self._spacing
+        well = plan.stats.converged and not self._unlike
         level = diagnostics.OK if well else diagnostics.WARN
-        said = "; ".join(filter(None, (str(plan.stats.status), self._spacing)))
+        said = "; ".join(filter(None, (str(plan.stats.status), self._unlike)))
         self.topics.publish_info(self.status("action chunk", level, said, self._last_plan))
 
     def _in_words(self, error: Exception) -> str:
@@ -147,7 +147,7 @@ class ServedRobot:
         if reason := self.planner.hold_reason(self._now_ns()) or self._problem:
             return diagnostics.WARN, f"holding: {reason}"
         warnings = [*self._rival_inputs.values(), *self.planner.warnings()]
-        warnings += [self._spacing] if self._spacing else []
+        warnings += [self._unlike] if self._unlike else []
         if warnings:
             return diagnostics.WARN, f"active, but {'; '.join(warnings)}"
         return diagnostics.OK, "active"

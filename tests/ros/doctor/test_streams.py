@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 
+from para_policy.planning.trained import TrainedScale
 from para_policy.ros.doctor.report import Finding, Level
 from para_policy.ros.doctor.streams import Expected, Stream
 from para_policy.ros.messages.conversions import ns_to_stamp
@@ -60,8 +62,13 @@ class Sensor(Node):
         return int(self.get_clock().now().nanoseconds)
 
 
-def listen(graph: Graph, mapping: InputMapping = MAPPING, expected: Expected = EXPECTED) -> Stream:
-    return Stream(graph.probe, "agent_pos", TOPIC, mapping, (2,), expected)
+def listen(
+    graph: Graph,
+    mapping: InputMapping = MAPPING,
+    expected: Expected = EXPECTED,
+    trained: TrainedScale | None = None,
+) -> Stream:
+    return Stream(graph.probe, "agent_pos", TOPIC, mapping, (2,), expected, trained)
 
 
 def the_finding(stream: Stream) -> Finding:
@@ -140,6 +147,18 @@ def test_joints_of_others_on_the_same_topic_are_no_fault(graph: Graph) -> None:
     assert finding.level == Level.OK, finding
     rate_hz = float(finding.found.split("messages, ")[1].split(" Hz")[0])
     assert 15 < rate_hz < 30, "that of our joints, not of all messages"
+
+
+@pytest.mark.parametrize(("position", "level"), [(0.5, Level.OK), (28.6, Level.WARN)])
+def test_degrees_in_the_place_of_radians(graph: Graph, position: float, level: Level) -> None:
+    stream = listen(graph, trained=TrainedScale(np.ones(2), np.zeros(2)))
+    graph.add(lambda **options: Sensor(position=position, **options))
+    graph.wait(lambda: stream.heard() > 9)
+    finding = the_finding(stream)
+    assert finding.level == level
+    if level == Level.WARN:
+        assert "value 0 is 28.6, where the policy knows about -1 to 1, and 1 more" in finding.found
+        assert "`scale`" in finding.advice
 
 
 def test_in_lockstep_rate_and_age_do_not_count(graph: Graph) -> None:

@@ -157,3 +157,15 @@ def test_disturbed_streams_are_played_in_order_and_once(
         loop.wait_for_motion()
     stamps = [stamp_to_ns(chunk.header.stamp) for chunk in loop.judge.chunks]
     assert all(before < after for before, after in pairwise(stamps))
+
+
+def test_values_of_another_unit_are_told_with_what_the_policy_knows(loop: Loop) -> None:
+    def feed(joints: JointState, keypoints: PoseArray) -> None:
+        joints.position = [1000.0 * position for position in joints.position]
+        loop.sensors.send(joints, keypoints)
+
+    loop.sensors.feed = feed
+    loop.wait_for_status("active, but agent_pos: value ", DiagnosticStatus.WARN)
+    loop.wait_for_status("where the policy knows about 0 to 512", DiagnosticStatus.WARN)
+    loop.sensors.feed = loop.sensors.send
+    loop.wait_for_status("active", DiagnosticStatus.OK)
