@@ -14,7 +14,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.errors import ParaPolicyError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.execution.timing import CommandTiming
 from para_policy.ros.graph import ChunkSources, publishers, qos_for
 from para_policy.ros.messages import diagnostics
@@ -54,6 +54,7 @@ class ChunkExecutor(Node):
         self._health = Health(
             self._commander, self._player, self._timing, self._setup.max_future_ns
         )
+        self._joint_names = self._setup.joint_names  # or, where none are given, the first chunk's
         self._tick_ns = 0  # lockstep: the newest time that the simulator has announced
         qos = qos_for(self._lockstep)
         self._commands = CommandTopics(self, self._setup.controllers, qos)
@@ -93,12 +94,14 @@ class ChunkExecutor(Node):
         if self._has_chunk_rivals():
             return
         try:
-            chunk = message_to_chunk(message, now_ns, self._setup.joint_names)
+            chunk = message_to_chunk(message, now_ns, self._joint_names)
+            self._check_order(message.joint_names)
             if self._lockstep:
                 # The chunk may overtake the tick that it was planned for; its stamp tells the
                 # simulated time as well as /clock does.
                 self._tick_ns = now_ns = max(now_ns, chunk.stamp_ns)
             self._player.offer(chunk, now_ns)
+            self._joint_names = list(message.joint_names)
         except ParaPolicyError as error:
             if self._health.refuse(str(error)):
                 self.get_logger().warning(f"chunk refused: {error}")
@@ -108,6 +111,14 @@ class ChunkExecutor(Node):
         self._compare_clocks("the chunk", chunk.stamp_ns - now_ns)
         if self._lockstep:
             self._answer_tick()
+
+    def _check_order(self, joints: Sequence[str]) -> None:
+        """Refuse a chunk that has the joints whose states are heard, in another order."""
+        states = self._setup.state_joints
+        if sorted(joints) == sorted(states) and list(joints) != states:
+            raise InputError(
+                f"chunk is for joints {list(joints)}, state_joints in another order: {states}"
+            )
 
     def _has_chunk_rivals(self) -> bool:
         """True where two nodes send chunks, which would pull the robot to and fro: hold then."""

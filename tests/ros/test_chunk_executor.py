@@ -100,6 +100,27 @@ def test_bad_chunk_is_refused_with_a_reason(
     assert not made.commands
 
 
+def test_without_joint_names_the_first_chunk_says_which_joints(rig: Callable[..., Rig]) -> None:
+    made = rig(joint_names=[""])
+    now = time.time_ns()
+    made.chunks.publish(make_message(now, steps=50, tag=1))
+    made.graph.wait(lambda: made.commands)
+    swapped = make_message(now + 1, steps=50, tag=2)
+    swapped.joint_names = NAMES[::-1]
+    made.chunks.publish(swapped)
+    made.graph.wait(lambda: any("expected ['x', 'y']" in text for text in made.messages()))
+    made.chunks.publish(make_message(now + 2, steps=50, tag=3))
+    made.graph.wait(lambda: made.played()[-1][1] == 3)
+    assert {command[1] for command in made.played()} == {1, 3}
+
+
+def test_joints_in_another_order_than_their_states_are_refused(rig: Callable[..., Rig]) -> None:
+    made = rig(joint_names=[""], state_joints=NAMES[::-1], velocity_max=[100.0])
+    made.chunks.publish(make_message(time.time_ns(), steps=50))
+    reason = "state_joints in another order: ['y', 'x']"
+    made.graph.wait(lambda: any(reason in text for text in made.messages()))
+
+
 def test_nan_is_refused_and_the_chunk_in_force_goes_on(rig: Callable[..., Rig]) -> None:
     made = rig()
     now = time.time_ns()

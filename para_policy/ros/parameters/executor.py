@@ -28,7 +28,11 @@ _PER_JOINT = "One number for all joints or one for each; .inf: no limit."
 PARAMETERS = (
     Parameter("command_rate_hz", 50.0, "Commands per second; not used in lockstep.", (0.1, 1000.0)),
     Parameter("auto_enable", False, "Play chunks from the start, without ~/enable."),
-    Parameter("joint_names", NO_NAMES, "Joints that a chunk must have, in order; empty: any."),
+    Parameter(
+        "joint_names",
+        NO_NAMES,
+        "Joints that a chunk must have, in order; empty: those of the first chunk.",
+    ),
     Parameter("lockstep", False, "Send one command for each tick of /clock."),
     Parameter("output", "float64_multi_array", f"Type of ~/command: {', '.join(OUTPUTS)}."),
     Parameter(

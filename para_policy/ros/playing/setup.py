@@ -38,6 +38,8 @@ class Setup:
         controllers: what the commands go to, in the order of the actions.
         coordinates: of the actions.
         unmixed: those that are to be mixed, but cannot be, in words; empty: none.
+        joint_names: that a chunk must have, in order; []: any.
+        state_joints: names of the same joints in the joint states; []: `joint_names`.
         states: where the guards learn the present state; (): they need none.
         max_state_age_ns: a state of the robot that is older does not count.
         max_future_ns: chunks and states that are stamped further ahead of the clock are told of.
@@ -49,6 +51,7 @@ class Setup:
     coordinates: Coordinates
     unmixed: str
     joint_names: list[str]
+    state_joints: list[str]
     states: tuple[StateSource, ...]
     lockstep: bool
     period_s: float
@@ -175,6 +178,7 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         coordinates=coordinates,
         unmixed=coordinates.untold(action_dim) if mixes else "",
         joint_names=joints,
+        state_joints=given["state_joints"],
         states=state_sources(given, limits, controllers),
         lockstep=given["lockstep"],
         period_s=period_s,
