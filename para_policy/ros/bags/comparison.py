@@ -14,7 +14,11 @@ from para_policy.inference.device import device_description
 from para_policy.ros.bags.records import ChunkRecord
 from para_policy.ros.bags.replay import Replayed
 from para_policy.ros.bags.rerun import ABSENT_PREVIOUS, Solved
-from para_policy.ros.messages.settings import RecordedSettings, calibration_digest
+from para_policy.ros.messages.settings import (
+    RecordedSettings,
+    calibration_digest,
+    consistency_digest,
+)
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -96,11 +100,14 @@ def circumstances(policy: DiffusionPolicy, sha256: str, recorded: RecordedSettin
     found = []
     if sha256 != recorded.weights_sha256:
         found.append(f"other weights ({sha256[:12]}, recorded {recorded.weights_sha256[:12]})")
-    values = recorded.values
-    process = policy.chain(values.get("scheduler") or None, values.get("steps") or None).key
+    absent = {"scheduler": "", "steps": 0, "sampler": "", "sampler_options": ""}
+    values = {**absent, **recorded.values}
+    process = policy.chain(values["scheduler"] or None, values["steps"] or None).key
     calibration = policy.calibrations.get(process)
     if ("" if calibration is None else calibration_digest(calibration)) != recorded.calibration:
         found.append("the checkpoint's calibration is another one")
+    if recorded.consistency not in (None, consistency_digest(policy, values)):
+        found.append("the checkpoint's PCM weights are other ones")
     if torch.__version__ != recorded.torch:
         found.append(f"torch {torch.__version__}, recorded {recorded.torch}")
     if torch.get_num_threads() != recorded.threads:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from para_policy.calibration import Calibration
@@ -36,6 +37,8 @@ class RecordedSettings(BaseModel):
             input or part. Empty in older recordings: there they are `inputs`, within that namespace.
         checkpoint: as the node was told; `weights_sha256` is what counts.
         calibration: digest of the calibration that the sampler used; empty without one.
+        consistency: digest of the PCM weights that the sampler used; empty without, None where an older
+            recording does not tell.
         auto: for sampler "auto", what it stood for on that machine: a name and options.
         dt_ns: time between actions, nanoseconds; 0 where it is not known.
         torch: version.
@@ -54,6 +57,7 @@ class RecordedSettings(BaseModel):
     checkpoint: str
     weights_sha256: str
     calibration: str = ""
+    consistency: str | None = None
     auto: dict[str, Any] = Field(default_factory=dict)
     dt_ns: int = Field(ge=0)
     torch: str
@@ -96,6 +100,7 @@ def settings_text(
         "checkpoint": str(values["checkpoint"]),
         "weights_sha256": weights_sha256,
         "calibration": "" if calibration is None else calibration_digest(calibration),
+        "consistency": consistency_digest(policy, values),
         "auto": _auto(policy, values, deadline_s),
         "dt_ns": dt_ns,
         "torch": torch.__version__,
@@ -136,6 +141,16 @@ def calibration_digest(calibration: Calibration) -> str:
     for tensor in (*tensors, calibration.guess.weight, calibration.guess.bias):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:_ID_DIGITS]
+
+
+def consistency_digest(policy: DiffusionPolicy, values: Mapping[str, Any]) -> str:
+    """A name for the PCM weights that a sampler takes under these parameters; empty where it takes none."""
+    if values["sampler"] != "pcm":
+        return ""
+    chain = policy.chain(values["scheduler"] or None, values["steps"] or None)
+    options = yaml.safe_load(values["sampler_options"]) or {}
+    model = policy.consistency_models.get((*chain.key, options.get("splitting", "chord")))
+    return "" if model is None else model.sha256[:_ID_DIGITS]
 
 
 def _auto(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from para_policy import load_policy
+from para_policy import DiffusionPolicy, load_policy
 from para_policy.errors import DataError
 from para_policy.inference import EngineConfig, Size
+from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.ros.bags.comparison import circumstances
 from para_policy.ros.messages.input_files import read_inputs
 from para_policy.ros.messages.settings import read_settings, settings_text
@@ -58,6 +59,25 @@ def test_the_engine_is_told_and_a_difference_is_a_reason(text: str, checkpoint: 
     other = recorded.model_copy(update={"engine": sizes})
     policy.runtime = policy.runtime.on(EngineConfig())
     assert "other batch sizes" in circumstances(policy, "ab" * 32, other)[0]
+
+
+def test_other_pcm_weights_are_a_reason(checkpoint: Path) -> None:
+    def policy_with(sha256: str) -> DiffusionPolicy:
+        policy = load_policy(checkpoint)
+        model = PicardConsistencyModel("ddpm", 10, "identity", 1, 1, {}, sha256)
+        policy.consistency_models = {("ddpm", 10, "identity"): model}
+        return policy
+
+    inputs = read_inputs(CONFIG / "pusht_inputs.yaml")
+    values = {**VALUES, "sampler": "pcm", "sampler_options": "{splitting: identity}"}
+    text = settings_text(policy_with("a" * 64), values, inputs, "ab" * 32, **REST)
+    recorded = read_settings(text)
+    assert circumstances(policy_with("a" * 64), "ab" * 32, recorded) == []
+    assert circumstances(policy_with("b" * 64), "ab" * 32, recorded) == [
+        "the checkpoint's PCM weights are other ones"
+    ]
+    older = recorded.model_copy(update={"consistency": None})
+    assert circumstances(policy_with("b" * 64), "ab" * 32, older) == []
 
 
 def test_recordings_from_before_there_were_engines_are_eager(text: str) -> None:
