@@ -32,19 +32,33 @@ def check_chunks(node: Node, policy: str, executors: Sequence[str]) -> Iterator[
             yield warn(subject, f"nobody subscribes to {topic}", advice)
 
 
-def check_offsets(policy: Mapping[str, Any], executor: Mapping[str, Any]) -> Iterator[Finding]:
-    """The time by which actions are shifted, which policy_node must know.
+def check_agreement(
+    policy: Mapping[str, Any], executor: Mapping[str, Any], actions: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """What both nodes must have alike: time, and joints.
 
     Args:
         policy, executor: parameters of both nodes; one that has no such parameter is passed over.
+        actions: names of the policy's actions, which are those of the joints where none are given.
     """
-    name = "latency_offset_s"
-    if policy.get(name) != executor.get(name) and {name} <= policy.keys() & executor.keys():
-        found = (
-            f"{name} is {policy[name]:g} of policy_node and {executor[name]:g} of chunk_executor: "
-            "chunks are planned for other times than they are played at"
-        )
+    differing = {
+        name: f"{name} is {policy[name]} of policy_node and {executor[name]} of chunk_executor: "
+        for name in policy.keys() & executor.keys()
+        if policy[name] != executor[name]
+    }
+    if found := differing.get("latency_offset_s"):
+        found += "chunks are planned for other times than they are played at"
         yield warn("latency offset", found, "set the same for both")
+    for name in ("lockstep", "use_sim_time"):
+        if found := differing.get(name):
+            found += "they do not have the same time, and chunks are refused"
+            yield fail("time", found, f"set {name} alike on all nodes")
+    sent = [joint for joint in policy.get("joint_names", ()) if joint] or list(actions)
+    expected = [joint for joint in executor.get("joint_names", ()) if joint]
+    if sent and expected and sent != expected:
+        found = f"chunks are for {sent}, and joint_names of chunk_executor are {expected}"
+        advice = "give both nodes the same joint_names, in the order of the actions"
+        yield fail("joint names", f"{found}: it refuses them all", advice)
 
 
 def check_commands(node: Node, executor: str) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -11,9 +11,9 @@ from rclpy.parameter import Parameter
 
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.connections import (
+    check_agreement,
     check_chunks,
     check_commands,
-    check_offsets,
     check_state,
 )
 from para_policy.ros.doctor.controllers import check_controllers
@@ -62,13 +62,15 @@ def check(case: Case) -> Iterator[Finding]:
             yield _nothing(listener)
             return
         yield from unreadable
-        yield from _findings(listener, names, values, streams, said, simulated=simulated)
+        actions = case.config.action_names if case.config else ()
+        yield from _findings(listener, names, values, actions, streams, said, simulated=simulated)
 
 
 def _findings(
     listener: Listener,
     names: Names,
     values: Mapping[str, Any],
+    actions: Sequence[str],
     streams: list[Stream],
     said: dict[str, DiagnosticStatus],
     *,
@@ -96,7 +98,7 @@ def _findings(
             yield from check_commands(listener.node, name)
             yield from check_state(listener.node, name)
             if names.policy in present:
-                yield from check_offsets(values, running_values(listener, name))
+                yield from check_agreement(values, running_values(listener, name), actions)
             yield from check_controllers(listener, name)
         else:
             found = f"{name} is not running"

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter as Given
 from para_policy.errors import ParaPolicyError
 from para_policy.execution.guards import Limits
 from para_policy.ros.doctor.case import Case
-from para_policy.ros.doctor.connections import check_offsets
+from para_policy.ros.doctor.connections import check_agreement
 from para_policy.ros.doctor.parameter_sections import check_sections
 from para_policy.ros.doctor.report import Finding, Level, fail, ok, skipped, warn
 from para_policy.ros.parameters.declare import Parameter, declare, names, unknown_names
@@ -63,7 +63,7 @@ def _check_policy_node(case: Case, path: Path) -> Iterator[Finding]:
         findings = list(_declare(node, given, POLICY))
         declared = {name: parameter.value for name, parameter in _all(node).items()}
     yield from findings or [_fine("policy_node", given)]
-    names = case.values.keys() & declared.keys()
+    names = (case.values.keys() | {"use_sim_time"}) & declared.keys()
     case.values |= {name: declared[name] for name in names} | case.request.overrides()
 
 
@@ -85,7 +85,7 @@ def _check_executor(case: Case, path: Path) -> Iterator[Finding]:
             advice = "see Coordinates in docs/ros2.md"
             yield warn("coordinates", unmixed_warning(setup.unmixed), advice)
         played = {name: parameter.value for name, parameter in _all(node).items()}
-        yield from check_offsets(case.values, played)
+        yield from check_agreement(case.values, played)
         yield from _check_guards(node)
 
 

@@ -98,10 +98,32 @@ def test_an_offset_that_only_one_node_knows(tmp_path: Path) -> None:
     (finding,), _ = examine(tmp_path, text)
     assert (finding.level, finding.subject) == (Level.WARN, "latency offset")
     assert finding.found.startswith(
-        "latency_offset_s is 0 of policy_node and -0.04 of chunk_executor"
+        "latency_offset_s is 0.0 of policy_node and -0.04 of chunk_executor"
     )
     both = text.replace("    seed: 1\n", "    latency_offset_s: -0.04\n")
     assert examine(tmp_path, both)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("subject", "of_policy", "of_executor", "said"),
+    [
+        ("time", "use_sim_time: true", "", "use_sim_time is True of policy_node and False of"),
+        (
+            "joint names",
+            "joint_names: [a, b]",
+            "joint_names: [b, a]",
+            "chunks are for ['a', 'b'], and joint_names of chunk_executor are ['b', 'a']",
+        ),
+    ],
+)
+def test_what_both_nodes_must_have_alike(
+    tmp_path: Path, subject: str, of_policy: str, of_executor: str, said: str
+) -> None:
+    text = f"{POLICY}    seed: 1\n    {of_policy}\n{GUARDED}"
+    (finding,), _ = examine(tmp_path, f"{text}    {of_executor}\n")
+    assert (finding.level, finding.subject) == (Level.FAIL, subject)
+    assert finding.found.startswith(said)
+    assert examine(tmp_path, f"{text}    {of_policy}\n")[0] == []
 
 
 @pytest.mark.parametrize(
