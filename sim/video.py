@@ -25,6 +25,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import run
 from sim.evaluation.variants import Variant
+from sim.tasks.choice import task_of
 from sim.tasks.episode import Episode
 from sim.tasks.task import SimulatedTask
 
@@ -198,6 +199,7 @@ def film(args: Arguments) -> None:
         encoder()
     variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
     policy = load_policy(args.directory(), engine=args.engine, precision=args.precision)
+    task_of(policy.config).check_drawing()
     episodes = {
         variant.name: variant.play(policy, [args.seed], args.scheduler, args.steps)[0]
         for variant in variants

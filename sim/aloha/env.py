@@ -11,12 +11,15 @@ here clips an action to it. Joints overshoot a step by half of it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes.util import find_library
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from para_policy.errors import InputError
 from para_policy.extras import extra
 from sim.tasks.checks import check_observable, check_seed, finite_vector
 from sim.tasks.task import Array, Inputs, Observation, StepResult
@@ -57,13 +60,28 @@ def check_inputs(inputs: Inputs) -> None:
     check_observable(inputs, "AlohaTransferCube", _WIDTHS, _IMAGE)
 
 
+@contextmanager
+def _graphics() -> Iterator[None]:
+    """Say in one line that nothing here can draw: MuJoCo's bindings raise what their parts do."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except (AttributeError, ImportError, OSError, RuntimeError) as error:
+        chosen = os.environ.get("MUJOCO_GL")
+        raise InputError(
+            f"MuJoCo cannot draw here ({error}), with MUJOCO_GL {f'= {chosen}' if chosen else 'not set'}; "
+            "install EGL (libegl1) or OSMesa (libosmesa6), and set MUJOCO_GL=egl or osmesa, or unset it"
+        ) from error
+
+
 def simulator() -> Any:
     """A new `control.Environment` of dm_control with gym-aloha's task, which draws no camera."""
     if not os.environ.get("DISPLAY"):  # dm_control would choose GLFW, which then cannot draw
         for library in ("EGL", "OSMesa"):
             if find_library(library):
                 os.environ.setdefault("MUJOCO_GL", library.lower())
-    with extra("aloha", "the Aloha simulator"):
+    with extra("aloha", "the Aloha simulator"), _graphics():
         from dm_control import mujoco
         from dm_control.rl import control
         from gym_aloha.constants import ASSETS_DIR
@@ -91,7 +109,7 @@ class Aloha:
       table, uint8. Without a GPU, drawing takes longer than an action.
 
     Raises:
-        InputError: for an input that is none of these.
+        InputError: for an input that is none of these, or where MUJOCO_GL asks for what cannot be loaded.
         MissingPackageError: if gym-aloha is not installed.
     """
 
@@ -181,8 +199,13 @@ class Aloha:
         return self.draw("top", height, height if width is None else width)
 
     def draw(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
-        """What a camera of the scene sees, (height, width, 3) RGB, without a display."""
-        pixels: NDArray[np.uint8] = self.physics.render(height, width, camera_id=camera)
+        """What a camera of the scene sees, (height, width, 3) RGB, without a display.
+
+        Raises:
+            InputError: where nothing here can draw.
+        """
+        with _graphics():
+            pixels: NDArray[np.uint8] = self.physics.render(height, width, camera_id=camera)
         return pixels
 
     def _mujoco(self) -> tuple[Any, Any, Any]:

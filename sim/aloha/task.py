@@ -52,6 +52,9 @@ class AlohaTask(SimulatedTask):
     def scene(self, inputs: Inputs) -> Aloha:
         return Aloha(inputs)
 
+    def check_drawing(self) -> None:
+        Aloha().draw("angle", 16, 24)
+
     def pictures(
         self, episode: Episode, steps: Sequence[int], size: int
     ) -> list[NDArray[np.uint8]]:

@@ -88,6 +88,8 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
     policy = sampling.load()
     task = sampling.simulated(policy)
     _check_task(args, task)
+    if args.video is not None:
+        task.check_drawing()
     identity = sampling_identity(policy, sampling)
     tasks = make_tasks(names, args.seed, args.episodes, args.batch)
     partial = PartialResults(partial_path(args.json), task, _identities(args, policy, identity))

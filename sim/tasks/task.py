@@ -133,6 +133,10 @@ class SimulatedTask(ABC):
             MissingPackageError: if it is not installed.
         """
 
+    def check_drawing(self) -> None:
+        """Raise InputError where `pictures` cannot be drawn; call before the long work."""
+        return
+
     @abstractmethod
     def pictures(
         self, episode: Episode, steps: Sequence[int], size: int

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import gymnasium
 import numpy as np
@@ -112,6 +115,25 @@ def test_images_are_seen_without_a_display() -> None:
     assert seen[name].dtype == np.uint8
     red = seen[name][0].astype(int) - seen[name][1]
     assert red.max() > 100  # the cube
+
+
+@pytest.mark.parametrize("chosen", ["disable", "glx"])
+def test_where_nothing_can_draw_one_line_says_so_before_the_episodes(chosen: str) -> None:
+    """In a process of its own, as MuJoCo reads the variable once."""
+    code = "import sys; from para_policy.terminal import run; from sim.aloha.task import ALOHA; "
+    code += "sys.exit(run(ALOHA.check_drawing))"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MUJOCO_GL": chosen},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert told.returncode == 2, told.stderr
+    (line,) = told.stderr.splitlines()
+    assert line.startswith("error: MuJoCo cannot draw here (")
+    assert f"MUJOCO_GL = {chosen}; install EGL" in line
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
