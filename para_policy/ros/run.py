@@ -8,14 +8,18 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import rclpy
+import yaml
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from para_policy.errors import InputError, ParaPolicyError
+from para_policy.strict_yaml import RepeatedKeyError, read_yaml
 
 WRONG_PARAMETER = 2
 """Exit code: starting the node again would not help."""
@@ -28,6 +32,19 @@ _SWITCH_S = 0.0005
 """Time for which one thread may keep the interpreter while another waits for it. The inference thread
 asks for it thousands of times in a plan, and 1,000 observations a second would make it wait for 5
 ms, the default, time and again."""
+
+
+def _check_parameter_files(arguments: Sequence[str]) -> None:
+    """ROS takes the last of two values, such as the shipped one without a limit."""
+    for option, path in pairwise(arguments):
+        if option != "--params-file":
+            continue
+        try:
+            read_yaml(Path(path).read_text(encoding="utf-8"))
+        except RepeatedKeyError as error:
+            raise InputError(f"parameter file '{path}': {error}") from error
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # ROS says what is wrong with it
 
 
 def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -> int:
@@ -45,6 +62,7 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
     node: Node | None = None
     code = 0
     try:
+        _check_parameter_files(sys.argv if args is None else args)
         _connect(args)
         node = make_node()
         _spin(node, ending)

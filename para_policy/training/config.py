@@ -12,6 +12,7 @@ from para_policy.checkpoints.files import summarise
 from para_policy.diffusion.schedulers import is_flow
 from para_policy.errors import InputError, shown
 from para_policy.policies.config import PolicyConfig
+from para_policy.strict_yaml import read_yaml
 from para_policy.training.dataset import Columns, Feature, Vector
 
 
@@ -177,7 +178,7 @@ class TrainConfig(BaseModel):
     def from_yaml(cls, path: str | Path) -> TrainConfig:
         """Raises InputError if the file is missing, no YAML, or holds a wrong or unknown key."""
         try:
-            return cls.model_validate(yaml.safe_load(Path(path).read_text()))
+            return cls.model_validate(read_yaml(Path(path).read_text()))
         except OSError as error:
             raise InputError(
                 f"cannot read the training configuration '{path}': {error.strerror}"

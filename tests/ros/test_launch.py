@@ -146,6 +146,11 @@ def test_a_killed_executor_comes_back_disabled(
         ("chunk_executor", "output: smoke", "output is 'smoke'; expected"),
         ("chunk_executor", "velocity_maxx: [1.0]", "velocity_maxx (did you mean velocity_max?)"),
         ("chunk_executor", "command_rate_hz: 50", "'command_rate_hz' to '50' of type 'INTEGER'"),
+        (
+            "chunk_executor",
+            "velocity_max: [0.1]\n    velocity_max: [.inf]",
+            "key 'velocity_max' stands in line 3 and in line 4; expected it once",
+        ),
         ("policy_node", "tolerence: 0.1", "tolerence (did you mean tolerance?)"),
     ],
 )

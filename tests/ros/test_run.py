@@ -164,3 +164,16 @@ def test_a_missing_package_is_named_in_one_line(run: Run) -> None:
     assert process.returncode == 3
     assert errors.count("\n") == 1
     assert errors.startswith("error: slow cannot start: No module named 'no_such_package'")
+
+
+def test_a_limit_that_stands_twice_in_the_parameter_file_is_refused(
+    run: Run, tmp_path: Path
+) -> None:
+    """ROS would take the last one: none."""
+    file = tmp_path / "params.yaml"
+    limits = "    velocity_max: [0.1]\n    velocity_max: [.inf]\n"
+    file.write_text(f"/**/chunk_executor:\n  ros__parameters:\n{limits}")
+    process = run(EXECUTOR, "", "--ros-args", "--params-file", str(file))
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 2
+    assert "key 'velocity_max' stands in line 3 and in line 4; expected it once" in errors

@@ -334,6 +334,7 @@ def changed(section: str, key: str, value: Any) -> str:
     ("text", "message"),
     [
         ("training: {steps: [", "not valid YAML"),
+        ("training: {steps: 1, steps: 2}", "key 'steps' stands in line 1"),
         ("", r"train\.yaml"),
         ("just a word", r"train\.yaml"),
         ("policy: {}", "data.*[Ff]ield required"),

@@ -15,6 +15,7 @@ from para_policy.checkpoints.files import summarise
 from para_policy.errors import InputError
 from para_policy.ros.messages.fitting import check_shape
 from para_policy.ros.messages.inputs import InputMapping
+from para_policy.strict_yaml import read_yaml
 
 Shape = tuple[int, ...]
 Parts = Annotated[tuple[InputMapping, ...], Field(min_length=1)]
@@ -75,7 +76,7 @@ def read_inputs(path: str | Path) -> dict[str, InputMapping | tuple[InputMapping
         InputError: when the file is missing or not valid.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = read_yaml(Path(path).read_text())
         return dict(_InputsFile.model_validate(content).inputs)
     except OSError as error:
         raise InputError(f"cannot read inputs_file '{path}': {error.strerror}") from error

@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 
 from para_policy.errors import InputError
 from para_policy.ros.messages.input_files import InputForms, read_inputs
+from para_policy.strict_yaml import read_yaml
 
 _QUOTES = "\"'"
 _RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
@@ -61,7 +62,7 @@ def resolved_file(path: Path) -> Iterator[ResolvedFile]:
 
     try:
         text = _SUBSTITUTION.sub(replace, path.read_text(encoding="utf-8"))
-        document = yaml.safe_load(text)
+        document = read_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read parameter file '{path}': {error}") from error
     except yaml.YAMLError as error:

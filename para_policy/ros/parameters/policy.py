@@ -13,6 +13,7 @@ from para_policy.errors import InputError
 from para_policy.execution.coordinates import Coordinates, read_coordinates
 from para_policy.planning.fleet import ALONE
 from para_policy.ros.parameters.declare import NO_NAMES, Parameter, value
+from para_policy.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from para_policy.policies import PolicyConfig
@@ -289,7 +290,7 @@ def sampler_options(values: Values) -> dict[str, Any]:
     """
     text = values["sampler_options"]
     try:
-        parsed: Any = yaml.safe_load(text)
+        parsed: Any = read_yaml(text)
     except yaml.YAMLError:
         parsed = None
     if not isinstance(parsed, dict) or not all(isinstance(name, str) for name in parsed):

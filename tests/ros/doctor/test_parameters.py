@@ -160,6 +160,7 @@ def test_namespaces_are_read_as_ros_reads_them(tmp_path: Path) -> None:
     "text",
     [
         "[",
+        GUARDED + "    velocity_max: [.inf]\n",  # the last one would count
         "policy_node: {device: cpu, ros__parameters: {seed: 1}}\n",
         EXECUTOR + "    joint_names: [x, y]\n",  # a plain y means true
     ],

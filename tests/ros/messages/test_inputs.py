@@ -70,6 +70,7 @@ def test_images_feed_inputs_with_three_channels_first_only(
     ("text", "reason"),
     [
         ("inputs: [", "not valid YAML"),
+        ("inputs:\n  a: {}\n  b: {}\n  a: {}", "key 'a' stands in line 2 and in line 4"),
         ("", "file: Input should be a valid dictionary"),
         ("inputs: {}", "at least 1 item"),
         (JOINTS.replace("a:", "b:"), r"maps \['b'\]; the policy needs \['a'\]"),
