@@ -36,6 +36,8 @@ class Options(Common):
     stop, a quarter held out, each of demonstrations of its own."""
     updates: int = 3000
     """Steps of Adam, with batches of 256 trajectories."""
+    fewer: tuple[int, ...] = ()
+    """Also told is what is left, in the mean, when only so many of that half are learnt from."""
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -54,13 +56,29 @@ def measure(options: Options) -> dict[str, Any]:
         "the row, what all rows say of its error": ("row", "error"),
         "all of these": tuple(known),
     }
-    left = {
-        label: _left(options, torch.cat([known[name] for name in names], dim=2), lacking).tolist()
-        for label, names in sets.items()
+    half = len(trajectories) // 2
+    for count in options.fewer:
+        if not 1 <= count <= half:
+            raise InputError(f"--fewer is {count}; half of the trajectories are {half}")
+    inputs = {
+        label: torch.cat([known[name] for name in names], dim=2) for label, names in sets.items()
+    }
+    left = {label: _left(options, x, lacking, half).tolist() for label, x in inputs.items()}
+    fewer = {
+        str(count): {
+            label: float(_left(options, x, lacking, count).mean()) for label, x in inputs.items()
+        }
+        for count in options.fewer
     }
     shown = {key: facts[key] for key in ("scheduler", "steps", "splitting")}
     shown |= {"trajectories": len(trajectories), "updates": options.updates}
-    return {**circumstances(options, policy), **shown, "rows": at.tolist(), "left": left}
+    return {
+        **circumstances(options, policy),
+        **shown,
+        "rows": at.tolist(),
+        "left": left,
+        "fewer": fewer,
+    }
 
 
 @torch.no_grad()
@@ -96,8 +114,9 @@ def _data(
     return data, data.pop("lacking"), at
 
 
-def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
-    """(rows,) share of the squared error that a network leaves on the held-out quarter."""
+def _left(options: Options, inputs: Tensor, lacking: Tensor, count: int) -> Tensor:
+    """(rows,) share of the squared error that a network leaves on the held-out quarter, having learnt
+    from `count` of the first half, evenly spaced."""
     half, quarter = len(inputs) // 2, len(inputs) // 4
     spread = lacking[:half].square().mean(dim=(0, 2), keepdim=True).sqrt().clamp(min=1e-12)
     wanted = lacking / spread
@@ -125,7 +144,8 @@ def _left(options: Options, inputs: Tensor, lacking: Tensor) -> Tensor:
                 found = error(slice(half, None)).sum(dim=2)
             if float(found[:quarter].sum()) < least:
                 least, left = float(found[:quarter].sum()), found[quarter:].sum(dim=0)
-        loss = error(torch.randint(half, (min(256, half),))).mean()
+        drawn = torch.randint(count, (min(256, count),))
+        loss = error(drawn * half // count).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -298,13 +298,18 @@ def test_the_oracle_measures_every_set_of_inputs_on_every_row(
         return generate(policy, observations, settings, tmp_path / f"{count}{weights}", weights)
 
     own = checkpoint_hash(checkpoint)
-    document = run(pcm_oracle, checkpoint, tmp_path, data=store(64, own), updates=60)
+    document = run(pcm_oracle, checkpoint, tmp_path, data=store(64, own), updates=60, fewer=(8, 32))
     assert (document["trajectories"], document["splitting"]) == (64, "x0")
     assert document["rows"] == list(range(1, 8))
     assert len(document["left"]) == 4
     for left in document["left"].values():
         assert len(left) == 7
         assert all(0 < share < 2 for share in left)
+    for label, left in document["left"].items():
+        assert document["fewer"]["32"][label] == pytest.approx(np.mean(left))
+    assert set(document["fewer"]["8"]) == set(document["left"])
+    with pytest.raises(InputError, match="--fewer is 33; half of the trajectories are 32"):
+        run(pcm_oracle, checkpoint, tmp_path, data=store(64, own), fewer=(33,))
     with pytest.raises(InputError, match="has 7 trajectories; expected at least 8"):
         run(pcm_oracle, checkpoint, tmp_path, data=store(7, own))
     with pytest.raises(DataError, match="was made with other weights"):
@@ -313,6 +318,19 @@ def test_the_oracle_measures_every_set_of_inputs_on_every_row(
     calibrate_tiny_checkpoint(calibrated, "ddim", 8)
     with pytest.raises(DataError, match=r"was made with other calibration \(none, here "):
         run(pcm_oracle, calibrated, tmp_path, data=store(64, own))
+
+
+def test_the_oracle_learns_what_there_is_from_enough_trajectories(tmp_path: Path) -> None:
+    options = pcm_oracle.Options(json=tmp_path / "o.json", data=tmp_path, updates=400)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(1024, 2, 32, generator=generator)
+    noise = torch.randn(1024, 2, 3, generator=generator)
+    known = inputs @ torch.randn(32, 3, generator=generator)
+    left = {
+        count: float(pcm_oracle._left(options, inputs, known, count).mean()) for count in (16, 512)
+    }
+    assert left[512] < 0.1 < 0.3 < left[16]
+    assert float(pcm_oracle._left(options, inputs, noise, 512).mean()) > 0.95
 
 
 @pytest.mark.parametrize("models", ["mine", "=outputs", "mine=nowhere"])
