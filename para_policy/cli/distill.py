@@ -17,6 +17,8 @@ class Distill(ThreadOptions, TrainingOptions, OfCheckpoint):
 
     data: Path
     """Trajectories from `para-policy trajectories`."""
+    task: str | None = None
+    """What the robot is to do, in words, as for `trajectories`: for a LeRobot policy that takes a text."""
     output: Path = Path("outputs/distill")
     """Receives checkpoint/ (the PCM weights), state/ (to resume), metrics.jsonl and curves.png."""
     objective: Literal["picard", "own"] = "own"
@@ -60,7 +62,7 @@ class Distill(ThreadOptions, TrainingOptions, OfCheckpoint):
 
         set_threads(self.threads)
         directory = self.directory()
-        policy = load_policy(directory)
+        policy = load_policy(directory, task=self.task)
         keys = set(distill.DistillConfig.model_fields) & set(vars(self))
         loss = {
             "trajectory": self.trajectory_loss,

@@ -58,6 +58,18 @@ def test_it_is_measured_as_lerobot_wrote_it(
     assert found["samplers"]["chord"]["max_abs_error"]["max"] < 5e-2
 
 
+def test_pcm_is_trained_for_it_as_lerobot_wrote_it(theirs: Path, tmp_path: Path, run: Run) -> None:
+    store, output = tmp_path / "store", tmp_path / "pcm"
+    made = ("trajectories", theirs, "--splitting", "identity", "--count", 8, "--output", store)
+    for command in (made, ("distill", theirs, "--data", store, "--output", output, "--steps", 1)):
+        small = ("--batch-size", 2, "--rank", 1) if command[0] == "distill" else ()
+        code, _, err = run(*command, *small, "--threads", 1)
+        assert (code, "--task 'what the robot is to do'" in err) == (2, True)
+        code, _, err = run(*command, *small, "--threads", 1, "--task", TASK)
+        assert code == 0, err
+    assert list((output / "checkpoint").glob("*_identity.safetensors"))
+
+
 def test_it_is_converted_for_everything_else(
     case: str, theirs: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -50,8 +50,8 @@ _MADE = (
 )
 _LACKS = (
     "was trained with texts, and needs the one of its task: --task 'what the robot is to do' for "
-    "para-policy convert DIRECTORY OUTPUT, which serves everything, and for bench and calibrate; or "
-    "load_policy(DIRECTORY, task=...)"
+    "para-policy convert DIRECTORY OUTPUT, which serves everything, and for bench, calibrate, "
+    "trajectories and distill; or load_policy(DIRECTORY, task=...)"
 )
 _RANKS = {part: rank for rank, part in enumerate(_MADE.split())}
 
