@@ -42,7 +42,8 @@ def check_agreement(
         actions: names of the policy's actions, which are those of the joints where none are given.
     """
     differing = {
-        name: f"{name} is {policy[name]} of policy_node and {executor[name]} of chunk_executor: "
+        name: f"{name} is {_shown(policy[name])} of policy_node and {_shown(executor[name])} of "
+        "chunk_executor: "
         for name in policy.keys() & executor.keys()
         if policy[name] != executor[name]
     }
@@ -59,6 +60,10 @@ def check_agreement(
         found = f"chunks are for {sent}, and joint_names of chunk_executor are {expected}"
         advice = "give both nodes the same joint_names, in the order of the actions"
         yield fail("joint names", f"{found}: it refuses them all", advice)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def check_commands(node: Node, executor: str) -> Iterator[Finding]:

@@ -98,7 +98,7 @@ def test_an_offset_that_only_one_node_knows(tmp_path: Path) -> None:
     (finding,), _ = examine(tmp_path, text)
     assert (finding.level, finding.subject) == (Level.WARN, "latency offset")
     assert finding.found.startswith(
-        "latency_offset_s is 0.0 of policy_node and -0.04 of chunk_executor"
+        "latency_offset_s is 0 of policy_node and -0.04 of chunk_executor"
     )
     both = text.replace("    seed: 1\n", "    latency_offset_s: -0.04\n")
     assert examine(tmp_path, both)[0] == []
