@@ -25,6 +25,7 @@ from para_policy.ros.doctor.running import (
     Names,
     make_streams,
     running_values,
+    told_topics,
 )
 from para_policy.ros.doctor.streams import Stream
 from para_policy.ros.parameters.policy import robot_names
@@ -52,7 +53,8 @@ def check(case: Case) -> Iterator[Finding]:
         names = Names(case.request.full_namespace, robot_names(values))
         if simulated := bool(values.get("use_sim_time")):
             listener.node.set_parameters([Parameter("use_sim_time", value=True)])
-        unreadable, streams = make_streams(listener.node, names, case, values)
+        told = told_topics(listener, names.policy)
+        unreadable, streams = make_streams(listener.node, names, case, values, told)
         said: dict[str, DiagnosticStatus] = {}
         listener.node.create_subscription(
             DiagnosticArray, "/diagnostics", lambda message: _remember(said, message), 10

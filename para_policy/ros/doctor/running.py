@@ -11,6 +11,7 @@ from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
+from std_msgs.msg import String
 
 from para_policy.checkpoints.load import read_checkpoint, resolve
 from para_policy.errors import ParaPolicyError
@@ -19,14 +20,18 @@ from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.listener import Listener
 from para_policy.ros.doctor.report import Finding, skipped
 from para_policy.ros.doctor.streams import Expected, Stream
+from para_policy.ros.graph import LATCHED
 from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
 from para_policy.ros.messages.inputs import InputMapping
+from para_policy.ros.messages.settings import read_settings
 from para_policy.ros.serving.planner_settings import trained_scales
 
 if TYPE_CHECKING:
     from para_policy.checkpoints.checkpoint import Checkpoint
 
 POLICY_NODE, EXECUTOR_NODE = "policy_node", "chunk_executor"
+_TOLD_S = 2.0
+Topics = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,28 @@ def running_values(listener: Listener, name: str) -> dict[str, Any]:
     return {name: value for name, value in zip(names, values, strict=False) if value is not None}
 
 
+def told_topics(listener: Listener, policy: str) -> Topics:
+    """Full names of the topics of all inputs, as `RecordedSettings.topics`; {} where the node is not
+    active, or of an older release."""
+    topic, told = f"{policy}/settings", list[String]()
+    if not listener.node.count_publishers(topic):
+        return {}
+    listener.node.create_subscription(String, topic, told.append, LATCHED)
+    listener.wait(lambda: told, _TOLD_S)
+    try:
+        return read_settings(told[-1].data).topics if told else {}
+    except ParaPolicyError:
+        return {}
+
+
 def make_streams(
-    node: Node, names: Names, case: Case, values: Mapping[str, Any]
+    node: Node, names: Names, case: Case, values: Mapping[str, Any], told: Topics
 ) -> tuple[list[Finding], list[Stream]]:
-    """Listen to all inputs of all robots; a finding where it is not known what they are."""
+    """Listen to all inputs of all robots; a finding where it is not known what they are.
+
+    Args:
+        told: what the node says of its topics.
+    """
     try:
         checkpoint, inputs = _known(case, values)
     except ParaPolicyError as error:
@@ -102,7 +125,9 @@ def make_streams(
     streams = []
     for robot in names.robots:
         for name, mapping in inputs.items():
-            topic = _heard(node, names, names.topic(robot, mapping.topic), mapping)
+            of_robot = told.get(_join(names.namespace, robot), {})
+            topic = names.topic(robot, mapping.topic)
+            topic = _heard(node, names, of_robot.get(name, topic), topic, mapping)
             subject = f"{robot}: {name}" if robot else name
             shape = inputs.shapes[name]
             streams.append(Stream(node, subject, topic, mapping, shape, expected, scales.get(name)))
@@ -129,11 +154,14 @@ def _scales(checkpoint: Checkpoint, inputs: PolicyInputs) -> dict[str, TrainedSc
     return found
 
 
-def _heard(node: Node, names: Names, topic: str, mapping: InputMapping) -> str:
-    """The topic after remapping, where policy_node hears exactly one of this type instead."""
+def _heard(node: Node, names: Names, told: str, topic: str, mapping: InputMapping) -> str:
+    """The topic after remapping: what policy_node has told if it hears that, or else the only one of
+    this type that it hears."""
     try:
         heard = node.get_subscriber_names_and_types_by_node(POLICY_NODE, names.namespace)
     except Exception:  # the node is gone, or not running
         return topic
     same = [name for name, types in heard if mapping.type in types]
+    if told in same:
+        return told
     return same[0] if topic not in same and len(same) == 1 else topic

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rclpy.node import Node
 
 from para_policy.ros.chunk_executor import ChunkExecutor
@@ -74,6 +75,29 @@ def test_healthy_graph(graph: Graph, checkpoint: Path) -> None:
     assert {"policy_node", "agent_pos", "environment_state", "chunks", "commands"} <= set(findings)
     assert findings["/healthy/policy_node says"].found == "active"
     assert findings["/healthy/chunk_executor says"].found == "playing"
+
+
+def test_remapped_topics_of_one_type_are_told_apart(graph: Graph, checkpoint: Path) -> None:
+    """Two inputs of joint states, of which one is remapped: the node says which."""
+    mapping = {"type": "sensor_msgs/msg/JointState", "joints": ["agent_x", "agent_y"]}
+    joints = [f"joint_{index}" for index in range(16)]
+    file = checkpoint.parent / "two_arms.yaml"
+    inputs = {
+        "agent_pos": {"topic": "arm/joint_states", **mapping},
+        "environment_state": {"topic": "hand/joint_states", **mapping, "joints": joints},
+    }
+    file.write_text(yaml.safe_dump({"inputs": inputs}))
+    remap = ["--ros-args", "-r", "arm/joint_states:=/driver/joints"]
+    values = {"inputs_file": str(file), "autostart": True, "control_rate_hz": 10.0}
+    graph.add(
+        lambda **options: PolicyNode(namespace="two", cli_args=remap, **options),
+        checkpoint=str(checkpoint),
+        engine="eager",
+        **values,
+    )
+    findings = look(graph, namespace="two", seconds=2.0)
+    assert findings["agent_pos"].found == "nobody publishes /driver/joints"
+    assert findings["environment_state"].found == "nobody publishes /two/hand/joint_states"
 
 
 def test_robot_that_is_not_there(graph: Graph, checkpoint: Path) -> None:
