@@ -37,7 +37,8 @@ class TrainedScale:
         """What is to be said of values of any shape, D in all, that the policy cannot know; '': all is
         well."""
         flat = np.asarray(values, dtype=np.float64).ravel()
-        sizes = np.abs(flat * self.scale + self.offset)
+        plain = (self.scale == 1) & (self.offset == 0)  # not normalised: the policy does not tell
+        sizes = np.where(plain, 0.0, np.abs(flat * self.scale + self.offset))
         places = np.flatnonzero(sizes > _FAR)
         if not len(places):
             return ""

@@ -151,13 +151,15 @@ def test_joints_of_others_on_the_same_topic_are_no_fault(graph: Graph) -> None:
 
 @pytest.mark.parametrize(("position", "level"), [(0.5, Level.OK), (28.6, Level.WARN)])
 def test_degrees_in_the_place_of_radians(graph: Graph, position: float, level: Level) -> None:
-    stream = listen(graph, trained=TrainedScale(np.ones(2), np.zeros(2)))
+    stream = listen(graph, trained=TrainedScale(np.full(2, 2.0), np.zeros(2)))
     graph.add(lambda **options: Sensor(position=position, **options))
     graph.wait(lambda: stream.heard() > 9)
     finding = the_finding(stream)
     assert finding.level == level
     if level == Level.WARN:
-        assert "value 0 is 28.6, where the policy knows about -1 to 1, and 1 more" in finding.found
+        assert (
+            "value 0 is 28.6, where the policy knows about -0.5 to 0.5, and 1 more" in finding.found
+        )
         assert "`scale`" in finding.advice
 
 
