@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import torch
+
 from para_policy.errors import InputError
 from para_policy.samplers.certificate import Certificate
 from para_policy.samplers.deadline import Deadline, Pace
@@ -164,7 +166,7 @@ class Sampler(ABC):
                 another shape, type or device.
             NonFiniteError: if a sample is not finite, unless `partial`.
         """
-        self.check(process, noise, deadline)
+        self.check(denoiser, process, noise, deadline)
         solve = None
         if self.recordings is not None:
             waits = deadline is not None or callback is not None
@@ -178,9 +180,11 @@ class Sampler(ABC):
         bound = self.certificate.bound(result, own_start=guess is None)
         return dataclasses.replace(result, error_bound=bound)
 
-    def check(self, process: Process, noise: Noise, deadline: Deadline | None) -> None:
+    def check(
+        self, denoiser: Denoiser, process: Process, noise: Noise, deadline: Deadline | None
+    ) -> None:
         """Raise InputError unless the sampler can solve this problem."""
-        check_noise(process, noise)
+        check_noise(denoiser, process, noise)
         if self.made_for is not None and not self.made_for.agrees_with(process.fingerprint):
             raise InputError(
                 f"sampler {self.name!r} was made for {self.made_for}, and this is {process}: what "
@@ -248,15 +252,29 @@ def _drive(
     return Status.CONVERGED
 
 
-def check_noise(process: Process, noise: Noise) -> None:
-    """Raise InputError if `noise` does not have one xi for each step of `process`."""
+def check_noise(denoiser: Denoiser, process: Process, noise: Noise) -> None:
+    """Raise InputError if `noise` does not have one xi for each step of `process`, or not one sample
+    for each row that `denoiser` is bound to."""
     if noise.num_steps != process.num_steps:
         raise InputError(
             f"noise has {noise.num_steps} steps, the process {process.num_steps}; "
             "draw it with num_steps=process.num_steps"
         )
-    if not noise.initial.is_floating_point():
+    # In half precision tolerances are below the rounding of the solver itself.
+    if noise.initial.dtype not in (torch.float32, torch.float64):
         raise InputError(f"noise has dtype {noise.initial.dtype}; expected float32 or float64")
+    if noise.batch == 0:
+        raise InputError("noise holds no sample; expected at least one")
+    bound_to = {
+        "condition": denoiser.condition,
+        "known": None if denoiser.known is None else denoiser.known.sample,
+    }
+    for what, rows in bound_to.items():
+        if rows is not None and len(rows) != noise.batch:
+            raise InputError(
+                f"noise holds {noise.batch} samples, and the denoiser's {what} {len(rows)} rows; "
+                "expected as many: row i belongs to sample i"
+            )
 
 
 def plain_fields(part: Any, left_out: set[str]) -> Iterator[tuple[str, Any]]:
