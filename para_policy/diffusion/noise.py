@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,13 +77,15 @@ class Noise:
         if not values:
             raise InputError("seeds is empty; give one seed per sample")
         drawn, uniforms = [], []
+        # Whatever the host program has set as torch's defaults.
+        single: Any = {"dtype": torch.float32, "device": "cpu"}
         try:
             for value in values:
-                generator = torch.Generator().manual_seed(value)
-                initial = torch.randn(1, *shape, generator=generator)
-                steps = torch.randn(num_steps, *shape, generator=generator)
+                generator = torch.Generator("cpu").manual_seed(value)
+                initial = torch.randn(1, *shape, generator=generator, **single)
+                steps = torch.randn(num_steps, *shape, generator=generator, **single)
                 drawn.append(torch.cat([initial, steps]))
-                uniforms.append(torch.rand(num_steps, generator=generator))
+                uniforms.append(torch.rand(num_steps, generator=generator, **single))
             stacked = torch.stack(drawn).to(device=device, dtype=dtype)
             rest = torch.stack(uniforms).to(device=device, dtype=dtype)
         except (RuntimeError, AssertionError) as error:  # no such device, or no room on it
@@ -94,7 +97,17 @@ class Noise:
 
     @classmethod
     def cat(cls, parts: Sequence[Noise]) -> Noise:
-        """One batch from several."""
+        """One batch from several.
+
+        Raises:
+            InputError: if their samples or numbers of steps differ.
+        """
+        shapes = {tuple(part.steps.shape[1:]) for part in parts}
+        if len(shapes) > 1:
+            raise InputError(
+                f"noise of steps {', '.join(map(str, sorted(shapes)))}, (N, *shape), cannot be one batch; "
+                "expected the same of all"
+            )
         uniforms = [part.uniforms for part in parts if part.uniforms is not None]
         return cls(
             initial=torch.cat([part.initial for part in parts]),

@@ -136,7 +136,7 @@ class Engine:
         expected = self(*inputs)
         rows = len(expected)
         sign = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(0)).sign()
-        moved = inputs[0] * (1 + ROUNDING[coarse or self.precision] * sign.to(inputs[0].device))
+        moved = inputs[0] * (1 + ROUNDING[coarse or self.precision] * sign.to(inputs[0]))
         noise = (self(moved, *inputs[1:]) - expected).abs().max().item()
         for size in self.sizes:
             taken = torch.arange(size.rows, device=expected.device) % rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class Shapes:
     def spaced_times(self, count: int) -> Tensor:
         """(count,) evenly spaced times of all that there are, of the type that solves have."""
         if self.times is not None:
-            return torch.linspace(*self.times, count)
+            return torch.linspace(*self.times, count, dtype=torch.float32)
         return torch.linspace(0, self.num_train_timesteps - 1, count).long()
 
 
@@ -259,7 +260,7 @@ class Runtime:
 
     def _measure(self, sizes: list[int]) -> LatencyTable:
         shape = (sizes[-1], self.shapes.horizon, self.shapes.action_dim)
-        x = torch.zeros(shape, device=self.device)
+        x = torch.zeros(shape, device=self.device, dtype=torch.float32)
         t = self.shapes.spaced_times(len(x)).to(self.device)
         first = torch.zeros(len(x), dtype=torch.int64, device=self.device)
         denoiser = Denoiser(self.network, x.new_zeros(1, self.shapes.condition_dim))
@@ -270,9 +271,10 @@ class Runtime:
         """Inputs of the engine such as solves have: states of noise, all times, any observation."""
         generator = torch.Generator().manual_seed(0)
         shapes = self.shapes
-        x = torch.randn(count, shapes.horizon, shapes.action_dim, generator=generator)
+        single: Any = {"generator": generator, "dtype": torch.float32}
+        x = torch.randn(count, shapes.horizon, shapes.action_dim, **single)
         t = shapes.spaced_times(count)
-        condition = 2 * torch.rand(count, shapes.condition_dim, generator=generator) - 1
+        condition = 2 * torch.rand(count, shapes.condition_dim, **single) - 1
         x, t, condition = (v.to(self.device) for v in (x, t, condition))
         return self._on_engine.inputs(x, t, condition)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -16,6 +17,7 @@ from para_policy.arguments import check_kind
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError, NonFiniteError
+from para_policy.inference.config import Precision
 from para_policy.inference.precision import tensor_cores
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.encoder import Encoder, Observation
@@ -91,7 +93,7 @@ class Chain(Solvers):
         if self.encoder.has_cameras and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the encoder's time is reported apart
         encode_s = time.perf_counter() - encoding
-        with tensor_cores("float32"):  # around the network, which has its own precision
+        with self._exact():  # around the network, which has its own precision
             result = solver(
                 denoiser,
                 self.process,
@@ -116,8 +118,14 @@ class Chain(Solvers):
 
     def _encoded(self, values: Mapping[str, np.ndarray]) -> Tensor:
         """Conditions (B, C) in the arithmetic of the network."""
-        with tensor_cores(self.runtime.engine.precision):
+        with self._exact(self.runtime.engine.precision):
             return self.encoder.encode(values, self.device)
+
+    @contextmanager
+    def _exact(self, precision: Precision = "float32") -> Iterator[None]:
+        """Arithmetic as the engine's precision says, whatever autocast the host program is in."""
+        with torch.autocast(self.device.type, enabled=False), tensor_cores(precision):
+            yield
 
     def physical(self, sample: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The whole prediction (B, Tp, A) and its actions (B, Ta, A) in physical units.

@@ -74,10 +74,11 @@ class DiffusionPolicy:
                 task = value.to(self.device)
             else:
                 acting[name] = value
-        network.load_state_dict(acting)
+        # In single precision before they take the weights, whatever the host program's default is.
+        network.float().load_state_dict(acting)
         network.to(self.device).eval().requires_grad_(False)
         if self.vision is not None:
-            self.vision.load_state_dict(seen)
+            self.vision.float().load_state_dict(seen)
             self.vision.to(self.device).eval().requires_grad_(False)
         self.encoder = Encoder(config, self.normalizers, self.vision, task)
         count: int = build_scheduler(config.noise_scheduler).config.num_train_timesteps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,23 @@ class ActionResult:
     stats: SampleStats
 
     def select(self, index: Sequence[int]) -> ActionResult:
-        """Some chunks of a batch."""
+        """Some chunks of a batch.
+
+        Args:
+            index: of the chunks, from 0; no mask.
+
+        Raises:
+            InputError: for a single chunk, or for what is no number of a chunk in the batch.
+        """
         if self.sample.ndim != 3:
             raise InputError("this is a single chunk, not a batch to select from")
-        rows = list(index)
+        rows, batch = list(index), len(self.sample)
+        for row in rows:
+            whole = isinstance(row, Integral) and not isinstance(row, bool)
+            if not whole or not -batch <= row < batch:
+                raise InputError(
+                    f"index holds {row!r}; expected numbers of the {batch} chunks in the batch, from 0"
+                )
         stats = {
             name: value if name in ("residuals", "status", "encode_s", "wall_s") else value[rows]
             for name, value in vars(self.stats).items()

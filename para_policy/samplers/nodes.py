@@ -75,7 +75,7 @@ class Nodes:
                 sizes.append(size)
         sizes = [*sizes, N] if tolerance > 0 and N >= _FEWEST else []
         nodes = torch.zeros(len(sizes), N, dtype=torch.bool)
-        slack = torch.zeros(len(sizes), N)
+        slack = torch.zeros(len(sizes), N, dtype=torch.float32)
         for level, size in enumerate(sizes):
             nodes[level, self.order[:size].cpu()] = True
             kind = min(level, len(_STILL) - 1) if size < N else len(_STILL) - 1
@@ -84,7 +84,7 @@ class Nodes:
             slack[level] = still.clamp(_STILL[kind] * tolerance, _MOVED[kind] * tolerance)
         floor = [float(self.error[size - 1]) for size in sizes]
         steps = tuple(one.nonzero()[:, 0] for one in nodes)
-        return Levels(nodes, steps, slack, torch.tensor(floor))
+        return Levels(nodes, steps, slack, torch.tensor(floor, dtype=torch.float32))
 
     def to(self, device: torch.device | str) -> Nodes:
         """A copy with its tensors on `device`."""

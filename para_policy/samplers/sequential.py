@@ -111,6 +111,6 @@ class SequentialSolve:
             evals=torch.full((batch,), self.N),
             residual=torch.zeros(batch, dtype=X.dtype),
             correction=torch.zeros(batch, dtype=X.dtype),
-            residuals=torch.zeros(self.N, batch),
+            residuals=torch.zeros(self.N, batch, dtype=X.dtype),
             status=tuple(Status.CONVERGED if ok else Status.NON_FINITE for ok in finite),
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from para_policy import DiffusionPolicy, Noise, samplers
+from para_policy import DiffusionPolicy, Noise, load_policy, samplers
 from para_policy.errors import InputError, NonFiniteError
 from para_policy.inference.device import check_device
 from para_policy.samplers import RoundInfo
@@ -212,6 +213,35 @@ def test_actions_that_are_not_finite_are_never_returned(
     policy.network.final_conv[1].bias.fill_(bad)
     with pytest.raises(NonFiniteError, match="must not be executed"):
         policy.sample(one(observations()), sampler=sampler)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("sampler", ["sequential", "collocation"])
+def test_defaults_of_the_host_program_change_nothing(
+    tiny_directory: Path, sampler: str, dtype: torch.dtype
+) -> None:
+    """In double precision a seed was another sample, and a policy that was loaded then could not act;
+    in half precision its weights were rounded."""
+    expected = load_policy(tiny_directory).sample(one(observations()), sampler=sampler, seed=1)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = load_policy(tiny_directory).sample(one(observations()), sampler=sampler, seed=1)
+    finally:
+        torch.set_default_dtype(before)
+    np.testing.assert_array_equal(found.sample, expected.sample)
+    np.testing.assert_array_equal(found.stats.error_bound, expected.stats.error_bound)
+
+
+@pytest.mark.parametrize("sampler", ["sequential", "chord"])
+def test_autocast_of_the_host_program_changes_nothing(
+    policy: DiffusionPolicy, sampler: str
+) -> None:
+    """The engine's precision says what the network computes in; a bound was one to other numbers."""
+    expected = policy.sample(one(observations()), sampler=sampler, seed=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = policy.sample(one(observations()), sampler=sampler, seed=1)
+    np.testing.assert_array_equal(found.sample, expected.sample)
 
 
 def test_the_network_is_frozen_and_in_evaluation_mode(policy: DiffusionPolicy) -> None:

@@ -46,6 +46,25 @@ def test_frozen_actions_are_those_of_the_chunk_before(
     assert np.abs(after.sample[first + 3 :] - free.sample[first + 3 :]).max() > 1e-3
 
 
+def test_chunks_of_other_numbers_of_steps_are_no_batch(policy: DiffusionPolicy) -> None:
+    first = policy.sample(observations(0), seed=1, **STEPS)
+    other = policy.sample(observations(1), seed=2, scheduler="ddim", steps=3)
+    two = {name: value[:2] for name, value in observations().items()}
+    with pytest.raises(InputError, match="cannot be one batch; expected the same of all"):
+        policy.sample(two, seed=[1, 2], previous=[first, other], **STEPS)
+
+
+@pytest.mark.parametrize("index", [[True, False, False], [3], [-4], [1.0], ["0"]])
+def test_chunks_are_selected_by_number(policy: DiffusionPolicy, index: Any) -> None:
+    """A mask selected the arrays of one chunk, with the words of as many as it was long."""
+    batch = policy.sample(observations(), seed=SEEDS, **STEPS)
+    with pytest.raises(InputError, match="expected numbers of the 3 chunks in the batch, from 0"):
+        batch.select(index)
+    kept = batch.select(np.array([2, 0]))
+    assert np.array_equal(kept.sample, batch.sample[[2, 0]])
+    assert len(kept.stats.status) == len(kept.actions) == kept.noise.batch == 2
+
+
 def test_a_soft_overlap_stays_closer_to_the_old_chunk(policy: DiffusionPolicy) -> None:
     before = policy.sample(observations(0), seed=1, **STEPS)
     moved = before.sample[5:]
