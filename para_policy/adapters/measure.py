@@ -20,7 +20,7 @@ from para_policy.adapters.conventions import Convention
 from para_policy.adapters.plan import MEASURED, Plan
 from para_policy.adapters.solve import Mixed
 from para_policy.calibration import Calibration, assess, chord_matrices, fit_linear_guess, fit_nodes
-from para_policy.checkpoints.calibration import FOLDER, read_calibrations, save_calibration
+from para_policy.checkpoints.calibration import file_of, read_calibrations, save_calibration
 from para_policy.checkpoints.files import read_tensors, weights_sha256
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
@@ -110,7 +110,7 @@ def read(directory: str | Path, convention: Convention, plan: Plan) -> Calibrati
         CheckpointError: if it is broken, or was measured with other weights or another schedule.
     """
     kind, steps = plan.key
-    path = Path(directory) / FOLDER / f"{kind}_{steps}.safetensors"
+    path = file_of(directory, kind, steps)
     if not path.is_file():
         return None
 

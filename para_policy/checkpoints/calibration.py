@@ -39,6 +39,11 @@ _SIZES = TypeAdapter(dict[str, tuple[Size, ...]])
 _T = TypeVar("_T")
 
 
+def file_of(directory: str | Path, scheduler: str, steps: int) -> Path:
+    """Where the calibration of one process of a checkpoint lies."""
+    return Path(directory) / FOLDER / f"{scheduler}_{steps}.safetensors"
+
+
 def save_calibration(
     directory: str | Path,
     calibration: Calibration,
@@ -46,7 +51,7 @@ def save_calibration(
     noise_scheduler: Mapping[str, Any],
 ) -> Path:
     """Write a calibration beside the weights that it belongs to, and return its path."""
-    path = Path(directory) / FOLDER / f"{calibration.scheduler}_{calibration.steps}.safetensors"
+    path = file_of(directory, calibration.scheduler, calibration.steps)
     bound_to = {"weights_sha256": weights_sha256, "noise_scheduler": dict(noise_scheduler)}
     write_calibration(path, calibration, bound_to)
     return path
@@ -95,7 +100,7 @@ def read_calibrations(
     Raises:
         CheckpointError: for a file that is broken, or was made for other weights, another noise
             schedule or other shapes; its chord matrices would only waste rounds, and its error
-            bounds would be wrong.
+            bounds would be wrong. And for one under another name, such as a copy: which of two holds?
     """
     found = {}
     for path in sorted((Path(directory) / FOLDER).glob("*.safetensors")):
@@ -123,6 +128,12 @@ def read_calibrations(
                     f"'{path}': {name} is {tuple(tensor.shape)}; this policy needs {expected_shape}; "
                     "run para-policy calibrate again"
                 )
+        named = file_of(directory, calibration.scheduler, calibration.steps)
+        if path != named:
+            raise CheckpointError(
+                f"'{path}' is a calibration for {calibration.scheduler} with {calibration.steps} steps, "
+                f"which is looked for in '{named.name}': rename the file, or move it elsewhere"
+            )
         found[calibration.scheduler, calibration.steps] = calibration
     return found
 

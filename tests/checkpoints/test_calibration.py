@@ -137,6 +137,18 @@ def test_there_may_be_one_for_each_scheduler_and_step_count(checkpoint: Path) ->
     assert load_policy(checkpoint, calibrated=False).calibrations == {}
 
 
+@pytest.mark.parametrize("name", ["ddim_8 (copy).safetensors", "ddim_8_old.safetensors"])
+def test_a_copy_beside_the_file_is_not_taken_for_it(checkpoint: Path, name: str) -> None:
+    """The last one by its name was used, without a word."""
+    path = save(checkpoint, dataclasses.replace(calibration(), cases=5))
+    path.rename(path.with_name(name))
+    save(checkpoint, calibration())
+    with pytest.raises(CheckpointError, match=r"looked for in 'ddim_8\.safetensors': rename"):
+        load_policy(checkpoint)
+    path.with_name(name).unlink()
+    assert load_policy(checkpoint).calibrations["ddim", 8].cases == calibration().cases
+
+
 def test_saving_again_replaces_the_file_and_leaves_nothing_else(checkpoint: Path) -> None:
     save(checkpoint, calibration(scale=0.1))
     path = save(checkpoint, dataclasses.replace(calibration(), cases=18))
