@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from para_policy.adapters.call import Call
+from para_policy.adapters.plan import versions_of
 from para_policy.adapters.solve import Mixed
 from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
@@ -44,7 +45,7 @@ class Kind:
         given = call.condition
         weights: tuple[Any, ...] = ()
         if engine.backend != PLAIN_ENGINE:
-            weights = tuple((p.data_ptr(), p._version) for p in _module(network).parameters())
+            weights = versions_of(_module(network))
         return cls(
             network.dtype,
             network.autocast,

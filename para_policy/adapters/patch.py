@@ -18,12 +18,13 @@ from para_policy.adapters.conventions import recognise
 from para_policy.adapters.live import Kind
 from para_policy.adapters.measure import JACOBIANS, measure, read, save
 from para_policy.adapters.observe import calls_for
-from para_policy.adapters.plan import Measured, Plan, Settings, choose
+from para_policy.adapters.plan import Measured, Plan, Settings, choose, versions_of
 from para_policy.adapters.record import Chunk, Summary
 from para_policy.adapters.sampling import Following, Prepared, Sampled
 from para_policy.adapters.solve import Mixed
 from para_policy.arguments import check_kind
 from para_policy.calibration import Calibration
+from para_policy.checkpoints.files import weights_sha256
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.config import Precision
@@ -39,6 +40,11 @@ HANDLE = "para_policy"
 
 _REMEMBERED = 64
 _TOLERANCE = 1e-2
+_OTHER_WEIGHTS = (
+    "the weights of the policy are others than it was calibrated with: there is no error_bound, and x0 "
+    f"stands in for chord and collocation, until accelerate is called again, after {JACOBIANS} chunks or "
+    "with observations=[...]"
+)
 
 
 def accelerate(
@@ -77,7 +83,8 @@ def accelerate(
             after.
         calibration: directory that the calibration is read from if it is there (`observations` are
             not needed then), and written to if not. It is bound to weights and noise schedule; what
-            `para-policy calibrate` writes is one.
+            `para-policy calibrate` writes is one. When the weights change it is forgotten, with a
+            warning.
         engine: how the network runs: "eager" leaves it as it is; others copy its weights, anew when
             those change. Changes through `.data`, as of averaged weights, are not seen: call
             `accelerate` again after them. See `EngineConfig`.
@@ -220,6 +227,7 @@ class Acceleration:
     ) -> None:
         """Change the settings and patch the object; or raise, and leave all as it was."""
         plan = self._convention.plan(settings, {})
+        self._forget_other_weights()
         measured = self._measured if self._measured and self._measured.fits(plan) else None
         wanted = settings.needs_calibration or settings.sampler == AUTO
         given = observations is not None or directory is not None
@@ -256,7 +264,7 @@ class Acceleration:
         if directory is not None:
             found = read(directory, self._convention, plan)
             if found is not None:
-                return Measured(found, plan.schedule)
+                return self._bound(found, plan)
         if observations is not None:
             calls = calls_for(self._convention, observations)
             self._example = calls[0]
@@ -271,7 +279,27 @@ class Acceleration:
         found = measure(network, calls, plan.process, plan.kind, tolerance).to("cpu")
         if directory is not None:
             save(directory, self._convention, plan, found)
-        return Measured(found, plan.schedule)
+        return self._bound(found, plan)
+
+    def _bound(self, calibration: Calibration, plan: Plan) -> Measured:
+        """To the weights as they are now."""
+        digest = weights_sha256(self._convention.weights())
+        return Measured(calibration, plan.schedule, digest, versions_of(self._convention.holder))
+
+    def _forget_other_weights(self) -> bool:
+        """Forget what was measured, and seen, with other weights than those of now; whether that was so."""
+        held = self._measured
+        if held is None:
+            return False
+        now = versions_of(self._convention.holder)
+        if now == held.versions:
+            return False
+        if weights_sha256(self._convention.weights()) == held.weights_sha256:
+            self._measured = replace(held, versions=now)
+            return False
+        self._measured = self._prepared = None
+        self.seen.clear()
+        return True
 
     @property
     def _has_seen_enough(self) -> bool:
@@ -297,6 +325,8 @@ class Acceleration:
 
     def _solve(self, call: Call) -> Tensor:
         started = time.perf_counter()
+        if self._forget_other_weights():
+            warnings.warn(_OTHER_WEIGHTS, stacklevel=5)
         network = Mixed.here(call.network or self._convention.network(), call.dtype, call.device)
         prepared = self._prepare(network, call)
         told = self._convention.layout()

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from para_policy import samplers
 from para_policy.arguments import check_kind
 from para_policy.calibration import Calibration
@@ -13,12 +15,9 @@ from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.device import PLAIN_ENGINE
-from para_policy.policies.solvers import AUTO, Solvers
+from para_policy.policies.solvers import AUTO, STAND_IN, Solvers
 from para_policy.samplers import Sampler, as_sampler
 from para_policy.samplers.deadline import Deadline
-
-_STAND_IN = "x0"
-"""What solves where nothing is calibrated."""
 
 MEASURED = ("chord", "collocation")
 """Samplers that a calibration is made for, of what the policy sees."""
@@ -56,7 +55,7 @@ class Settings:
                     f"{', '.join((*samplers.names(), AUTO))}"
                 )
         else:
-            taken = samplers.options(_STAND_IN if self.sampler == AUTO else self.sampler)
+            taken = samplers.options(STAND_IN if self.sampler == AUTO else self.sampler)
             unknown = sorted(set(self.options) - set(taken))
             if unknown:
                 raise InputError(
@@ -93,15 +92,35 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A calibration, and the noise schedule that it belongs to."""
+    """A calibration, and what it belongs to.
+
+    Attributes:
+        schedule: noise schedule.
+        weights_sha256: of the policy's weights.
+        versions: of the same, see `versions_of`.
+    """
 
     calibration: Calibration
     schedule: Mapping[str, Any]
+    weights_sha256: str
+    versions: tuple[Any, ...]
 
     def fits(self, plan: Plan) -> bool:
         held = self.calibration
         key = (held.scheduler, held.steps)
         return key == plan.key and self.schedule == plan.schedule and held.fits(plan.process)
+
+
+def versions_of(module: nn.Module) -> tuple[Any, ...]:
+    """Places of the weights of a module and counts of the changes there: equal as long as the weights
+    are, unless they are changed through `.data`. Equal weights may have others."""
+    # `state_dict` and `parameters` put names together, which takes milliseconds.
+    return tuple(
+        (one.data_ptr(), 0 if one.is_inference() else one._version)
+        for part in module.modules()
+        for one in (*part._parameters.values(), *part._buffers.values())
+        if one is not None
+    )
 
 
 def choose(
@@ -125,8 +144,8 @@ def choose(
         )
     if held is None and (settings.needs_calibration or name == AUTO):
         # The same answer in more rounds.
-        shared = samplers.options(_STAND_IN)
-        name, options = _STAND_IN, {k: v for k, v in options.items() if k in shared}
+        shared = samplers.options(STAND_IN)
+        name, options = STAND_IN, {k: v for k, v in options.items() if k in shared}
     if name != AUTO:
         made = samplers.get(name, **options) if held is None else held.sampler(name, options)
         if settings.deadline_s is not None and not made.stops_early:
@@ -144,7 +163,4 @@ def make_sampler(
     name, options = choice
     if not isinstance(name, str):
         return solvers.solver(name)
-    fastest, chosen = solvers.choose(name, settings.deadline_s)
-    if name == AUTO:  # whichever it is takes what it knows
-        options = {k: v for k, v in options.items() if k in samplers.options(fastest)}
-    return solvers.sampler(fastest, **{**chosen, **options})
+    return solvers.sampler(name, deadline_s=settings.deadline_s, **options)

@@ -73,6 +73,13 @@ class Calibration:
             return float("nan")
         return max(measured)
 
+    def understood(self, sampler: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `options` that mean with `sampler` what they mean with our family: `tolerance` of the
+        papers' samplers is in other units."""
+        known = samplers.options(sampler)
+        ours = self._is_ours(sampler)
+        return {k: v for k, v in options.items() if k in known and (ours or k != "tolerance")}
+
     def _is_ours(self, sampler: str) -> bool:
         return any("tolerance" in v.options for v in self.variants if v.sampler == sampler)
 
@@ -96,12 +103,18 @@ class Calibration:
                     f"{self.steps} steps has none; run para-policy calibrate again"
                 )
             given.setdefault("nodes", self.nodes)
-        certificate = Certificate(self.amplification(name, options))
         made = samplers.get(name, **given).starting_at(self.guess)
+        # Once the options are known to be such as it takes.
+        certificate = Certificate(self.amplification(name, options))
         return dataclasses.replace(made, certificate=certificate)
 
     def fastest(
-        self, latency: LatencyTable, advantage: float = 1.25, *, deadline_s: float | None = None
+        self,
+        latency: LatencyTable,
+        advantage: float = 1.25,
+        *,
+        deadline_s: float | None = None,
+        tolerance: float | None = None,
     ) -> Variant:
         """The variant with the least expected time on a device, among those that were accurate.
 
@@ -111,10 +124,16 @@ class Calibration:
                 for the work between network calls, which the table does not know.
             deadline_s: it must be able to stop then, which `sequential` cannot. Of those that are
                 expected to be cut off, the one with the least error is preferred.
+            tolerance: that samplers of our family will be given; None for the one that was measured.
+                The others, which know no such, must have been as accurate as it is small.
         """
         reference = next(v for v in self.variants if v.sampler == "sequential")
+        small = self.tolerance if tolerance is None else min(tolerance, self.tolerance)
         accurate = [
-            v for v in self.variants if v is not reference and not v.error_p95 > self.tolerance
+            v
+            for v in self.variants
+            if v is not reference
+            and not v.error_p95 > (self.tolerance if self._is_ours(v.sampler) else small)
         ]
         if not accurate:
             return reference

@@ -23,6 +23,9 @@ from para_policy.samplers.deadline import Deadline
 AUTO = "auto"
 """In place of a sampler's name: the one that is expected to be fastest."""
 
+STAND_IN = "x0"
+"""What solves where nothing is calibrated, and whose options "auto" takes."""
+
 _RESERVE = 0.1
 """Of the time until a deadline: for rounds that are slower than measured, and to hand over the chunk.
 With 0.05 one chunk in forty was late on a noisy machine."""
@@ -88,19 +91,22 @@ class Solvers:
         """Where the network runs."""
         return self.runtime.device
 
-    def choose(self, name: str, deadline_s: float | None = None) -> tuple[str, Mapping[str, Any]]:
+    def choose(
+        self, name: str, deadline_s: float | None = None, tolerance: float | None = None
+    ) -> tuple[str, Mapping[str, Any]]:
         """A sampler's name, and options that calibration has chosen: what "auto" stands for on this
         device.
 
         Args:
             deadline_s: solves may be cut off then.
+            tolerance: that is asked for; None for the one that was measured.
         """
         check_kind("sampler", name, str)
         if name != AUTO or self.calibration is None:
             return name, {}
         latency = self.runtime.latency(self.calibration.steps)
         measured = self._recorded_calibration if self.runtime.records else self.calibration
-        variant = measured.fastest(latency, deadline_s=deadline_s)
+        variant = measured.fastest(latency, deadline_s=deadline_s, tolerance=tolerance)
         return variant.sampler, variant.options
 
     @cached_property
@@ -121,13 +127,14 @@ class Solvers:
             name: one of `samplers.names()`, or "auto" for the one that is expected to be fastest on
                 this device.
             deadline_s: for "auto": solves may be cut off then.
-            options: of the sampler, such as `tolerance`; see `samplers.options(name)`.
+            options: of the sampler, such as `tolerance`; see `samplers.options(name)`. "auto" takes
+                those of `STAND_IN`; whichever sampler it stands for is given what it knows of them, and
+                must have been as accurate as `tolerance` is small.
 
         Raises:
             InputError: for unknown names or options, or if a calibration is needed and missing.
         """
-        name, chosen = self.choose(name, deadline_s)
-        options = {**chosen, **options}
+        name, options = self._chosen(name, deadline_s, options)
         if name == "pcm" and "consistency" not in options:
             options = {**self._trained(options), **options}
         if self.calibration is None and (name == AUTO or _lacks_matrices(name, options)):
@@ -141,6 +148,22 @@ class Solvers:
         if least is not None:
             made = self._make(name, {**options, "tolerance": least})
         return self.runtime.recorded(replace(made, made_for=self.process))
+
+    def _chosen(
+        self, name: str, deadline_s: float | None, options: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """What is to be made: with "auto" of what it stands for, and as far as that knows the options."""
+        if name == AUTO:  # they are checked, whichever it is
+            known = samplers.options(STAND_IN)
+            if unknown := sorted(set(options) - set(known)):
+                raise InputError(
+                    f"sampler {AUTO!r} has no option {unknown}; it takes {list(known)}"
+                )
+            samplers.get(STAND_IN, **options)
+        found, chosen = self.choose(name, deadline_s, options.get("tolerance"))
+        if name == AUTO and self.calibration is not None:
+            options = self.calibration.understood(found, options)
+        return found, {**chosen, **options}
 
     def _make(self, name: str, options: Mapping[str, Any]) -> Sampler:
         if self.calibration is None:

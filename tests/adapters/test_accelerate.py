@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -457,6 +458,75 @@ def test_calibration_of_a_compiled_network_is_that_of_the_network(tmp_path: Path
     assert any("_orig_mod" in name for name in compiled.state_dict())
     accelerate(compiled, sampler="chord", calibration=tmp_path, **TIGHT)
     assert difference(drive(compiled, chunks=1), drive(make("lerobot"), chunks=1)) < 1e-4
+
+
+@pytest.mark.parametrize("sampler", ["chord", "auto"])
+def test_a_calibration_is_forgotten_with_the_weights(sampler: str) -> None:
+    """Its bounds were those of other weights, and were given on."""
+    policy = make("lerobot")
+    accelerate(policy, sampler=sampler, observations=observations(policy))
+    handle = policy.para_policy
+    drive(policy, chunks=2)
+    assert handle.last.error_bound.isfinite().all()
+    policy.load_state_dict(make("lerobot").state_dict())  # the same numbers
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drive(policy)
+    assert handle.last.error_bound.isfinite().all()
+
+    policy.load_state_dict(make("lerobot", seed=1).state_dict())
+    with pytest.warns(UserWarning, match="weights .* others .* there is no error_bound"):
+        found = drive(policy)
+    assert difference(found, drive(make("lerobot", seed=1))) < 3e-2
+    assert handle.last.error_bound is None
+    assert handle.calibration is None
+    assert len(handle.seen) == 3  # conditions of the encoder as it was are none of this one
+    accelerate(policy, sampler=sampler, observations=observations(policy))
+    drive(policy)
+    assert handle.last.error_bound.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        ({}, peers.HISTORY - 1),
+        ({"oa_step_convention": True}, peers.HISTORY - 1),
+        ({"oa_step_convention": False}, peers.HISTORY),
+        ({"oa_step_convention": False, "pred_action_steps_only": True}, 0),
+        ({"pred_action_steps_only": False}, peers.HISTORY - 1),
+    ],
+)
+def test_the_first_action_is_where_the_original_takes_it(said: dict[str, bool], first: int) -> None:
+    """Where the chunk is no longer than what is executed, real-time chunking froze too much of it."""
+    policy = accelerate(make("original unet"), **TIGHT)
+    for name, value in said.items():
+        setattr(policy, name, value)
+    whole = policy.para_policy
+    drive(policy, chunks=1)
+    before = whole.last.sample
+    whole.follow(2, frozen=1)
+    drive(policy, chunks=1, seed=2)
+    kept = (whole.last.sample[:, :-2] - before[:, 2:]).abs().amax(dim=(0, 2)) < 1e-4
+    assert kept.tolist() == [place < first + 1 for place in range(peers.HORIZON - 2)]
+
+
+@pytest.mark.parametrize("kind", ["lerobot", "original unet"])
+def test_a_scheduler_that_is_configured_anew_is_followed(kind: str) -> None:
+    def changed(policy: Any) -> Any:
+        owner = policy.diffusion if kind == "lerobot" else policy
+        owner.noise_scheduler.register_to_config(clip_sample=False, prediction_type="sample")
+        return policy
+
+    policy = accelerate(make(kind), **TIGHT)
+    drive(policy)
+    assert difference(drive(changed(policy)), drive(changed(make(kind)))) < 1e-4
+
+
+def test_noise_levels_that_were_changed_by_hand_are_refused() -> None:
+    policy = make("original unet")
+    policy.noise_scheduler.alphas_cumprod = policy.noise_scheduler.alphas_cumprod**2
+    with pytest.raises(InputError, match="alphas_cumprod is not what its configuration gives"):
+        accelerate(policy)
 
 
 def test_chord_after_the_step_count_changed() -> None:

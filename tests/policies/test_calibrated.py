@@ -275,6 +275,46 @@ def test_samplers_of_auto_are_made_once_whatever_the_deadlines(policy: Diffusion
     assert len(policy.chain()._named) == 1
 
 
+@pytest.mark.parametrize("row_s", [1e-9, 1.0])
+def test_auto_takes_a_tolerance_whatever_is_fastest(policy: DiffusionPolicy, row_s: float) -> None:
+    """Where it is `sequential` there is no error to bound."""
+    with_latency(policy, LatencyTable((1, 128), (1.0, 1.0 + 127 * row_s)))
+    chosen = policy.sampler("auto", tolerance=1e-4, max_rounds=19)
+    assert (chosen.name == "sequential") is (row_s == 1.0)
+    assert chosen.options().get("tolerance", 1e-4) == 1e-4
+    with pytest.raises(InputError, match=r"'auto' has no option \['tolerence'\]"):
+        policy.sampler("auto", tolerence=1e-4)
+    with pytest.raises(InputError, match="tolerance is -1"):
+        policy.sampler("auto", tolerance=-1.0)
+
+
+def test_a_tolerance_of_auto_is_none_of_the_papers_samplers(policy: DiffusionPolicy) -> None:
+    """`parataa` bounds a mean of squares: as a largest coordinate it let errors of five times as much
+    pass. Where it is chosen it runs as it was measured, or is not chosen."""
+    with_latency(policy, LatencyTable((1, 128), (1.0, 1.0)))
+    key = policy.chain().key
+    measured = policy.calibrations[key]
+    variants = (
+        next(v for v in measured.variants if v.sampler == "sequential"),
+        Variant("parataa", {}, 3, 60, 1.0, 2e-3, 2e-3),
+        Variant("x0", {"tolerance": measured.tolerance}, 6, 60, 1.0, 2e-3, 2e-3),
+    )
+    policy.calibrations[key] = dataclasses.replace(measured, variants=variants)
+    options = samplers.get("parataa").options()
+    for tolerance in (measured.tolerance, 3e-3):
+        chosen = policy.sampler("auto", tolerance=tolerance, history=2)
+        assert (chosen.name, chosen.options()) == ("parataa", options)
+    chosen = policy.sampler("auto", tolerance=1e-3)
+    assert (chosen.name, chosen.tolerance) == ("x0", 1e-3)
+
+
+def test_an_option_of_the_wrong_kind_is_refused_with_a_calibration_too(
+    policy: DiffusionPolicy,
+) -> None:
+    with pytest.raises(InputError, match="tolerance is '1e-2'; expected a finite number"):
+        policy.sampler("x0", tolerance="1e-2")
+
+
 def absurd(policy: DiffusionPolicy, scale: float) -> Any:
     generator = torch.Generator().manual_seed(0)
     return scale * torch.randn(20, 32, 32, generator=generator)

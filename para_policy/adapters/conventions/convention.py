@@ -121,13 +121,19 @@ class Convention(ABC):
         """Actions of a chunk that are executed, and the first one's place in it; None if unknown."""
         return layout_of(getattr(self.policy, "config", None))
 
+    @property
+    def holder(self) -> nn.Module:
+        """What holds the weights."""
+        module: nn.Module = self.owner
+        return module
+
     def weights(self) -> dict[str, Tensor]:
         """The weights that a calibration belongs to, by the names that they have in our own network.
 
         So it serves the checkpoint of the policy as well as the live one. Where we have no such
         network: by the project's names.
         """
-        return as_ours(self.owner.state_dict())
+        return as_ours(self.holder.state_dict())
 
 
 class Named(nn.Module):

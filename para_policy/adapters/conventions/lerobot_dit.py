@@ -29,9 +29,15 @@ class DiTObjective(Convention):
     def network(self) -> Callable[..., Tensor]:
         return Named(steady(self.policy.noise_predictor, "noise_predictor"), "conditioning_vec")
 
+    @property
+    def holder(self) -> nn.Module:
+        """The policy; the objective itself has no weights."""
+        module: nn.Module = self.policy
+        return module
+
     def weights(self) -> dict[str, Tensor]:
-        """Of the network and the camera encoders, by our names; the objective itself has none."""
-        return as_ours(self.policy.state_dict(), DiTOptions.our_name, DiTOptions.why_left_out)
+        """Of the network and the camera encoders, by our names."""
+        return as_ours(self.holder.state_dict(), DiTOptions.our_name, DiTOptions.why_left_out)
 
 
 class LeRobotDiT(DiTObjective, Scheduled):

@@ -23,10 +23,12 @@ class _Original(Scheduled):
 
     def layout(self) -> tuple[int, int] | None:
         told = layout_of(self.policy)
-        later = not getattr(
-            self.policy, "oa_step_convention", True
-        )  # only low-dimensional ones say it
-        return None if told is None else (told[0], told[1] + later)
+        if told is None:
+            return None
+        # Only some of the policies say these.
+        if getattr(self.policy, "pred_action_steps_only", False):
+            return told[0], 0
+        return told[0], told[1] + (not getattr(self.policy, "oa_step_convention", True))
 
     def weights(self) -> dict[str, Tensor]:
         """Those of camera encoders keep the project's names."""

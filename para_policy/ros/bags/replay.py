@@ -20,7 +20,7 @@ from para_policy.ros.bags.topics import namespace_of
 from para_policy.ros.graph import absolute
 from para_policy.ros.messages.input_files import PolicyInputs, policy_inputs
 from para_policy.ros.messages.settings import RecordedSettings
-from para_policy.ros.parameters.policy import PARAMETERS
+from para_policy.ros.parameters.policy import PARAMETERS, sampler_options
 from para_policy.ros.serving.loading import LoadedPolicy
 from para_policy.ros.serving.planner_settings import make_settings
 
@@ -91,7 +91,7 @@ class Replay:
             recorded = self._of(record)
             values = {p.name: p.default for p in PARAMETERS} | recorded.values
             loaded = LoadedPolicy(self.policy, self.weights_sha256, self._inputs(recorded))
-            made = make_settings(loaded, _resolved(values, recorded))
+            made = make_settings(loaded, _resolved(self.policy, values, recorded))
             self._planner_settings[record.settings] = made
         return self._planner_settings[record.settings]
 
@@ -134,9 +134,15 @@ class Replay:
         )
 
 
-def _resolved(values: Mapping[str, Any], recorded: RecordedSettings) -> dict[str, Any]:
+def _resolved(
+    policy: DiffusionPolicy, values: Mapping[str, Any], recorded: RecordedSettings
+) -> dict[str, Any]:
     """Sampler "auto" stands for what it was on the machine of the recording."""
     if not recorded.auto:
         return dict(values)
-    options = {**recorded.auto["options"], **(yaml.safe_load(values["sampler_options"]) or {})}
-    return {**values, "sampler": recorded.auto["sampler"], "sampler_options": yaml.dump(options)}
+    name, options = recorded.auto["sampler"], recorded.auto["options"]
+    calibration = policy.chain(values["scheduler"] or None, values["steps"] or None).calibration
+    if calibration is not None:  # without one the sampler is refused, whatever it is given
+        options = {**options, **calibration.understood(name, sampler_options(values))}
+    text = yaml.dump(options)
+    return {**values, "sampler": name, "sampler_options": text, "tolerance": 0.0}

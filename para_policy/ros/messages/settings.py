@@ -76,6 +76,7 @@ def settings_text(
     topics: Mapping[str, Mapping[str, str]],
     dt_ns: int,
     deadline_s: float | None,
+    tolerance: float | None = None,
 ) -> str:
     """The content of `~/settings`.
 
@@ -85,6 +86,7 @@ def settings_text(
         topics: as `RecordedSettings.topics`.
         dt_ns: time between actions.
         deadline_s: when solves are cut off; None where they are waited for.
+        tolerance: that the sampler is given; None for its own.
     Raises:
         ParaPolicyError: when a parameter does not go together with the policy.
     """
@@ -101,7 +103,7 @@ def settings_text(
         "weights_sha256": weights_sha256,
         "calibration": "" if calibration is None else calibration_digest(calibration),
         "consistency": consistency_digest(policy, values),
-        "auto": _auto(policy, values, deadline_s),
+        "auto": _auto(policy, values, deadline_s, tolerance),
         "dt_ns": dt_ns,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -154,13 +156,16 @@ def consistency_digest(policy: DiffusionPolicy, values: Mapping[str, Any]) -> st
 
 
 def _auto(
-    policy: DiffusionPolicy, values: Mapping[str, Any], deadline_s: float | None
+    policy: DiffusionPolicy,
+    values: Mapping[str, Any],
+    deadline_s: float | None,
+    tolerance: float | None,
 ) -> dict[str, Any]:
     """The choice of "auto" hangs on measured latencies, which another machine does not have."""
     if values["sampler"] != "auto":
         return {}
     scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    name, options = policy.chain(scheduler, steps).choose("auto", deadline_s)
+    name, options = policy.chain(scheduler, steps).choose("auto", deadline_s, tolerance)
     return {"sampler": name, "options": dict(options)}
 
 

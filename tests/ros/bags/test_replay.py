@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import tyro
 from geometry_msgs.msg import Pose, PoseArray
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
+from para_policy.checkpoints.calibration import save_latency
 from para_policy.cli.replay import Replay
 from para_policy.errors import CheckpointError, DataError
+from para_policy.inference.device import device_description
 from para_policy.policies.sampler_spec import SamplerSpec
 from para_policy.ros.bags.reader import Bag
 from para_policy.ros.bags.recorder import Recorder
@@ -26,6 +29,7 @@ from para_policy.ros.bags.writer import BagWriter, Storage
 from para_policy.ros.messages.conversions import stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.policy_node import PolicyNode
+from para_policy.samplers.deadline import LatencyTable
 from para_policy.terminal import run as run_command
 from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
 from tests.ros.bags.rewriting import rewritten, unclosed, without
@@ -84,6 +88,22 @@ def test_solves_cut_short_by_a_deadline_are_replayed_to_the_bit(
     assert "false" in {info["converged"] for info in infos}
     assert {info["executed"] for info in infos} == {"none", *(i["executed"] for i in infos[1:])}
     assert found["equal"] == 5, found["reasons"]
+
+
+def test_auto_with_a_tolerance_is_replayed_as_what_it_stood_for(
+    graph: Graph, tmp_path: Path
+) -> None:
+    """`sequential` is the fastest here, and has no tolerance: the node could not be configured."""
+    checkpoint = save_tiny_checkpoint(tmp_path / "tiny", 20)
+    calibrate_tiny_checkpoint(checkpoint, "ddim", 8)
+    here = device_description(torch.device("cpu"))
+    save_latency(checkpoint, here, LatencyTable((1, 128), (1e-3, 128e-3)))
+    chosen: dict[str, Any] = {"sampler": "auto", "tolerance": 1e-3, "scheduler": "ddim", "steps": 8}
+    run = RecordedRun(graph, tmp_path / "bag", checkpoint, **chosen)
+    run.step(3)
+    assert {status_values(info)["rounds"] for info in run.rig.infos} == {"8"}
+    found = the_run(replay_bag(run.finish()))
+    assert found["equal"] == 3, found["reasons"]
 
 
 def test_the_engine_of_the_recording_is_used_again(
