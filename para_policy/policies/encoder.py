@@ -29,6 +29,9 @@ class Encoder:
         vision: encoders of the cameras; None if there are none.
         task: features of the text (width,) that every observation step has at its end; None if there
             is none.
+
+    Attributes:
+        config, task: as given.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Encoder:
         task: Tensor | None = None,
     ) -> None:
         self.config, self._normalizers, self._vision = config, normalizers, vision
-        self._task = task
+        self.task = task
         self._cameras = frozenset(config.cameras)
 
     @property
@@ -97,8 +100,8 @@ class Encoder:
                 encoded = self._vision(images)
             features |= {name: value.unflatten(0, batch) for name, value in encoded.items()}
         parts = [features[name] for name in self.config.inputs]
-        if self._task is not None:
-            parts.append(self._task.expand(*parts[0].shape[:2], -1))
+        if self.task is not None:
+            parts.append(self.task.expand(*parts[0].shape[:2], -1))
         return torch.cat(parts, dim=-1).flatten(1)
 
     def _pixels(self, name: str, image: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from para_policy.checkpoints.onnx.metadata import KEY, metadata
 from para_policy.errors import CheckpointError, InputError
 from para_policy.networks.config import TransformerConfig
 from para_policy.policies.policy import DiffusionPolicy
-from tests.checkpoint import FLOW, tiny_config
+from tests.checkpoint import FLOW, random_observations, tiny_config
 from tests.checkpoints.random_weights import random_normalizers, random_weights
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "pusht_state"
@@ -146,6 +146,30 @@ def test_the_metadata_has_the_floats_of_the_policy() -> None:
     assert facts["steps"]["clip"] == process.clip
     for name in ("A", "B", "R", "H", "c", "x0_from_x", "x0_from_output"):
         assert facts["steps"][name] == getattr(process, name).tolist()
+
+
+def test_the_metadata_has_all_parts_of_the_condition() -> None:
+    """The features of a task are among the weights, but no weights of the exported network."""
+    network = TransformerConfig(**SIZE).model_dump()
+    config = tiny_config(20).changed({"network": network, "task": {"text": "push", "width": 3}})
+    policy = DiffusionPolicy(config, random_weights(config), random_normalizers(config))
+    facts = json.loads(metadata(policy, ""))
+    obs = {name: values[0].astype(np.float32) for name, values in random_observations(1).items()}
+    parts = []
+    for name, width in facts["condition"]:
+        if name == "task":
+            part = np.float32([facts["task"]] * config.n_obs_steps)
+        else:
+            pair = facts["normalizers"][name]
+            part = obs[name] * np.float32(pair["scale"]) + np.float32(pair["offset"])
+        assert part.shape[1] == width
+        parts.append(part)
+    condition = policy.denoiser({name: value[None] for name, value in obs.items()}).condition
+    assert condition is not None
+    found = np.concatenate(parts, axis=1).reshape(1, -1)
+    np.testing.assert_allclose(found, condition.numpy(), rtol=1e-6, atol=1e-6)
+    assert np.abs(facts["task"]).max() > 0.1
+    assert json.loads(metadata(transformer(**SIZE), ""))["task"] is None
 
 
 def test_metadata_is_json_where_a_schedule_is_infinite() -> None:

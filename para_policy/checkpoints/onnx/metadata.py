@@ -24,11 +24,12 @@ def metadata(policy: DiffusionPolicy, checkpoint_sha256: str) -> str:
         `checkpoint_sha256`; `prediction_type`, what the network predicts
         ("flow_prediction", a velocity, for a flow); `config`, as in the
         checkpoint; `condition`, name and width of what one observation step puts side by side (the
-        steps follow one another, oldest first); `normalizers`, scale and offset of each input and
+        steps follow one another, oldest first); `task`, what stands there at the end of each, where
+        the policy has one, as it is; `normalizers`, scale and offset of each input and
         of "action", where normalised = physical * scale + offset; `steps`, the recurrence of
         `Process` for the checkpoint's own scheduler and number of steps.
     """
-    config = policy.config
+    config, task = policy.config, policy.encoder.task
     facts = {
         "checkpoint_sha256": checkpoint_sha256,
         "prediction_type": build_scheduler(config.noise_scheduler).config.get(
@@ -37,6 +38,7 @@ def metadata(policy: DiffusionPolicy, checkpoint_sha256: str) -> str:
         "config": config.model_dump(mode="json"),  # infinite numbers become null
         "condition": [[name, _width(config, name)] for name in config.inputs]
         + ([] if config.task is None else [["task", config.task.width]]),
+        "task": None if task is None else task.tolist(),
         "normalizers": {name: _listed(pair) for name, pair in policy.normalizers.items()},
         "steps": _listed(policy.process()),
     }
