@@ -36,6 +36,11 @@ class Call:
     loop_options: Mapping[str, Any] = field(default_factory=dict)
     network: Callable[..., Tensor] | None = None
 
+    @property
+    def place(self) -> tuple[torch.dtype, torch.device]:
+        """Where the policy is."""
+        return self.dtype, self.device
+
     def initial(self) -> Tensor:
         """X_0, drawn as the projects draw it."""
         if self.noise is not None:

@@ -348,6 +348,8 @@ class Acceleration:
         self.last = Chunk.of(result, time.perf_counter() - started, prepared.plan.process.num_steps)
         self._summary = self._summary.plus(self.last)
         if call.condition is not None and self._convention.calibrates:
+            if self.seen and self.seen[-1].place != call.place:
+                self.seen.clear()  # the policy was moved, and what it saw was not
             self._example = call.without_noise(1)
             self.seen.append(self._example)
         return answer

@@ -460,6 +460,22 @@ def test_calibration_of_a_compiled_network_is_that_of_the_network(tmp_path: Path
     assert difference(drive(compiled, chunks=1), drive(make("lerobot"), chunks=1)) < 1e-4
 
 
+def test_what_a_policy_saw_before_it_was_moved_calibrates_nothing() -> None:
+    """Conditions of two types, or on two devices, are no batch."""
+    policy = accelerate(make("original unet"), **TIGHT)
+    drive(policy, chunks=12)
+    policy.double()
+    chunk = torch.zeros(1, peers.HISTORY, peers.OBSERVED, dtype=torch.float64)
+    policy.predict_action({"obs": chunk})
+    with pytest.warns(UserWarning, match="after 12 chunks .so far 1."):
+        accelerate(policy, sampler="chord")
+    for _ in range(11):
+        policy.predict_action({"obs": chunk})
+    accelerate(policy, sampler="chord")
+    policy.predict_action({"obs": chunk})
+    assert policy.para_policy.last.error_bound.isfinite().all()
+
+
 @pytest.mark.parametrize("sampler", ["chord", "auto"])
 def test_a_calibration_is_forgotten_with_the_weights(sampler: str) -> None:
     """Its bounds were those of other weights, and were given on."""
