@@ -112,13 +112,14 @@ class Measured:
 
 
 def versions_of(module: nn.Module) -> tuple[Any, ...]:
-    """Places of the weights of a module and counts of the changes there: equal as long as the weights
-    are, unless they are changed through `.data`. Equal weights may have others."""
-    # `state_dict` and `parameters` put names together, which takes milliseconds.
+    """Places of the parameters of a module and counts of the changes there: equal as long as the
+    parameters are, unless they are changed through `.data`. Equal parameters may have others."""
+    # `parameters` puts names together, which takes milliseconds. Buffers are left out: a module may
+    # write into its own in every call.
     return tuple(
         (one.data_ptr(), 0 if one.is_inference() else one._version)
         for part in module.modules()
-        for one in (*part._parameters.values(), *part._buffers.values())
+        for one in part._parameters.values()
         if one is not None
     )
 
