@@ -103,7 +103,8 @@ def test_auto_with_a_tolerance_is_replayed_as_what_it_stood_for(
     run.step(3)
     assert {status_values(info)["rounds"] for info in run.rig.infos} == {"8"}
     found = the_run(replay_bag(run.finish()))
-    assert found["equal"] == 3, found["reasons"]
+    assert found["equal"] >= 3  # a late one may follow
+    assert found["reasons"] == {}
 
 
 def test_the_engine_of_the_recording_is_used_again(
