@@ -213,6 +213,7 @@ def _summary(values: list[tuple[float, int]]) -> dict[str, Any]:
         "error_p95": float(np.quantile(errors, 0.95)),
         "rounds_mean": float(np.mean(rounds)),
         "rounds_ci95": list(mean_interval(rounds)),
+        "rounds": list(rounds),
     }
 
 

@@ -1,6 +1,6 @@
 """Calibrations beside a checkpoint: `calibration/<scheduler>_<steps>.safetensors`.
 
-Each file is bound to the weights, the noise schedule and the step table that it was measured with.
+Each file is bound to the weights, the noise schedule, the step table and the task that it was measured with.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ def save_calibration(
     calibration: Calibration,
     weights_sha256: str,
     noise_scheduler: Mapping[str, Any],
+    task: str | None = None,
 ) -> Path:
-    """Write a calibration beside the weights that it belongs to, and return its path."""
+    """Write a calibration beside the weights, and for the task, that it belongs to; return its path."""
     path = file_of(directory, calibration.scheduler, calibration.steps)
     bound_to = {"weights_sha256": weights_sha256, "noise_scheduler": dict(noise_scheduler)}
-    write_calibration(path, calibration, bound_to)
+    write_calibration(path, calibration, bound_to | ({} if task is None else {"task": task}))
     return path
 
 
@@ -89,6 +90,7 @@ def read_calibrations(
     noise_scheduler: Mapping[str, Any],
     condition_dim: int,
     sample_dim: int,
+    task: str | None = None,
 ) -> dict[tuple[str, int], Calibration]:
     """Read all calibrations of a checkpoint, by scheduler and step count.
 
@@ -96,10 +98,11 @@ def read_calibrations(
         measured: whether what is bound to this hash was measured with the weights.
         noise_scheduler: configuration of the checkpoint's own, whether defaults are left out or not.
         condition_dim, sample_dim: numbers in a condition, and in a sample.
+        task: text that the policy is told; None: of no task, or of one that is not known here.
 
     Raises:
         CheckpointError: for a file that is broken, or was made for other weights, another noise
-            schedule or other shapes; its chord matrices would only waste rounds, and its error
+            schedule, another task or other shapes; its chord matrices would only waste rounds, and its error
             bounds would be wrong. And for one under another name, such as a copy: which of two holds?
     """
     found = {}
@@ -114,6 +117,12 @@ def read_calibrations(
             raise CheckpointError(
                 f"'{path}' was measured with other noise_scheduler ({schedule}, here "
                 f"{dict(noise_scheduler)}); {_OR_DELETE}"
+            )
+        measured_task = facts.get("task", task)
+        if task is not None and measured_task != task:
+            raise CheckpointError(
+                f"'{path}' was measured for the task {measured_task!r}; the policy is told {task!r}; "
+                f"{_OR_DELETE}"
             )
         shapes = {
             **_linear_part(calibration, sample_dim),

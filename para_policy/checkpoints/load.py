@@ -111,7 +111,7 @@ def load_policy(
 
     Raises:
         CheckpointError: if a file is missing, truncated, or does not fit the configuration, or a
-            calibration or PCM weights were made for other weights.
+            calibration or PCM weights were made for other weights, or a calibration for another task.
         InputError: if the device does not exist, or an engine or precision of that name.
     """
     directory = resolve(path)
@@ -150,6 +150,7 @@ def make_policy(
             schedule,
             condition_dim=config.condition_dim,
             sample_dim=config.horizon * config.action_dim,
+            task=None if config.task is None else config.task.text,
         )
         for of, calibration in calibrations.items():
             if not calibration.fits(policy.process(*of)):

@@ -86,12 +86,14 @@ class Calibrate(ThreadOptions, ChainOptions, OnObservations):
         )
         chain = policy.chain(self.scheduler, self.steps)
         sha256, schedule = weights_sha256(policy.weights()), policy.config.noise_scheduler
+        task = None if policy.config.task is None else policy.config.task.text
         kind, steps = chain.key
         partial = PartialCalibration(
             directory / FOLDER / f"{kind}_{steps}.partial",
             {
                 "weights_sha256": sha256,
                 "noise_scheduler": schedule,
+                "task": task,
                 "fingerprint": list(chain.process.fingerprint),
                 "settings": asdict(settings),
                 "observations": arrays_sha256(recorded[name] for name in policy.config.inputs),
@@ -100,7 +102,7 @@ class Calibrate(ThreadOptions, ChainOptions, OnObservations):
         with keeping(lambda: _progress(partial)):
             begun = partial.load()
             calibration = calibrate(chain, recorded, settings, begun=begun, keep=partial.keep)
-        save_calibration(directory, calibration, sha256, schedule)
+        save_calibration(directory, calibration, sha256, schedule, task)
         partial.remove()
         return calibration
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from para_policy import DiffusionPolicy, load_policy
 from para_policy.calibration import AfterRound, Calibration, LinearGuess, Variant
 from para_policy.checkpoints.calibration import (
+    read_calibrations,
     read_latencies,
     read_sizes,
     save_calibration,
@@ -83,6 +84,23 @@ def test_a_calibration_comes_back_as_it_was_saved(checkpoint: Path) -> None:
     assert read.variants[0] == made.variants[0]
     assert read.variants[2] == made.variants[2]
     assert math.isnan(read.variants[1].amplification)
+
+
+def test_a_calibration_is_of_one_task(checkpoint: Path) -> None:
+    schedule, sha256 = tiny_config(20).noise_scheduler, checkpoint_hash(checkpoint)
+    made = calibration()
+    shapes = (*made.guess.weight.shape,)
+
+    def read(task: str | None) -> bool:
+        return bool(read_calibrations(checkpoint, lambda _: True, schedule, *shapes, task=task))
+
+    save_calibration(checkpoint, made, sha256, schedule, "push")
+    assert read("push")
+    assert read(None), "not known here, as to `accelerate`"
+    with pytest.raises(CheckpointError, match=r"measured for the task 'push'; .* is told 'pull'"):
+        read("pull")
+    save(checkpoint, made)
+    assert read("pull"), "files of earlier releases say no task"
 
 
 def some_nodes() -> Nodes:

@@ -56,6 +56,8 @@ def test_it_is_measured_as_lerobot_wrote_it(
     found = json.loads(report.read_text())
     assert found["steps"] == STEPS[case]
     assert found["samplers"]["chord"]["max_abs_error"]["max"] < 5e-2
+    code, _, err = run(*bench, "--task", f"{TASK} again")
+    assert (code, f"was measured for the task '{TASK}'; the policy is told" in err) == (2, True)
 
 
 def test_pcm_is_trained_for_it_as_lerobot_wrote_it(theirs: Path, tmp_path: Path, run: Run) -> None:
