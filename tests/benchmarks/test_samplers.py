@@ -290,15 +290,18 @@ def test_rounds_to_a_small_error_are_those_after_which_it_stays_small() -> None:
 def test_the_oracle_measures_every_set_of_inputs_on_every_row(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    policy = load_policy(checkpoint)
-    observations = read_observations(checkpoint, policy.config)
+    # Other tests calibrate the one that they share.
+    bare = tmp_path / "bare"
+    shutil.copytree(checkpoint, bare, ignore=shutil.ignore_patterns("calibration"))
+    policy = load_policy(bare)
+    observations = read_observations(bare, policy.config)
 
     def store(count: int, weights: str) -> Path:
         settings = Settings("ddim", 8, "x0", count=count, rounds=1)
         return generate(policy, observations, settings, tmp_path / f"{count}{weights}", weights)
 
-    own = checkpoint_hash(checkpoint)
-    document = run(pcm_oracle, checkpoint, tmp_path, data=store(64, own), updates=60, fewer=(8, 32))
+    own = checkpoint_hash(bare)
+    document = run(pcm_oracle, bare, tmp_path, data=store(64, own), updates=60, fewer=(8, 32))
     assert (document["trajectories"], document["splitting"]) == (64, "x0")
     assert document["rows"] == list(range(1, 8))
     assert len(document["left"]) == 4
@@ -309,12 +312,12 @@ def test_the_oracle_measures_every_set_of_inputs_on_every_row(
         assert document["fewer"]["32"][label] == pytest.approx(np.mean(left))
     assert set(document["fewer"]["8"]) == set(document["left"])
     with pytest.raises(InputError, match="--fewer is 33; half of the trajectories are 32"):
-        run(pcm_oracle, checkpoint, tmp_path, data=store(64, own), fewer=(33,))
+        run(pcm_oracle, bare, tmp_path, data=store(64, own), fewer=(33,))
     with pytest.raises(InputError, match="has 7 trajectories; expected at least 8"):
-        run(pcm_oracle, checkpoint, tmp_path, data=store(7, own))
+        run(pcm_oracle, bare, tmp_path, data=store(7, own))
     with pytest.raises(DataError, match="was made with other weights"):
-        run(pcm_oracle, checkpoint, tmp_path, data=store(8, "other"))
-    calibrated = Path(shutil.copytree(checkpoint, tmp_path / "calibrated"))
+        run(pcm_oracle, bare, tmp_path, data=store(8, "other"))
+    calibrated = Path(shutil.copytree(bare, tmp_path / "calibrated"))
     calibrate_tiny_checkpoint(calibrated, "ddim", 8)
     with pytest.raises(DataError, match=r"was made with other calibration \(none, here "):
         run(pcm_oracle, calibrated, tmp_path, data=store(64, own))
