@@ -21,7 +21,7 @@ from para_policy.errors import InputError
 from para_policy.inference.device import set_threads
 from para_policy.samplers import FixedPoint, Prior, Sequential, Trajectory
 from para_policy.terminal import progress_bars
-from para_policy.training.pcm.problem import Problem
+from para_policy.training.pcm.problem import Problem, preset_of
 from para_policy.training.pcm.sweep import ideal_residual, sweep
 from sim import plots
 from sim.evaluation.batches import Sampling
@@ -80,8 +80,7 @@ class Drafts:
     def solvers(self) -> dict[str, FixedPoint]:
         """Of `pcm` after its drafts: over all states."""
         chain = self.policy.chain(self.options.scheduler, self.options.steps)
-        presets = {name: {"identity": "paradigms"}.get(name, name) for name in SPLITTINGS}
-        made = {name: chain.sampler(preset, window=None) for name, preset in presets.items()}
+        made = {name: chain.sampler(preset_of(name), window=None) for name in SPLITTINGS}
         return {name: solver for name, solver in made.items() if isinstance(solver, FixedPoint)}
 
     @cached_property

@@ -38,7 +38,7 @@ class Setup:
         controllers: what the commands go to, in the order of the actions.
         coordinates: of the actions.
         unmixed: those that are to be mixed, but cannot be, in words; empty: none.
-        joint_names: that a chunk must have, in order; []: any.
+        joint_names: that a chunk must have, in order; []: those of the first chunk.
         state_joints: names of the same joints in the joint states; []: `joint_names`.
         states: where the guards learn the present state; (): they need none.
         max_state_age_ns: a state of the robot that is older does not count.

@@ -38,6 +38,11 @@ Rows = dict[str, np.ndarray]
 """What is stored of some trajectories, by array: seed, condition, solution, iterates."""
 
 
+def preset_of(splitting: str) -> str:
+    """Name of the sampler that solves with this splitting."""
+    return {"identity": "paradigms"}.get(splitting, splitting)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Which solve to record.
@@ -96,9 +101,8 @@ class Problem:
         cls, policy: DiffusionPolicy, scheduler: str | None, steps: int | None, splitting: str
     ) -> Problem:
         """Raises InputError if a calibration is needed and missing."""
-        preset = {"identity": "paradigms"}.get(splitting, splitting)
         chain = policy.chain(scheduler, steps)
-        made = chain.sampler(preset)
+        made = chain.sampler(preset_of(splitting))
         assert isinstance(made, FixedPoint)
         return cls(chain.process, made.splitting, chain.calibration)
 
