@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from tests.ros.policy_rig import Rig
 NODE = "/policy_node"
 RATE_HZ = 20.0
 DT_NS = round(1e9 / RATE_HZ)
-_EVERY = 4
-"""Steps from a chunk to the next one."""
 
 
 class RecordedRun:
@@ -36,16 +35,16 @@ class RecordedRun:
             "lockstep": False,
             "control_rate_hz": RATE_HZ,
             "max_observation_age_s": 60.0,
-            "replan_steps": _EVERY,
+            # With more steps, a machine that falls behind plans some chunks early, that is more.
+            "replan_steps": 1,
             **values,
         }
-        self._every = parameters["replan_steps"]
         self.rig = Rig(graph, checkpoint=str(checkpoint), **parameters).start()
         topics = [f"{NODE}/{name}" for name in ("settings", "chunk_info", "action_chunk")]
         self.wait_for(topics)
         graph.wait(lambda: self.writer.counts[f"{NODE}/settings"] == 1)
         self.wait_for([f"/{self.rig.joint_states.lstrip('/')}", "/keypoints"])
-        self._steps = self._reset_at = 0
+        self._steps = 0
         self._began_ns = self.rig.now_ns()
 
     def wait_for(self, topics: list[str]) -> None:
@@ -55,31 +54,25 @@ class RecordedRun:
             lambda: all(self._connected(topic) for topic in topics if "policy_node" not in topic)
         )
 
-    def step(self, chunks: int = 1, move: Callable[[int], list[float]] | None = None) -> None:
-        """Moving observations, dt apart by their stamps, until so many chunks have come out.
+    def step(self, chunks: int, move: Callable[[int], list[float]] | None = None) -> None:
+        """So many chunks, each for an observation of its own, dt apart by their stamps.
 
-        They wait for the chunk that is due, however slow the machine is, so that there is one in
-        every `replan_steps` and none more.
+        An observation waits for the chunk of the last one, however slow the machine is.
         """
-        wanted = len(self.rig.chunks) + chunks
         at = move or (lambda step: [100.0 + 3.0 * step, 200.0 - 2.0 * step])
-        while len(self.rig.chunks) < wanted:
+        for _ in range(chunks):
             self._steps += 1
-            self.rig.observe(self._began_ns + self._steps * DT_NS, at(self._steps))
+            stamp_ns = self._began_ns + self._steps * DT_NS
+            self.rig.observe(stamp_ns, at(self._steps))
             self.graph.spin_for(DT_NS / 1e9)
-            self.graph.wait(self._may_go_on)
+            self.graph.wait(partial(self._has_chunk_of, stamp_ns))
 
-    def _may_go_on(self) -> bool:
-        if not self.rig.chunks or self._steps == self._reset_at:
-            return False
-        last_ns = stamp_to_ns(self.rig.chunks[-1].header.stamp)
-        first_ns = self._began_ns + (self._reset_at + 1) * DT_NS
-        now_ns = self._began_ns + self._steps * DT_NS
-        return first_ns <= last_ns and now_ns < last_ns + self._every * DT_NS
+    def _has_chunk_of(self, stamp_ns: int) -> bool:
+        chunks = self.rig.chunks
+        return bool(chunks) and stamp_to_ns(chunks[-1].header.stamp) == stamp_ns
 
     def reset(self) -> None:
         assert self.graph.call(Trigger, "policy_node/reset", Trigger.Request()).success
-        self._reset_at = self._steps
 
     def finish(self) -> Path:
         """Close the bag once everything that was said is in it."""

@@ -47,7 +47,7 @@ def test_warm_starts_and_a_reset_are_replayed_to_the_bit(recorded: Path) -> None
     found = the_run(report)
     assert report["equal"], found
     assert (found["chunks"], found["equal"], found["episodes"]) == (7, 7, 2)
-    assert [chunk["chunk"] for chunk in found["per_chunk"]] == [0, 1, 2, 3, 0, 1, 2]
+    assert [chunk["chunk"] for chunk in found["per_chunk"]] == [0, 1, 2, 3, 4, 0, 1]
     assert all(chunk["difference"] == 0.0 for chunk in found["per_chunk"])
 
 
@@ -103,7 +103,7 @@ def test_auto_with_a_tolerance_is_replayed_as_what_it_stood_for(
     run.step(3)
     assert {status_values(info)["rounds"] for info in run.rig.infos} == {"8"}
     found = the_run(replay_bag(run.finish()))
-    assert found["equal"] >= 3  # a late one may follow
+    assert found["equal"] == 3
     assert found["reasons"] == {}
 
 
@@ -132,8 +132,8 @@ def test_frozen_actions_are_replayed_to_the_bit(
     graph: Graph, checkpoint: Path, tmp_path: Path
 ) -> None:
     run = RecordedRun(
-        graph, tmp_path / "bag", checkpoint, real_time_chunking="soft", replan_steps=3,
-        shift_noise=True, added_latency_ms=20.0,
+        graph, tmp_path / "bag", checkpoint, real_time_chunking="soft", shift_noise=True,
+        added_latency_ms=20.0,
     )  # fmt: skip
     run.step(4)
     found = the_run(replay_bag(run.finish()))
@@ -210,18 +210,18 @@ def test_a_tampered_observation_is_found_and_named(recorded: Path, tmp_path: Pat
 
     def tamper(topic: str, number: int, message: Any) -> Any:
         if topic == "/joint_states" and stamp_to_ns(message.header.stamp) == seen_ns:
-            message.position = message.position + 0.5
+            message.position = message.position + 50.0
         return message
 
     report = replay_bag(rewritten(recorded, tmp_path / "copy", tamper))
     found = the_run(report)
     assert not report["equal"]
     verdicts = [chunk["verdict"] for chunk in found["per_chunk"]]
-    assert verdicts == ["equal"] * 2 + ["different"] * 2 + ["equal"] * 3
+    assert verdicts == ["equal"] * 2 + ["different"] * 3 + ["equal"] * 2
     reasons = [chunk["reason"] for chunk in found["per_chunk"]]
     assert reasons[2].startswith("observation differs: the bag's messages")
-    # On a busy machine the node plans early: then chunk 3 sees the observation of chunk 2, too.
-    assert reasons[3] in ("started from a chunk that came out differently", reasons[2])
+    assert reasons[3] == reasons[2]  # the policy sees two observations
+    assert reasons[4] == "started from a chunk that came out differently"
 
 
 def test_a_tampered_chunk_is_found_though_its_observation_is_equal(
@@ -248,7 +248,7 @@ def test_a_recording_that_began_late_says_so(recorded: Path, tmp_path: Path) -> 
     found = the_run(report)
     assert report["equal"]
     # Those that did not start afresh, unless one comes out equal nevertheless.
-    rest = read_run(Bag(recorded), NODE).chunks[2:4]
+    rest = read_run(Bag(recorded), NODE).chunks[2:5]
     warm = len(list(itertools.takewhile(lambda chunk: chunk.executed is not None, rest)))
     assert found["not_comparable"] <= warm
     assert found["equal"] + found["not_comparable"] == 5
