@@ -184,6 +184,17 @@ class ObservationHistory:
         stream.insert(stamp_ns, array)
         stream.forget_before(stream.stamps[-1] - self._memory_ns)
 
+    def is_straggler(self, name: str, stamp_ns: int, received_ns: int) -> bool:
+        """A sample that is too old on arrival, while a newer one of input `name` is not.
+
+        Its stamp steps back as if time had begun again, but tells nothing about now: it is best left
+        out.
+        """
+        stream = self._streams.get(name)
+        if stream is None or not stream.stamps:
+            return False
+        return stamp_ns < received_ns - stream.max_gap_ns <= stream.stamps[-1]
+
     def missing(self) -> list[str]:
         """Names of the inputs that have no sample yet."""
         return [name for name, stream in self._streams.items() if not stream.stamps]

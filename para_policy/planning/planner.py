@@ -80,7 +80,8 @@ class Planner:
 
         Args:
             values: pixels are uint8 and stay so.
-            received_ns: time of its arrival; None: not known.
+            received_ns: time of its arrival; None: not known. By it a sample that is too old, though
+                newer ones have come, is told from time that begins again, and left out.
         Raises:
             ParaPolicyError: when shape or values are wrong. The input then counts as faulty, and
                 nothing is planned, until its next good observation.
@@ -88,6 +89,9 @@ class Planner:
         with self._lock:
             if self._retired is not None and self._retired.covers(stamp_ns):
                 return  # a straggler of the episode that `reset` has ended
+            history = self._inputs.history
+            if received_ns is not None and history.is_straggler(name, stamp_ns, received_ns):
+                return
             if self._time_restarted(name, stamp_ns):
                 self._begin_episode(self._seed)
             self._inputs.observe(name, stamp_ns, values, received_ns)

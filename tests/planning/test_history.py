@@ -124,6 +124,24 @@ def test_common_time_is_that_of_the_slowest_input() -> None:
     assert history.newest_common_ns() == START - DT
 
 
+@pytest.mark.parametrize(
+    ("newest", "stamp", "received", "straggler"),
+    [
+        (100, 100 - GAP - 1, 100, True),
+        (100, 100 - GAP, 100, False),  # late, but of use
+        (100, 0, 0, False),  # time has begun again, for the receiver too
+        (100, 0, 100 + GAP + 1, False),  # the newer ones are too old themselves
+        (100, 101, 100 + 9 * GAP, False),
+    ],
+)
+def test_stragglers(newest: int, stamp: int, received: int, straggler: bool) -> None:
+    history = make_history()
+    assert not history.is_straggler("x", stamp, received)
+    history.append("x", newest, 0.0)
+    assert history.is_straggler("x", stamp, received) == straggler
+    assert not history.is_straggler("unknown", stamp, received)
+
+
 def test_message_sent_again_replaces_the_first() -> None:
     history = make_history(n_obs_steps=1)
     history.append("x", START, 1)

@@ -111,6 +111,21 @@ def test_time_that_starts_again_begins_an_episode() -> None:
     assert policy.seeds == [chunk_seed(5, 0)] * 2
 
 
+def test_one_message_that_is_far_too_late_is_no_time_that_starts_again() -> None:
+    planner, policy = make(REAL_TIME)
+    old_ns = REAL_TIME.max_age_ns + DT
+    for step in range(20):
+        now_ns = T0 + step * DT
+        for name, size in (("x", 2), ("y", 1)):
+            planner.observe(name, now_ns, np.full(size, step), now_ns)
+            planner.observe(name, now_ns - old_ns, np.full(size, 99.0), now_ns)
+            planner.observe(name, now_ns - old_ns, np.full(size, np.nan), now_ns)
+        planner.plan(now_ns)
+    assert planner.planner.episode == 1
+    assert policy.seeds == [chunk_seed(5, index) for index in range(len(policy.seeds))]
+    assert len(policy.seeds) > 1
+
+
 def test_failed_plan_does_not_use_up_noise() -> None:
     planner, policy = make()
     now = observe(planner, 0)

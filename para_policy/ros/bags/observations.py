@@ -128,6 +128,8 @@ class Observations:
                     continue  # the node passed it over, too
                 stamp_ns, value = read
                 history = self._history or self.make_history(chunk)
+                if history.is_straggler(name, stamp_ns, recorded.time_ns):
+                    continue
                 history.append(name, stamp_ns, value.reshape(shape))
             except (ParaPolicyError, ValueError):
                 continue  # the node refused it, too

@@ -108,3 +108,9 @@ def test_a_bag_without_observations_says_so() -> None:
     (found,) = find(JOINTS, [], [record(0, T0, [[1, 1], [1, 1]])])
     assert found.observation is None
     assert "none of its observations" in found.reason
+
+
+def test_a_message_that_came_far_too_late_was_left_out() -> None:
+    messages = [*(stamped(step, step) for step in range(8)), stamped(0.5, 99, 7.1), stamped(8, 8)]
+    (found,) = find(JOINTS, messages, [record(1, T0 + 8 * DT, [[7, 1], [8, 1]])])
+    assert found.equal
