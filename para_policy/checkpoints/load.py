@@ -116,7 +116,17 @@ def load_policy(
     """
     directory = resolve(path)
     checkpoint = read_checkpoint(directory, weights=weights, task=task)
-    return make_policy(checkpoint, directory, device, calibrated, consistency, engine, precision)
+    try:
+        return make_policy(
+            checkpoint, directory, device, calibrated, consistency, engine, precision
+        )
+    except CheckpointError as error:
+        if weights == "live":
+            raise
+        raise CheckpointError(
+            f"{error}. What lies beside a checkpoint is for its live weights: for the averaged ones run "
+            f"para-policy convert '{path}' DIRECTORY --weights ema, or give calibrated=False"
+        ) from error
 
 
 def make_policy(

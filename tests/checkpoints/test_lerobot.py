@@ -18,9 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from para_policy import Process
+from para_policy.calibration.measure import Settings, calibrate
+from para_policy.checkpoints.calibration import save_calibration
 from para_policy.checkpoints.checkpoint import Checkpoint
 from para_policy.checkpoints.lerobot.config import read_policy
 from para_policy.checkpoints.lerobot.read import is_lerobot, read_lerobot
+from para_policy.checkpoints.load import load_policy
+from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import CheckpointError, InputError
 from para_policy.policies.build import state_shapes
@@ -625,3 +629,20 @@ def test_weights_that_do_not_fit_are_refused(
     change: Callable[[dict[str, Tensor]], object], message: str, tmp_path: Path
 ) -> None:
     assert_refused("states", edit_tensors("model.safetensors", change), message, tmp_path)
+
+
+def test_averaged_weights_beside_a_calibration_of_the_live_ones(tmp_path: Path) -> None:
+    """To calibrate again, which measures the live weights, would not help."""
+    live = save("states", tmp_path / "pretrained_model")
+    save("states", tmp_path / "pretrained_model_ema", seed=5)
+    policy = load_policy(live)
+    observation = {n: torch.zeros(2, 2, *s) for n, s in policy.config.inputs.items()}
+    measured = calibrate(policy.chain("ddim", 4), observation, Settings(jacobians=2, cases=4))
+    schedule = policy.config.noise_scheduler
+    save_calibration(live, measured, checkpoint_hash(live), schedule)
+    assert load_policy(live).calibrations
+    with pytest.raises(
+        CheckpointError, match=r"other weights .*convert '.*' DIRECTORY --weights ema"
+    ):
+        load_policy(live, weights="ema")
+    assert not load_policy(live, weights="ema", calibrated=False).calibrations
