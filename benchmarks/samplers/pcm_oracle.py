@@ -47,6 +47,11 @@ def measure(options: Options) -> dict[str, Any]:
         raise InputError(
             f"'{options.data}' has {len(trajectories)} trajectories; expected at least 8"
         )
+    if trajectories.observed < len(trajectories):
+        raise InputError(
+            f"'{options.data}' has {len(trajectories)} trajectories from {trajectories.observed} "
+            "observations; expected each to start from its own: make them with --data"
+        )
     facts = trajectories.facts
     problem = trajectories.problem(policy, checkpoint_hash(options.directory))
     known, lacking, at = _data(policy, problem, trajectories)

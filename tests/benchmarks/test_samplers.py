@@ -28,12 +28,16 @@ from para_policy import load_policy, samplers
 from para_policy.calibration import mean_jacobian
 from para_policy.checkpoints.consistency import save_consistency
 from para_policy.checkpoints.native import checkpoint_hash, read_config
-from para_policy.checkpoints.observations import read_observations, save_observations
+from para_policy.checkpoints.observations import save_observations
 from para_policy.errors import DataError, InputError
 from para_policy.policies.consistency import PicardConsistencyModel
 from para_policy.training.pcm.problem import Settings
 from para_policy.training.pcm.trajectories import generate
-from tests.checkpoint import calibrate_tiny_checkpoint, save_tiny_checkpoint
+from tests.checkpoint import (
+    calibrate_tiny_checkpoint,
+    random_observations,
+    save_tiny_checkpoint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -294,11 +298,11 @@ def test_the_oracle_measures_every_set_of_inputs_on_every_row(
     bare = tmp_path / "bare"
     shutil.copytree(checkpoint, bare, ignore=shutil.ignore_patterns("calibration"))
     policy = load_policy(bare)
-    observations = read_observations(bare, policy.config)
 
-    def store(count: int, weights: str) -> Path:
+    def store(count: int, weights: str, observed: int = 64) -> Path:
         settings = Settings("ddim", 8, "x0", count=count, rounds=1)
-        return generate(policy, observations, settings, tmp_path / f"{count}{weights}", weights)
+        path = tmp_path / f"{count}{weights}{observed}"
+        return generate(policy, random_observations(observed), settings, path, weights)
 
     own = checkpoint_hash(bare)
     document = run(pcm_oracle, bare, tmp_path, data=store(64, own), updates=60, fewer=(8, 32))
@@ -315,6 +319,8 @@ def test_the_oracle_measures_every_set_of_inputs_on_every_row(
         run(pcm_oracle, bare, tmp_path, data=store(64, own), fewer=(33,))
     with pytest.raises(InputError, match="has 7 trajectories; expected at least 8"):
         run(pcm_oracle, bare, tmp_path, data=store(7, own))
+    with pytest.raises(InputError, match="has 8 trajectories from 6 observations; expected each"):
+        run(pcm_oracle, bare, tmp_path, data=store(8, own, observed=6))
     with pytest.raises(DataError, match="was made with other weights"):
         run(pcm_oracle, bare, tmp_path, data=store(8, "other"))
     calibrated = Path(shutil.copytree(bare, tmp_path / "calibrated"))

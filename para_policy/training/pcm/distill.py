@@ -128,22 +128,21 @@ class _Distillation:
         self.propagate = problem.splitting.bind(
             self.process, (policy.config.horizon, policy.config.action_dim)
         )
-        held_out = min(_HELD_OUT, len(self.data) // 4)
-        self.size = len(self.data) - held_out
-        if not held_out:
+        self.learnt, self.held_out = self.data.split(_HELD_OUT)
+        if not len(self.held_out):
             raise DataError(
                 f"'{config.data}' holds {len(self.data)} trajectories; a quarter is held out, so at "
                 "least 4 are needed: make more"
             )
-        if self.size < config.batch_size:
+        if len(self.learnt) < config.batch_size:
             raise DataError(
-                f"{self.size} trajectories do not fill one batch of {config.batch_size}; "
+                f"{len(self.learnt)} trajectories do not fill one batch of {config.batch_size}; "
                 "make more, or lower --batch-size"
             )
         self.losses = Losses(config.loss, self.process, problem.splitting)
-        self.held_out = torch.arange(self.size, len(self.data))
+        seen = " of observations that were learnt from" if self.data.observed < 4 else ""
         self.evaluation_name = (
-            f"{held_out} held-out trajectories, share of the squared error left after "
+            f"{len(self.held_out)} held-out trajectories{seen}, share of the squared error left after "
             f"{self.facts['rounds']} rounds, EMA weights"
         )
 
@@ -168,8 +167,8 @@ class _Distillation:
 
     def loss(self, network: nn.Module, step: int, accelerator: Accelerator) -> Tensor:
         c, losses = self.config, self.losses
-        chosen = batch_indices(step, self.size, c.batch_size, c.seed, accelerator)
-        noise, condition, iterates, solution = self.data.batch(chosen)
+        drawn = batch_indices(step, len(self.learnt), c.batch_size, c.seed, accelerator)
+        noise, condition, iterates, solution = self.data.batch(self.learnt[drawn])
         once = functools.partial(self._sweep, network, accelerator, noise, condition)
         if c.objective == "own":
             left = [
@@ -250,7 +249,7 @@ class _Distillation:
     def _mean_before(self) -> Tensor:
         """(K, 3, 1) mean of `Losses.before` over the base model's iterates."""
         found = []
-        for part in torch.arange(self.size).split(64)[:4]:
+        for part in self.learnt.split(64)[:4]:
             _, _, iterates, solution = self.data.batch(part)
             found.append(
                 torch.stack([self.losses.before(X, solution) for X in iterates.unbind(dim=1)])

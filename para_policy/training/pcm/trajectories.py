@@ -83,6 +83,7 @@ def generate(
         "splitting": settings.splitting,
         "rounds": settings.rounds,
         "count": settings.count,
+        "given": len(next(iter(observations.values()))),
         "calibration": problem.digest,
         "observations": arrays_sha256(
             np.asarray(observations[name]) for name in policy.config.inputs
@@ -136,6 +137,8 @@ class Trajectories:
     Attributes:
         facts: what it was generated with: `scheduler`, `steps`, `splitting`, `rounds`, `count`,
             `weights_sha256`, `noise_scheduler`.
+        observed: number of observations that they start from, in turn; `count` where a store of an
+            earlier release does not say.
 
     Raises:
         DataError: if there is none, or it is unfinished or broken.
@@ -147,6 +150,7 @@ class Trajectories:
             self._group = zarr.open_group(self.path, mode="r")
             self.facts: dict[str, Any] = dict(self._group.attrs)
             version, count = self.facts["format_version"], int(self.facts["count"])
+            self.observed = max(min(int(self.facts.get("given", count)), count), 1)
             held = {_array(self._group, name).shape[0] for name in _ARRAYS}
         except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise DataError(
@@ -173,6 +177,20 @@ class Trajectories:
 
     def __len__(self) -> int:
         return int(self.facts["count"])
+
+    def split(self, most: int) -> tuple[Tensor, Tensor]:
+        """Indices to learn from, and at most `most`, or a quarter, to hold out.
+
+        Those that are held out start from observations that no other one starts from, unless there
+        are fewer than four.
+        """
+        count, observed = len(self), self.observed
+        index, wanted = torch.arange(count), min(most, count // 4)
+        if observed < 4 or not wanted:
+            return index[: count - wanted], index[count - wanted :]
+        apart = max(1, min(round(wanted * observed / count), observed // 4))
+        held_out = index % observed >= observed - apart
+        return index[~held_out], index[held_out][:most]
 
     def problem(self, policy: DiffusionPolicy, weights_sha256: str) -> Problem:
         """The solve that the store records, as this policy has it.

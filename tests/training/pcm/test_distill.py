@@ -62,12 +62,11 @@ def store(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
     @cache
     def make(**changed: Any) -> Path:
+        given = random_observations(changed.pop("given", COUNT))
         settings = Settings(**{"steps": STEPS, "rounds": ROUNDS, "count": COUNT, **changed})
         path = directory / f"{len(list(directory.iterdir()))}.zarr"
         sha256 = checkpoint_hash(checkpoint)
-        return trajectories.generate(
-            load_policy(checkpoint), random_observations(5), settings, path, sha256
-        )
+        return trajectories.generate(load_policy(checkpoint), given, settings, path, sha256)
 
     return make
 
@@ -169,7 +168,7 @@ def test_an_informed_network_sees_in_training_what_it_sees_in_pcm(
     trained = [swept.X for _, swept in task._rounds(once, X)]
     drafted: list[Tensor] = []
     policy.sampler("pcm", steps=STEPS, splitting=splitting, horizon=ROUNDS, max_rounds=ROUNDS)(
-        policy.denoiser({n: v[np.arange(COUNT) % 5] for n, v in random_observations(5).items()}),
+        policy.denoiser(random_observations(COUNT)),
         policy.process(None, STEPS),
         noise,
         callback=lambda info: drafted.append(info.trajectory.clone()),
@@ -279,6 +278,32 @@ def test_losses_of_an_untrained_network_are_those_of_the_stored_iterates(
 
 
 @pytest.mark.parametrize(
+    ("given", "held_out"),
+    [
+        (99, [12, 13, 14, 15]),
+        (COUNT, [12, 13, 14, 15]),
+        (8, [6, 7, 14, 15]),
+        (5, [4, 9, 14]),
+        (4, [3, 7, 11, 15]),
+        (3, [12, 13, 14, 15]),  # too few to keep one for the test
+    ],
+)
+def test_what_is_held_out_starts_from_observations_of_its_own(
+    store: Store, given: int, held_out: list[int]
+) -> None:
+    data = Trajectories(store(given=given))
+    learnt, held = data.split(64)
+    assert held.tolist() == held_out
+    assert sorted([*learnt.tolist(), *held_out]) == list(range(COUNT))
+    if given >= 4:
+        (_, seen, *_), (_, unseen, *_) = data.batch(learnt), data.batch(held)
+        assert not (unseen[:, None] == seen).all(dim=2).any()
+    learnt_of_all, two = data.split(2)
+    assert len(two) == 2
+    assert not set(two.tolist()) & set(learnt_of_all.tolist())
+
+
+@pytest.mark.parametrize(
     ("rank", "loss"),
     [(0, {}), (4, {}), (4, {"trajectory": 0, "rows": 1}), (0, {"rows": 1, "neighbours": 1})],
 )
@@ -326,7 +351,7 @@ def test_the_exported_file_makes_pcm_leave_the_error_that_training_saw(
     assert all(isinstance(v, Tensor) and v.abs().max() > 1e-3 for v in columns)
     held_out = torch.arange(COUNT - COUNT // 4, COUNT)
     noise, _, iterates, solution = Trajectories(data).batch(held_out)
-    observations = {n: v[held_out.numpy() % 5] for n, v in random_observations(5).items()}
+    observations = {n: v[held_out.numpy()] for n, v in random_observations(COUNT).items()}
     sampler = policy.sampler(
         "pcm", steps=STEPS, splitting=splitting, horizon=ROUNDS, max_rounds=ROUNDS
     )
