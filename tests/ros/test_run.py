@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
+from std_msgs.msg import Empty
 from trajectory_msgs.msg import JointTrajectory
 
 from para_policy.execution.chunk import ActionChunk
@@ -32,8 +33,23 @@ except BaseException:
 def main():
     time.sleep(100)
 """
-EXECUTOR = "import sys; from para_policy.ros.chunk_executor import main; sys.exit(main())"
 START = "import sys; from para_policy.ros.start import start_node; sys.exit(start_node('slow'))"
+EXECUTOR = """
+import sys
+from std_msgs.msg import Empty
+from para_policy.ros.chunk_executor import ChunkExecutor
+from para_policy.ros.run import run_node
+
+class Failing(ChunkExecutor):
+    def __init__(self):
+        super().__init__()
+        self.create_subscription(Empty, "break", self.work, 1)
+
+    def work(self, _):
+        raise OSError("a bug")
+
+sys.exit(run_node(Failing))
+"""
 STUCK = """
 import sys, time
 import rclpy
@@ -140,22 +156,29 @@ def test_so_it_may_when_a_callback_fails(run: Run) -> None:
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_executor_that_ends_leaves_no_twist_behind(run: Run, graph: Graph, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, None])
+def test_an_executor_that_ends_leaves_no_twist_behind(
+    run: Run, graph: Graph, number: int | None
+) -> None:
+    """Without a signal it ends by an error in a callback."""
     parameters = {"output": "twist_stamped", "frame_id": "base", "auto_enable": "true"}
     given = [part for pair in parameters.items() for part in ("-p", "{}:={}".format(*pair))]
     process = run(EXECUTOR, "", "--ros-args", *given)
+    failure = graph.talk(Empty, "break")
     twists = graph.listen(TwistStamped, "chunk_executor/command")
     chunks = graph.talk(JointTrajectory, "action_chunk")
     graph.wait(lambda: graph.probe.count_publishers("chunk_executor/command"))
     chunk = ActionChunk(time.time_ns(), 10**9, np.full((30, 6), 0.3))
     chunks.publish(chunk_to_message(chunk, list("abcdef")))
     graph.wait(lambda: len(twists) > 5)
-    process.send_signal(number)
+    if number:
+        process.send_signal(number)
+    else:
+        failure.publish(Empty())
     graph.wait(lambda: process.poll() is not None)
     graph.spin_for(0.3)
     assert [twist.twist.linear.x for twist in twists[-2:]] == [0.3, 0.0]
-    assert process.returncode == 0
+    assert process.returncode == (0 if number else 1)
 
 
 def test_a_missing_package_is_named_in_one_line(run: Run) -> None:
