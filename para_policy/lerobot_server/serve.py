@@ -17,6 +17,14 @@ from para_policy.terminal import show
 
 _WORKERS = 4
 _GRACE_S = 1.0
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # else a second server on the port would get every other client
+    (
+        "grpc.keepalive_time_ms",
+        5_000,
+    ),  # a robot that is out of reach must not hold a worker for ever
+    ("grpc.keepalive_timeout_ms", 5_000),
+]
 
 
 def serve(server: Server, host: str, port: int) -> None:
@@ -34,8 +42,7 @@ def serve(server: Server, host: str, port: int) -> None:
             "can load checkpoints here and take the robot's place; use it in a network of your own",
             stacklevel=2,
         )
-    # Otherwise a second server on the port would get every other client.
-    service = grpc.server(ThreadPoolExecutor(_WORKERS), options=[("grpc.so_reuseport", 0)])
+    service = grpc.server(ThreadPoolExecutor(_WORKERS), options=_OPTIONS)
     services_pb2_grpc.add_AsyncInferenceServicer_to_server(server, service)
     try:
         port = service.add_insecure_port(f"{host}:{port}")

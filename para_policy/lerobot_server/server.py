@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import threading
 import time
@@ -24,7 +25,9 @@ from torch import Tensor
 from para_policy.adapters.account import Account
 from para_policy.adapters.guard import guard
 from para_policy.checkpoints.load import resolve
-from para_policy.errors import InputError, ParaPolicyError
+from para_policy.errors import InputError, NonFiniteError, ParaPolicyError
+from para_policy.lerobot_server.clients import Clients
+from para_policy.lerobot_server.features import check_features, check_finite
 from para_policy.lerobot_server.history import History
 from para_policy.lerobot_server.messages import Part, joined, read
 from para_policy.terminal import notes
@@ -44,6 +47,8 @@ _LONGEST_LINE = 2000
 """Characters of an error; gRPC carries no more than 8 kB of it."""
 _NONE = -1
 """Step before the first one."""
+_LOST_S = 1.0
+"""A robot whose step has not changed for so long after a chunk for it has not got the chunk."""
 _SHORTEST = 2
 """Actions in a chunk: LeRobot's client drops the one of the step that it has just executed."""
 
@@ -64,7 +69,7 @@ class Counts:
 
 
 class Server(PolicyServer):
-    """Server of one robot at a time; a client that connects takes over.
+    """Server of one robot at a time; a client that connects takes over, see `Clients`.
 
     Different from LeRobot's own:
 
@@ -72,7 +77,9 @@ class Server(PolicyServer):
     - Policies with several observation steps get them. An observation without those before it only
       counts if the robot has no actions left.
     - No observation is left out because the robot has hardly moved; see `still`.
-    - An error reaches the client, in one line, and the observation may be sent again.
+    - An error reaches the client, in one line, and the observation may be sent again; so may one whose
+      chunk was lost on its way.
+    - What does not fit the policy is refused before it moves the robot, and so are NaN and infinity.
     - Messages are read as data, by `messages.read`.
     - Chunks are answered as soon as they are there.
 
@@ -97,31 +104,30 @@ class Server(PolicyServer):
         self._history = History()
         self._newest = _NONE
         self._loaded = False
+        self._answered_s = 0.0
+        self._clients = Clients()
         self._working = threading.Lock()
-        self._client: str | None = None
-        self._former: set[str] = set()
+        self._taking = threading.Lock()
         for kind in _ADDED_POLICIES:
             if kind not in constants.SUPPORTED_POLICIES:
                 constants.SUPPORTED_POLICIES.append(kind)
 
     def Ready(self, request: Any, context: Any) -> Any:
-        peer = context.peer()
-        with self._working:
-            if self._client not in (None, peer):
-                self._former.add(str(self._client))
-            self._former.discard(peer)
-            self._client, self._loaded = peer, False
-            self._newest, self.last_processed_obs = _NONE, None
+        with self._working, self._taking:
+            self._clients.ready(context.peer())
+            self._newest, self.last_processed_obs, self._loaded = _NONE, None, False
             return super().Ready(request, context)
 
     def SendPolicyInstructions(self, request: Any, context: Any) -> Any:
         with self._answering(context), self._working:
+            self._clients.check(context.peer())
             self._loaded = False
             specs = read(request.data, helpers.RemotePolicyConfig)
             # Unpickled there: what was read, and not what came.
             own = services_pb2.PolicySetup(data=pickle.dumps(specs))
             answer = super().SendPolicyInstructions(own, context)
-            _check_features(specs, self.policy.config.input_features)
+            for line in check_features(specs, self.policy.config):
+                say(line)
             lengths = [q.maxlen for key, q in self._queues.items() if key != ACTION]
             self._history = History(max(lengths, default=1))
             name = specs.pretrained_name_or_path
@@ -135,8 +141,11 @@ class Server(PolicyServer):
     def SendObservations(self, request_iterator: Iterable[Part], context: Any) -> Any:
         with self._answering(context):
             seen = read(joined(request_iterator), helpers.TimedObservation)
-            self._history.add(seen.get_timestep(), seen.get_observation())
-            self._enqueue_observation(_Seen(**vars(seen), window=self._history.window))
+            check_finite(seen.get_observation())
+            with self._taking:  # another one may have connected while this one was on its way
+                self._clients.check(context.peer())
+                self._history.add(seen.get_timestep(), seen.get_observation())
+                self._enqueue_observation(_Seen(**vars(seen), window=self._history.window))
             return services_pb2.Empty()
 
     def GetActions(self, request: Any, context: Any) -> Any:
@@ -146,27 +155,30 @@ class Server(PolicyServer):
             except Empty:
                 return services_pb2.Actions()
             with self._working:
-                self._refuse_former(context)  # another one may have connected while this one waited
+                self._clients.check(context.peer())  # as above
                 return services_pb2.Actions(data=pickle.dumps(self._planned(seen)))
 
     def _planned(self, seen: _Seen) -> list[helpers.TimedAction]:
         if not self._loaded:
             raise InputError("no policy is loaded; start the robot client again")
         started, before = time.monotonic(), self._newest
-        self._newest = seen.get_timestep()
+        self._newest, self._answered_s = seen.get_timestep(), math.inf
         try:
             chunk = self._predict_action_chunk(seen)
         except Exception:
-            self._newest = before
+            self._newest, self.last_processed_obs = before, None
             raise
+        self._answered_s = time.monotonic()
         self.counts.chunks += 1
-        self.counts.seconds += time.monotonic() - started
+        self.counts.seconds += self._answered_s - started
         return chunk
 
     def _obs_sanity_checks(self, obs: _Seen, previous_obs: _Seen) -> bool:
         """Whether an observation is planned for; LeRobot asks where the robot has actions left."""
-        if obs.get_timestep() <= self._newest or not self._history.complete:
+        if not self._history.complete or obs.get_timestep() < self._newest:
             return False
+        if obs.get_timestep() == self._newest:
+            return time.monotonic() - self._answered_s > _LOST_S
         compared = obs, previous_obs, self.lerobot_features
         return not (self._still and helpers.observations_similar(*compared, atol=self._still))
 
@@ -181,6 +193,10 @@ class Server(PolicyServer):
             raise InputError(
                 f"a chunk has {chunk.shape[1]} action; LeRobot's client drops the first of each, so that the "
                 f"robot would not move: set actions_per_chunk and n_action_steps to {_SHORTEST} or more"
+            )
+        if not chunk.isfinite().all():
+            raise NonFiniteError(
+                "the policy answers with NaN or infinity, which is kept from the robot"
             )
         return chunk
 
@@ -201,34 +217,18 @@ class Server(PolicyServer):
         """Those of the policy, with its last observations; empty for a policy that keeps none."""
         return getattr(self.policy, "_queues", None) or {}
 
-    def _refuse_former(self, context: Any) -> None:
-        if context.peer() in self._former:
-            raise InputError("another robot client has connected since; start this one again")
-
     @contextmanager
     def _answering(self, context: Any) -> Iterator[None]:
         """What goes wrong within is one line here and at the client, and the server lives on."""
         try:
-            self._refuse_former(context)
-            yield
+            with self._clients.call(context.peer()):
+                yield
         except Exception as error:
             line = " ".join(str(error).split())[:_LONGEST_LINE] or type(error).__name__
             say(f"error: {context.peer()}: {line}")
             ours = isinstance(error, ParaPolicyError)
             status = grpc.StatusCode
             context.abort(status.FAILED_PRECONDITION if ours else status.INTERNAL, line)
-
-
-def _check_features(specs: Any, needed: Iterable[str]) -> None:
-    given = {specs.rename_map.get(name, name) for name in specs.lerobot_features}
-    missing = sorted(set(needed) - given)
-    strange = sorted(name for name in given - set(needed) if helpers.is_image_key(name))
-    if missing or strange:
-        raise InputError(
-            f"the robot gives {sorted(given)}, the policy takes {sorted(needed)}: "
-            f"{missing or strange} are {'missing' if missing else 'too many'}; give the robot the "
-            "cameras that the policy was trained with, under the same names"
-        )
 
 
 def say(line: str) -> None:

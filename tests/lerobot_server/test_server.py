@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import re
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Queue
 from types import SimpleNamespace
@@ -27,8 +28,9 @@ from lerobot.async_inference.configs import RobotClientConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.utils import populate_queues
-from lerobot.transport import services_pb2
+from lerobot.transport import services_pb2, services_pb2_grpc
 
+from para_policy.lerobot_server import serve
 from para_policy.lerobot_server.server import Server
 from tests.lerobot_server.conftest import RANGE, save_act, save_dit
 from tests.lerobot_server.pointrobot import PointRobot, config
@@ -274,6 +276,96 @@ def test_a_client_that_takes_over_gets_no_chunk_of_the_one_before(
     assert [action.get_timestep() for action in others[0].actions()][:1] == [1]
 
 
+def test_an_observation_on_its_way_while_another_client_connects_is_not_its_own(
+    calls: Calls, server: Server, checkpoint: Path, tmp_path: Path
+) -> None:
+    raw = {"x": 1.0, "y": 0.0, "top": np.zeros((64, 64, 3), np.uint8), "task": TASK}
+    message = pickle.dumps(helpers.TimedObservation(time.time(), 100, raw, True))
+    others: list[Calls] = []
+
+    def slowly() -> Iterator[Any]:
+        yield SimpleNamespace(data=message[:1000])
+        others.append(Calls(server, tmp_path, peer="another"))
+        others[0].load(checkpoint)
+        yield SimpleNamespace(data=message[1000:])
+
+    with pytest.raises(grpc.RpcError, match="another robot client has connected"):
+        server.SendObservations(slowly(), Context())
+    assert others[0].actions() == []
+
+
+def test_a_chunk_that_was_lost_on_its_way_is_planned_again(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LeRobot's client says only once that it has no actions left."""
+    calls.observe(0, 1.0, must_go=True)
+    assert calls.actions()
+    calls.observe(0, 1.0)
+    assert calls.actions() == []
+    monkeypatch.setattr("para_policy.lerobot_server.server._LOST_S", 0.0)
+    calls.observe(0, 1.0)
+    assert calls.actions()[0].get_timestep() == 0
+
+
+def test_a_robot_that_stands_after_a_failure_is_planned_for(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(still=1.0)
+    calls = Calls(server, tmp_path)
+    calls.load(checkpoint)
+    with monkeypatch.context() as failing:
+        failing.setattr(server.policy, "predict_action_chunk", lambda batch: 1 / 0)
+        calls.observe(1, 9.0, must_go=True)
+        with pytest.raises(grpc.RpcError, match="division by zero"):
+            calls.actions()
+    for _ in range(2):
+        calls.observe(1, 9.0)
+    assert calls.actions()
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_what_is_not_finite_moves_no_robot(calls: Calls, server: Server, bad: float) -> None:
+    with pytest.raises(grpc.RpcError, match="'x' holds NaN or infinity"):
+        calls.observe(0, bad, must_go=True)
+    assert calls.actions() == []
+    calls.observe(0, 1.0, must_go=True)
+    assert calls.actions()
+    for weights in server.policy.parameters():
+        weights.data.fill_(bad)
+    calls.observe(1, 1.0)
+    with pytest.raises(grpc.RpcError, match="the policy answers with NaN"):
+        calls.actions()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("observation.state", (1,)),  # which LeRobot would take for both numbers
+        ("observation.state", (3,)),
+        ("observation.images.top", (64, 64, 1)),  # and this one for all three colours
+    ],
+)
+def test_inputs_of_other_sizes_are_refused(
+    server: Server, tmp_path: Path, checkpoint: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    calls = Calls(server, tmp_path)
+    calls._features[name]["shape"] = shape
+    with pytest.raises(
+        grpc.RpcError, match=rf"{name} of shape \[{shape[0]}.*trained with this robot"
+    ):
+        calls.load(checkpoint)
+
+
+def test_a_stretched_image_is_told(
+    server: Server, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = Calls(server, tmp_path)
+    for size, told in (((128, 128, 3), False), ((72, 128, 3), True)):
+        calls._features["observation.images.top"]["shape"] = size
+        calls.load(checkpoint)
+        assert ("72 x 128 pixels, and is stretched" in capsys.readouterr().err) == told
+
+
 def test_other_policies_are_served_as_they_are(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -346,6 +438,36 @@ def test_lerobots_own_client_drives_its_robot(checkpoint: Path, tmp_path: Path) 
     assert "Traceback" not in err
     assert re.fullmatch(r"chunks: \d+, \d+ ms each", out.splitlines()[-1])
     assert not (tmp_path / "logs").exists()
+
+
+SENDS_HALF = """
+import sys, time, grpc
+from lerobot.transport import services_pb2, services_pb2_grpc
+
+def parts():
+    yield services_pb2.Observation(data=b"half")
+    print("sent", flush=True)
+    time.sleep(600)
+
+stub = services_pb2_grpc.AsyncInferenceStub(grpc.insecure_channel(sys.argv[1]))
+stub.SendObservations(parts())
+"""
+
+
+@pytest.mark.slow
+def test_robots_that_are_out_of_reach_do_not_hold_the_server(tmp_path: Path) -> None:
+    with command(tmp_path) as (_, address), ExitStack() as frozen:
+        for _ in range(serve._WORKERS):
+            started = [sys.executable, "-c", SENDS_HALF, address]
+            client = frozen.enter_context(
+                subprocess.Popen(started, stdout=subprocess.PIPE, text=True)
+            )
+            frozen.callback(client.kill)
+            assert client.stdout is not None
+            client.stdout.readline()
+            client.send_signal(signal.SIGSTOP)
+        stub = services_pb2_grpc.AsyncInferenceStub(grpc.insecure_channel(address))
+        stub.Ready(services_pb2.Empty(), timeout=40)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
