@@ -65,6 +65,10 @@ class Engine:
         self._batches: dict[tuple[Size, _Kind], StaticBatch] = {}
         self._one_call = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in this process or another one, prepares its own sizes: they are bound to addresses."""
+        return Engine, (self.body, self.config)
+
     @property
     def backend(self) -> str | None:
         """Name of the backend in use; None before the first call."""

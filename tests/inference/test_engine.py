@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,24 @@ def test_outputs_are_those_of_the_network_for_any_number_of_rows(engine: Engine)
     assert engine.backend == engine.config.backend
     assert engine.precision == engine.config.precision
     assert engine.passed_over == []
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda engine: pickle.loads(pickle.dumps(engine))]
+)
+def test_a_copy_of_an_engine_in_use_prepares_its_own_sizes(
+    engine: Engine, copied: Callable[[Engine], Engine]
+) -> None:
+    """For a fleet of processes, or an experiment with other weights."""
+    inputs = engine.body.inputs(2, seed=0)
+    expected = engine(*inputs)
+    twin = copied(engine)
+    assert (twin.config, twin.memory_bytes, twin.backend) == (engine.config, 0, None)
+    with torch.no_grad():
+        for weights in twin.body.parameters():
+            weights.add_(1.0)
+    assert error(twin, twin(*inputs), inputs) <= TOLERANCE[engine.precision]
+    assert torch.equal(engine(*inputs), expected)
 
 
 def test_precision_is_what_was_asked_for(engine: Engine) -> None:

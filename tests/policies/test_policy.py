@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +244,15 @@ def test_autocast_of_the_host_program_changes_nothing(
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = policy.sample(one(observations()), sampler=sampler, seed=1)
     np.testing.assert_array_equal(found.sample, expected.sample)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))]
+)
+def test_a_copy_of_a_policy_in_use_acts_alike(policy: DiffusionPolicy, copied: Any) -> None:
+    obs = one(observations())
+    expected = policy.sample(obs, sampler="x0").sample
+    np.testing.assert_array_equal(copied(policy).sample(obs, sampler="x0").sample, expected)
 
 
 def test_the_network_is_frozen_and_in_evaluation_mode(policy: DiffusionPolicy) -> None:
