@@ -37,12 +37,20 @@ class PreviousChunk:
             None where nothing can start from it: the time between steps has changed, the time
             between the chunks is not a number of steps, or none of its actions reaches that far.
         """
+        steps = round((stamp_ns - self.stamp_ns) / dt_ns)
+        reached = 0 <= steps < len(self.result.sample)
+        return steps if dt_ns == self.dt_ns and reached and self._is_step(stamp_ns) else None
+
+    def last_step_ns(self, stamp_ns: int) -> int:
+        """The time of its last step that `stamp_ns` has reached; that itself where it is near a step."""
+        if self._is_step(stamp_ns):
+            return stamp_ns
+        return stamp_ns - (stamp_ns - self.stamp_ns) % self.dt_ns
+
+    def _is_step(self, stamp_ns: int) -> bool:
         elapsed_ns = stamp_ns - self.stamp_ns
-        steps = round(elapsed_ns / dt_ns)
-        off = abs(elapsed_ns - steps * dt_ns) > _TOLERANCE * dt_ns
-        if dt_ns != self.dt_ns or off or not 0 <= steps < len(self.result.sample):
-            return None
-        return steps
+        off_ns = abs(elapsed_ns - round(elapsed_ns / self.dt_ns) * self.dt_ns)
+        return off_ns <= _TOLERANCE * self.dt_ns
 
     def left(self, executed: int) -> int:
         """Actions of it that are still to be executed after so many steps."""

@@ -144,7 +144,8 @@ class Planner:
     def request(self, now_ns: int, started_s: float) -> ChunkRequest | None:
         """The chunk that is wanted, for the newest time that all inputs have reached.
 
-        After a chunk that was withheld one is tried in every step.
+        With real-time chunking that is a step of the chunk before, whose actions are to be taken over:
+        a camera does not tick with them. After a chunk that was withheld one is tried in every step.
 
         Args:
             started_s: of `time.perf_counter`: now.
@@ -157,6 +158,7 @@ class Planner:
                 return None
             if not self._is_due(stamp_ns, now_ns):
                 return None
+            stamp_ns = self._on_steps(stamp_ns)
             index = self._next_index
             ahead_ns = self._played_ns(now_ns) - stamp_ns
             return ChunkRequest(
@@ -255,6 +257,16 @@ class Planner:
             return True
         left_ns = chunk.end_ns - self._played_ns(now_ns)
         return elapsed_ns >= chunk.dt_ns and left_ns <= chunk.dt_ns
+
+    def _on_steps(self, stamp_ns: int) -> int:
+        """The time for which a chunk is planned from observations that reach up to `stamp_ns`."""
+        before, settings = self._previous, self._settings
+        if before is None or settings.real_time_chunking == "none" or settings.lockstep:
+            return stamp_ns
+        step_ns = before.last_step_ns(stamp_ns)
+        executed = before.executed(step_ns, settings.dt_ns)
+        goes_on = executed is not None and before.left(executed) > 0
+        return step_ns if goes_on else stamp_ns
 
     def _played_ns(self, now_ns: int) -> int:
         """Time of the actions, by their stamps, that are played when a chunk is ready that is begun now."""

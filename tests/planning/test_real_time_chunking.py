@@ -11,6 +11,7 @@ import torch
 
 from para_policy import DiffusionPolicy, samplers
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
+from para_policy.planning.chunks import PlannedChunk
 from para_policy.planning.fleet import Fleet
 from para_policy.policies.build import build_network
 from para_policy.policies.normalizer import LinearNormalizer
@@ -69,6 +70,27 @@ def test_actions_that_the_executor_plays_earlier_or_later_are_committed_by_their
     player.offer(replace(plan.chunk, actions=np.arange(8.0)[:, None]), arrival_ns)
     playing = player.action_at(arrival_ns)
     assert (-1 if playing is None else playing[0]) == committed - 1
+
+
+@pytest.mark.parametrize("period", [1 / 3, 2 / 3, 0.4, 0.83, 1.3])
+@pytest.mark.parametrize("replan_steps", [1, 5])
+def test_chunks_go_on_whatever_the_period_of_the_camera(period: float, replan_steps: int) -> None:
+    """Its images come between the steps of the chunk before: half of the chunks began afresh."""
+    planner, policy = make(replace(CHUNKING, replan_steps=replan_steps))
+    before: PlannedChunk | None = None
+    for frame in range(60):
+        now = observe(planner, frame * period, value=frame)
+        plan = planner.plan(now)
+        if plan is None:
+            continue
+        if before is not None:
+            steps = (plan.chunk.stamp_ns - before.chunk.stamp_ns) / DT
+            assert steps == pytest.approx(round(steps), abs=0.25)
+            assert plan.committed is not None
+        before = plan
+        assert 0 <= now - plan.chunk.stamp_ns < DT
+        seen = policy.observations[-1]["x"][-1, 0] * period * DT
+        assert abs(T0 + seen - plan.chunk.stamp_ns) <= max(period / 2, 0.25) * DT + 1
 
 
 @pytest.mark.parametrize(("offset_s", "due"), [(-0.2, 5), (0.0, 7), (0.1, 8)])
