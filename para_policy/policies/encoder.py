@@ -19,6 +19,9 @@ Observation = Mapping[str, Any]
 """{name: (To, *shape)}, oldest first, or (B, To, *shape). Vectors in physical units; images with
 channels first, uint8 or float in [0, 1]."""
 
+_ROUNDING = 1e-3
+"""By which floats of pixels may leave [0, 1]: torch scales white to 1.0000004 (`antialias=True`)."""
+
 
 class Encoder:
     """Checks observations, normalises them and encodes images.
@@ -78,7 +81,8 @@ class Encoder:
             raise InputError(
                 f"observation {name!r} holds NaN or infinity; hold the robot and check the sensor"
             )
-        if name in self._cameras and value.size and not 0 <= value.min() <= value.max() <= 1:
+        low, high = -_ROUNDING, 1 + _ROUNDING
+        if name in self._cameras and value.size and not low <= value.min() <= value.max() <= high:
             raise InputError(
                 f"image {name!r} holds values from {value.min():g} to {value.max():g}; expected "
                 "uint8, or float in [0, 1]"

@@ -86,6 +86,19 @@ def test_bytes_and_fractions_are_the_same_picture(policy: DiffusionPolicy) -> No
     torch.testing.assert_close(condition(policy, obs), condition(policy, fractions))
 
 
+def test_a_white_image_that_torch_has_scaled_is_one(policy: DiffusionPolicy) -> None:
+    """Its weights add up to 1 but for rounding."""
+    white = torch.nn.functional.interpolate(
+        torch.ones(2, 3, 480, 640), (84, 84), mode="bilinear", antialias=True
+    )[..., : SIZE[1], : SIZE[2]]
+    assert white.max() > 1
+    expected = policy.sample({**observation(), "left": np.full((2, *SIZE), 255, np.uint8)}).sample
+    found = policy.sample({**observation(), "left": white}).sample
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(InputError, match=r"values from 1\.02 to 1\.02; expected uint8"):
+        policy.sample({**observation(), "left": np.full((2, *SIZE), 1.02)})
+
+
 def test_the_memory_layout_of_an_image_changes_nothing(policy: DiffusionPolicy) -> None:
     obs = observation()
     transposed = np.moveaxis(np.ascontiguousarray(np.moveaxis(obs["left"], 1, -1)), -1, 1)
