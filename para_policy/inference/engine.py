@@ -94,6 +94,8 @@ class Engine:
         buffers = sum(batch.memory_bytes for batch in self._batches.values())
         return int(self._weight_bytes * copies) + buffers
 
+    # What is kept could not be written to, or would be compiled anew, outside of inference mode.
+    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Evaluate (M, ...) each, at least one row, to a new tensor (M, *shape) in float32.

@@ -77,6 +77,15 @@ def test_outputs_are_those_of_the_network_for_any_number_of_rows(engine: Engine)
     assert engine.passed_over == []
 
 
+def test_an_engine_that_inference_mode_has_called_first_runs_outside_of_it(engine: Engine) -> None:
+    """LeRobot's programs act in inference mode."""
+    twin, inputs = copy.deepcopy(engine), engine.body.inputs(2, seed=0)
+    for within in (True, False, True):
+        with torch.inference_mode(within):
+            output = twin(*(value.clone() for value in inputs))
+        assert error(engine, output, inputs) <= TOLERANCE[engine.precision]
+
+
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda engine: pickle.loads(pickle.dumps(engine))]
 )

@@ -64,6 +64,24 @@ def test_the_rows_of_recorded_rounds_are_known_beforehand(label: str, kind: str)
     assert [launch.rows // noise.batch for launch in launches] == list(sampler.round_sizes(process))
 
 
+def test_what_inference_mode_has_recorded_is_replayed_outside_of_it() -> None:
+    sampler, process, network, recorder = (
+        samplers.get("x0"),
+        process_of("ddpm"),
+        Network(),
+        Counted(),
+    )
+    replayed, counts = recorded_by(sampler, recorder), []
+    for seed, within in enumerate((True, False, True)):
+        condition, noise = problem(seed)
+        usual = sampler(Denoiser(network, condition), process, noise)
+        with torch.inference_mode(within):
+            found = replayed(Denoiser(network, condition.clone()), process, noise)
+        assert_same(found, usual)
+        counts.append(recorder.recorded)
+    assert counts[0] == counts[-1] > 0
+
+
 def test_the_samples_of_a_batch_stop_each_by_itself() -> None:
     sampler, network = samplers.get("x0", tolerance=1e-4), Network()
     condition, noise = problem(3, batch=5)

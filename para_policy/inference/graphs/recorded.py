@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.noise import Noise
 from para_policy.diffusion.process import Process
@@ -143,6 +145,9 @@ class Recorded:
         self._kept.append(kept)
         return kept.solve
 
+    # What is kept could not be written to outside of inference mode.
+    @torch.inference_mode(mode=False)
+    @torch.no_grad()
     def _record(
         self,
         sampler: Sampler,
