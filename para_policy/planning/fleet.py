@@ -107,20 +107,25 @@ class Fleet:
         """End the step in progress before its next rounds, and every later one."""
         self._solver.cancel()
 
-    def _solve(self, requests: Mapping[str, ChunkRequest]) -> dict[str, ChunkSolution | Exception]:
-        """One robot's bad luck must not stop the others: a batch that fails is tried one by one."""
+    def _solve(
+        self, requests: Mapping[str, ChunkRequest], share: float = 1.0
+    ) -> dict[str, ChunkSolution | Exception]:
+        """One robot's bad luck must not stop the others: a batch that fails is tried one by one.
+
+        Args:
+            share: as for `Solver.solve`.
+        """
         try:
-            solved = self._solver.solve(list(requests.values())) if requests else []
+            solved = self._solver.solve(list(requests.values()), share) if requests else []
         except Cancelled:
             raise
         except Exception as error:
             if len(requests) == 1:
                 return dict.fromkeys(requests, error)
-            return {
-                name: solution
-                for robot, request in requests.items()
-                for name, solution in self._solve({robot: request}).items()
-            }
+            alone: dict[str, ChunkSolution | Exception] = {}
+            for done, (robot, request) in enumerate(requests.items()):
+                alone |= self._solve({robot: request}, 1 / (len(requests) - done))
+            return alone
         return dict(zip(requests, solved, strict=True))
 
     def _expected_latency_s(self, settings: PlannerSettings) -> float:

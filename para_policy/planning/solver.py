@@ -62,9 +62,13 @@ class Solver:
         self._lock = threading.Lock()
         self._cancelled = False
 
-    def solve(self, requests: Sequence[ChunkRequest]) -> list[ChunkSolution]:
+    def solve(self, requests: Sequence[ChunkRequest], share: float = 1.0) -> list[ChunkSolution]:
         """Plan chunks, in one batch where all have the same settings and all or none of them start
-        from the chunk before.
+        from the chunk before. Of several batches none takes the time of those after it; what it leaves
+        is theirs.
+
+        Args:
+            share: of the time until the deadline that may be taken.
 
         Raises:
             ParaPolicyError: when the policy refuses or fails.
@@ -75,8 +79,11 @@ class Solver:
             kind = (id(job.request.settings), job.executed is not None)
             batches.setdefault(kind, []).append(i)
         solutions: dict[int, ChunkSolution] = {}
-        for alike in batches.values():
-            solved = self._solve([jobs[i] for i in alike])
+        # Those that start from the chunk before need least.
+        in_order = sorted(batches, key=lambda kind: not kind[1])
+        for left, kind in zip(range(len(batches), 0, -1), in_order, strict=True):
+            alike = batches[kind]
+            solved = self._solve([jobs[i] for i in alike], share / left)
             solutions |= dict(zip(alike, solved, strict=True))
         return [solutions[i] for i in range(len(jobs))]
 
@@ -138,15 +145,15 @@ class Solver:
             for name, shape in config.inputs.items()
         }
 
-    def _solve(self, jobs: Sequence[_Job]) -> list[ChunkSolution]:
-        """One batch of the same settings."""
+    def _solve(self, jobs: Sequence[_Job], share: float) -> list[ChunkSolution]:
+        """One batch of the same settings; `share` as for `solve`."""
         requests = [job.request for job in jobs]
         settings = requests[0].settings
         with self._lock:
             options = _taken_over(jobs, self._policy.config)
             if settings.deadline_s and settings.anytime and not settings.lockstep:
                 spent_s = time.perf_counter() - min(request.started_s for request in requests)
-                options["deadline_s"] = max(settings.deadline_s - spent_s, _LEAST_S)
+                options["deadline_s"] = max(share * (settings.deadline_s - spent_s), _LEAST_S)
             observations = [request.observation for request in requests]
             seeds = [request.seed for request in requests]
             result = self._sample(settings, observations, seeds, **options)

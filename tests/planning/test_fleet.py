@@ -76,6 +76,57 @@ def fleet_that_fails_for_right(error: Exception) -> tuple[Any, Any, Any]:
     return robots, policy, sample
 
 
+class SlowPolicy(FakePolicy):
+    """Takes all the time that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spoilt: float | None = None
+        self.given_s: dict[float, float] = {}
+
+    def sample(self, observation: dict[str, np.ndarray], *, seed: Any, **options: Any) -> Any:
+        result = super().sample(observation, seed=seed, **options)
+        if self.spoilt in observation["y"]:
+            raise NonFiniteError("overflow")
+        threading.Event().wait(options["deadline_s"])
+        self.given_s |= dict.fromkeys(observation["y"].ravel().tolist(), options["deadline_s"])
+        return result
+
+
+@pytest.mark.parametrize("first", ["left", "lift"])
+def test_a_robot_that_starts_afresh_and_the_others_share_the_time(first: str) -> None:
+    """Whichever was solved first took it all, and the chunks of the others were one round old."""
+    policy = SlowPolicy()
+    names = (first, "right", "left" if first == "lift" else "lift")
+    settings = replace(REAL_TIME, warm_start=True, anytime=True, deadline_s=1.0)
+    robots = Fleet(policy, settings, seed=5, robots=names)
+    for name in names:
+        observe(robots.planners[name], 0)
+    robots.plan(T0)
+    robots.planners["left"].reset(seed=5)
+    for value, name in enumerate(names):
+        now = observe(robots.planners[name], 8, value=float(value))
+    policy.given_s.clear()
+    plans = robots.plan(now)
+    assert {name: plan.executed is None for name, plan in plans.items()} == {
+        name: name == "left" for name in names
+    }
+    assert min(policy.given_s.values()) > 0.2
+    assert sum({*policy.given_s.values()}) <= 1.0
+
+
+def test_robots_that_are_solved_one_by_one_share_the_time() -> None:
+    policy = SlowPolicy()
+    robots = Fleet(policy, replace(REAL_TIME, anytime=True, deadline_s=1.0), 5, ("a", "b", "c"))
+    for value, name in enumerate(robots.planners):
+        observe(robots.planners[name], 0, value=float(value))
+    policy.spoilt = 0.0
+    plans = robots.plan(T0)
+    assert isinstance(plans["a"], NonFiniteError)
+    assert min(policy.given_s[1.0], policy.given_s[2.0]) > 0.2
+    assert policy.given_s[1.0] + policy.given_s[2.0] <= 1.0
+
+
 def test_one_robots_failure_does_not_hold_the_others_and_uses_up_no_noise() -> None:
     robots, policy, sample = fleet_that_fails_for_right(NonFiniteError("the network returned NaN"))
     plans = robots.plan(T0)
