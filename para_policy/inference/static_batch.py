@@ -55,13 +55,17 @@ class StaticBatch:
         # A capture gives back what the allocator held for others: that can be more than it takes.
         grown = _reserved(example[0].device) - before
         self.memory_bytes = max(grown, sum(v.nbytes for v in self._buffers))
+        self._written = 0
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Outputs (rows, *shape) for inputs (rows, ...) of at most the size; overwritten by the next
-        call. Further rows of the buffers keep what they hold: it is finite, and nobody looks."""
+        call. Further rows of the buffers are finite, and nobody looks."""
         rows = len(inputs[0])
         for buffer, value in zip(self._buffers, inputs, strict=True):
             buffer[:rows].copy_(value)
+            # NaN would stay there, and a backend that cannot tell rows apart find it in all of them.
+            buffer[rows : self._written].zero_()
+        self._written = rows
         return self._runner()[:rows]
 
 
