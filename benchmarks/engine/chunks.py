@@ -19,6 +19,8 @@ from para_policy.terminal import progress_bars
 
 _BATCH = 64
 _WARM_UP_CHUNKS = 2
+LEAST_CHUNKS = 20
+"""Of each case, where the time suffices: fewer say little."""
 
 Observations = Mapping[str, np.ndarray]
 
@@ -129,8 +131,8 @@ def measure_chunks(
     cases = cases[: len(costs)]
     if not cases:
         return []
-    exact = turns.reference(reference, max(counts(costs, clock.left, most)))
-    often = counts(costs, clock.left, len(exact))
+    exact = turns.reference(reference, max(counts(costs, clock.left, most, LEAST_CHUNKS)))
+    often = counts(costs, clock.left, len(exact), LEAST_CHUNKS)
     total = max(often)
     chunks: list[dict[int, ActionResult]] = [{} for _ in cases]
     with progress_bars() as progress:

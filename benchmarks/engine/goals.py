@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.common import Document
-from benchmarks.engine.chunks import DDIM_16, DDPM_100, find
+from benchmarks.engine.chunks import DDIM_16, DDPM_100, LEAST_CHUNKS, find
 from benchmarks.engine.loop import DEADLINE_S
 from para_policy.comparison import REFERENCE
 
@@ -65,14 +65,19 @@ COLUMNS = ("goal", "limit", "measured", "")
 
 
 def _p50(part: str, process: str, sampler: str, engine: str) -> Number:
-    """Median chunk in ms: of the shipped policy ("chunks"), or of the large network ("cut_chunks")."""
+    """Median chunk in ms: of the shipped policy ("chunks"), or of the large network ("cut_chunks").
+
+    One of the shipped policy that stands for few chunks is none to judge by.
+    """
 
     def number(document: Document) -> float | None:
         entries = document[part]
         if part == "cut_chunks":
             entries = [entry for entry in entries if entry["network"] == _LARGE]
         entry = find(entries, process, sampler, _engine(document, engine))
-        return None if entry is None else float(entry["latency_ms"]["p50"])
+        if entry is None or (part == "chunks" and entry["chunks"] < LEAST_CHUNKS):
+            return None
+        return float(entry["latency_ms"]["p50"])
 
     return number
 

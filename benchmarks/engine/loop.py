@@ -56,27 +56,34 @@ def _in_time(turns: Turns, case: Case, turn: int) -> ActionResult:
 def robots(
     cases: Sequence[Case], turns: Turns, batches: Sequence[int], most: int, clock: Clock
 ) -> list[dict[str, Any]]:
-    """Robots that want a chunk at the same moment, solved in one batch, as far as the time goes."""
-    jobs = [(case, batch) for batch in batches for case in cases]
-    costs = []
-    for job in jobs:
-        if clock.left:
-            costs.append(min(_batch_s(*job, turns, i) for i in range(2)))
-    often = counts(costs, clock.left, most)
+    """Robots that want a chunk at the same moment, solved in one batch, as far as the time goes.
+
+    The samplers take turns, and each number of robots has its share of the time.
+    """
     found = []
-    for (case, batch), count in zip(jobs, often, strict=False):
-        wall_s = [_batch_s(case, batch, turns, i) for i in range(count)]
-        found.append(
+    for left, batch in zip(range(len(batches), 0, -1), batches, strict=True):
+        time_each, costs = Clock(clock.left / left), []
+        for case in cases:
+            if clock.left:
+                costs.append(min(_batch_s(case, batch, turns, i) for i in range(2)))
+        often = counts(costs, time_each.left, most) if costs else []
+        wall_s: list[list[float]] = [[] for _ in often]
+        for i in range(max(often, default=0)):
+            for case, count, measured in zip(cases, often, wall_s, strict=False):
+                if i < count:
+                    measured.append(_batch_s(case, batch, turns, i))
+        found += [
             {
                 "process": turns.process.label,
                 "sampler": case.spec.label,
                 "engine": case.engine,
                 "robots": batch,
-                "batches": count,
-                "latency_ms": quantiles([1e3 * one for one in wall_s]),
-                "chunks_per_s": batch / float(np.median(wall_s)),
+                "batches": len(measured),
+                "latency_ms": quantiles([1e3 * one for one in measured]),
+                "chunks_per_s": batch / float(np.median(measured)),
             }
-        )
+            for case, measured in zip(cases, wall_s, strict=False)
+        ]
     return found
 
 

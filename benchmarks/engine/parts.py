@@ -103,7 +103,7 @@ def parts(options: Options) -> Iterator[Part]:
     for name in options.networks[:1]:
         yield Part(name, 12, partial(_first_large, name))
     yield Part("other engines", 12, _others)
-    yield Part("robots", 6, _robots)
+    yield Part("robots", 10, _robots)
     yield Part("loop", 9, _loop)
     if options.image is not None:
         yield Part("image", 2, partial(_image, options.image))
@@ -172,7 +172,7 @@ def measure_roof(run: Run, precisions: list[Any]) -> None:
 def _robots(run: Run, clock: Clock) -> None:
     """Batches of robots on the best engine."""
     best = {run.best: run.engines.policies[run.best]}
-    cases, _ = make_cases(best, (REFERENCE, "chord"), DDPM_100)
+    cases, _ = make_cases(best, (REFERENCE, "chord", "collocation"), DDPM_100)
     turns, most = run.turns(DDPM_100), run.options.chunks // 4 or 1
     found = loop.robots(cases, turns, run.options.robots, most, clock)
     run.document["robots"] += found

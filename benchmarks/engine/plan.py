@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-DEAR_S = 0.3
+DEAR_S = 0.5
 """A chunk that takes longer is measured only as often as the time allows."""
 
 

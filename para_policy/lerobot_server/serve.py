@@ -19,11 +19,10 @@ _WORKERS = 4
 _GRACE_S = 1.0
 _OPTIONS = [
     ("grpc.so_reuseport", 0),  # else a second server on the port would get every other client
-    (
-        "grpc.keepalive_time_ms",
-        5_000,
-    ),  # a robot that is out of reach must not hold a worker for ever
+    # A robot that is out of reach must not hold a worker: without the last one it would for a minute.
+    ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
 ]
 
 

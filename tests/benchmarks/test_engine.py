@@ -15,7 +15,7 @@ import torch
 from benchmarks.engine import __main__ as engine
 from benchmarks.engine import goals, parts, report, results, roofline, synthetic
 from benchmarks.engine import options as engine_options
-from benchmarks.engine.chunks import DDIM_16, Turns, find, make_cases
+from benchmarks.engine.chunks import DDIM_16, LEAST_CHUNKS, Turns, find, make_cases
 from benchmarks.engine.network import fastest
 from benchmarks.engine.plan import Budget, Clock, counts, takes_part
 from benchmarks.engine.roofline import Roof, Work
@@ -211,13 +211,14 @@ def test_sizes_that_are_measured_first_span_the_range() -> None:
 
 def document(device: str, **times: float) -> dict[str, Any]:
     """What the goals read: chunks named sampler_steps_engine, in ms."""
-    chunks = []
+    chunks: list[dict[str, Any]] = []
     for name, value in times.items():
         sampler, steps, used = name.split("_")
         process = f"{'ddpm' if steps == '100' else 'ddim'} {steps}"
         quantiles = {"p50": value, "p99": value + 1}
         entry = {"network": "65.8 M", "process": process, "sampler": sampler, "engine": used}
-        chunks.append({**entry, "latency_ms": quantiles, "error": {"p100": 5e-3}})
+        often = {"chunks": LEAST_CHUNKS, "latency_ms": quantiles}
+        chunks.append({**entry, **often, "error": {"p100": 5e-3}})
     rounds = [{"network": "65.8 M", "engine": "best", "times_roof": 5.0}]
     loop = [{**entry, "converged_rate": 0.9} for entry in chunks if entry["sampler"] == "chord"]
     robots = [
@@ -254,6 +255,14 @@ def test_goals_are_judged_on_the_device_they_are_meant_for() -> None:
     ]
     for row in goals.rows(document("cuda:0 (chip)", **times), "cpu"):
         assert row[2:] == ["-", "not measured"]
+
+
+def test_no_goal_is_judged_by_a_handful_of_chunks() -> None:
+    found = document("cpu (chip)", sequential_100_best=150.0, collocation_100_best=25.0)
+    ratio = goals.rows(found, "cpu")[2]
+    assert ratio[2:] == ["6", "reached"]
+    found["chunks"][0]["chunks"] -= 1
+    assert goals.rows(found, "cpu")[2][2:] == ["-", "not measured"]
 
 
 @pytest.mark.slow
