@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,16 +53,15 @@ class RecordedRun:
             lambda: all(self._connected(topic) for topic in topics if "policy_node" not in topic)
         )
 
-    def step(self, chunks: int, move: Callable[[int], list[float]] | None = None) -> None:
+    def step(self, chunks: int) -> None:
         """So many chunks, each for an observation of its own, dt apart by their stamps.
 
         An observation waits for the chunk of the last one, however slow the machine is.
         """
-        at = move or (lambda step: [100.0 + 3.0 * step, 200.0 - 2.0 * step])
         for _ in range(chunks):
             self._steps += 1
             stamp_ns = self._began_ns + self._steps * DT_NS
-            self.rig.observe(stamp_ns, at(self._steps))
+            self.rig.observe(stamp_ns, [100.0 + 3.0 * self._steps, 200.0 - 2.0 * self._steps])
             self.graph.spin_for(DT_NS / 1e9)
             self.graph.wait(partial(self._has_chunk_of, stamp_ns))
 
