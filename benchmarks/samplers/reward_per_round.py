@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks.common import Common, Document, circumstances, colors_of, main, 
 from para_policy import Noise
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import InputError
+from para_policy.files import check_distinct, check_output_file
 from para_policy.inference.device import set_threads
 from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
@@ -42,7 +43,8 @@ class Options(Common):
     A round is one batched network call. `sequential` is cut by taking so many DDIM steps instead, which
     is another sample, so that it has no error. An episode in which no chunk was cut is not played again
     with more rounds: it would be the same up to the rounding of other batches. An interrupted run goes
-    on when the same command is given again, also with fewer episodes.
+    on when the same command is given again, also with fewer episodes; with `--outcomes`, a finished one
+    goes on with more.
     """
 
     samplers: str = "paradigms,parataa,pcm,x0,chord,collocation"
@@ -65,6 +67,41 @@ class Options(Common):
     """How the network runs."""
     observations: int = 64
     """That the error is measured on, with noise seed i for observation i."""
+    outcomes: Path | None = None
+    """Keeps what every episode came to, a line for each batch of a point. What it holds already is not
+    played again (default: beside the numbers until they are there)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an episode came to, and what its chunks cost."""
+
+    seed: int
+    max_reward: float
+    success: bool
+    chunks: int
+    converged: int
+    """Chunks that were not cut."""
+    rounds: int
+    evals: int
+    """Network rows of all chunks together."""
+
+    @classmethod
+    def of(cls, episode: Episode) -> Outcome:
+        chunks = episode.chunks
+        return cls(
+            seed=episode.seed,
+            max_reward=episode.max_reward,
+            success=episode.success,
+            chunks=len(chunks),
+            converged=sum(chunk.converged for chunk in chunks),
+            rounds=sum(chunk.rounds for chunk in chunks),
+            evals=sum(chunk.evals for chunk in chunks),
+        )
+
+    def to_json(self) -> list[Any]:
+        """The values in the order of the fields."""
+        return list(astuple(self))
 
 
 @dataclass(frozen=True)
@@ -91,15 +128,15 @@ class Point:
         return self.method if self.rounds is None else f"{self.method} after {self.rounds}"
 
     def play(
-        self, policy: DiffusionPolicy, seeds: Sequence[int], shorter: Sequence[Episode]
-    ) -> list[Episode]:
-        """Episodes of `seeds`; `shorter`: those of the same curve with fewer rounds, if there are any."""
-        same = {e.seed: e for e in shorter if self.same and all(c.converged for c in e.chunks)}
+        self, policy: DiffusionPolicy, seeds: Sequence[int], shorter: Sequence[Outcome]
+    ) -> list[Outcome]:
+        """Outcomes of `seeds`; `shorter`: those of the same curve with fewer rounds, if there are any."""
+        same = {e.seed: e for e in shorter if self.same and e.converged == e.chunks}
         others = [seed for seed in seeds if seed not in same]
         if others:
             variant = Variant.parse(self.sampler)
             played = variant.play(policy, others, self.scheduler, self.steps)
-            same |= {episode.seed: episode for episode in played}
+            same |= {episode.seed: Outcome.of(episode) for episode in played}
         return [same[seed] for seed in seeds]
 
 
@@ -121,6 +158,9 @@ def measure(options: Options) -> dict[str, Any]:
             raise InputError(f"--{name} is {getattr(options, name)}; expected at least 1")
     if not options.rounds or min(options.rounds) < 1:
         raise InputError(f"--rounds is {options.rounds}; expected numbers of at least 1")
+    check_distinct(options.json, options.plot, options.outcomes)
+    if options.outcomes is not None:
+        check_output_file(options.outcomes)
     set_threads(options.threads)
     with sole_writer(options.json):
         return _measure(options)
@@ -132,14 +172,15 @@ def _measure(options: Options) -> dict[str, Any]:
     if options.consistency is not None:
         take_consistency(policy, options, options.consistency)
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
-    partial = PartialResults(partial_path(options.json), sampling.simulated(policy), identities)
-    finished, runs = partial.load(), {point.label: list[Episode]() for point in all_points}
+    kept = options.outcomes or partial_path(options.json)
+    partial = PartialResults(kept, lambda values: Outcome(*values), identities)
+    finished, runs = partial.load(), {point.label: list[Outcome]() for point in all_points}
     seeds = range(options.seed, options.seed + options.episodes)
     batches = [tuple(seeds[i : i + options.batch]) for i in range(0, len(seeds), options.batch)]
     with progress_bars() as progress:
         bar = progress.add_task("playing", total=len(batches) * len(all_points))
         for part in batches:
-            shorter = dict[str, Sequence[Episode]]()
+            shorter = dict[str, Sequence[Outcome]]()
             for point in all_points:
                 progress.update(bar, description=f"{point.label}, seeds from {part[0]}")
                 task = Task(point.label, part)
@@ -162,27 +203,30 @@ def _measure(options: Options) -> dict[str, Any]:
             {
                 "method": point.method,
                 "rounds": point.rounds,
-                **_outcome(reference, runs[point.label]),
+                **_statistics(reference, runs[point.label]),
                 "error": errors.get(point.label),
             }
             for point in all_points
         ],
     }
-    partial.remove()
+    if options.outcomes is None:
+        partial.remove()
     return document
 
 
 def _identity(policy: DiffusionPolicy, sampling: Sampling, point: Point) -> dict[str, Any]:
-    """Everything that its episodes depend on besides the seed."""
+    """Everything that its episodes depend on besides the seed; how rows are shared among calls and
+    threads, which another machine does otherwise, decides about last bits only."""
     sampling = replace(sampling, scheduler=point.scheduler, steps=point.steps)
     sampler = Variant.parse(point.sampler).make(policy, point.scheduler, point.steps)
-    return {**sampling_identity(policy, sampling), "sampler": repr(sampler)}
+    identity = sampling_identity(policy, sampling) | {"engine": sampling.engine}
+    return {**identity, "sampler": repr(sampler)}
 
 
-def _outcome(reference: Sequence[Episode], episodes: Sequence[Episode]) -> dict[str, Any]:
+def _statistics(reference: Sequence[Outcome], episodes: Sequence[Outcome]) -> dict[str, Any]:
     rewards = [episode.max_reward for episode in episodes]
     successes = sum(episode.success for episode in episodes)
-    chunks = [chunk for episode in episodes for chunk in episode.chunks]
+    chunks = sum(episode.chunks for episode in episodes)
     paired = compare_paired([episode.max_reward for episode in reference], rewards, MARGIN)
     return {
         "mean_max_reward": float(np.mean(rewards)),
@@ -191,9 +235,9 @@ def _outcome(reference: Sequence[Episode], episodes: Sequence[Episode]) -> dict[
         "difference_ci95": paired.ci95,
         "success_rate": successes / len(episodes),
         "success_rate_ci95": success_interval(successes, len(episodes)),
-        "rounds_mean": float(np.mean([chunk.rounds for chunk in chunks])),
-        "evals_mean": float(np.mean([chunk.evals for chunk in chunks])),
-        "converged_rate": float(np.mean([chunk.converged for chunk in chunks])),
+        "rounds_mean": sum(episode.rounds for episode in episodes) / chunks,
+        "evals_mean": sum(episode.evals for episode in episodes) / chunks,
+        "converged_rate": sum(episode.converged for episode in episodes) / chunks,
     }
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from para_policy.files import append_text, write_text
 from sim.evaluation.batches import Task
-from sim.tasks.episode import Episode
-from sim.tasks.task import SimulatedTask
 
 
-class PartialResults:
+class Kept(Protocol):
+    """What is kept of an episode."""
+
+    def to_json(self) -> Any:
+        """Plain lists and numbers."""
+
+
+AnyKept = TypeVar("AnyKept", bound=Kept)
+
+
+class PartialResults(Generic[AnyKept]):
     """Finished tasks of a run, one JSON line each, so that an interrupted run can go on.
 
     Lines carry a key made of everything that the episodes depend on; lines of another key, and
@@ -25,15 +33,19 @@ class PartialResults:
     """
 
     def __init__(
-        self, path: Path, task: SimulatedTask, identities: Mapping[str, Mapping[str, Any]]
+        self,
+        path: Path,
+        read: Callable[[Any], AnyKept],
+        identities: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """`identities`: for each sampler, everything that its episodes of the task depend on."""
+        """`read` undoes `to_json`; `identities`: for each sampler, everything that its episodes
+        depend on."""
         self.path = path
-        self._task = task
+        self._read = read
         self._keys = {name: _hash(identity) for name, identity in identities.items()}
         self.others = 0
 
-    def load(self) -> dict[Task, list[Episode]]:
+    def load(self) -> dict[Task, list[AnyKept]]:
         """All finished tasks of this run."""
         finished = {}
         self.others = 0
@@ -42,12 +54,10 @@ class PartialResults:
                 self.others += 1
                 continue
             task = Task(record["sampler"], tuple(record["seeds"]))
-            finished[task] = [
-                Episode.from_json(episode, self._task) for episode in record["episodes"]
-            ]
+            finished[task] = [self._read(episode) for episode in record["episodes"]]
         return finished
 
-    def add(self, task: Task, episodes: Sequence[Episode]) -> None:
+    def add(self, task: Task, episodes: Sequence[AnyKept]) -> None:
         """Keep one finished task."""
         record = {
             "key": self._keys[task.sampler],

@@ -92,7 +92,8 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
         task.check_drawing()
     identity = sampling_identity(policy, sampling)
     tasks = make_tasks(names, args.seed, args.episodes, args.batch)
-    partial = PartialResults(partial_path(args.json), task, _identities(args, policy, identity))
+    identities = _identities(args, policy, identity)
+    partial = PartialResults(partial_path(args.json), Episode.reader(task), identities)
     finished = {batch: found for batch, found in partial.load().items() if batch in tasks}
     latencies: dict[str, list[float]] = {name: [] for name in names}
 
@@ -198,7 +199,7 @@ def _play_all(
     policy: DiffusionPolicy,
     tasks: Sequence[Task],
     finished: dict[Task, list[Episode]],
-    partial: PartialResults,
+    partial: PartialResults[Episode],
     console: Console,
 ) -> None:
     """Add the tasks that are missing to `finished` and `partial`, as they are played."""

@@ -25,6 +25,7 @@ from sim.ros.disturbance import Disturbance
 from sim.ros.latency.conditions import RunArguments
 from sim.ros.latency.report import summarize, table
 from sim.ros.latency.runs import Runs, play_missing, run_resumable
+from sim.tasks.episode import Episode
 
 _LOST: Mapping[str, float] = {"drop": 0.05, "duplicate": 0.05, "reorder": 0.05}
 DISTURBANCES: Mapping[str, Disturbance] = {
@@ -115,7 +116,9 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
         "max_steps": args.max_steps,
     }
     identities = {name: {**identity, "condition": asdict(chosen[name])} for name in chosen}
-    runs = Runs(PartialResults(partial_path(args.json), PUSHT, identities), list(chosen))
+    runs = Runs(
+        PartialResults(partial_path(args.json), Episode.reader(PUSHT), identities), list(chosen)
+    )
     seeds = range(args.seed, args.seed + args.episodes)
     load = play_missing(args, chosen, runs, seeds, console)
     return {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ class Episode:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers; `from_json` restores an equal episode."""
+        """Plain lists and numbers; `reader` restores an equal episode."""
         return {
             "seed": self.seed,
             "chunks": [
@@ -115,7 +116,12 @@ class Episode:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any], task: SimulatedTask) -> Episode:
+    def reader(cls, task: SimulatedTask) -> Callable[[Mapping[str, Any]], Episode]:
+        """Makes episodes of `task` from what `to_json` has made of them."""
+        return partial(cls._from_json, task=task)
+
+    @classmethod
+    def _from_json(cls, record: Mapping[str, Any], task: SimulatedTask) -> Episode:
         chunks = (
             Chunk(
                 **{

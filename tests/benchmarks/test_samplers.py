@@ -156,6 +156,41 @@ def test_episodes_without_a_cut_chunk_are_not_played_again(
     assert [n for name, n in played if name == "sequential"] == [2] * 4  # of other steps each
 
 
+def test_kept_outcomes_are_not_played_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More episodes, another engine and another folder: what was played counts."""
+    options: dict[str, Any] = {"rounds": (1, 6), "steps": 6, "samplers": "x0", "engine": "eager"}
+    options |= {"batch": 1, "observations": 1, "outcomes": tmp_path / "kept" / "outcomes.jsonl"}
+    played: list[int] = []
+    play = reward_per_round.Variant.play
+
+    def count(variant: Any, policy: Any, seeds: Any, *process: Any) -> Any:
+        played.extend(seeds)
+        return play(variant, policy, seeds, *process)
+
+    monkeypatch.setattr(reward_per_round.Variant, "play", count)
+    first = run(reward_per_round, checkpoint, tmp_path, episodes=1, **options)
+    assert set(played) == {100000}
+    played.clear()
+    more = run(reward_per_round, checkpoint, tmp_path, episodes=2, **options)
+    assert set(played) == {100001}
+    played.clear()
+    again = run(reward_per_round, checkpoint, tmp_path, episodes=1, **options)
+    assert not played
+    assert again["points"] == first["points"] != more["points"]
+    lines = [json.loads(line) for line in options["outcomes"].read_text().split("\n") if line]
+    assert [(line["sampler"], line["seeds"]) for line in lines] == [
+        (reward_per_round.Point(point["method"], point["rounds"], "", None, None).label, [seed])
+        for seed in (100000, 100001)
+        for point in first["points"]
+    ]
+    with pytest.raises(InputError, match="given twice"):
+        run(
+            reward_per_round, checkpoint, tmp_path, **{**options, "outcomes": tmp_path / "out.json"}
+        )
+
+
 def test_latency_grows_with_rows(checkpoint: Path, tmp_path: Path) -> None:
     document = run(latency_vs_batch, checkpoint, tmp_path, rows=(1, 2000), repeats=3, threads=1)
     (curve,) = document["curves"]

@@ -27,6 +27,7 @@ from sim.pusht.task import PUSHT
 from sim.ros.latency.conditions import MODES, Arguments, Condition
 from sim.ros.latency.report import figure, summarize, table
 from sim.ros.latency.runs import Runs, play_missing, run_resumable
+from sim.tasks.episode import Episode
 from sim.tasks.rollout import rollout
 
 IN_PROCESS = "in_process"
@@ -51,7 +52,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
     }
     names = (IN_PROCESS, *conditions)
     identities = {name: {**identity, "condition": name} for name in names}
-    runs = Runs(PartialResults(partial_path(args.json), PUSHT, identities), names)
+    runs = Runs(PartialResults(partial_path(args.json), Episode.reader(PUSHT), identities), names)
     seeds = range(args.seed, args.seed + args.episodes)
     _play_in_process(args, policy, runs, seeds, console)
     load = play_missing(args, conditions, runs, seeds, console)

@@ -28,7 +28,7 @@ _PATIENCE_S = 600.0
 class Runs:
     """Finished episodes by the name of their condition and seed, each kept in a file at once."""
 
-    def __init__(self, partial: PartialResults, names: Sequence[str]) -> None:
+    def __init__(self, partial: PartialResults[Episode], names: Sequence[str]) -> None:
         self._partial = partial
         self._episodes: dict[str, dict[int, Episode]] = {name: {} for name in names}
         for task, episodes in partial.load().items():

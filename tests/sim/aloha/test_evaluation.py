@@ -74,7 +74,7 @@ def test_success_is_gym_alohas_and_ends_the_episode(scene: Aloha) -> None:
     assert max(live.scores[:-1]) < 4
     assert result["steps"] < ALOHA.max_steps
     record = Episode(ALOHA, 1, np.stack(live.states), np.array(live.scores), (), np.zeros((16, 14)))
-    again = Episode.from_json(json.loads(json.dumps(record.to_json())), ALOHA)
+    again = Episode.reader(ALOHA)(json.loads(json.dumps(record.to_json())))
     assert again.outcome() == record.outcome()
     assert record.states.shape == (record.steps + 1, 23)
     assert len(ACTION_NAMES) == ALOHA.action_dim

@@ -31,6 +31,7 @@ from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.progress import print_results
 from sim.evaluation.provenance import sampling_identity
 from sim.pusht.task import PUSHT
+from sim.tasks.episode import Episode
 from tests.checkpoint import save_tiny_checkpoint
 from tests.signals import wait_for
 
@@ -169,15 +170,15 @@ def test_resumed_run_equals_an_uninterrupted_one(
 
 def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.partial.jsonl"
-    task = Task("sequential", (1, 2))
-    PartialResults(path, PUSHT, {"sequential": {"steps": 4}}).add(task, [])
-    assert PartialResults(path, PUSHT, {"sequential": {"steps": 4}}).load() == {task: []}
-    assert PartialResults(path, PUSHT, {"sequential": {"steps": 5}}).load() == {}
-    other = PartialResults(path, PUSHT, {"x0": {"steps": 4}})
+    task, read = Task("sequential", (1, 2)), Episode.reader(PUSHT)
+    PartialResults(path, read, {"sequential": {"steps": 4}}).add(task, [])
+    assert PartialResults(path, read, {"sequential": {"steps": 4}}).load() == {task: []}
+    assert PartialResults(path, read, {"sequential": {"steps": 5}}).load() == {}
+    other = PartialResults(path, read, {"x0": {"steps": 4}})
     assert (other.load(), other.others) == ({}, 1)
     other.add(Task("x0", (1, 2)), [])
     other.remove()
-    left = PartialResults(path, PUSHT, {"sequential": {"steps": 4}})
+    left = PartialResults(path, read, {"sequential": {"steps": 4}})
     assert (left.load(), left.others) == ({task: []}, 0)
     left.remove()
     assert not path.exists()

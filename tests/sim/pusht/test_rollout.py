@@ -193,7 +193,7 @@ def test_success_ends_an_episode_and_the_others_go_on(
 def test_json_restores_an_equal_episode(policy: DiffusionPolicy) -> None:
     (episode,) = rollout(policy, [7], sampler="paradigms", max_steps=16, check_errors=True)
     text = json.dumps(episode.to_json(), allow_nan=False)
-    restored = Episode.from_json(json.loads(text), PUSHT)
+    restored = Episode.reader(PUSHT)(json.loads(text))
     assert restored.to_json() == episode.to_json()
     np.testing.assert_array_equal(restored.states, episode.states)
 

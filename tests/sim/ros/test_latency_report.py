@@ -102,9 +102,8 @@ def test_holds_are_repeated_actions() -> None:
 
 
 def test_finished_episodes_are_not_played_again(tmp_path: Path) -> None:
-    partial = PartialResults(
-        tmp_path / "x.partial.jsonl", PUSHT, {name: {"of": name} for name in NAMES}
-    )
+    identities = {name: {"of": name} for name in NAMES}
+    partial = PartialResults(tmp_path / "x.partial.jsonl", Episode.reader(PUSHT), identities)
     runs = Runs(partial, NAMES)
     done = "compensated, 100 ms"
     for seed in (7, 8, 10):
@@ -124,10 +123,13 @@ def test_finished_episodes_are_not_played_again(tmp_path: Path) -> None:
 
 def test_other_circumstances_begin_anew(tmp_path: Path) -> None:
     path = tmp_path / "x.partial.jsonl"
-    Runs(PartialResults(path, PUSHT, {name: {"steps": 16} for name in NAMES}), NAMES).keep(
-        "in_process", episode(7, 0.5, [line(0, 8)], 0.1)
-    )
-    other = Runs(PartialResults(path, PUSHT, {name: {"steps": 100} for name in NAMES}), NAMES)
+
+    def runs(steps: int) -> Runs:
+        identities = {name: {"steps": steps} for name in NAMES}
+        return Runs(PartialResults(path, Episode.reader(PUSHT), identities), NAMES)
+
+    runs(16).keep("in_process", episode(7, 0.5, [line(0, 8)], 0.1))
+    other = runs(100)
     assert other.missing("in_process", [7]) == [7]
 
 
