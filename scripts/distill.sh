@@ -7,7 +7,7 @@
 # machine. Copy what is to be used from OUT/<run>/checkpoint to checkpoints/pusht_state_pcm.
 #
 # A long run is SOLVE+VARIANT, as ddim_chord+informed: STEPS steps on COUNT trajectories, 3 to 25 hours of a
-# thread.
+# thread. DEVICE=cuda takes a GPU.
 #   SOLVE     chord, identity (DDPM, 100 steps), ddim_chord, ddim_identity (DDIM, 16)
 #   VARIANT   rank64: the plain one, of which each other one differs in one thing:
 #             rank16, full (all weights, a tenth of the learning rate), picard (iterates of the base model,
@@ -19,6 +19,7 @@ cd "$(dirname "$0")/.."
 CHECKPOINT=${CHECKPOINT:-checkpoints/pusht_state}
 DATA=${DATA:-../shared/pusht/pusht_cchi_v7_replay.zarr}
 OUT=${OUT:-outputs/pcm}
+DEVICE=${DEVICE:-cpu}
 THREADS=${THREADS:-1}
 STEPS=${STEPS:-20000}
 COUNT=${COUNT:-10240}
@@ -27,16 +28,16 @@ mkdir -p "$OUT"
 
 trajectories() { # SCHEDULER STEPS SPLITTING COUNT [STORE ARGUMENT...]
     local store=${5:-$1_$2_$3}
-    .venv/bin/para-policy trajectories --checkpoint "$CHECKPOINT" --data "$DATA" --threads "$THREADS" \
-        --scheduler "$1" --steps "$2" --splitting "$3" --count "$4" --output "$OUT/$store.zarr" "${@:6}"
+    .venv/bin/para-policy trajectories --checkpoint "$CHECKPOINT" --data "$DATA" --device "$DEVICE" \
+        --threads "$THREADS" --scheduler "$1" --steps "$2" --splitting "$3" --count "$4" --output "$OUT/$store.zarr" "${@:6}"
 }
 
 distill() { # RUN STORE ARGUMENT...
     local output=$OUT/$1 store=$OUT/$2.zarr resume=()
     shift 2
     compgen -G "$output/state/step_*" > /dev/null && resume=(--resume)
-    .venv/bin/para-policy distill --checkpoint "$CHECKPOINT" --data "$store" --threads "$THREADS" \
-        --device cpu --output "$output" "${resume[@]}" "$@"
+    .venv/bin/para-policy distill --checkpoint "$CHECKPOINT" --data "$store" --device "$DEVICE" \
+        --threads "$THREADS" --output "$output" "${resume[@]}" "$@"
 }
 
 long() { # SOLVE VARIANT
