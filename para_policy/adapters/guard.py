@@ -46,7 +46,8 @@ class Guard:
     It waits for the first call of the sampling method in evaluation mode. That call is made both ways, with
     the same noise, and answered by the policy's own loop; the policy is accelerated from then on if
     the other way was right and faster, and is as before if not. What goes wrong later ends it: the
-    call is made again, with the same noise, by the policy's own loop.
+    call is made again, with the same noise, by the policy's own loop. Where that has no finite answer
+    either, as for an observation with NaN, nothing was proven and nothing ends.
 
     Args:
         policy: as for `accelerate`.
@@ -118,6 +119,9 @@ class Guard:
         except BaseException:  # of the policy itself: for who called it
             self.acceleration.undo()
             raise
+        if not _is_finite(answer):
+            self.acceleration.undo()
+            return answer
         self.account.proof = self._proof = proof
         last = self.acceleration.last
         if proof.refusal or last is None:
@@ -164,13 +168,19 @@ class Guard:
             answer = self._faster(*args, **kwargs)
         except Exception as error:  # whatever it is, the robot goes on as before
             before.restore()
-            self.acceleration.undo()
-            self._withdraw()
-            self.account.leave(_said(error))
-            return self._original(*args, **kwargs)
+            answer = self._original(*args, **kwargs)
+            if _is_finite(answer):
+                self.acceleration.undo()
+                self._withdraw()
+                self.account.leave(_said(error))
+            return answer
         if self.acceleration.last is not last:
             self.account.count(self._proof, self.acceleration.last)
         return answer
+
+
+def _is_finite(answer: Tensor) -> bool:
+    return bool(answer.isfinite().all())
 
 
 def _said(error: Exception) -> str:

@@ -165,6 +165,31 @@ def test_a_later_fault_ends_it_and_the_chunk_is_that_of_the_loop() -> None:
     assert account.later.chunks == 1
 
 
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_what_the_loop_cannot_answer_either_ends_nothing(chunk: int) -> None:
+    """One observation with NaN, in the first call or a later one."""
+    policy = make()
+
+    def chunks() -> list[Tensor]:
+        torch.manual_seed(1)
+        generator = torch.Generator().manual_seed(99)
+        shape = (1, peers.HISTORY * peers.OBSERVED)
+        observed = [torch.randn(shape, generator=generator) for _ in range(4)]
+        observed[chunk] = observed[chunk] * torch.nan
+        return [policy.diffusion.conditional_sample(1, global_cond=one) for one in observed]
+
+    expected = chunks()
+    account = guard(policy)
+    assert account is not None
+    found = chunks()
+    assert [one.isfinite().all() for one in found] == [i != chunk for i in range(4)]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-2, equal_nan=True)
+    assert account.refusal == ""
+    assert account.later.chunks == 2
+    assert hasattr(policy, "para_policy")
+
+
 def test_an_error_of_the_policy_is_its_own_and_the_next_call_is_the_first() -> None:
     policy = make()
     guard(policy)
