@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,8 +28,13 @@ class PartialResults(Generic[AnyKept]):
     Lines carry a key made of everything that the episodes depend on; lines of another key, and
     a line that was cut off by a crash, are passed over.
 
+    Args:
+        read: undoes `to_json`.
+        identities: for each sampler, everything that its episodes depend on besides their seeds.
+        tasks: those of the run; others are of other runs, too. None: whatever has its key.
+
     Attributes:
-        others: how many lines of other keys `load` has found.
+        others: how many lines of other runs `load` has found.
     """
 
     def __init__(
@@ -37,12 +42,12 @@ class PartialResults(Generic[AnyKept]):
         path: Path,
         read: Callable[[Any], AnyKept],
         identities: Mapping[str, Mapping[str, Any]],
+        tasks: Collection[Task] | None = None,
     ) -> None:
-        """`read` undoes `to_json`; `identities`: for each sampler, everything that its episodes
-        depend on."""
         self.path = path
         self._read = read
         self._keys = {name: _hash(identity) for name, identity in identities.items()}
+        self._tasks = tasks
         self.others = 0
 
     def load(self) -> dict[Task, list[AnyKept]]:
@@ -53,8 +58,7 @@ class PartialResults(Generic[AnyKept]):
             if not self._is_ours(record):
                 self.others += 1
                 continue
-            task = Task(record["sampler"], tuple(record["seeds"]))
-            finished[task] = [self._read(episode) for episode in record["episodes"]]
+            finished[_task(record)] = [self._read(episode) for episode in record["episodes"]]
         return finished
 
     def add(self, task: Task, episodes: Sequence[AnyKept]) -> None:
@@ -82,12 +86,18 @@ class PartialResults(Generic[AnyKept]):
         return [record for line in lines if (record := _parse_line(line)) is not None]
 
     def _is_ours(self, record: Mapping[str, Any]) -> bool:
-        return bool(record["key"] == self._keys.get(record["sampler"]))
+        if record["key"] != self._keys.get(record["sampler"]):
+            return False
+        return self._tasks is None or _task(record) in self._tasks
 
 
 def partial_path(json_path: Path) -> Path:
     """Where finished tasks are kept beside the results that they are for."""
     return json_path.with_name(json_path.name.removesuffix(".json") + ".partial.jsonl")
+
+
+def _task(record: Mapping[str, Any]) -> Task:
+    return Task(record["sampler"], tuple(record["seeds"]))
 
 
 def _line(record: Mapping[str, Any]) -> str:

@@ -93,8 +93,8 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
     identity = sampling_identity(policy, sampling)
     tasks = make_tasks(names, args.seed, args.episodes, args.batch)
     identities = _identities(args, policy, identity)
-    partial = PartialResults(partial_path(args.json), Episode.reader(task), identities)
-    finished = {batch: found for batch, found in partial.load().items() if batch in tasks}
+    partial = PartialResults(partial_path(args.json), Episode.reader(task), identities, set(tasks))
+    finished = partial.load()
     latencies: dict[str, list[float]] = {name: [] for name in names}
 
     def document(runs: Runs, *, stopped: bool = False) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _check(args: Evaluate) -> None:
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)
-    check_distinct(args.json, args.report)
+    check_distinct(args.json, args.report, partial_path(args.json))
     if args.report is not None:
         plots.pyplot()
     if args.video is not None:
@@ -208,7 +208,7 @@ def _play_all(
     if partial.others:
         console.print(
             f"{partial.others} batches in '{partial.path}' are of another checkpoint, sampler, engine, "
-            "seed or version: they stay there, and these are played anew."
+            "seeds, batch size or version: they stay there, and these are played anew."
         )
     todo = [task for task in tasks if task not in finished]
     max_steps = sampling.simulated(policy).max_steps

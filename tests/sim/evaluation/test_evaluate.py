@@ -184,14 +184,43 @@ def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_finished_batches_of_other_seeds_outlive_a_run_with_the_same_output(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"samplers": "sequential", "latency_chunks": 0}
+    stopped = arguments(checkpoint, tmp_path, **options)
+    play = run.play
+
+    def one_batch(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
+        if task.seeds != (100000, 100001):
+            raise KeyboardInterrupt
+        return play(policy, sampling, task, on_progress)
+
+    with monkeypatch.context() as first:
+        first.setattr(run, "play", one_batch)
+        with pytest.raises(KeyboardInterrupt):
+            run_quietly(stopped)
+    kept = partial_path(stopped.json).read_text()
+    told = io.StringIO()
+    other = arguments(checkpoint, tmp_path, seed=7, episodes=1, **options)
+    run.evaluate(other, Console(file=told, width=500))
+    assert "1 batches in" in told.getvalue()
+    assert partial_path(stopped.json).read_text() == kept
+    run_quietly(arguments(checkpoint, tmp_path, episodes=2, **options))  # what was finished
+    assert not partial_path(stopped.json).exists()
+
+
 def test_every_output_has_a_file_of_its_own_for_what_is_finished() -> None:
     names = ["run.json", "run_0.01", "run_0.02", "run_0.02.json5"]
     assert len({partial_path(Path(name)) for name in names}) == len(names)
 
 
-def test_a_report_in_place_of_the_results_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"out\.json' is given twice; expected a file of its own"):
-        run_quietly(arguments(checkpoint, tmp_path, report=tmp_path / "x" / ".." / "out.json"))
+@pytest.mark.parametrize("name", ["out.json", "out.partial.jsonl"])
+def test_a_report_in_place_of_the_results_is_refused(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{name}' is given twice; expected a file of its own"):
+        run_quietly(arguments(checkpoint, tmp_path, report=tmp_path / "x" / ".." / name))
 
 
 def test_the_last_start_state_suffices_for_all_latencies(checkpoint: Path, tmp_path: Path) -> None:
