@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
-from para_policy.errors import InputError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.files import check_distinct, check_output_file, write_text
 from para_policy.terminal import run
 from sim import plots
@@ -106,20 +107,22 @@ class Arguments:
     """Where the Markdown page goes."""
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """Read an evaluation JSON; InputError if it is none."""
+@contextmanager
+def reading(path: Path) -> Iterator[Document]:
+    """The document in an evaluation JSON, for the block that shows it.
+
+    Raises:
+        InputError: if the file is none, or one of another version, which lacks what the block asks for.
+    """
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        document["reference"], document["backend"]
-        for pair in document["paired"].values():
-            pair["verdict"], pair["episodes_needed"]
-        for result in document["samplers"].values():
-            result["seams"], result["max_abs_error"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield json.loads(path.read_text(encoding="utf-8"))
+    except ParaPolicyError:
+        raise
+    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path} is no evaluation JSON ({error}); write one with para-policy evaluate"
+            f"{path} is no evaluation JSON of this version ({type(error).__name__}: {error}); write one "
+            "with para-policy evaluate"
         ) from error
-    return document
 
 
 def write_html(document: Document, path: Path) -> None:
@@ -208,11 +211,11 @@ def main() -> None:
             if path is not None:
                 check_output_file(path)
         check_distinct(args.json, args.html, args.markdown)
-        document = read_document(args.json)
-        if args.html is not None:
-            write_html(document, args.html)
-        if args.markdown is not None:
-            write_markdown(document, args.markdown)
+        with reading(args.json) as document:
+            if args.html is not None:
+                write_html(document, args.html)
+            if args.markdown is not None:
+                write_markdown(document, args.markdown)
 
     sys.exit(run(command))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
@@ -480,10 +481,39 @@ def test_report_command(
     assert report(monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
     assert "no evaluation JSON" in capsys.readouterr().err
     document = json.loads(source.read_text())
-    del document["samplers"]["sequential"]["seams"]
-    other.write_text(json.dumps(document))  # as an older version wrote it
+    del document["samplers"]["sequential"]["residual_per_round"]  # only a figure asks for it
+    other.write_text(json.dumps(document))
     assert report(monkeypatch, "--json", other, "--html", tmp_path / "x") == 2
-    assert "no evaluation JSON ('seams')" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "of this version (KeyError: 'residual_per_round'); write one with" in error
+    assert not (tmp_path / "x").exists()
+
+
+def parts(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in a document, with the key or index of each of its parts."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], (dict, list)):
+            yield from parts(value[key])
+
+
+def test_a_document_of_another_version_is_one_error(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    other, refused = tmp_path / "other.json", set()
+    document = copy.deepcopy(finished[1])
+    for container, key in parts(document):
+        whole = copy.copy(container)
+        for wrong in ({}, None):
+            container[key] = wrong
+            other.write_text(json.dumps(document))
+            try:
+                with sim.report.reading(other) as found:
+                    sim.report.markdown_parts(found)
+            except InputError:
+                refused.add(str(key))
+        container[key] = whole[key]
+    assert {"episodes", "threads", "samplers", "seams", "mean", "paired", "verdict"} <= refused
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
