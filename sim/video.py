@@ -22,14 +22,15 @@ from para_policy.errors import InputError
 from para_policy.extras import extra
 from para_policy.files import check_output_file, check_output_folder, replace
 from para_policy.inference.config import Precision
-from para_policy.policies.sampler_spec import split_samplers
 from para_policy.terminal import run
-from sim.evaluation.variants import Variant
+from sim.evaluation.variants import variants_of
 from sim.tasks.choice import task_of
 from sim.tasks.episode import Episode
 from sim.tasks.task import SimulatedTask
 
 Frame = NDArray[np.uint8]
+_LONGEST_NAMES = 200
+"""Characters of samplers in the name of a file, of which file systems take 255."""
 _INK, _MUTED = (38, 42, 48), (110, 116, 124)
 
 
@@ -162,7 +163,10 @@ def write_videos(runs: Mapping[str, Sequence[Episode]], folder: Path, count: int
             shows.append(together)
         for show in shows:
             first = next(iter(show.values()))
-            names = "_vs_".join(show).replace("+", "-")  # plus means a space in web addresses
+            names = "_vs_".join(show)
+            if len(show) > 1 and len(names) > _LONGEST_NAMES:
+                names = f"{len(show)}_samplers"
+            names = names.replace("+", "-")  # plus means a space in web addresses
             path = folder / f"{first.task.name}_{first.seed}_{names}.mp4"
             write_mp4(show, path)
             written.append(path)
@@ -197,7 +201,7 @@ def film(args: Arguments) -> None:
     check_output_file(args.output)
     if args.output.suffix == ".mp4":
         encoder()
-    variants = [Variant.parse(name) for name in split_samplers(args.samplers)]
+    variants = variants_of(args.samplers)
     policy = load_policy(args.directory(), engine=args.engine, precision=args.precision)
     task_of(policy.config).check_drawing()
     episodes = {

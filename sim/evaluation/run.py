@@ -15,7 +15,6 @@ from para_policy.errors import InputError, WorkerLostError
 from para_policy.files import check_distinct, check_output_file, check_output_folder, write_text
 from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.policies.sampler_spec import split_samplers
 from para_policy.stopping import Stopped
 from para_policy.terminal import answers
 from para_policy.versions import versions
@@ -28,7 +27,7 @@ from sim.evaluation.progress import EvaluationProgress, print_results
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.evaluation.statistics import check_margin
 from sim.evaluation.summary import Runs, summarize
-from sim.evaluation.variants import Variant
+from sim.evaluation.variants import Variant, variants_of
 from sim.report import write_html
 from sim.tasks.choice import task_named
 from sim.tasks.episode import Episode
@@ -52,7 +51,7 @@ LIMITS = {
 
 def sampler_names(args: Evaluate) -> list[str]:
     """The samplers that are compared, each by its full name."""
-    return [Variant.parse(name).name for name in split_samplers(args.samplers)]
+    return [variant.name for variant in variants_of(args.samplers)]
 
 
 def sampling_of(args: Evaluate) -> Sampling:
@@ -173,9 +172,7 @@ def _check(args: Evaluate) -> None:
     check_margin(args.margin)
     if args.env is not None:
         _check_task(args, task_named(args.env))
-    names = sampler_names(args)
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"--samplers {args.samplers!r} must name one or more different samplers")
+    variants_of(args.samplers)
     for path in (args.json, args.report):
         if path is not None:
             check_output_file(path)

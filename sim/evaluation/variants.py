@@ -10,7 +10,7 @@ from typing import Any
 from para_policy import samplers
 from para_policy.errors import InputError
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.policies.sampler_spec import SamplerSpec, Value
+from para_policy.policies.sampler_spec import SamplerSpec, Value, split_samplers
 from para_policy.samplers import Sampler
 from sim.tasks.episode import Episode
 from sim.tasks.rollout import SEQUENTIAL, Control, Start, rollout
@@ -99,6 +99,18 @@ class Variant:
     def approximates(self) -> bool:
         """Whether its samples should equal those of `sequential` with the same noise."""
         return self.sampler not in WITHOUT_GUESS
+
+
+def variants_of(samplers: str) -> list[Variant]:
+    """The variants that `--samplers` names, separated by commas.
+
+    Raises:
+        InputError: for none, or one twice; or as `Variant.parse`.
+    """
+    variants = [Variant.parse(name) for name in split_samplers(samplers)]
+    if not variants or len({variant.name for variant in variants}) < len(variants):
+        raise InputError(f"--samplers {samplers!r} must name one or more different samplers")
+    return variants
 
 
 def reference_of(names: Sequence[str]) -> str:

@@ -117,6 +117,17 @@ def test_unknown_start(tmp_path: Path) -> None:
         film(Arguments(checkpoint=tmp_path, output=tmp_path / "x.gif", samplers="x0, x0+noise"))
 
 
+@pytest.mark.parametrize("samplers", ["", " , ", "x0,x0"])
+def test_samplers_are_some_and_different(tmp_path: Path, samplers: str) -> None:
+    with pytest.raises(InputError, match="must name one or more different samplers"):
+        film(Arguments(checkpoint=tmp_path, output=tmp_path / "x.gif", samplers=samplers))
+
+
+def test_names_of_many_samplers_are_none_of_a_file(episode: Episode, tmp_path: Path) -> None:
+    runs = {f"parataa:tolerance=1e-3,max_rounds=1{k},window=none": [episode] for k in range(5)}
+    assert write_videos(runs, tmp_path, count=1)[-1].name == "pusht_100000_5_samplers.mp4"
+
+
 def test_file_names_hold_no_plus(episode: Episode, tmp_path: Path) -> None:
     runs = {"sequential": [episode], "x0+guess+noise": [episode]}
     names = [path.name for path in write_videos(runs, tmp_path, count=1)]
