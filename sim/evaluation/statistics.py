@@ -17,6 +17,8 @@ from para_policy.errors import InputError
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 POWER = 0.8
+_DRAWN_AT_ONCE = 2**22
+"""Numbers of a bootstrap that are in memory at a time: else as many as episodes times resamples."""
 Interval = tuple[float, float]
 
 
@@ -130,6 +132,7 @@ def _bootstrap(
         samples,
         statistic,
         n_resamples=RESAMPLES,
+        batch=max(1, _DRAWN_AT_ONCE // samples[0].size),
         confidence_level=CONFIDENCE,
         paired=len(samples) > 1,
         method=method,

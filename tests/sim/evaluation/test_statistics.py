@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,19 @@ def test_bootstrap_coverage_is_about_95_percent() -> None:
         low < 0.5 < high for low, high in (mean_interval(random.random(40)) for _ in range(60))
     ]
     assert np.mean(covered) > 0.85
+
+
+def test_an_interval_of_many_episodes_takes_little_memory() -> None:
+    values = np.random.default_rng(5).random(4000)
+    tracemalloc.start()
+    try:
+        low, high = mean_interval(values)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < 2e8  # at once, the resamples would take 6.4e8 bytes, and those of 100000 all there are
+    half = 1.96 * values.std(ddof=1) / np.sqrt(values.size)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=1e-3)
 
 
 def test_interval_of_a_ratio_is_that_of_the_mean_for_equal_counts() -> None:
