@@ -49,7 +49,7 @@ def test_an_interval_of_many_episodes_takes_little_memory() -> None:
         taken = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert taken < 2e8  # at once, the resamples would take 6.4e8 bytes, and those of 100000 all there are
+    assert taken < 2e8  # all resamples at once would take 6.4e8 bytes
     half = 1.96 * values.std(ddof=1) / np.sqrt(values.size)
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=1e-3)
 
