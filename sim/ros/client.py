@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from para_policy.errors import ParaPolicyError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.messages.conversions import message_to_chunk
 from para_policy.ros.messages.diagnostics import status_values
@@ -40,6 +40,9 @@ class Played:
 
     @property
     def record(self) -> Path:
+        """Where the simulator has kept the episode. Raises InputError where it could not."""
+        if "not_recorded" in self.result:
+            raise InputError(self.result["not_recorded"])
         return Path(self.result["record"])
 
     def complete(self) -> bool:

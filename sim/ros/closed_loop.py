@@ -25,9 +25,10 @@ from para_policy.errors import InputError
 from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
 from para_policy.policies.config import PolicyConfig
+from para_policy.policies.sampler_spec import AUTO
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.terminal import progress_bars, run
-from sim.ros.processes import RosProcesses, start_runtime, start_simulator
+from sim.ros.processes import RosProcesses, check_domain, start_runtime, start_simulator
 from sim.ros.simulators import SIMULATORS, Simulator
 from sim.tasks.choice import task_of
 from sim.tasks.episode import Chunk, Episode
@@ -205,20 +206,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(lambda: _main(arguments))
 
 
-def _main(arguments: Arguments) -> None:
+def checked(arguments: Arguments) -> tuple[list[int], SimulatedTask]:
+    """Seeds and task of a run, with what can be told before its nodes have started, which takes seconds.
+
+    Raises:
+        InputError: for wrong options.
+    """
+    loop = arguments.loop
     try:
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
     except ValueError as error:
         raise InputError(f"--seeds {arguments.seeds!r}: expected integers like 1,2,3") from error
-    # Cheap to find out here, while the nodes would take seconds to start and say the same.
-    config = read_checkpoint(arguments.loop.directory()).config
-    task = arguments.loop.simulator(config).task
+    for name in ("steps", "threads", "max_steps"):
+        value = getattr(loop, name)
+        if value is not None and value < 1:  # 0 stands for the default in parameters of nodes
+            raise InputError(f"--{name.replace('_', '-')} is {value}; expected at least 1")
+    task = loop.simulator(read_checkpoint(loop.directory()).config).task
     task.require()
-    samplers.options(arguments.loop.sampler)
+    for seed in seeds:
+        task.start_state(seed)
+    if loop.sampler != AUTO:
+        samplers.options(loop.sampler)
+    check_domain(loop.domain_id)
     if arguments.json is not None:
         check_output_file(arguments.json)
     if arguments.record is not None:
         check_output_folder(arguments.record)
+    return seeds, task
+
+
+def _main(arguments: Arguments) -> None:
+    seeds, task = checked(arguments)
     console = Console(stderr=True)
     with progress_bars(console) as progress:
         bar = progress.add_task("starting nodes", total=arguments.loop.steps_of(task))

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from para_policy import load_policy
 from para_policy.errors import InputError
-from para_policy.extras import require_ros
 from para_policy.files import check_output_file, write_text
 from para_policy.lock import sole_writer
 from sim.evaluation.batches import Sampling
@@ -99,16 +98,13 @@ def conditions(args: Arguments) -> dict[str, Condition]:
 def measure(args: Arguments, console: Console) -> dict[str, Any]:
     """Play what is missing, and return the JSON document."""
     chosen = conditions(args)
-    if min(args.episodes, args.jobs, args.block, args.max_steps, *args.per_step) < 1:
-        raise InputError(
-            "--episodes, --jobs, --block, --max-steps and --per-step must be 1 or more"
-        )
-    require_ros()
-    PUSHT.require()
-    check_output_file(args.json.with_suffix(".md"))
+    if min(args.per_step, default=1) < 1:
+        raise InputError(f"--per-step is {min(args.per_step)}; expected 1 or more")
+    args.check()
     args = args.located()
     policy = load_policy(args.directory())
     PUSHT.check_policy(policy.config)
+    policy.sampler(args.sampler, scheduler=args.scheduler, steps=args.steps)
     sampling = Sampling(args.directory(), scheduler=args.scheduler, steps=args.steps)
     identity = {
         **sampling_identity(policy, sampling),

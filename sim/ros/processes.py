@@ -13,11 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from para_policy.errors import ParaPolicyError
+from para_policy.errors import InputError, ParaPolicyError
+from para_policy.ros.doctor.environment import HIGHEST_DOMAIN
 from para_policy.stopping import stoppable
 from sim.ros.simulators import Simulator
 
 _PATIENCE_S = 8.0
+
+
+def check_domain(domain_id: int) -> None:
+    """Raise InputError unless it is a ROS domain: with another one Fast DDS ends the whole process."""
+    if not 0 <= domain_id <= HIGHEST_DOMAIN:
+        raise InputError(f"ROS domain {domain_id} does not exist; expected 0 to {HIGHEST_DOMAIN}")
 
 
 class RosProcesses:
@@ -26,9 +33,13 @@ class RosProcesses:
     Args:
         domain_id: ROS domain of the run. Discovery stays on this machine.
         threads: threads that each process may compute with; None leaves it to the libraries.
+
+    Raises:
+        InputError: for a domain that there is not.
     """
 
     def __init__(self, domain_id: int, threads: int | None = None) -> None:
+        check_domain(domain_id)
         self._env = {
             **os.environ,
             "ROS_DOMAIN_ID": str(domain_id),

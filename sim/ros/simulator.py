@@ -205,6 +205,7 @@ class SimulatorNode(Node, ABC):
                 self._episode.save(path)
                 result["record"] = str(path)
             except InputError as error:
+                result["not_recorded"] = str(error)
                 self.get_logger().error(str(error))
         self._results.publish(String(data=json.dumps(result)))
         self.get_logger().info(

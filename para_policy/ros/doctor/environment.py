@@ -20,7 +20,7 @@ _PACKAGE = "para_policy"
 _SOURCE = "source the setup.bash of ROS 2 in this shell"
 _PATIENCE_S = 30.0
 _YEAR_2020_S = 1_577_836_800
-_HIGHEST_DOMAIN = 232
+HIGHEST_DOMAIN = 232
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 
 
@@ -95,8 +95,8 @@ def _domain() -> Finding:
     text = os.environ.get("ROS_DOMAIN_ID", "")
     if not text:
         return ok("ROS_DOMAIN_ID", "0 (not set): all nodes of this machine's network")
-    if not text.isdigit() or int(text) > _HIGHEST_DOMAIN:
-        advice = f"set it to 0 to {_HIGHEST_DOMAIN}, the same for all nodes"
+    if not text.isdigit() or int(text) > HIGHEST_DOMAIN:
+        advice = f"set it to 0 to {HIGHEST_DOMAIN}, the same for all nodes"
         return fail("ROS_DOMAIN_ID", f"is {text!r}", advice)
     return ok("ROS_DOMAIN_ID", f"{text}: only nodes with the same number are seen")
 

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from para_policy import load_policy
 from para_policy.errors import InputError
-from para_policy.extras import require_ros
 from para_policy.files import check_output_file, write_text
 from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
@@ -22,7 +21,6 @@ from sim import plots
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
-from sim.evaluation.statistics import check_margin
 from sim.pusht.task import PUSHT
 from sim.ros.latency.conditions import MODES, Arguments, Condition
 from sim.ros.latency.report import figure, summarize, table
@@ -71,14 +69,8 @@ def _check(args: Arguments) -> None:
     unknown = [mode for mode in args.modes if mode not in MODES]
     if unknown:
         raise InputError(f"unknown mode '{unknown[0]}'; expected some of {', '.join(MODES)}")
-    if min(args.episodes, args.jobs, args.block, args.max_steps) < 1:
-        raise InputError("--episodes, --jobs, --block and --max-steps must be 1 or more")
-    check_margin(args.margin)
-    require_ros()
-    PUSHT.require()
+    args.check()
     plots.pyplot()
-    for suffix in (".md", ".png"):
-        check_output_file(args.json.with_suffix(suffix))
 
 
 def _play_in_process(

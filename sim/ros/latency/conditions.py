@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from para_policy.cli.inputs import OfCheckpoint
+from para_policy.errors import InputError
+from para_policy.extras import require_ros
+from para_policy.files import check_distinct, check_output_file
+from sim.evaluation.statistics import check_margin
 from sim.pusht.env import MAX_STEPS
+from sim.pusht.task import PUSHT
+from sim.ros.processes import check_domain
 
 MODES: Mapping[str, Mapping[str, object]] = {
     "uncompensated": {"stamp_mode": "zero"},
@@ -86,6 +92,26 @@ class RunArguments(OfCheckpoint):
     """Equivalence margin of the mean max reward."""
 
     default: ClassVar[str | None] = "checkpoints/pusht_state"
+    beside: ClassVar[tuple[str, ...]] = (".md",)
+    """Suffixes of what is written beside the JSON."""
+
+    def check(self) -> None:
+        """Raise InputError, or MissingPackageError, for what would end the run in its course."""
+        counts = {name: getattr(self, name) for name in ("episodes", "jobs", "block", "max_steps")}
+        for name, count in counts.items():
+            if count < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {count}; expected 1 or more")
+        check_margin(self.margin)
+        for domain_id in (self.domain_id, self.domain_id + self.jobs - 1):
+            check_domain(domain_id)
+        require_ros()
+        PUSHT.require()
+        for seed in (self.seed, self.seed + self.episodes - 1):
+            PUSHT.start_state(seed)
+        outputs = [self.json, *(self.json.with_suffix(suffix) for suffix in self.beside)]
+        for output in outputs:
+            check_output_file(output)
+        check_distinct(*outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +129,5 @@ class Arguments(RunArguments):
     """Added to what each chunk takes."""
     modes: tuple[str, ...] = tuple(MODES)
     """Of the four above."""
+
+    beside: ClassVar[tuple[str, ...]] = (".md", ".png")

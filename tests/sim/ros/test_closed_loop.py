@@ -11,7 +11,7 @@ import torch
 
 from para_policy import load_policy
 from sim.ros.client import LoopClient
-from sim.ros.closed_loop import LoopSettings, main, start_nodes
+from sim.ros.closed_loop import Arguments, LoopSettings, checked, main, start_nodes
 from sim.ros.processes import RosProcesses
 from sim.tasks.rollout import rollout
 from tests.sim.aloha.policy import save_aloha_checkpoint
@@ -84,10 +84,21 @@ def test_command_writes_results(checkpoint: Path, domain_id: int, tmp_path: Path
     assert (tmp_path / "records" / "episode_100001.npz").is_file()
 
 
+def test_the_sampler_may_be_left_to_the_node(checkpoint: Path) -> None:
+    loop = LoopSettings(checkpoint=str(checkpoint), sampler="auto")
+    assert checked(Arguments(loop, seeds="3,4"))[0] == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         (("--seeds", "one"), "expected integers"),
+        (("--seeds", "7,-1"), "start state seed -1 is out of range"),
+        (("--steps", "0"), "--steps is 0; expected at least 1"),
+        (("--threads", "0"), "--threads is 0; expected at least 1"),
+        (("--max-steps", "0"), "--max-steps is 0; expected at least 1"),
+        (("--domain-id", "-1"), "ROS domain -1 does not exist"),
+        (("--domain-id", "233"), "ROS domain 233 does not exist; expected 0 to 232"),
         (("--checkpoint", "/nowhere"), "no checkpoint at '/nowhere'"),
         (("--checkpoint", "nobody/nothing-at-all"), "the Hugging Face Hub does not give it"),
         (("--sampler", "magic"), "unknown sampler 'magic'"),
@@ -108,5 +119,5 @@ def test_bad_input_ends_in_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     arguments = {"--checkpoint": str(checkpoint), "--domain-id": str(domain_id)}
     arguments |= dict([changes])
-    assert main([word for pair in arguments.items() for word in pair]) == 2
+    assert main([f"{name}={value}" for name, value in arguments.items()]) == 2
     assert reason in capsys.readouterr().err.splitlines()[-1]

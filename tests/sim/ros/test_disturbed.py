@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.ros.disturbed import CLEAN, main
+from tests.checkpoint import save_tiny_checkpoint
 
 
 @pytest.mark.slow
@@ -36,8 +37,15 @@ def test_a_run_writes_numbers_and_table_and_goes_on(
     ("arguments", "reason"),
     [
         (["--disturbances", "magic"], "unknown disturbance 'magic'"),
-        (["--per-step", "0"], "must be 1 or more"),
+        (["--per-step", "0"], "--per-step is 0; expected 1 or more"),
+        (["--max-steps", "0"], "--max-steps is 0; expected 1 or more"),
+        (["--margin", "2"], "equivalence margin 2 must be above 0"),
+        (["--seed", "-1"], "start state seed -1 is out of range"),
+        (["--jobs", "200"], "ROS domain 249 does not exist; expected 0 to 232"),
+        (["--json", "{folder}/out.md"], "out.md' is given twice"),
         (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
+        (["{folder}/tiny", "--sampler", "chord"], "sampler 'chord' needs a calibration"),
+        (["{folder}/tiny", "--sampler", "magic"], "unknown sampler 'magic'"),
         (["nobody/nothing-at-all"], "the Hugging Face Hub does not give it"),
     ],
 )
@@ -49,5 +57,8 @@ def test_bad_input_ends_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert main(["--json", str(tmp_path / "out.json"), *arguments]) == 2
+    if "{folder}/tiny" in arguments:
+        save_tiny_checkpoint(tmp_path / "tiny", 8)
+    given = [word.format(folder=tmp_path) for word in arguments]
+    assert main(["--json", str(tmp_path / "out.json"), *given]) == 2
     assert reason in capsys.readouterr().err

@@ -40,6 +40,11 @@ def test_a_run_writes_numbers_table_and_plot_and_goes_on(
     assert json.loads(output.read_text())["conditions"] == conditions
 
 
+def test_the_plot_has_a_name_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--json", str(tmp_path / "out.png")]) == 2
+    assert "out.png' is given twice; expected a file of its own" in capsys.readouterr().err
+
+
 def test_a_pipeline_that_fails_ends_the_run(
     checkpoint: Path,
     domain_id: int,

@@ -17,6 +17,7 @@ from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import stamp_to_ns
 from sim.pusht.env import PushT, legacy_start_state
 from sim.pusht.task import PUSHT
+from sim.ros.client import Played
 from sim.ros.pusht_sim import PushTSim
 from tests.ros.graph import Graph
 
@@ -81,6 +82,18 @@ def test_lockstep_steps_once_per_command_and_time_never_steps_back(
         assert record["states"].shape == (4, 5)
         assert record["actions"].tolist() == [[100, 100]] * 3
         np.testing.assert_array_equal(record["states"][0], first_state(4))
+
+
+def test_an_episode_that_cannot_be_recorded_says_why(graph: Graph, tmp_path: Path) -> None:
+    folder = tmp_path / "file" / "folder"
+    folder.parent.touch()
+    graph.add(PushTSim, episodes=1, max_steps=1, lockstep=True, record_dir=str(folder))
+    results = graph.listen(String, "pusht_sim/episode", LATCHED)
+    command = graph.talk(Float64MultiArray, "command", qos_for(lockstep=True))
+    command.publish(Float64MultiArray(data=[100.0, 100.0]))
+    graph.wait(lambda: results)
+    with pytest.raises(InputError, match=r"cannot write '.*folder'.*make room for it"):
+        _ = Played(result=json.loads(results[0].data)).record
 
 
 def test_observations_between_two_steps_lie_between_them(graph: Graph) -> None:
