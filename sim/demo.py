@@ -120,6 +120,7 @@ def demo(arguments: Arguments, console: Console) -> None:
     encoder()
     checkpoint = arguments.directory()
     policy = load_policy(checkpoint, engine=arguments.engine, precision=arguments.precision)
+    PUSHT.check_policy(policy.config)
     observations = read_observations(checkpoint, policy.config)
     benchmark.make(policy, observations)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)

@@ -12,9 +12,10 @@ import tyro
 from numpy.typing import NDArray
 
 from para_policy import load_policy
-from para_policy.checkpoints.observations import save_observations
+from para_policy.checkpoints.observations import OBSERVATIONS_FILE, save_observations
 from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
+from para_policy.files import check_output_file
 from para_policy.policies.config import PolicyConfig
 from para_policy.terminal import run
 from sim.tasks.choice import task_of
@@ -38,6 +39,7 @@ class Arguments(OfCheckpoint):
         if self.count < 1 or self.episodes < 1:
             raise InputError(f"count is {self.count}, episodes {self.episodes}; both must be >= 1")
         directory = self.directory()
+        check_output_file(directory / OBSERVATIONS_FILE)
         policy = load_policy(directory)
         episodes = rollout(policy, range(self.seed, self.seed + self.episodes))
         windows = np.concatenate([_windows(e.states, policy.config.n_obs_steps) for e in episodes])

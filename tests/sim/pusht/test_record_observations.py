@@ -5,16 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from para_policy.checkpoints.native import save_checkpoint
-from para_policy.checkpoints.observations import read_observations
+from para_policy.checkpoints.observations import OBSERVATIONS_FILE, read_observations
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.training.behaviour_cloning import IMAGES, ObservedNetwork
+from sim import record_observations
 from sim.pusht.env import PushT
 from sim.record_observations import main
-from tests.checkpoint import tiny_config
+from tests.checkpoint import save_tiny_checkpoint, tiny_config
+
+
+def test_where_nothing_can_be_stored_nothing_is_played(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_observations, "rollout", pytest.fail)
+    checkpoint = save_tiny_checkpoint(tmp_path / "checkpoint", 8)
+    (checkpoint / OBSERVATIONS_FILE).mkdir()
+    assert main([str(checkpoint)]) == 2
+    assert "is a folder; expected a file name" in capsys.readouterr().err
 
 
 def test_images_are_stored_as_bytes(tmp_path: Path) -> None:

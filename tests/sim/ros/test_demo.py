@@ -14,6 +14,7 @@ from para_policy.checkpoints.observations import read_observations, save_observa
 from para_policy.networks.config import VisionConfig
 from sim import demo, record_observations
 from tests.ros.image_policy import save_policy
+from tests.sim.aloha.policy import save_aloha_checkpoint
 
 SMALL = VisionConfig(cameras=("image",), base_channels=16, num_keypoints=8, feature_dim=16)
 
@@ -96,6 +97,15 @@ def test_demo_without_a_checkpoint_says_so(
     arguments = ["--checkpoint", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
     assert demo.main(arguments) == 2
     assert "no checkpoint at" in capsys.readouterr().err
+
+
+def test_the_demo_of_another_task_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gym_aloha")
+    arguments = [str(save_aloha_checkpoint(tmp_path / "arms")), "--output", str(tmp_path / "out")]
+    assert demo.main([*arguments, "--sampler", "x0"]) == 2
+    assert "PushT has no input" in capsys.readouterr().err
 
 
 def test_recorded_observations_are_what_the_policy_expects(checkpoint: Path) -> None:
