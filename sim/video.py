@@ -31,6 +31,7 @@ from sim.tasks.task import SimulatedTask
 Frame = NDArray[np.uint8]
 _LONGEST_NAMES = 200
 """Characters of samplers in the name of a file, of which file systems take 255."""
+_LONGEST_STATE = "step 000   reward 0.00   best 0.00   success"
 _INK, _MUTED = (38, 42, 48), (110, 116, 124)
 
 
@@ -67,6 +68,9 @@ def _captioned(picture: Frame, episode: Episode, label: str, step: int) -> Frame
     canvas = ImageDraw.Draw(frame)
     large, small = ImageFont.load_default(size / 28), ImageFont.load_default(size / 33)
     middle, margin = size + caption_height(size) / 2, size / 34
+    room = width - 3 * margin - small.getlength(_LONGEST_STATE)
+    if large.getlength(label) > room:
+        large = ImageFont.load_default(size / 28 * room / large.getlength(label))
     canvas.text((margin, middle), label, fill=_INK, font=large, anchor="lm")
     rewards = np.concatenate([[0.0], episode.rewards])
     ending = "   success" if episode.success and step == episode.steps else ""

@@ -88,6 +88,17 @@ def test_sides_are_even(episode: Episode, size: int) -> None:
     assert height % 2 == width % 2 == 0
 
 
+def test_a_long_name_leaves_the_caption_room(episode: Episode) -> None:
+    label = "paradigms:window=10,tolerance=1e-2+guess+noise"
+    named, nameless = (
+        next(frames({text: episode}))[-caption_height(480) :] for text in (label, "")
+    )
+    name = np.flatnonzero((named != nameless).any(axis=(0, 2)))
+    state = np.flatnonzero((nameless != 255).any(axis=(0, 2)))
+    assert name[0] < 20
+    assert name[-1] < state[0]
+
+
 def test_gif_and_strips(episode: Episode, tmp_path: Path) -> None:
     write_gif({"sequential": episode}, tmp_path / "x.gif", size=160, every=2)
     with Image.open(tmp_path / "x.gif") as gif:
