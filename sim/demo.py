@@ -171,7 +171,7 @@ def _play(
             precision=arguments.precision,
             domain_id=arguments.domain_id,
         )
-        over_ros = play_episodes(settings, seeds, on_progress=on_ros)
+        over_ros = list(play_episodes(settings, seeds, on_progress=on_ros))
         total(MAX_STEPS * len(seeds) - sum(reached.values()))
         # One at a time, as the node plays them: the shape of a batch changes the last bits.
         advance = bar(f"{arguments.sampler}, in process")

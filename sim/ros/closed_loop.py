@@ -9,7 +9,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ from para_policy.inference.config import Precision
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.sampler_spec import AUTO
 from para_policy.ros.parameters.templates import inputs_text
+from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars, run
 from sim.ros.processes import RosProcesses, check_domain, start_runtime, start_simulator
 from sim.ros.simulators import SIMULATORS, Simulator
@@ -43,12 +45,19 @@ class LoopSettings(OfCheckpoint):
     """How the policy samples, and where the run lives; None means what the checkpoint says."""
 
     sampler: str = "chord"
+    """Sampler by name: chord (calibrated checkpoints), x0, sequential, auto ..."""
     sampler_options: str = "{}"
+    """Its options as YAML: '{window: 60}'."""
     scheduler: str | None = None
+    """Noise scheduler (default: the checkpoint's)."""
     steps: int | None = None
+    """Sampling steps (default: the checkpoint's)."""
     device: str = "cpu"
+    """Where the network runs: cpu, cuda, cuda:1."""
     engine: str = "eager"
+    """How the network runs; auto: the fastest way that works here."""
     precision: Precision = "float32"
+    """Of the network's arithmetic."""
     env: str | None = None
     """Task to play: pusht or aloha; by default the one that fits the checkpoint."""
     max_steps: int | None = None
@@ -74,8 +83,8 @@ def play_episodes(
     *,
     records: Path | None = None,
     on_progress: StepProgress | None = None,
-) -> list[Episode]:
-    """One episode per seed, with the same start states and noise as `sim.tasks.rollout`.
+) -> Generator[Episode]:
+    """One episode per seed, with the same start states and noise as `sim.tasks.rollout`, as each ends.
 
     Args:
         records: folder that keeps states, actions and rewards of each episode as .npz.
@@ -101,7 +110,8 @@ def play_episodes(
         simulator = start_nodes(processes, settings, folder)
         with LoopClient(settings.domain_id, processes.check, simulator) as client:
             client.wait_until_ready()
-            return [_play(client, simulator.task, seed, on_progress) for seed in seeds]
+            for seed in seeds:
+                yield _play(client, simulator.task, seed, on_progress)
 
 
 def start_nodes(processes: RosProcesses, settings: LoopSettings, records: Path) -> Simulator:
@@ -166,9 +176,12 @@ def _play(client: Any, task: SimulatedTask, seed: int, on_progress: StepProgress
     return Episode(task, seed, states, scores, tuple(chunks), first_sample=nothing)
 
 
-def summary(settings: LoopSettings, episodes: Sequence[Episode]) -> dict[str, Any]:
-    """The run as a JSON document."""
+def summary(
+    settings: LoopSettings, episodes: Sequence[Episode], *, partial: bool = False
+) -> dict[str, Any]:
+    """The run as a JSON document; `partial`: it was stopped, or failed, before its last episode."""
     return {
+        "partial": partial,
         "checkpoint": settings.named(),
         "task": episodes[0].task.name,
         "sampler": settings.sampler,
@@ -244,15 +257,30 @@ def _main(arguments: Arguments) -> None:
         def show(seed: int, steps: int) -> None:
             progress.update(bar, description=f"seed {seed}", completed=steps)
 
-        episodes = play_episodes(arguments.loop, seeds, records=arguments.record, on_progress=show)
-    for episode in episodes:
-        console.print(
-            f"seed {episode.seed}: max reward {episode.max_reward:.3f}, "
-            f"{'success' if episode.success else 'no success'}, {episode.steps} steps, "
-            f"{np.mean([chunk.rounds for chunk in episode.chunks]):.1f} rounds per chunk"
-        )
-    if arguments.json is not None:
-        write_text(arguments.json, json.dumps(summary(arguments.loop, episodes), indent=1) + "\n")
+        played = play_episodes(arguments.loop, seeds, records=arguments.record, on_progress=show)
+        episodes: list[Episode] = []
+
+        def kept() -> str:
+            done = f"{len(episodes)} of {len(seeds)} episodes are played"
+            return f"{done}, '{arguments.json}' is partial" if arguments.json and episodes else done
+
+        try:
+            with keeping(kept), closing(played):
+                for episode in played:
+                    episodes.append(episode)
+                    console.print(_line(episode))
+        finally:
+            if arguments.json is not None and episodes:
+                document = summary(arguments.loop, episodes, partial=len(episodes) < len(seeds))
+                write_text(arguments.json, json.dumps(document, indent=1) + "\n")
+
+
+def _line(episode: Episode) -> str:
+    return (
+        f"seed {episode.seed}: max reward {episode.max_reward:.3f}, "
+        f"{'success' if episode.success else 'no success'}, {episode.steps} steps, "
+        f"{np.mean([chunk.rounds for chunk in episode.chunks]):.1f} rounds per chunk"
+    )
 
 
 if __name__ == "__main__":

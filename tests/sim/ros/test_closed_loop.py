@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from para_policy import load_policy
-from sim.ros.client import LoopClient
+from para_policy.errors import ParaPolicyError
+from sim.ros.client import LoopClient, Played
 from sim.ros.closed_loop import Arguments, LoopSettings, checked, main, start_nodes
 from sim.ros.processes import RosProcesses
 from sim.tasks.rollout import rollout
@@ -79,7 +81,9 @@ def test_command_writes_results(checkpoint: Path, domain_id: int, tmp_path: Path
         ]
     )
     assert code == 0
-    (episode,) = json.loads(output.read_text())["episodes"]
+    document = json.loads(output.read_text())
+    assert document["partial"] is False
+    (episode,) = document["episodes"]
     assert (episode["seed"], episode["steps"], episode["rounds"]) == (100001, 3, [10])
     assert (tmp_path / "records" / "episode_100001.npz").is_file()
 
@@ -87,6 +91,26 @@ def test_command_writes_results(checkpoint: Path, domain_id: int, tmp_path: Path
 def test_the_sampler_may_be_left_to_the_node(checkpoint: Path) -> None:
     loop = LoopSettings(checkpoint=str(checkpoint), sampler="auto")
     assert checked(Arguments(loop, seeds="3,4"))[0] == [3, 4]
+
+
+def test_episodes_before_one_that_fails_are_written(
+    checkpoint: Path, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = LoopClient.play
+
+    def play_one(client: LoopClient, seed: int, on_progress: Any) -> Played:
+        if seed != 100001:
+            raise ParaPolicyError("the node is gone")
+        return play(client, seed, on_progress)
+
+    monkeypatch.setattr(LoopClient, "play", play_one)
+    output = tmp_path / "out.json"
+    arguments = [str(checkpoint), "--seeds", "100001,100002", "--sampler", "sequential"]
+    arguments += ["--max-steps", "3", "--threads", "1", "--domain-id", str(domain_id)]
+    assert main([*arguments, "--json", str(output)]) == 2
+    document = json.loads(output.read_text())
+    assert document["partial"] is True
+    assert [episode["seed"] for episode in document["episodes"]] == [100001]
 
 
 @pytest.mark.parametrize(
