@@ -10,11 +10,13 @@ from benchmarks import pages
 from para_policy.files import write_text
 from para_policy.ros.parameters import executor, policy
 from para_policy.ros.parameters.declare import Parameter
+from sim.ros import pusht_sim, sensors, simulator
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "ros2_reference.md"
 TABLES: dict[str, Sequence[Parameter]] = {
     "policy_node": policy.PARAMETERS,
     "chunk_executor": executor.PARAMETERS,
+    "pusht_sim": (*simulator.PARAMETERS, *sensors.PARAMETERS, *pusht_sim.IMAGE_PARAMETERS),
 }
 
 

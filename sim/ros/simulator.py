@@ -37,15 +37,27 @@ PARAMETERS = (
         100_000,
         "Start state of the first episode; a change counts from ~/reset on.",
         (0, _MAX_SEED),
+        live=True,
     ),
-    Parameter("episodes", 0, "Episodes to play, seed counting up; 0: without end.", (0, 1_000_000)),
+    Parameter(
+        "episodes",
+        0,
+        "Episodes to play, seed counting up; 0: without end.",
+        (0, 1_000_000),
+        live=True,
+    ),
     Parameter("max_steps", 300, "Actions in an episode that does not succeed.", (1, _MOST_STEPS)),
     Parameter("autostart", True, "Play at once; false waits for ~/reset."),
     Parameter("lockstep", False, "Simulated time: each step waits for exactly one command."),
     Parameter("publish_clock", False, "Publish /clock in real time too; in lockstep it always is."),
-    Parameter("pause_s", 2.0, "Time between episodes. It never steps back.", (0.0, 3600.0)),
     Parameter(
-        "record_dir", "", "Write each episode to this folder as episode_SEED.npz; empty: do not."
+        "pause_s", 2.0, "Time between episodes. It never steps back.", (0.0, 3600.0), live=True
+    ),
+    Parameter(
+        "record_dir",
+        "",
+        "Write each episode to this folder as episode_SEED.npz; empty: do not.",
+        live=True,
     ),
 )
 

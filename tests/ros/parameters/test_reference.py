@@ -23,7 +23,7 @@ def test_the_parameter_tables_are_those_of_the_code() -> None:
     assert with_tables(page) == page, "run: python -m scripts.ros_reference"
 
 
-@pytest.mark.parametrize("node", sorted(TABLES))
+@pytest.mark.parametrize("node", sorted(TABLES.keys() - {"pusht_sim"}))
 def test_the_shipped_parameter_file_has_every_parameter(node: str) -> None:
     text = CONFIG.read_text().split(f"/**/{node}:")[1].split("/**/")[0]
     lacking = [one.name for one in TABLES[node] if f" {one.name}:" not in text]
