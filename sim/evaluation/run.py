@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from para_policy.errors import InputError, WorkerLostError
+from para_policy.errors import InputError, ParaPolicyError
 from para_policy.files import check_distinct, check_output_file, check_output_folder, write_text
 from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
@@ -72,7 +72,7 @@ def evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
     """Run the evaluation, print it, write all outputs and return the JSON document.
 
     Raises:
-        Stopped, WorkerLostError: when what is finished by then is printed and written, marked as
+        Stopped, ParaPolicyError: when what is finished by then is printed and written, marked as
             partial.
         InputError: for wrong options, or if another evaluation writes these results.
     """
@@ -116,7 +116,7 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
         console.print("Measuring the latency of one robot ...")
         for name in latencies:
             latencies[name] = _latencies_ms(policy, args, name, task)
-    except (KeyboardInterrupt, WorkerLostError) as error:
+    except (KeyboardInterrupt, ParaPolicyError) as error:
         kept = "no batch was finished by all samplers"
         if runs := paired_runs(tasks, finished):
             part = document(runs, stopped=True)
@@ -126,9 +126,11 @@ def _evaluate(args: Evaluate, console: Console) -> dict[str, Any]:
         if partial.path.exists():
             kept += f", finished batches are kept in '{partial.path}'"
         kept += "; give the same command again to go on"
-        if isinstance(error, WorkerLostError):
-            raise WorkerLostError(f"{error}; {kept}") from error
-        raise Stopped(Stopped.of(error).number, kept) from error
+        if isinstance(error, KeyboardInterrupt):
+            raise Stopped(Stopped.of(error).number, kept) from error
+        if not finished:
+            raise
+        raise type(error)(f"{error}; {kept}") from error
     runs = paired_runs(tasks, finished)
     results = document(runs)
     print_results(answers(), results)  # first: the disk may be full by now

@@ -22,7 +22,7 @@ from rich.console import Console
 
 import sim.report
 from para_policy.cli.main import main
-from para_policy.errors import InputError
+from para_policy.errors import InputError, NonFiniteError
 from para_policy.stopping import Stopped, stoppable
 from para_policy.training.config import LARGEST_SEED
 from sim.evaluate import Evaluate
@@ -34,6 +34,7 @@ from sim.evaluation.provenance import sampling_identity
 from sim.pusht.task import PUSHT
 from sim.tasks.episode import Episode
 from tests.checkpoint import save_tiny_checkpoint
+from tests.full_disk import full_disk
 from tests.signals import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -583,6 +584,35 @@ def worker_of(parent: int) -> int:
         for child in children
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
     )
+
+
+@pytest.mark.parametrize("failure", ["NaN", "full disk"])
+def test_what_fails_in_its_course_leaves_what_was_played(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failure: str,
+) -> None:
+    args = arguments(checkpoint, tmp_path, samplers="sequential", batch=1)
+    play = run.play
+
+    def fail(policy: Any, sampling: Any, task: Any, on_progress: Any) -> Any:
+        if task.seeds == (100001,) and failure == "NaN":
+            raise NonFiniteError("NaN from the network")
+        return play(policy, sampling, task, on_progress)
+
+    monkeypatch.setattr(run, "play", fail)
+    if failure == "NaN":
+        with pytest.raises(
+            NonFiniteError, match=r"NaN .*; '.*out\.json' is partial, finished .* kept"
+        ):
+            run_quietly(args)
+        assert json.loads(args.json.read_text())["episodes"] == 1
+    else:
+        with full_disk(), pytest.raises(InputError, match="cannot write"):
+            run_quietly(args)
+    assert "stopped early: 1 PushT episodes" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_stop_before_all_samplers_have_a_batch_leaves_older_results(
