@@ -11,6 +11,8 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from para_policy.ros.domain import check_domain
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -22,12 +24,16 @@ class OwnNode:
         domain_id: ROS domain; None for that of the environment.
         options: of `rclpy.node.Node`.
 
+    Raises:
+        InputError: for a domain that there is not.
+
     Attributes:
         node: to make publishers, subscriptions and clients with. It hears nothing unless its owner
             calls `spin_once`.
     """
 
     def __init__(self, name: str, domain_id: int | None = None, **options: Any) -> None:
+        check_domain(domain_id)
         self._context = Context()
         rclpy.init(args=[], context=self._context, domain_id=domain_id)
         self.node = Node(name, context=self._context, **options)

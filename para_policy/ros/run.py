@@ -19,6 +19,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from para_policy.errors import InputError, ParaPolicyError
+from para_policy.ros.domain import check_domain
 from para_policy.strict_yaml import RepeatedKeyError, read_yaml
 
 WRONG_PARAMETER = 2
@@ -55,13 +56,15 @@ def run_node(make_node: Callable[[], Node], args: Sequence[str] | None = None) -
     tear-down does not let go, a second and a half after the signal.
 
     Returns:
-        2 (with one line on stderr) when a parameter or an argument is not valid; otherwise not at all.
+        2 (with one line on stderr) when a parameter, an argument or the domain is not valid; otherwise
+        not at all.
     """
     sys.setswitchinterval(_SWITCH_S)
     ending = _Ending()
     node: Node | None = None
     code = 0
     try:
+        check_domain()
         _check_parameter_files(sys.argv if args is None else args)
         _connect(args)
         node = make_node()

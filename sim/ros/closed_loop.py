@@ -27,10 +27,11 @@ from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.config import Precision
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.sampler_spec import AUTO
+from para_policy.ros.domain import check_domain
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.stopping import keeping
 from para_policy.terminal import progress_bars, run
-from sim.ros.processes import RosProcesses, check_domain, start_runtime, start_simulator
+from sim.ros.processes import RosProcesses, start_runtime, start_simulator
 from sim.ros.simulators import SIMULATORS, Simulator
 from sim.tasks.choice import task_of
 from sim.tasks.episode import Chunk, Episode

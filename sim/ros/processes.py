@@ -13,18 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from para_policy.errors import InputError, ParaPolicyError
-from para_policy.ros.doctor.environment import HIGHEST_DOMAIN
+from para_policy.errors import ParaPolicyError
+from para_policy.ros.domain import check_domain
 from para_policy.stopping import stoppable
 from sim.ros.simulators import Simulator
 
 _PATIENCE_S = 8.0
-
-
-def check_domain(domain_id: int) -> None:
-    """Raise InputError unless it is a ROS domain: with another one Fast DDS ends the whole process."""
-    if not 0 <= domain_id <= HIGHEST_DOMAIN:
-        raise InputError(f"ROS domain {domain_id} does not exist; expected 0 to {HIGHEST_DOMAIN}")
 
 
 class RosProcesses:

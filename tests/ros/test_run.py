@@ -189,6 +189,13 @@ def test_a_missing_package_is_named_in_one_line(run: Run) -> None:
     assert errors.startswith("error: slow cannot start: No module named 'no_such_package'")
 
 
+def test_a_domain_that_there_is_not_is_named_in_one_line(run: Run) -> None:
+    process = run(f"import os\nos.environ['ROS_DOMAIN_ID'] = '300'\n{EXECUTOR}")
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 2
+    assert errors == "error: ROS_DOMAIN_ID is '300'; expected 0 to 232, the same for all nodes\n"
+
+
 def test_a_limit_that_stands_twice_in_the_parameter_file_is_refused(
     run: Run, tmp_path: Path
 ) -> None:

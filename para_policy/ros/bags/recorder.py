@@ -22,6 +22,7 @@ from rclpy.subscription import Subscription
 from para_policy.errors import ParaPolicyError
 from para_policy.ros.bags.topics import RecordedNodes, recorded_policies
 from para_policy.ros.bags.writer import BagEndedError, BagWriter, Storage
+from para_policy.ros.domain import check_domain
 from para_policy.ros.graph import full_name, qos_conflicts
 from para_policy.ros.messages.commands import COMMAND_TYPES
 from para_policy.ros.messages.settings import read_settings
@@ -161,9 +162,10 @@ def record(
     Returns:
         messages by topic, and by topic why it is not recorded.
     Raises:
-        InputError: when `path` exists or cannot be written.
+        InputError: when `path` exists or cannot be written, or for a domain that there is not.
         BagEndedError: when the disk is full.
     """
+    check_domain()
     bag = BagWriter(path, storage)
     stop = threading.Event()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)

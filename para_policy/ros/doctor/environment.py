@@ -15,12 +15,12 @@ from pathlib import Path
 
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn
+from para_policy.ros.domain import HIGHEST, is_domain
 
 _PACKAGE = "para_policy"
 _SOURCE = "source the setup.bash of ROS 2 in this shell"
 _PATIENCE_S = 30.0
 _YEAR_2020_S = 1_577_836_800
-HIGHEST_DOMAIN = 232
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 
 
@@ -95,8 +95,8 @@ def _domain() -> Finding:
     text = os.environ.get("ROS_DOMAIN_ID", "")
     if not text:
         return ok("ROS_DOMAIN_ID", "0 (not set): all nodes of this machine's network")
-    if not text.isdigit() or int(text) > HIGHEST_DOMAIN:
-        advice = f"set it to 0 to {HIGHEST_DOMAIN}, the same for all nodes"
+    if not is_domain(text):
+        advice = f"set it to 0 to {HIGHEST}, the same for all nodes"
         return fail("ROS_DOMAIN_ID", f"is {text!r}", advice)
     return ok("ROS_DOMAIN_ID", f"{text}: only nodes with the same number are seen")
 

@@ -87,7 +87,7 @@ def offline_node(name: str, namespace: str, file: Path, *, given: bool = False) 
     reach = os.environ.get(_RANGE)
     os.environ[_RANGE] = "OFF"  # a second policy_node must not appear in a running graph
     try:
-        rclpy.init(args=[], context=context)
+        rclpy.init(args=[], context=context, domain_id=0)  # that of the environment may be none
         node = Node(
             name,
             namespace=namespace,

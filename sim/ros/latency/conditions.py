@@ -12,10 +12,10 @@ from para_policy.cli.inputs import OfCheckpoint
 from para_policy.errors import InputError
 from para_policy.extras import require_ros
 from para_policy.files import check_distinct, check_output_file
+from para_policy.ros.domain import check_domain
 from sim.evaluation.statistics import check_margin
 from sim.pusht.env import MAX_STEPS
 from sim.pusht.task import PUSHT
-from sim.ros.processes import check_domain
 
 MODES: Mapping[str, Mapping[str, object]] = {
     "uncompensated": {"stamp_mode": "zero"},

@@ -41,7 +41,7 @@ def test_a_run_writes_numbers_and_table_and_goes_on(
         (["--max-steps", "0"], "--max-steps is 0; expected 1 or more"),
         (["--margin", "2"], "equivalence margin 2 must be above 0"),
         (["--seed", "-1"], "start state seed -1 is out of range"),
-        (["--jobs", "200"], "ROS domain 249 does not exist; expected 0 to 232"),
+        (["--jobs", "200"], "ROS domain is '249'; expected 0 to 232"),
         (["--json", "{folder}/out.md"], "out.md' is given twice"),
         (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
         (["{folder}/tiny", "--sampler", "chord"], "sampler 'chord' needs a calibration"),
