@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -19,12 +20,12 @@ from diffusers import (
 )
 
 from para_policy import Process
-from para_policy.diffusion.absurd import amplification, noise_left
+from para_policy.diffusion.absurd import amplification, noise_left, widening
 
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
 SENSIBLE: list[Any] = [
     DDPMScheduler(100, **COSINE),
-    DDPMScheduler(1000, variance_type="fixed_large"),
+    DDPMScheduler(1000),
     DDIMScheduler(100, **COSINE),
     DDIMScheduler(1000, set_alpha_to_one=False, steps_offset=1, beta_schedule="scaled_linear"),
     DPMSolverMultistepScheduler(100, lambda_min_clipped=-5.1, **COSINE),
@@ -52,6 +53,17 @@ UNCLIPPED: list[tuple[Any, str]] = [
         "clip_sample=True",
     ),
 ]
+TOO_FAR: list[tuple[Any, int, float]] = [
+    (DDIMScheduler(100, **COSINE), 51, 1.3),  # from timestep 50
+    (
+        DDIMScheduler(100, timestep_spacing="trailing", **COSINE),
+        51,
+        1.8,
+    ),  # one level a step, of two
+    (DDIMScheduler(100, timestep_spacing="linspace", **COSINE), 51, 1.8),
+    (DDPMScheduler(100, **COSINE), 1, 3.3),  # from timestep 0
+    (DDPMScheduler(1000, variance_type="fixed_large"), 5, 2.0),
+]
 LEFT: list[tuple[Any, str]] = [
     (
         DDPMScheduler(100, variance_type="fixed_large", timestep_spacing="trailing", **COSINE),
@@ -74,6 +86,36 @@ def test_sensible_schedules_pass_without_a_word(scheduler: Any, steps: int) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         Process.from_scheduler(scheduler, steps)
+
+
+@pytest.mark.parametrize(("scheduler", "steps", "ratio"), TOO_FAR)
+def test_steps_that_take_noise_for_actions_are_told(
+    scheduler: Any, steps: int, ratio: float
+) -> None:
+    with pytest.warns(
+        UserWarning, match=rf"num_steps is {steps}, .* {ratio:.2g} times as far .*divides"
+    ):
+        Process.from_scheduler(scheduler, steps)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps"), [*((s, steps) for s, steps, _ in TOO_FAR), *((s, 10) for s in SENSIBLE)]
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_widening_is_what_an_exact_network_makes(scheduler: Any, steps: int) -> None:
+    """Sampled by diffusers' own loop, with the noise prediction that is exact for normal data."""
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.register_to_config(clip_sample=False)
+    process = Process.from_scheduler(scheduler, steps)
+    columns = {name: getattr(process, name).numpy() for name in (*"BARHc", "signal", "spread")}
+    generator = torch.Generator().manual_seed(0)
+    scheduler.set_timesteps(steps)
+    x = torch.randn(40_000, 1, generator=generator, dtype=torch.float64)
+    for s, t in enumerate(scheduler.timesteps):
+        spread = float(process.spread[s])
+        noise = spread * x / ((0.3 * float(process.signal[s])) ** 2 + spread**2)
+        x = scheduler.step(noise, t, x, generator=generator).prev_sample
+    np.testing.assert_allclose(float(x.std()) / 0.3, widening(columns), rtol=0.02)
 
 
 @pytest.mark.parametrize(
