@@ -95,7 +95,7 @@ def lead(document: Document) -> str:
     n, first = document["episodes"], document["seed"]
     part = "Stopped early: " if document.get("partial") else ""
     return (
-        f"{part}{n} episodes per sampler, seeds {first} to {first + n - 1} ({task_in(document).starts}), "
+        f"{part}{_count(n, 'episode')} per sampler, seeds {first} to {first + n - 1} ({task_in(document).starts}), "
         f"{document['scheduler'].upper()} with {document['steps']} steps, on "
         f"{document['device']} with {_count(document['threads'], 'thread')}, "
         f"engine {document['backend']}, {document['date'][:10]}."
@@ -283,7 +283,8 @@ def _with_interval(
 def _mean_with_interval(statistic: Mapping[str, Any]) -> str:
     if statistic["mean"] is None:
         return "-"
-    return _with_interval(statistic["mean"], statistic["ci95"], digits=0)
+    digits = 0 if statistic["mean"] >= 10 else 2  # of pixels, and of radians
+    return _with_interval(statistic["mean"], statistic["ci95"], digits=digits)
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

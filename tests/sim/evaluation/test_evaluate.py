@@ -361,6 +361,26 @@ def test_report_shows_variants_and_errors(compared: tuple[Path, dict[str, Any]])
         assert fact in printed.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("mean", "ci95", "shown"),
+    [
+        (153557.4, [151357.0, 155757.0], "153557 [151357, 155757]"),
+        (3.456, [3.3, 3.611], "3.46 [3.30, 3.61]"),
+        (None, None, "-"),
+    ],
+)
+def test_jumps_are_told_in_figures_that_tell_something(
+    finished: tuple[Path, dict[str, Any]], mean: float | None, ci95: list[float] | None, shown: str
+) -> None:
+    document = copy.deepcopy(finished[1])
+    document["samplers"]["x0"]["seams"]["velocity_jump_px_per_s"]["seam"] = {
+        "mean": mean,
+        "ci95": ci95,
+    }
+    row = next(r for r in tables.seam_rows(document) if r[:2] == ["x0", "velocity, px/s"])
+    assert row[2] == shown
+
+
 def test_variants_resume_each_by_itself(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
