@@ -95,7 +95,8 @@ def lead(document: Document) -> str:
     n, first = document["episodes"], document["seed"]
     part = "Stopped early: " if document.get("partial") else ""
     return (
-        f"{part}{_count(n, 'episode')} per sampler, seeds {first} to {first + n - 1} ({task_in(document).starts}), "
+        f"{part}{_count(n, 'episode')} per sampler, seeds {first} to {first + n - 1} "
+        f"({task_in(document).starts}), "
         f"{document['scheduler'].upper()} with {document['steps']} steps, on "
         f"{document['device']} with {_count(document['threads'], 'thread')}, "
         f"engine {document['backend']}, {document['date'][:10]}."
