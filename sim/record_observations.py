@@ -39,7 +39,10 @@ class Arguments(OfCheckpoint):
         if self.count < 1 or self.episodes < 1:
             raise InputError(f"count is {self.count}, episodes {self.episodes}; both must be >= 1")
         directory = self.directory()
-        check_output_file(directory / OBSERVATIONS_FILE)
+        there = directory / OBSERVATIONS_FILE
+        check_output_file(there)
+        if there.exists():
+            raise InputError(f"'{there}' is there already; delete it to record anew")
         policy = load_policy(directory)
         episodes = rollout(policy, range(self.seed, self.seed + self.episodes))
         windows = np.concatenate([_windows(e.states, policy.config.n_obs_steps) for e in episodes])

@@ -169,6 +169,8 @@ def _check(args: Evaluate) -> None:
         if value is not None and not least <= value <= most:
             option = name.replace("_", "-")
             raise InputError(f"--{option} {value} must be from {least} to {most}")
+    if args.video is None and args.video_episodes != 1:
+        raise InputError(f"--video-episodes {args.video_episodes} is given, but no --video FOLDER")
     if args.cluster is not None:
         check_cluster(args.cluster, args.jobs, args.device)
     check_margin(args.margin)

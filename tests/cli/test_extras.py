@@ -63,7 +63,7 @@ NEEDS = (
     ("sim.evaluate", f"{EVALUATE} --report {{tmp}}/out.html", "matplotlib", "plots"),
     ("sim.evaluate", f"{EVALUATE} --video {{tmp}}", "imageio_ffmpeg", "video"),
     ("sim.video", f"--checkpoint {POLICY} --output {{tmp}}/a.mp4", "imageio_ffmpeg", "video"),
-    ("sim.record_observations", POLICY, "gym_pusht", "sim"),
+    ("sim.record_observations", "{tmp}/bare", "gym_pusht", "sim"),
     ("sim.record_successes", f"{POLICY} --output {{tmp}}/successes", "zarr", "train"),
     ("sim.render_demonstrations", "--data {tmp} --output {tmp}/images", "zarr", "train"),
 )

@@ -455,6 +455,7 @@ def bad_options(checkpoint: Path, folder: Path) -> Iterator[tuple[str, list[obje
     yield "different samplers", [*good, "--samplers", "sequential,sequential"]
     yield from ((f"--episodes {n}", [*good, "--episodes", n]) for n in (0, 10**18))
     yield "--jobs 0", [*good, "--jobs", 0]
+    yield "--video-episodes 3 is given, but no --video", [*good, "--video-episodes", 3]
     yield from ((f"margin {m}", [*good, "--margin", m]) for m in (-1, 0, 1, "inf", "nan"))
     yield "seed -5", [*good, "--seed", -5]
     yield "missing", ["--checkpoint", folder / "missing", *out]

@@ -27,6 +27,10 @@ def test_where_nothing_can_be_stored_nothing_is_played(
     (checkpoint / OBSERVATIONS_FILE).mkdir()
     assert main([str(checkpoint)]) == 2
     assert "is a folder; expected a file name" in capsys.readouterr().err
+    (checkpoint / OBSERVATIONS_FILE).rmdir()
+    (checkpoint / OBSERVATIONS_FILE).write_text("those of others")
+    assert main([str(checkpoint)]) == 2
+    assert "is there already; delete it to record anew" in capsys.readouterr().err
 
 
 def test_images_are_stored_as_bytes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from para_policy.checkpoints.native import read_config
 from para_policy.checkpoints.observations import read_observations, save_observations
 from para_policy.networks.config import VisionConfig
 from sim import demo, record_observations
+from tests.checkpoint import save_tiny_checkpoint
 from tests.ros.image_policy import save_policy
 from tests.sim.aloha.policy import save_aloha_checkpoint
 
@@ -108,7 +109,8 @@ def test_the_demo_of_another_task_says_so(
     assert "PushT has no input" in capsys.readouterr().err
 
 
-def test_recorded_observations_are_what_the_policy_expects(checkpoint: Path) -> None:
+def test_recorded_observations_are_what_the_policy_expects(tmp_path: Path) -> None:
+    checkpoint = save_tiny_checkpoint(tmp_path, train_timesteps=10)
     arguments = [str(checkpoint), "--episodes", "1", "--count", "7"]
     assert record_observations.main(arguments) == 0
     observations = read_observations(checkpoint, read_config(checkpoint))
