@@ -75,7 +75,7 @@ def table(document: plots.Document) -> str:
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for name, result in document["conditions"].items():
         latency = result["latency_ms"]
-        is_reference = name == document["reference"]
+        batched = result.get("mode") == document["reference"]  # in process, all episodes at once
         cells = (
             name,
             _with_interval(result["mean_max_reward"], result["mean_max_reward_ci95"], ".3f"),
@@ -86,7 +86,7 @@ def table(document: plots.Document) -> str:
             f"{result['holds_per_episode']:.1f}",
             f"{result['actions_per_chunk']:.1f}",
             f"{result['rounds_mean']:.1f}",
-            "-" if is_reference else f"{latency['p50']:.0f} / {latency['p95']:.0f}",
+            "-" if batched else f"{latency['p50']:.0f} / {latency['p95']:.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -145,5 +145,5 @@ def _difference(paired: Mapping[str, Any] | None) -> str:
 def _jump(result: Mapping[str, Any], quantity: str) -> str:
     seam, inside = (result["seams"][quantity][place]["mean"] for place in ("seam", "inside"))
     return " ".join(
-        ("-" if seam is None else f"{seam:.0f}", f"({inside:.0f})" if inside else "(-)")
+        ("-" if seam is None else f"{seam:.0f}", "(-)" if inside is None else f"({inside:.0f})")
     )

@@ -11,6 +11,8 @@ from para_policy.errors import ParaPolicyError
 from sim import plots
 from sim.evaluation.partial import PartialResults
 from sim.pusht.task import PUSHT
+from sim.ros.disturbance import Disturbance
+from sim.ros.disturbed import Condition as DisturbedCondition
 from sim.ros.latency.__main__ import main
 from sim.ros.latency.conditions import Arguments, Condition
 from sim.ros.latency.report import figure, holds, summarize, table
@@ -92,8 +94,21 @@ def test_numbers_of_known_episodes(tmp_path: Path) -> None:
     smooth_seam = document["conditions"]["chunking_hard, 0 ms"]["seams"]["velocity_jump_px_per_s"]
     assert smooth_seam["seam"]["mean"] == pytest.approx(0, abs=1e-9)
     assert len(table(document).splitlines()) == 2 + len(NAMES)
+    in_process, over_ros, *_ = table(document).splitlines()[2:]
+    assert "| 0 (0) | 0 (0) |" in in_process
+    assert in_process.endswith("| - |")
+    assert over_ros.endswith("| 250 / 250 |")
     plots.save(figure, document, tmp_path / "latency.png")
     assert (tmp_path / "latency.png").stat().st_size > 1000
+
+
+def test_a_reference_over_ros_has_a_latency_too() -> None:
+    runs = {name: [episode(7, 0.95, [line(0, 8)], 0.25)] for name in ("clean", "all")}
+    conditions = {name: DisturbedCondition(1, Disturbance()) for name in runs}
+    document = summarize(runs, conditions, "clean", margin=0.05)
+    clean, disturbed = table(document).splitlines()[2:]
+    assert clean.endswith("| 250 / 250 |")
+    assert disturbed.endswith("| 250 / 250 |")
 
 
 def test_holds_are_repeated_actions() -> None:
