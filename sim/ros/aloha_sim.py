@@ -24,8 +24,8 @@ from sim.ros.simulators import ARM_COMMANDS, ARMS
 from sim.tasks.task import Array, Observation
 
 IMAGE_PARAMETERS = (
-    Parameter("image_height", 480, "Height of the image, pixels.", (16, 2048)),
-    Parameter("image_width", 640, "Width of the image, pixels.", (16, 2048)),
+    Parameter("image_height", 480, "Height of the image, pixels.", (16, 2048), live=True),
+    Parameter("image_width", 640, "Width of the image, pixels.", (16, 2048), live=True),
 )
 
 

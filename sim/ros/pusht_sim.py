@@ -19,7 +19,9 @@ from sim.pusht.task import PUSHT
 from sim.ros.simulator import SimulatorNode
 from sim.tasks.task import Array, Observation
 
-IMAGE_PARAMETERS = (Parameter("image_size", 96, "Side of the image, pixels.", (16, 2048)),)
+IMAGE_PARAMETERS = (
+    Parameter("image_size", 96, "Side of the image, pixels.", (16, 2048), live=True),
+)
 
 
 class PushTSim(SimulatorNode):

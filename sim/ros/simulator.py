@@ -19,7 +19,13 @@ from std_srvs.srv import Trigger
 from para_policy.errors import InputError
 from para_policy.ros.graph import qos_for
 from para_policy.ros.messages.conversions import ns_to_stamp
-from para_policy.ros.parameters.declare import Parameter, declare, refuse_unknown, value
+from para_policy.ros.parameters.declare import (
+    Parameter,
+    declare,
+    refuse_changes,
+    refuse_unknown,
+    value,
+)
 from para_policy.ros.parameters.executor import PARAMETERS as OF_CHUNK_EXECUTOR
 from para_policy.ros.parameters.policy import PARAMETERS as OF_POLICY_NODE
 from sim.ros import sensors
@@ -91,7 +97,9 @@ class SimulatorNode(Node, ABC):
         **options: Any,
     ) -> None:
         super().__init__(name, **options)
-        declare(self, (*PARAMETERS, *sensors.PARAMETERS, *image_parameters))
+        parameters = (*PARAMETERS, *sensors.PARAMETERS, *image_parameters)
+        declare(self, parameters)
+        refuse_changes(self, parameters)
         refuse_unknown(self, (*OF_POLICY_NODE, *OF_CHUNK_EXECUTOR))
         self._lockstep = bool(value(self, "lockstep"))
         self._dt_ns = round(1e9 * task.control_dt)

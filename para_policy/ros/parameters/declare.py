@@ -7,7 +7,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+import rclpy
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.node import Node
 
 from para_policy.errors import InputError
@@ -71,6 +77,18 @@ def refuse_unknown(node: Node, others: Sequence[Parameter] = ()) -> None:
     ]
     if wrong:
         raise InputError(f"{node.get_name()} has no parameter {', '.join(wrong)}")
+
+
+def refuse_changes(node: Node, parameters: Sequence[Parameter]) -> None:
+    """Keep those that are not `live` as they are from now on: a change would have no effect."""
+    fixed = {parameter.name for parameter in parameters if not parameter.live}
+
+    def refuse(changed: list[rclpy.Parameter]) -> SetParametersResult:
+        wrong = [parameter.name for parameter in changed if parameter.name in fixed]
+        reason = f"{', '.join(wrong)} is read at start only; restart the node" if wrong else ""
+        return SetParametersResult(successful=not wrong, reason=reason)
+
+    node.add_on_set_parameters_callback(refuse)
 
 
 def value(node: Node, name: str) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-import rclpy
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 
 from para_policy.errors import InputError
@@ -17,7 +15,7 @@ from para_policy.execution.guards import Guards, Limits
 from para_policy.execution.player import ChunkPlayer, PlayerSettings
 from para_policy.ros.graph import full_topic
 from para_policy.ros.messages.commands import OutputOptions
-from para_policy.ros.parameters.declare import names, value
+from para_policy.ros.parameters.declare import names, refuse_changes, value
 from para_policy.ros.parameters.executor import (
     ORIENTATION_FROM_ACTIONS,
     PARAMETERS,
@@ -78,7 +76,7 @@ def load_setup(node: Node) -> Setup:
     check_combinations(given, limits)
     _check_topics(node, given)
     setup = _make_setup(given, limits)
-    node.add_on_set_parameters_callback(_refuse_changes)
+    refuse_changes(node, PARAMETERS)
     return setup
 
 
@@ -184,12 +182,4 @@ def _make_setup(given: dict[str, Any], limits: Limits) -> Setup:
         period_s=period_s,
         max_state_age_ns=max_state_age_ns,
         max_future_ns=round(1e9 * given["max_future_s"]),
-    )
-
-
-def _refuse_changes(changed: list[rclpy.Parameter]) -> SetParametersResult:
-    own = [p.name for p in changed if p.name in {parameter.name for parameter in PARAMETERS}]
-    return SetParametersResult(
-        successful=not own,
-        reason=f"{', '.join(own)} is read at start only; restart the node" if own else "",
     )

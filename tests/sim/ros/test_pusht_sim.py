@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 from geometry_msgs.msg import PoseArray
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -82,6 +83,26 @@ def test_lockstep_steps_once_per_command_and_time_never_steps_back(
         assert record["states"].shape == (4, 5)
         assert record["actions"].tolist() == [[100, 100]] * 3
         np.testing.assert_array_equal(record["states"][0], first_state(4))
+
+
+def test_what_counts_at_start_only_does_not_change(graph: Graph) -> None:
+    node = graph.add(PushTSim, autostart=False)
+    changes = {
+        "max_steps": 5,
+        "lockstep": True,
+        "drop": 0.5,
+        "seed": 4,
+        "episodes": 2,
+        "image_size": 64,
+    }
+    answers = {
+        name: node.set_parameters([rclpy.Parameter(name, value=value)])[0]
+        for name, value in changes.items()
+    }
+    assert [name for name, answer in answers.items() if answer.successful] == [
+        *("seed", "episodes", "image_size")
+    ]
+    assert answers["max_steps"].reason == "max_steps is read at start only; restart the node"
 
 
 def test_an_episode_that_cannot_be_recorded_says_why(graph: Graph, tmp_path: Path) -> None:
