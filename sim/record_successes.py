@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,10 +71,11 @@ class Arguments(EngineOptions, ChainOptions, ThreadOptions, OfCheckpoint):
         for name, (least, most) in self.LIMITS.items():
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"--{name} is {getattr(self, name)}; expected {least} to {most:,}")
-        if not 0 <= self.seed <= LARGEST_SEED - self.episodes:
+        largest = LARGEST_SEED + 1 - self.batch * math.ceil(self.episodes / self.batch)
+        if not 0 <= self.seed <= largest:
             raise InputError(
-                f"--seed is {self.seed}; expected 0 to {LARGEST_SEED - self.episodes:,}, as every "
-                "episode takes one more"
+                f"--seed is {self.seed}; expected 0 to {largest:,}, as every episode of all batches takes "
+                "one more"
             )
         if self.data is not None and self.config is None:
             raise InputError("--data is given, but no --config that says what it holds")

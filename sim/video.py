@@ -200,10 +200,11 @@ class Arguments(OfCheckpoint):
 def film(args: Arguments) -> None:
     """Play the episodes and write the picture that the suffix of the output asks for."""
     writers = {".mp4": write_mp4, ".gif": write_gif, ".png": write_strips}
-    if args.output.suffix not in writers:
+    suffix = args.output.suffix.lower()
+    if suffix not in writers:
         raise InputError(f"output {args.output} must end in one of {', '.join(writers)}")
     check_output_file(args.output)
-    if args.output.suffix == ".mp4":
+    if suffix == ".mp4":
         encoder()
     variants = variants_of(args.samplers)
     policy = load_policy(args.directory(), engine=args.engine, precision=args.precision)
@@ -212,7 +213,7 @@ def film(args: Arguments) -> None:
         variant.name: variant.play(policy, [args.seed], args.scheduler, args.steps)[0]
         for variant in variants
     }
-    writers[args.output.suffix](episodes, args.output)
+    writers[suffix](episodes, args.output)
 
 
 if __name__ == "__main__":

@@ -86,9 +86,9 @@ class Arguments(Jolts):
     def __call__(self) -> None:
         if not 1 <= self.episodes <= 10_000:
             raise InputError(f"--episodes {self.episodes} must be from 1 to 10000")
-        if self.jolts < 0 or not 0 <= self.jolt_rad <= 1:
+        if not 0 <= self.jolts <= LONGEST or not 0 <= self.jolt_rad <= 1:
             raise InputError(
-                f"--jolts is {self.jolts}, --jolt-rad {self.jolt_rad}; expected 0 or more, and 0 to 1"
+                f"--jolts is {self.jolts}, --jolt-rad {self.jolt_rad}; expected 0 to {LONGEST}, and 0 to 1"
             )
         for seed in (self.seed, self.seed + 2 * self.episodes):
             ALOHA.start_state(seed)

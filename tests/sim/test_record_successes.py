@@ -104,7 +104,8 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path, content: bytes) 
     ("wrong", "told"),
     [
         ({"episodes": 0}, "--episodes is 0; expected 1 to"),
-        ({"seed": 2**32}, "expected 0 to 4,294,967,294"),
+        ({"seed": 2**32, "batch": 1}, "expected 0 to 4,294,967,295"),
+        ({"seed": 2**32 - 3, "batch": 4}, "expected 0 to 4,294,967,292"),
         ({"data": "somewhere"}, "no --config"),
     ],
 )

@@ -122,6 +122,12 @@ def test_the_same_command_goes_on_where_it_was_stopped(
         Arguments(output=output, episodes=2, jolts=1)()
 
 
+@pytest.mark.parametrize("jolts", [-1, 10**18])
+def test_jolts_are_some(tmp_path: Path, jolts: int) -> None:
+    with pytest.raises(InputError, match=f"--jolts is {jolts}, .*expected 0 to 400"):
+        Arguments(output=tmp_path, jolts=jolts)()
+
+
 def test_a_folder_of_somebody_else_stays(tmp_path: Path) -> None:
     note = tmp_path / "lerobot" / "note.txt"
     note.parent.mkdir()

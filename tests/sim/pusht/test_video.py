@@ -123,9 +123,10 @@ def test_unknown_format(tmp_path: Path) -> None:
         film(Arguments(checkpoint=tmp_path, output=tmp_path / "x.avi"))
 
 
-def test_unknown_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x.gif", "x.GIF"])
+def test_unknown_start(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="expected x0, x0"):
-        film(Arguments(checkpoint=tmp_path, output=tmp_path / "x.gif", samplers="x0, x0+noise"))
+        film(Arguments(checkpoint=tmp_path, output=tmp_path / name, samplers="x0, x0+noise"))
 
 
 @pytest.mark.parametrize("samplers", ["", " , ", "x0,x0"])
