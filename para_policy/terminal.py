@@ -48,6 +48,8 @@ class _State:
     manner = Manner()
     started = time.monotonic()
     spinner: Live | None = None
+    unread = False
+    """Who read the answers has closed the pipe."""
 
 
 def set_manner(manner: Manner) -> None:
@@ -68,6 +70,7 @@ def run(command: Callable[[], None]) -> int:
     (Ctrl-C) and SIGTERM; 141: who read the output has closed the pipe, about which nobody is told.
     """
     _prepare_streams()
+    _State.unread = False
     try:
         try:
             with stoppable():
@@ -92,7 +95,7 @@ def run(command: Callable[[], None]) -> int:
         if _speaks():
             print(stop, file=sys.stderr)
         return stop.exit_code
-    return 0
+    return _CLOSED_PIPE if _State.unread else 0
 
 
 def _refuse(reason: str) -> int:
@@ -165,11 +168,17 @@ def end_stage() -> None:
 
 
 def answers() -> Console:
-    """What prints on stdout."""
+    """What prints on stdout. Where nobody reads it any more it prints nothing, and the work goes on: there
+    may be files to write."""
     from rich.console import Console
 
+    class Answers(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = _State.unread = True
+            _discard_output()
+
     end_stage()
-    return Console()
+    return Answers()
 
 
 def notes() -> Console:

@@ -27,7 +27,7 @@ from para_policy.files import check_output_folder, write_text
 from para_policy.files import replace as replace_file
 from para_policy.inference.config import Precision
 from para_policy.policies.policy import DiffusionPolicy
-from para_policy.terminal import progress_bars, run
+from para_policy.terminal import answers, progress_bars, run
 from sim.plots import COLORS, STYLE, colors, new_panels, pyplot
 from sim.pusht.env import CONTROL_DT, MAX_STEPS, legacy_start_state
 from sim.pusht.task import PUSHT
@@ -251,7 +251,7 @@ def _plot(arguments: Arguments, played: Played, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, args=argv, prog="python -m sim.demo")
-    return run(lambda: demos(arguments, Console()))
+    return run(lambda: demos(arguments, answers()))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import pages
 from benchmarks.common import Document
 from benchmarks.engine import chunks, goals, loop, network, roofline, rounds
 from benchmarks.engine.chunks import DDIM_16, DDPM_100
+from para_policy.terminal import answers
 
 Rows = Sequence[Sequence[str]]
 
@@ -72,7 +72,7 @@ _IN_SHORT = ("ddpm100", "ddim16", "loop", "robots", "goals")
 
 def show(document: Document) -> None:
     """The main tables, for the terminal."""
-    console = Console()
+    console = answers()
     for name in _IN_SHORT:
         columns, rows = TABLES[name]
         view = Table(title=name, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -24,7 +24,7 @@ from para_policy.errors import InputError
 from para_policy.extras import require_ros
 from para_policy.files import check_output_file, check_output_folder, write_text
 from para_policy.inference.device import cpu_name
-from para_policy.terminal import progress_bars
+from para_policy.terminal import answers, progress_bars
 from sim import plots
 from sim.ros.processes import RosProcesses, start_runtime
 
@@ -329,7 +329,7 @@ def main(argv: list[str] | None = None) -> int:
         broken.extend(broken_limits(options.max_growth_percent, document))
         document["broken_limits"] = broken
         shown = {key: value for key, value in document.items() if key != "samples"}
-        Console().print_json(json.dumps(shown))
+        answers().print_json(json.dumps(shown))
         if options.json is not None:
             write_text(options.json, json.dumps(document, indent=1) + "\n")
         if options.plots is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,18 @@ def test_streams_may_end_and_lack_characters(
     assert (done.stdout + done.stderr).startswith(message)
     assert "Traceback" not in done.stdout + done.stderr
     assert message or not done.stderr
+
+
+def test_results_that_nobody_reads_are_written(tmp_path: Path) -> None:
+    tiny, written = save_tiny_checkpoint(tmp_path / "tiny", 8), tmp_path / "out.json"
+    command = (
+        f"{sys.executable} -m para_policy evaluate {tiny} --samplers x0 --steps 1 --episodes 1"
+    )
+    script = f"{command} --latency-chunks 0 --json {written} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 141, done
+    assert done.stderr.endswith(f"Results: {written}\n")
+    assert json.loads(written.read_text())["episodes"] == 1
 
 
 def test_options_offer_what_the_package_takes() -> None:
