@@ -15,7 +15,9 @@ from para_policy.ros.messages.types import decode, message_class
 with extra("bags", "reading a bag"):
     from mcap.records import Channel, Chunk, McapRecord, Message, Schema
     from mcap.stream_reader import StreamReader, breakup_chunk
+    from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Reader, ReaderError
+    from rosbags.rosbag2.reader import DirectoryReader
 
 _SUFFIXES = (".mcap", ".db3")
 
@@ -95,11 +97,18 @@ def _read(path: Path, topics: Collection[str]) -> Iterator[tuple[str, str, int, 
     """Topic, type, time and bytes of each message of some topics."""
     try:
         with Reader(path) as reader:
-            wanted = [c for c in reader.connections if c.topic in topics]
+            wanted = [c for c in _connections(reader) if c.topic in topics]
             for connection, time_ns, data in reader.messages(wanted) if wanted else ():
                 yield connection.topic, connection.msgtype, time_ns, bytes(data)
     except (ReaderError, sqlite3.Error, OSError, ArithmeticError) as error:
         raise DataError(f"bag '{path}' cannot be read to its end: {error}") from error
+
+
+def _connections(reader: Reader) -> list[Connection]:
+    """The connections as the files have them: rosbags finds none whose QoS is another in metadata.yaml."""
+    if not isinstance(reader.storage, DirectoryReader):
+        return reader.connections
+    return [connection for file in reader.storage.storages for connection in file.connections]
 
 
 def _scan(path: Path) -> Iterator[tuple[str, str, int, bytes]]:
