@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import tyro
 
@@ -81,7 +81,7 @@ def run(command: Callable[[], None]) -> int:
     except ParaPolicyError as error:
         return _refuse(str(error))
     except BrokenPipeError:
-        _discard_output()
+        _discard(sys.stdout)
         return _CLOSED_PIPE
     except OSError as error:
         where = f"'{os.fsdecode(error.filename)}': " if error.filename else ""
@@ -120,10 +120,10 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _discard_output() -> None:
-    """Point stdout nowhere, so that the interpreter can flush it when it ends."""
+def _discard(stream: TextIO) -> None:
+    """Point a stream nowhere, so that the interpreter can flush it when it ends."""
     with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def stage(text: str) -> None:
@@ -168,25 +168,28 @@ def end_stage() -> None:
 
 
 def answers() -> Console:
-    """What prints on stdout. Where nobody reads it any more it prints nothing, and the work goes on: there
-    may be files to write."""
-    from rich.console import Console
-
-    class Answers(Console):
-        def on_broken_pipe(self) -> None:
-            self.quiet = _State.unread = True
-            _discard_output()
-
-    end_stage()
-    return Answers()
+    """What prints on stdout."""
+    return _console()
 
 
 def notes() -> Console:
     """What prints on stderr: nothing for `Manner.quiet`."""
+    return _console(stderr=True, quiet=_State.manner.quiet)
+
+
+def _console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console that falls silent where nobody reads it any more; the work goes on: there may be files to
+    write."""
     from rich.console import Console
 
+    class Patient(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            _State.unread |= not stderr
+            _discard(sys.stderr if stderr else sys.stdout)
+
     end_stage()
-    return Console(stderr=True, quiet=_State.manner.quiet)
+    return Patient(stderr=stderr, quiet=quiet)
 
 
 def show(answer: Any) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 
 from benchmarks.common import Document, quantiles, run_within_limits
 from para_policy import comparison
@@ -102,7 +101,7 @@ def _times(options: Options) -> NDArray[np.int64]:
         policy |= {"n_action_steps": 1}
         processes.start("timed_policy_node", "benchmarks.ros.timed_node", policy)
         robot.wait(robot.connected)
-        with progress_bars(Console(stderr=True)) as progress:
+        with progress_bars() as progress:
             bar = progress.add_task("measuring chunks", total=options.chunks)
             for number in range(options.chunks + _WARM_UP):
                 robot.forget()

@@ -16,7 +16,6 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.console import Console
 
 from benchmarks.common import Document, quantiles, run_within_limits
 from para_policy import comparison
@@ -120,7 +119,7 @@ def soak(options: Options) -> dict[str, Any]:
 def _watch(options: Options, robot: Robot, pids: dict[str, int]) -> Watched:
     watched = Watched(memory={name: [] for name in pids})
     start = time.monotonic()
-    with progress_bars(Console(stderr=True)) as progress:
+    with progress_bars() as progress:
         bar = progress.add_task("soaking, seconds", total=round(options.seconds))
         while (elapsed := time.monotonic() - start) < options.seconds:
             watched.at_s.append(elapsed)

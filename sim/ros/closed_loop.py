@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from para_policy import samplers
 from para_policy.checkpoints.load import read_checkpoint
@@ -30,7 +29,7 @@ from para_policy.policies.sampler_spec import AUTO
 from para_policy.ros.domain import check_domain
 from para_policy.ros.parameters.templates import inputs_text
 from para_policy.stopping import keeping
-from para_policy.terminal import progress_bars, run
+from para_policy.terminal import notes, progress_bars, run
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
 from sim.ros.simulators import SIMULATORS, Simulator
 from sim.tasks.choice import task_of
@@ -251,7 +250,7 @@ def checked(arguments: Arguments) -> tuple[list[int], SimulatedTask]:
 
 def _main(arguments: Arguments) -> None:
     seeds, task = checked(arguments)
-    console = Console(stderr=True)
+    console = notes()
     with progress_bars(console) as progress:
         bar = progress.add_task("starting nodes", total=arguments.loop.steps_of(task))
 

@@ -16,6 +16,7 @@ from para_policy import load_policy
 from para_policy.errors import InputError
 from para_policy.files import check_output_file, write_text
 from para_policy.lock import sole_writer
+from para_policy.terminal import notes
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
@@ -130,7 +131,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = tyro.cli(Arguments, args=argv, prog="python -m sim.ros.disturbed")
-    console = Console(stderr=True)
+    console = notes()
 
     def command() -> None:
         check_output_file(args.json)

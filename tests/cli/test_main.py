@@ -135,15 +135,20 @@ def test_streams_may_end_and_lack_characters(
     assert message or not done.stderr
 
 
-def test_results_that_nobody_reads_are_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("both", [False, True])
+def test_results_that_nobody_reads_are_written(tmp_path: Path, both: bool) -> None:
+    """`both`: nor the progress."""
     tiny, written = save_tiny_checkpoint(tmp_path / "tiny", 8), tmp_path / "out.json"
     command = (
         f"{sys.executable} -m para_policy evaluate {tiny} --samplers x0 --steps 1 --episodes 1"
     )
-    script = f"{command} --latency-chunks 0 --json {written} | true; exit ${{PIPESTATUS[0]}}"
+    streams = "2>&1 |" if both else "|"
+    script = (
+        f"{command} --latency-chunks 0 --json {written} {streams} true; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 141, done
-    assert done.stderr.endswith(f"Results: {written}\n")
+    assert both or done.stderr.endswith(f"Results: {written}\n")
     assert json.loads(written.read_text())["episodes"] == 1
 
 

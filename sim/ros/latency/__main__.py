@@ -17,6 +17,7 @@ from para_policy.errors import InputError
 from para_policy.files import check_output_file, write_text
 from para_policy.lock import sole_writer
 from para_policy.policies.policy import DiffusionPolicy
+from para_policy.terminal import notes
 from sim import plots
 from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
@@ -95,7 +96,7 @@ def _play_in_process(
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = tyro.cli(Arguments, args=argv, prog="python -m sim.ros.latency")
-    console = Console(stderr=True)
+    console = notes()
 
     def command() -> None:
         check_output_file(args.json)
