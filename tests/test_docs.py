@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -58,6 +61,33 @@ def test_the_index_leads_to_every_page() -> None:
     }
     pages = {*PAGES, *(ROOT / "docs").rglob("*.ipynb")} - {*ROOT.glob("*.md"), index}
     assert pages - linked == set()
+
+
+def missing_names(page: Path) -> list[str]:
+    """What the Python of a page imports of this project, and it does not have."""
+    wanted = [
+        (node.module, name.name)
+        for block in PYTHON.findall(page.read_text(encoding="utf-8"))
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("para_policy")
+        for name in node.names
+    ]
+    return [
+        f"{module}.{name}"
+        for module, name in wanted
+        if not hasattr(importlib.import_module(str(module)), name)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_is_python_and_imports_what_there_is(page: Path) -> None:
+    assert missing_names(page) == []
+
+
+def test_an_import_of_nothing_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\nfrom para_policy import accelerate, hurry\nimport torch\n```\n")
+    assert missing_names(page) == ["para_policy.hurry"]
 
 
 NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
