@@ -172,11 +172,12 @@ def _measure(options: Options) -> dict[str, Any]:
     if options.consistency is not None:
         take_consistency(policy, options, options.consistency)
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
-    kept = options.outcomes or partial_path(options.json)
-    partial = PartialResults(kept, lambda values: Outcome(*values), identities)
-    finished, runs = partial.load(), {point.label: list[Outcome]() for point in all_points}
     seeds = range(options.seed, options.seed + options.episodes)
     batches = [tuple(seeds[i : i + options.batch]) for i in range(0, len(seeds), options.batch)]
+    tasks = {Task(point.label, part) for part in batches for point in all_points}
+    kept = options.outcomes or partial_path(options.json)
+    partial = PartialResults(kept, lambda values: Outcome(*values), identities, tasks)
+    finished, runs = partial.load(), {point.label: list[Outcome]() for point in all_points}
     with progress_bars() as progress:
         bar = progress.add_task("playing", total=len(batches) * len(all_points))
         for part in batches:

@@ -191,6 +191,31 @@ def test_kept_outcomes_are_not_played_again(
         )
 
 
+def test_a_finished_run_leaves_what_another_one_has_played(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same numbers: one that was stopped, and one of other seeds."""
+    options: dict[str, Any] = {"rounds": (6,), "steps": 6, "samplers": "x0", "engine": "eager"}
+    options |= {"batch": 1, "observations": 1}
+    play = reward_per_round.Variant.play
+
+    def stop(variant: Any, policy: Any, seeds: Any, *process: Any) -> Any:
+        if seeds == [100001]:
+            raise KeyboardInterrupt
+        return play(variant, policy, seeds, *process)
+
+    kept = tmp_path / "out.partial.jsonl"
+    with monkeypatch.context() as stopped:
+        stopped.setattr(reward_per_round.Variant, "play", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(reward_per_round, checkpoint, tmp_path, episodes=2, **options)
+    played = kept.read_text().split()
+    run(reward_per_round, checkpoint, tmp_path, episodes=1, seed=100002, **options)
+    assert kept.read_text().split() == played
+    run(reward_per_round, checkpoint, tmp_path, episodes=2, **options)
+    assert not kept.exists()
+
+
 def test_latency_grows_with_rows(checkpoint: Path, tmp_path: Path) -> None:
     document = run(latency_vs_batch, checkpoint, tmp_path, rows=(1, 2000), repeats=3, threads=1)
     (curve,) = document["curves"]
