@@ -152,7 +152,7 @@ def test_other_circumstances_begin_anew(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["--modes", "magic"], "unknown mode 'magic'"),
-        (["--episodes", "0"], "must be 1 or more"),
+        (["--episodes", "0"], "--episodes is 0; expected 1 or more"),
         (["--checkpoint", "/nowhere"], "no checkpoint at '/nowhere'"),
         (["nobody/nothing-at-all"], "the Hugging Face Hub does not give it"),
     ],
