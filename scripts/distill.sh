@@ -7,8 +7,8 @@
 # machine. Copy what is to be used from OUT/<run>/checkpoint to checkpoints/pusht_state_pcm.
 #
 # A long run is SOLVE+VARIANT, as ddim_chord+informed: STEPS steps on COUNT trajectories, 3 to 25 hours of a
-# thread. DEVICE=cuda takes a GPU. ROUNDS=1 BATCH=4 is four times as fast as what is below, and one drafted round
-# is what `pcm` makes by itself; it needs an OUT of its own.
+# thread. DEVICE=cuda takes a GPU. ROUNDS=1 BATCH=4 has a quarter of the network rows of what is below in each
+# step, and one drafted round is what `pcm` makes by itself; it needs an OUT of its own.
 #   SOLVE     chord, identity (DDPM, 100 steps), ddim_chord, ddim_identity (DDIM, 16)
 #   VARIANT   rank64: the plain one, of which each other one differs in one thing:
 #             rank16, full (all weights, a tenth of the learning rate), picard (iterates of the base model,
