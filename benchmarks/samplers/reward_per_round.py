@@ -23,7 +23,7 @@ from para_policy.policies.sampler_spec import split_samplers
 from para_policy.samplers import RoundInfo, Sequential
 from para_policy.terminal import progress_bars
 from sim import plots
-from sim.evaluation.batches import Sampling, Task
+from sim.evaluation.batches import Sampling, make_tasks
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import sampling_identity
 from sim.evaluation.statistics import compare_paired, mean_interval, success_interval
@@ -172,25 +172,24 @@ def _measure(options: Options) -> dict[str, Any]:
     if options.consistency is not None:
         take_consistency(policy, options, options.consistency)
     identities = {point.label: _identity(policy, sampling, point) for point in all_points}
-    seeds = range(options.seed, options.seed + options.episodes)
-    batches = [tuple(seeds[i : i + options.batch]) for i in range(0, len(seeds), options.batch)]
-    tasks = {Task(point.label, part) for part in batches for point in all_points}
+    by_label = {point.label: point for point in all_points}
+    tasks = make_tasks(list(by_label), options.seed, options.episodes, options.batch)
     kept = options.outcomes or partial_path(options.json)
-    partial = PartialResults(kept, lambda values: Outcome(*values), identities, tasks)
-    finished, runs = partial.load(), {point.label: list[Outcome]() for point in all_points}
+    partial = PartialResults(kept, lambda values: Outcome(*values), identities, set(tasks))
+    finished, runs = partial.load(), {label: list[Outcome]() for label in by_label}
+    shorter = dict[tuple[str, tuple[int, ...]], Sequence[Outcome]]()
     with progress_bars() as progress:
-        bar = progress.add_task("playing", total=len(batches) * len(all_points))
-        for part in batches:
-            shorter = dict[str, Sequence[Outcome]]()
-            for point in all_points:
-                progress.update(bar, description=f"{point.label}, seeds from {part[0]}")
-                task = Task(point.label, part)
-                if task not in finished:
-                    finished[task] = point.play(policy, part, shorter.get(point.method, ()))
-                    partial.add(task, finished[task])
-                runs[point.label] += finished[task]
-                shorter[point.method] = finished[task]
-                progress.advance(bar)
+        bar = progress.add_task("playing", total=len(tasks))
+        for task in tasks:
+            point = by_label[task.sampler]
+            progress.update(bar, description=f"{point.label}, seeds from {task.seeds[0]}")
+            if task not in finished:
+                before = shorter.get((point.method, task.seeds), ())
+                finished[task] = point.play(policy, task.seeds, before)
+                partial.add(task, finished[task])
+            runs[point.label] += finished[task]
+            shorter[point.method, task.seeds] = finished[task]
+            progress.advance(bar)
     errors = _errors(options, policy, all_points)
     reference = runs[SEQUENTIAL]
     document = {
