@@ -18,14 +18,14 @@ class History:
     >>> history = History(3)
     >>> history.add(0, "a")
     >>> history.window, history.complete
-    (('a', 'a', 'a'), False)
+    (('a',), False)
     >>> for step, seen in ((1, "b"), (1, "c"), (2, "d")):  # a robot that waits stays at its step
     ...     history.add(step, seen)
     >>> history.window, history.complete
     (('b', 'c', 'd'), True)
     >>> history.add(5, "e")  # steps 3 and 4 were not seen
     >>> history.window, history.complete
-    (('e', 'e', 'e'), False)
+    (('e',), False)
     """
 
     def __init__(self, length: int = 1) -> None:
@@ -46,12 +46,8 @@ class History:
 
     @property
     def window(self) -> tuple[Any, ...]:
-        """As many as the policy looks at, the newest last; the first one also stands for what is missing.
-
-        So does LeRobot's `select_action` at the beginning of an episode.
-        """
-        kept = tuple(self._kept)
-        return (*kept[:1] * (self._length - len(kept)), *kept)
+        """Up to `length` of them, the newest last."""
+        return tuple(self._kept)
 
     @property
     def complete(self) -> bool:

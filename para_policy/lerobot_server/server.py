@@ -17,6 +17,7 @@ import grpc
 import torch
 from lerobot.async_inference import constants, helpers
 from lerobot.async_inference.configs import PolicyServerConfig
+from lerobot.configs.types import PolicyFeature
 from lerobot.policies.utils import populate_queues
 from lerobot.transport import services_pb2
 from lerobot.utils.constants import ACTION, OBS_IMAGES
@@ -27,7 +28,7 @@ from para_policy.adapters.guard import guard
 from para_policy.checkpoints.load import resolve
 from para_policy.errors import InputError, NonFiniteError, ParaPolicyError
 from para_policy.lerobot_server.clients import Clients
-from para_policy.lerobot_server.features import check_features, check_finite
+from para_policy.lerobot_server.features import check_features, check_finite, image_sizes
 from para_policy.lerobot_server.history import History
 from para_policy.lerobot_server.messages import Part, joined, read
 from para_policy.terminal import notes
@@ -55,7 +56,7 @@ _SHORTEST = 2
 
 @dataclass
 class _Seen(helpers.TimedObservation):
-    """An observation with those before it: `window`, raw ones as the robot gave them, newest last."""
+    """An observation and those before it: `window`, raw as the robot gave them, the newest last."""
 
     window: tuple[Any, ...] = ()
 
@@ -80,6 +81,7 @@ class Server(PolicyServer):
     - An error reaches the client, in one line, and the observation may be sent again; so may one whose
       chunk was lost on its way.
     - What does not fit the policy is refused before it moves the robot, and so are NaN and infinity.
+    - Policies that fit images themselves get them as they are, as in LeRobot's training and other programs.
     - Messages are read as data, by `messages.read`.
     - Chunks are answered as soon as they are there.
 
@@ -128,7 +130,7 @@ class Server(PolicyServer):
             answer = super().SendPolicyInstructions(own, context)
             for line in check_features(specs, self.policy.config):
                 say(line)
-            lengths = [q.maxlen for key, q in self._queues.items() if key != ACTION]
+            lengths = [queue.maxlen for queue in self._queues.values()]
             self._history = History(max(lengths, default=1))
             name = specs.pretrained_name_or_path
             account = guard(self.policy, resolve(name))
@@ -182,12 +184,25 @@ class Server(PolicyServer):
         compared = obs, previous_obs, self.lerobot_features
         return not (self._still and helpers.observations_similar(*compared, atol=self._still))
 
+    @property
+    def policy_image_features(self) -> dict[str, PolicyFeature]:
+        return image_sizes(self.lerobot_features, self.policy.config)
+
+    def _predict_action_chunk(self, observation_t: _Seen) -> list[helpers.TimedAction]:
+        """Actions for an observation and those before it, of which each is preprocessed once."""
+        for queue in self._queues.values():
+            queue.clear()  # the first one fills it up, as at the beginning of an episode
+        # Before LeRobot preprocesses the newest: a state that a step keeps for the actions is that one's.
+        for raw in observation_t.window[:-1]:
+            features = self.lerobot_features, self.policy_image_features
+            self._see(self.preprocessor(helpers.raw_observation_to_observation(raw, *features)))
+        actions: list[helpers.TimedAction] = super()._predict_action_chunk(observation_t)
+        return actions
+
     def _get_action_chunk(self, observation: dict[str, Tensor]) -> Tensor:
-        """Chunk (1, n, action_dim) for the window of the observation that is being processed."""
-        if set(self._queues) - {ACTION}:
-            for raw in self.last_processed_obs.window:
-                observation = self._prepared(raw)
-                populate_queues(self._queues, observation)
+        """Chunk (1, n, action_dim) for what was seen and this preprocessed observation."""
+        if self._queues:
+            observation = self._see(observation)
         chunk: Tensor = super()._get_action_chunk(observation)
         if chunk.shape[1] < _SHORTEST:
             raise InputError(
@@ -200,22 +215,20 @@ class Server(PolicyServer):
             )
         return chunk
 
-    def _prepared(self, raw: dict[str, Any]) -> dict[str, Tensor]:
-        """One observation as the queues of the policy take it; so does its `select_action`."""
-        features = self.lerobot_features, self.policy_image_features
-        batch: dict[str, Tensor] = dict(
-            self.preprocessor(helpers.raw_observation_to_observation(raw, *features))
-        )
-        batch.pop(ACTION, None)
+    def _see(self, preprocessed: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Append an observation to those that the policy has seen; so does its `select_action`."""
+        batch = {name: value for name, value in preprocessed.items() if name != ACTION}
         if OBS_IMAGES in self._queues:
             cameras = [batch[name] for name in self.policy.config.image_features]
             batch[OBS_IMAGES] = torch.stack(cameras, dim=-4)
+        populate_queues(self._queues, batch)
         return batch
 
     @property
     def _queues(self) -> dict[str, Any]:
-        """Those of the policy, with its last observations; empty for a policy that keeps none."""
-        return getattr(self.policy, "_queues", None) or {}
+        """Last observations of the policy, by name; empty for a policy that keeps none."""
+        queues = getattr(self.policy, "_queues", None) or {}
+        return {name: queue for name, queue in queues.items() if name != ACTION}
 
     @contextmanager
     def _answering(self, context: Any) -> Iterator[None]:

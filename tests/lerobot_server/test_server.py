@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import pickle
@@ -25,12 +26,15 @@ import pytest
 import torch
 from lerobot.async_inference import helpers
 from lerobot.async_inference.configs import RobotClientConfig
+from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.factory import make_pre_post_processors
-from lerobot.policies.utils import populate_queues
+from lerobot.policies.utils import populate_queues, prepare_observation_for_inference
 from lerobot.transport import services_pb2, services_pb2_grpc
 
+from para_policy.errors import InputError
 from para_policy.lerobot_server import serve
+from para_policy.lerobot_server.features import check_features
 from para_policy.lerobot_server.server import Server
 from tests.lerobot_server.conftest import RANGE, save_act, save_dit
 from tests.lerobot_server.pointrobot import PointRobot, config
@@ -122,6 +126,23 @@ def test_policy_gets_the_steps_that_it_looks_at(
     assert (found - own_answer(checkpoint, history)).abs().max() < 2e-2 * RANGE
     # Another history gives another answer, so that the comparison says something.
     assert (found - own_answer(checkpoint, [-90.0, -90.0])).abs().max() > 5e-2 * RANGE
+
+
+def test_each_observation_is_preprocessed_once_the_newest_last(
+    calls: Calls, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess, seen = server.preprocessor, []
+
+    def counted(observation: dict[str, Any]) -> Any:
+        seen.append(float(observation["observation.state"][0, 0]))
+        return preprocess(observation)
+
+    monkeypatch.setattr(server, "preprocessor", counted)
+    for step, x in ((0, 50.0), (1, 60.0), (4, 70.0)):
+        calls.observe(step, x, must_go=True)
+        if step:
+            assert calls.actions()
+    assert seen == [50.0, 60.0, 70.0]
 
 
 def told_answer(checkpoint: Path, xs: list[float], task: str) -> torch.Tensor:
@@ -364,6 +385,57 @@ def test_a_stretched_image_is_told(
         calls._features["observation.images.top"]["shape"] = size
         calls.load(checkpoint)
         assert ("72 x 128 pixels, and is stretched" in capsys.readouterr().err) == told
+
+
+@pytest.fixture(params=["smolvla.SmolVLAConfig", "pi0.PI0Config", "pi05.PI05Config"])
+def fitting(request: pytest.FixtureRequest) -> Any:
+    """Configuration, with the cameras of the checkpoint that the training began with."""
+    module, name = request.param.split(".")
+    made = getattr(
+        importlib.import_module(f"lerobot.policies.{module}.configuration_{module}"), name
+    )
+    return made(
+        input_features={
+            "observation.state": PolicyFeature(FeatureType.STATE, (6,)),
+            "observation.images.top": PolicyFeature(FeatureType.VISUAL, (3, 256, 256)),
+            "observation.images.wrist": PolicyFeature(FeatureType.VISUAL, (3, 256, 256)),
+        },
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (2,))},
+        device="cpu",
+    )
+
+
+def test_policies_that_fit_images_themselves_get_them_as_they_are(
+    server: Server, tmp_path: Path, fitting: Any
+) -> None:
+    """As in LeRobot's training and its programs of one process; its own server stretches them."""
+    features = Calls(server, tmp_path)._features
+    features["observation.images.top"]["shape"] = (48, 64, 3)
+    server.policy, server.lerobot_features = SimpleNamespace(config=fitting), features
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    raw = {"x": 1.0, "y": 0.0, "top": image}
+    sizes = server.policy_image_features
+    found = helpers.raw_observation_to_observation(dict(raw), features, sizes)
+    own = prepare_observation_for_inference({"observation.images.top": image}, torch.device("cpu"))
+    name = "observation.images.top"
+    torch.testing.assert_close(found[name], own[name])
+
+
+def test_policies_that_fit_images_themselves_do_without_cameras(
+    server: Server, tmp_path: Path, fitting: Any
+) -> None:
+    features = Calls(server, tmp_path)._features
+    features["observation.images.top"]["shape"] = (48, 64, 3)
+    specs = helpers.RemotePolicyConfig("smolvla", "", features, 8)
+    assert check_features(specs, fitting) == [
+        "no camera gives observation.images.wrist; the policy goes without"
+    ]
+    features["observation.images.top"]["shape"] = (48, 64, 1)
+    with pytest.raises(InputError, match="trained with this robot"):
+        check_features(specs, fitting)
+    del features["observation.images.top"]
+    with pytest.raises(InputError, match=r"top', 'observation.images.wrist'\] are missing"):
+        check_features(specs, fitting)
 
 
 def test_other_policies_are_served_as_they_are(
