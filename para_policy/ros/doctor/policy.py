@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import torch
 from para_policy.checkpoints.load import load_policy, read_checkpoint, resolve
 from para_policy.checkpoints.observations import read_observations
 from para_policy.errors import ParaPolicyError
+from para_policy.planning.chunks import ChunkRequest
 from para_policy.planning.settings import PlannerSettings
+from para_policy.planning.solver import Solver
 from para_policy.planning.worker import check_cpus
 from para_policy.ros.doctor.case import Case
 from para_policy.ros.doctor.report import Finding, fail, ok, skipped, warn
 from para_policy.ros.messages.input_files import PolicyInputs, load_inputs
-from para_policy.ros.parameters.policy import cpu_numbers
+from para_policy.ros.parameters.policy import cpu_numbers, robot_names
 from para_policy.ros.serving.loading import LoadedPolicy, load
 from para_policy.ros.serving.planner_settings import make_settings, unmixed
 from para_policy.ros.serving.topics import chunk_format
@@ -75,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield _calibration(policy, values)
     with _threads(values["torch_threads"]):
         latency_s = measure(policy, settings, case)
-    yield from judge(latency_s, settings, policy)
+    yield from judge(latency_s, settings, policy, on_arrival=values["stamp_mode"] == "zero")
 
 
 def _load(case: Case) -> LoadedPolicy:
@@ -111,18 +114,29 @@ def _calibration(policy: DiffusionPolicy, values: Mapping[str, Any]) -> Finding:
 
 
 def measure(policy: DiffusionPolicy, settings: PlannerSettings, case: Case) -> list[float]:
-    """Seconds of some solves from a cold start, after one that pays for initialisation."""
+    """Seconds of some solves from a cold start, after one that pays for initialisation.
+
+    Each for all `robots` at once: no robot has to wait longer.
+    """
     observations = _observations(policy, case)
+    whole = replace(settings, deadline_s=0.0)
+    solver, robots = Solver(policy), len(robot_names(case.values))
     seconds: list[float] = []
     for index in range(_SOLVES + 1):
         started = time.perf_counter()
-        policy.sample(
-            observations[index % len(observations)],
-            sampler=settings.sampler,
-            seed=index,
-            scheduler=settings.scheduler,
-            steps=settings.steps,
-        )
+        requests = [
+            ChunkRequest(
+                settings=whole,
+                observation=observations[number % len(observations)],
+                stamp_ns=0,
+                index=index,
+                seed=number,
+                started_s=started,
+                previous=None,
+            )
+            for number in range(index * robots, (index + 1) * robots)
+        ]
+        solver.solve(requests)
         seconds.append(time.perf_counter() - started)
         if len(seconds) > 1 and sum(seconds) > _LONGEST_S:
             break
@@ -130,27 +144,53 @@ def measure(policy: DiffusionPolicy, settings: PlannerSettings, case: Case) -> l
 
 
 def judge(
-    seconds: list[float], settings: PlannerSettings, policy: DiffusionPolicy
+    seconds: list[float],
+    settings: PlannerSettings,
+    policy: DiffusionPolicy,
+    on_arrival: bool = False,
 ) -> Iterator[Finding]:
-    """Latency against the time that a chunk lasts, and against the deadline."""
+    """Latency against the time that the actions of a chunk last, and against the deadline.
+
+    While the next chunk is planned the one before is played, of which a part was past when it came, by
+    just that latency: a chunk must last twice as long, or the robot waits.
+
+    Args:
+        on_arrival: chunks begin when they come (`stamp_mode` zero): once is enough.
+    """
     dt_s = settings.dt_ns / 1e9
-    steps = settings.replan_steps or settings.n_action_steps or policy.config.n_action_steps
-    middle, worst, lasts = statistics.median(seconds), max(seconds), steps * dt_s
+    actions = settings.n_action_steps or policy.config.n_action_steps
+    middle, worst = (
+        _ready_s(taken, settings) for taken in (statistics.median(seconds), max(seconds))
+    )
+    lasts = actions * dt_s + settings.offset_ns / 1e9
     found = (
         f"{_ms(middle)}, at most {_ms(worst)}, of {len(seconds)} cold starts; "
-        f"a chunk lasts {_ms(lasts)} ({steps} actions at {1 / dt_s:g} Hz)"
+        f"a chunk lasts {_ms(lasts)} ({actions} actions at {1 / dt_s:g} Hz)"
     )
     faster = "use a faster sampler (chord, fewer steps), a GPU, more torch_threads, or more actions"
+    if settings.lockstep:
+        yield ok("latency", f"{found}; lockstep waits for it")
+        return
     if middle > lasts:
-        yield fail("latency", f"{found}: the robot waits between chunks", faster)
-    elif middle > lasts / 2:
-        yield warn("latency", f"{found}: over half of it", faster)
+        why = "the robot waits between chunks" if on_arrival else "all of it is past when it comes"
+        yield fail("latency", f"{found}: {why}", faster)
+    elif middle > lasts / 2 and not on_arrival:
+        waits = f"{found}: over half of it, so that the robot waits between chunks"
+        if settings.warm_start:
+            yield warn("latency", f"{waits} unless warm starts are faster", faster)
+        else:
+            yield fail("latency", waits, faster)
     else:
         yield ok("latency", found)
+    wanted = settings.replan_steps * dt_s
+    if wanted and middle > wanted:
+        rarer = f"a chunk is wanted every {_ms(wanted)}, and takes {_ms(middle)}: they come that much later"
+        yield warn("replan_steps", rarer, f"{faster}; or accept that the robot reacts later")
     if not settings.deadline_s:
         return
-    against = f"{_ms(middle)} against deadline_ms {1e3 * settings.deadline_s:g}"
-    if middle <= settings.deadline_s:
+    needs = statistics.median(seconds) + settings.added_latency_s
+    against = f"{_ms(needs)} against deadline_ms {1e3 * settings.deadline_s:g}"
+    if needs <= settings.deadline_s:
         yield ok("deadline", against)
     elif settings.anytime:
         advice = "raise deadline_ms or tolerance; warm starts may need less"
@@ -158,6 +198,13 @@ def judge(
     else:
         advice = f"raise deadline_ms, or use chord or x0; {settings.sampler_name} cannot stop early"
         yield fail("deadline", f"{against}: every chunk is late", advice)
+
+
+def _ready_s(taken_s: float, settings: PlannerSettings) -> float:
+    """Seconds until a chunk is out whose solve would take `taken_s` to its end."""
+    if settings.deadline_s and settings.anytime:
+        taken_s = min(taken_s, settings.deadline_s)
+    return taken_s + settings.added_latency_s
 
 
 def _observations(policy: DiffusionPolicy, case: Case) -> list[dict[str, np.ndarray]]:

@@ -43,7 +43,9 @@ def judged(seconds: float, checkpoint: Path, **values: Any) -> list[Level]:
     """Of a policy whose chunks last 0.8 s."""
     loaded = policy.load({**case_of(**values).values, "checkpoint": str(checkpoint)})
     settings = policy.make_settings(loaded, {**case_of(**values).values, "control_rate_hz": 10.0})
-    return [finding.level for finding in policy.judge([seconds], settings, loaded.policy)]
+    on_arrival = values.get("stamp_mode") == "zero"
+    found = policy.judge([seconds], settings, loaded.policy, on_arrival)
+    return [finding.level for finding in found]
 
 
 def test_an_error_in_one_check_is_a_finding_and_hides_no_other() -> None:
@@ -71,7 +73,45 @@ def test_latency_against_the_time_that_a_chunk_lasts(checkpoint: Path) -> None:
     assert judged(0.5, checkpoint) == [Level.WARN]
     assert judged(0.9, checkpoint) == [Level.FAIL]
     assert judged(0.1, checkpoint, n_action_steps=1) == [Level.WARN]
-    assert judged(0.1, checkpoint, replan_steps=1) == [Level.WARN]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "values", "levels"),
+    [
+        # The robot goes on with all actions of a chunk, however early the next one is wanted.
+        (0.3, {"replan_steps": 2}, [Level.OK, Level.WARN]),
+        (0.3, {"replan_steps": 4}, [Level.OK]),
+        (0.3, {"real_time_chunking": "hard", "replan_steps": 4}, [Level.OK]),
+        (0.5, {"warm_start": False}, [Level.FAIL]),
+        (0.5, {"stamp_mode": "zero"}, [Level.OK]),
+        (0.9, {"stamp_mode": "zero"}, [Level.FAIL]),
+        (0.3, {"added_latency_ms": 200.0}, [Level.WARN]),
+        (0.3, {"latency_offset_s": -0.3}, [Level.WARN]),  # its last action begins 0.3 s earlier
+        (0.5, {"deadline_ms": 300.0}, [Level.OK, Level.WARN]),  # cut short, and in time
+        (0.5, {"deadline_ms": 300.0, "sampler": "sequential"}, [Level.WARN, Level.FAIL]),
+        (0.9, {"lockstep": True, "deadline_ms": 300.0}, [Level.OK]),
+    ],
+)
+def test_latency_as_the_loop_meets_it(
+    seconds: float, values: dict[str, Any], levels: list[Level], checkpoint: Path
+) -> None:
+    assert judged(seconds, checkpoint, **values) == levels
+
+
+def test_latency_is_that_of_all_robots_at_once(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(checkpoint=str(checkpoint), robots=["left", "right"])
+    loaded = policy.load(case.values)
+    seeds, sample = [], loaded.policy.sample
+
+    def counted(observation: Any, *, seed: Any, **options: Any) -> Any:
+        seeds.append(seed)
+        return sample(observation, seed=seed, **options)
+
+    monkeypatch.setattr(loaded.policy, "sample", counted)
+    policy.measure(loaded.policy, policy.make_settings(loaded, case.values), case)
+    assert seeds == [[0, 1], [2, 3]]
 
 
 def test_latency_against_the_deadline(checkpoint: Path) -> None:
