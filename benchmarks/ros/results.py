@@ -13,6 +13,7 @@ from para_policy.files import replace, write_text
 from sim.evaluation import tables
 from sim.plots import Document
 from sim.ros.latency import report
+from sim.ros.latency.conditions import OFFSET_OF
 
 HEADER = """# ROS 2 results
 
@@ -51,6 +52,11 @@ the sensors' clock differs by 20 ms. *All*: jitter, network and ahead. At 20 and
 between two steps of the simulator are interpolated. `{sampler}`, {steps} {scheduler} steps; intervals are
 95 %. On a machine that does other work, too, the pipelines need real-time priority (`chrt -r 5`, as here):
 without it chunks took half a second, and mean rewards were 0.54 to 0.87, clean or disturbed.
+"""
+
+UNTOLD = """
+In these runs only chunk_executor had `latency_offset_s`: policy_node planned half a period earlier than it had
+to, and real-time chunking committed up to one action more. The present command tells both.
 """
 
 SOAK = """## Soak
@@ -136,13 +142,18 @@ def _latency(document: Document, images: Path) -> str:
         load=f"{load[len(load) // 20]:.1f} to {load[-1 - len(load) // 20]:.1f}",
     )
     picture = pages.picture(report.figure, document, images, "ros_latency")
-    return "\n".join((text, report.table(document), picture, ""))
+    return "\n".join((text + _untold(document), report.table(document), picture, ""))
 
 
 def _disturbed(document: Document, _: Path) -> str:
     last = document["seed"] + document["episodes"] - 1
     text = DISTURBED.format(first=document["seed"], last=last, **document)
-    return "\n".join((text, report.table(document), ""))
+    return "\n".join((text + _untold(document), report.table(document), ""))
+
+
+def _untold(document: Document) -> str:
+    """What is to be said of runs in which the nodes did not agree on when actions are played."""
+    return "" if set(OFFSET_OF) <= set(document) else UNTOLD
 
 
 def _soak(soaks: list[Document], folder: Path, images: Path) -> str:

@@ -22,7 +22,7 @@ from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.pusht.task import PUSHT
 from sim.ros.disturbance import Disturbance
-from sim.ros.latency.conditions import RunArguments
+from sim.ros.latency.conditions import OFFSET_OF, ON_TIME_S, RunArguments
 from sim.ros.latency.report import summarize, table
 from sim.ros.latency.runs import Runs, play_missing, run_resumable
 from sim.tasks.episode import Episode
@@ -58,8 +58,8 @@ class Condition:
         }
 
     @property
-    def stamped(self) -> bool:
-        return True
+    def latency_offset_s(self) -> float:
+        return ON_TIME_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
         **sampling_identity(policy, sampling),
         "sampler": args.sampler,
         "max_steps": args.max_steps,
+        **OFFSET_OF,
     }
     identities = {name: {**identity, "condition": asdict(chosen[name])} for name in chosen}
     runs = Runs(

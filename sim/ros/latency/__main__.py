@@ -23,7 +23,7 @@ from sim.evaluation.batches import Sampling
 from sim.evaluation.partial import PartialResults, partial_path
 from sim.evaluation.provenance import circumstances, sampling_identity
 from sim.pusht.task import PUSHT
-from sim.ros.latency.conditions import MODES, Arguments, Condition
+from sim.ros.latency.conditions import MODES, OFFSET_OF, Arguments, Condition
 from sim.ros.latency.report import figure, summarize, table
 from sim.ros.latency.runs import Runs, play_missing, run_resumable
 from sim.tasks.episode import Episode
@@ -44,6 +44,7 @@ def measure(args: Arguments, console: Console) -> dict[str, Any]:
         ),
         "sampler": args.sampler,
         "max_steps": args.max_steps,
+        **OFFSET_OF,
     }
     conditions = {
         f"{mode}, {latency_ms:g} ms": Condition(mode, latency_ms)

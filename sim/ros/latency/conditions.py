@@ -14,7 +14,7 @@ from para_policy.extras import require_ros
 from para_policy.files import check_distinct, check_output_file
 from para_policy.ros.domain import check_domain
 from sim.evaluation.statistics import check_margin
-from sim.pusht.env import MAX_STEPS
+from sim.pusht.env import CONTROL_DT, MAX_STEPS
 from sim.pusht.task import PUSHT
 
 MODES: Mapping[str, Mapping[str, object]] = {
@@ -24,6 +24,14 @@ MODES: Mapping[str, Mapping[str, object]] = {
     "chunking_soft": {"real_time_chunking": "soft", "coordinates": ["number 0-1"]},
 }
 """Modes, and what each changes of the parameters of policy_node."""
+ON_TIME_S = CONTROL_DT / 2
+"""`latency_offset_s` where actions keep their times.
+
+The board takes, at the end of each period, the command that is in force. An action that is due in that
+period is in force at its end only if nothing of the next one comes early: half a period of margin.
+"""
+OFFSET_OF = {"latency_offset_of": ["chunk_executor", "policy_node"]}
+"""Part of what a run is; without it only the executor had the offset."""
 
 
 class Playable(Protocol):
@@ -38,8 +46,8 @@ class Playable(Protocol):
         """What it changes of the parameters of pusht_sim."""
 
     @property
-    def stamped(self) -> bool:
-        """True where chunks have the stamp of their observation."""
+    def latency_offset_s(self) -> float:
+        """Parameter of policy_node and chunk_executor."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,9 @@ class Condition:
         return {}
 
     @property
-    def stamped(self) -> bool:
-        return self.mode != "uncompensated"
+    def latency_offset_s(self) -> float:
+        # A chunk without a stamp begins whenever it arrives, on no grid.
+        return 0.0 if self.mode == "uncompensated" else ON_TIME_S
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from para_policy.execution.chunk import ActionChunk
 from para_policy.files import write_text
 from para_policy.ros.messages.conversions import message_to_chunk
 from para_policy.ros.parameters.templates import inputs_text
-from sim.pusht.env import CONTROL_DT
 from sim.pusht.task import PUSHT
 from sim.ros.client import LoopClient, Played
 from sim.ros.latency.conditions import Playable, RunArguments
@@ -24,8 +23,6 @@ from sim.ros.latency.segments import segments
 from sim.ros.processes import RosProcesses, start_runtime, start_simulator
 from sim.ros.simulators import PUSHT_SIM
 from sim.tasks.episode import Chunk, Episode
-
-_MIDDLE_S = CONTROL_DT / 2
 
 
 @dataclass
@@ -95,13 +92,8 @@ def _start(processes: RosProcesses, args: RunArguments, condition: Playable, fol
         "autostart": True,
         **condition.policy,
     }
-    # The board takes, at the end of each period, the command that is in force. An action that is
-    # due in that period is in force at its end only if nothing of the next one comes early: half a
-    # period of margin. A chunk without a stamp begins whenever it arrives, on no such grid.
-    # policy_node is not told: it plans and commits for half a period earlier, up to one action more
-    # than needed. So the figures in docs/ros_results.md were measured.
-    offset_s = _MIDDLE_S if condition.stamped else 0.0
-    start_runtime(processes, policy, {"auto_enable": True, "latency_offset_s": offset_s})
+    offset = {"latency_offset_s": condition.latency_offset_s}  # both must know it
+    start_runtime(processes, {**policy, **offset}, {"auto_enable": True, **offset})
     simulator = {
         "autostart": False,
         "episodes": 1,

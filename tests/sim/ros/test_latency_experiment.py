@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from sim.ros.latency import real_time
 from sim.ros.latency.__main__ import main
+from sim.ros.latency.conditions import Arguments, Condition
 
 
 @pytest.mark.slow
@@ -38,6 +42,22 @@ def test_a_run_writes_numbers_table_and_plot_and_goes_on(
     monkeypatch.setattr("sim.ros.latency.real_time.play_in_real_time", refuse)
     assert main(arguments) == 0
     assert json.loads(output.read_text())["conditions"] == conditions
+
+
+@pytest.mark.parametrize(("mode", "offset_s"), [("uncompensated", 0.0), ("chunking_hard", 0.05)])
+def test_both_nodes_know_when_actions_are_played(
+    mode: str,
+    offset_s: float,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(real_time, "start_runtime", lambda _, *nodes: given.extend(nodes))
+    monkeypatch.setattr(real_time, "start_simulator", lambda *_: None)
+    args = Arguments(json=tmp_path / "out.json", checkpoint=checkpoint)
+    real_time._start(cast(Any, None), args, Condition(mode, 0.0), tmp_path)
+    assert [node["latency_offset_s"] for node in given] == [offset_s, offset_s]
 
 
 def test_the_plot_has_a_name_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
