@@ -55,8 +55,8 @@ without it chunks took half a second, and mean rewards were 0.54 to 0.87, clean 
 """
 
 UNTOLD = """
-In these runs only chunk_executor had `latency_offset_s`: policy_node planned half a period earlier than it had
-to, and real-time chunking committed up to one action more. The present command tells both.
+In these runs only chunk_executor had `latency_offset_s`: policy_node planned half a period earlier than it
+had to, and real-time chunking committed up to one action more. The present command tells both.
 """
 
 SOAK = """## Soak
