@@ -165,8 +165,8 @@ class Robot(WaitingNode):
     def listen(self, seconds: float) -> None:
         """Let messages in for so long, and look after the nodes."""
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.spin_once(left)
+        while time.monotonic() < end:
+            self.spin_once()
         self._check()
 
     def connected(self) -> bool:

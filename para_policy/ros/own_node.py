@@ -16,6 +16,8 @@ from para_policy.ros.domain import check_domain
 if TYPE_CHECKING:
     from typing import Self
 
+_MOMENT_S = 0.05
+
 
 class OwnNode:
     """A context manager: the node is gone at its end, with all that was made with it.
@@ -53,9 +55,13 @@ class OwnNode:
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
-    def spin_once(self, timeout_s: float) -> None:
-        """Handle one message, or wait for one for so long."""
-        self._executor.spin_once(timeout_sec=timeout_s)
+    def spin_once(self) -> None:
+        """Handle one message, or wait for one, for a moment.
+
+        Always for the same time: with another one the executor forgets what else was ready and begins
+        with the timers again, and one that is always due would keep all messages out.
+        """
+        self._executor.spin_once(timeout_sec=_MOMENT_S)
 
 
 class Question:

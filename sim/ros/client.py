@@ -81,7 +81,7 @@ class WaitingNode(OwnNode):
         """
         end = time.monotonic() + limit_s
         while not condition():
-            self.spin_once(0.1)
+            self.spin_once()
             self._check()
             if time.monotonic() > end:
                 raise ParaPolicyError(

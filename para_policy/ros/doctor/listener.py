@@ -9,7 +9,6 @@ from typing import Any
 from para_policy.ros.own_node import OwnNode, Question
 
 NAME = "para_policy_doctor"
-_TICK_S = 0.05
 
 
 class Listener(OwnNode):
@@ -22,10 +21,9 @@ class Listener(OwnNode):
         """Listen until `condition` holds, or in vain for `limit_s`."""
         end = time.monotonic() + limit_s
         while not condition():
-            left = end - time.monotonic()
-            if left <= 0:
+            if time.monotonic() >= end:
                 return False
-            self.spin_once(min(_TICK_S, left))
+            self.spin_once()
         return True
 
     def listen(self, seconds: float) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from benchmarks import common
 from benchmarks.ros import fleet, overhead
 from benchmarks.ros.overhead import PARTS, _split, table
+from benchmarks.ros.rig import Robot
 from para_policy.checkpoints.observations import save_observations
 from tests.checkpoint import save_tiny_checkpoint
 
@@ -27,6 +30,17 @@ def test_overhead_of_a_few_chunks(
     document = json.loads((tmp_path / "o.json").read_text())
     assert document["chunks"] == 5
     assert 0 < document["sampler_ms"]["p50"] < document["total_ms"]["p50"]
+
+
+def test_a_robot_with_a_timer_that_is_always_due_hears_the_nodes(domain_id: int) -> None:
+    with Robot(domain_id, lambda: None) as robot:
+        publisher = robot.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        robot.wait(publisher.get_subscription_count)
+        robot.node.create_timer(0.001, lambda: time.sleep(0.002))
+        robot.listen(0.1)
+        publisher.publish(DiagnosticArray(status=[DiagnosticStatus(name="node")]))
+        robot.listen(1.0)
+        assert len(robot.heartbeats["node"]) == 1
 
 
 def test_parts_add_up_to_the_overhead() -> None:
