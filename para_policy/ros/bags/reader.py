@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +21,9 @@ with extra("bags", "reading a bag"):
 
 _SUFFIXES = (".mcap", ".db3")
 
+Topics = Mapping[str, Collection[str]]
+"""Types by topic."""
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -37,7 +40,7 @@ class Bag:
     A bag whose recorder was killed, or of which the end is missing, is read as far as it goes.
 
     Attributes:
-        topics: type of each topic.
+        topics: types of each topic; of more than one where nodes have not agreed.
         incomplete: why not everything can be there; empty when it is.
     Raises:
         DataError: when there is no bag, or nothing of it can be read.
@@ -50,54 +53,66 @@ class Bag:
         if not path.exists():
             raise DataError(f"there is no bag '{path}'; give the folder that holds metadata.yaml")
         try:
-            self.topics = _topics(path)
+            self.topics = _by_topic(_pairs(path))
         except Exception as error:  # rosbags raises what YAML, sqlite and struct raise
             self._files = _storage_files(path)
             self.incomplete = f"'{path}' was not closed, or its end is missing ({error})"
             self.topics = self._salvaged_topics()
 
-    def messages(self, topics: Collection[str]) -> Iterator[Recorded]:
-        """The messages of `topics` in the order of their receipt.
+    def messages(self, topics: Mapping[str, str]) -> Iterator[Recorded]:
+        """The messages of some topics in the order of their receipt.
+
+        Args:
+            topics: type of each. Messages of another type are passed over, as ROS brings a node only
+                those of the type that it has asked for.
 
         Raises:
             DataError: when a message is damaged.
         """
-        kinds = {topic: message_class(self.topics[topic]) for topic in topics}
+        classes = {topic: message_class(kind) for topic, kind in topics.items()}
         for file in self._files:
-            found = _scan(file) if self._scans else _read(file, kinds)
-            for topic, _, time_ns, data in found:
-                if topic in kinds:
-                    yield Recorded(topic, time_ns, decode(data, kinds[topic], topic))
+            found = _scan(file) if self._scans else _read(file, topics)
+            for topic, kind, time_ns, data in found:
+                if topics.get(topic) == kind:
+                    yield Recorded(topic, time_ns, decode(data, classes[topic], topic))
 
-    def _salvaged_topics(self) -> dict[str, str]:
+    def _salvaged_topics(self) -> Topics:
         self._scans = all(file.suffix == ".mcap" for file in self._files)
-        found: dict[str, str] = {}
+        found: set[tuple[str, str]] = set()
         for file in self._files:
             if self._scans:
-                found |= {topic: kind for topic, kind, *_ in _scan(file)}
+                found |= {(topic, kind) for topic, kind, *_ in _scan(file)}
                 continue
             _roll_back(file)
             try:
-                found |= _topics(file)
+                found |= _pairs(file)
             except Exception as error:
                 raise DataError(
                     f"'{file}' cannot be read ({error}); try sqlite3 '{file}' .recover"
                 ) from error
         if not found:
             raise DataError(f"{self.incomplete}; no message can be read")
-        return found
+        return _by_topic(found)
 
 
-def _topics(path: Path) -> dict[str, str]:
+def _by_topic(pairs: Iterable[tuple[str, str]]) -> Topics:
+    found: dict[str, set[str]] = {}
+    for topic, kind in pairs:
+        found.setdefault(topic, set()).add(kind)
+    return found
+
+
+def _pairs(path: Path) -> set[tuple[str, str]]:
+    """Topics with their types."""
     with Reader(path) as reader:
-        return {connection.topic: connection.msgtype for connection in reader.connections}
+        return {(connection.topic, connection.msgtype) for connection in reader.connections}
 
 
-def _read(path: Path, topics: Collection[str]) -> Iterator[tuple[str, str, int, bytes]]:
+def _read(path: Path, topics: Mapping[str, str]) -> Iterator[tuple[str, str, int, bytes]]:
     """Topic, type, time and bytes of each message of some topics."""
     try:
         with Reader(path) as reader:
-            wanted = [c for c in _connections(reader) if c.topic in topics]
+            wanted = [c for c in _connections(reader) if topics.get(c.topic) == c.msgtype]
             for connection, time_ns, data in reader.messages(wanted) if wanted else ():
                 yield connection.topic, connection.msgtype, time_ns, bytes(data)
     except (ReaderError, sqlite3.Error, OSError, ArithmeticError) as error:

@@ -99,7 +99,7 @@ class Recorder(Node):
     def absent(self) -> dict[str, str]:
         """What is to be said of topics that a replay needs and nobody has published, by topic."""
         there = {
-            topic: kinds[0]
+            topic: kinds
             for topic, kinds in self.get_topic_names_and_types()
             if self.count_publishers(topic)
         }

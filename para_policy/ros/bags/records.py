@@ -9,7 +9,7 @@ from typing import Any
 from para_policy.errors import DataError
 from para_policy.execution.chunk import ActionChunk
 from para_policy.ros.bags.reader import Bag
-from para_policy.ros.bags.topics import CHUNK, INFO, settings_topics
+from para_policy.ros.bags.topics import CHUNK, CHUNK_TYPE, INFO, INFO_TYPE, settings_topics
 from para_policy.ros.messages.conversions import message_to_chunk, stamp_to_ns
 from para_policy.ros.messages.diagnostics import status_values
 from para_policy.ros.messages.settings import RecordedSettings, read_settings
@@ -96,7 +96,7 @@ def read_run(bag: Bag, node: str) -> Run:
     waiting: list[ActionChunk] = []
     chunks: list[ChunkRecord] = []
     infos: list[tuple[dict[str, str], int]] = []
-    for recorded in bag.messages((f"{node}/{CHUNK}", f"{node}/{INFO}")):
+    for recorded in bag.messages({f"{node}/{CHUNK}": CHUNK_TYPE, f"{node}/{INFO}": INFO_TYPE}):
         if recorded.topic.endswith(INFO):
             infos.append((status_values(recorded.message), recorded.time_ns))
         else:

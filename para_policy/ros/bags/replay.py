@@ -74,7 +74,7 @@ class Replay:
         max_age_s = self.planner_settings(run.chunks[0]).max_age_ns / 1e9
         inputs = self._inputs(recorded)
         observations = Observations(inputs, topics, max_age_s, self._history)
-        messages = self.bag.messages(sorted(set(topics.values())))
+        messages = self.bag.messages({topic: inputs[name].type for name, topic in topics.items()})
         for record, found in observations.find(messages, run.chunks):
             if found.observation is None:
                 rerun.skip()
@@ -115,7 +115,12 @@ class Replay:
             name: absolute(namespace, mapping.topic)
             for name, mapping in self._inputs(recorded).items()
         }
-        absent = sorted(set(topics.values()) - set(self.bag.topics))
+        kinds = {topic: self._inputs(recorded)[name].type for name, topic in topics.items()}
+        absent = [
+            f"{topic} ({kind})"
+            for topic, kind in sorted(kinds.items())
+            if kind not in self.bag.topics.get(topic, ())
+        ]
         if absent:
             raise DataError(f"the bag lacks {', '.join(absent)}, which the policy saw")
         return topics

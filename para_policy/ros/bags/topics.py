@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from para_policy.ros.graph import absolute
 from para_policy.ros.messages.input_files import InputForms, topics_of
 
 CHUNK, INFO, SETTINGS = "action_chunk", "chunk_info", "settings"
-_CHUNK_TYPE = "trajectory_msgs/msg/JointTrajectory"
-_INFO_TYPE = "diagnostic_msgs/msg/DiagnosticStatus"
+CHUNK_TYPE = "trajectory_msgs/msg/JointTrajectory"
+INFO_TYPE = "diagnostic_msgs/msg/DiagnosticStatus"
 _SETTINGS_TYPE = "std_msgs/msg/String"
 
 
@@ -63,15 +63,16 @@ class RecordedNodes:
         return {absolute(place, name) for place in self._places for name in names}
 
 
-def recorded_policies(topics: Mapping[str, str]) -> list[str]:
+def recorded_policies(topics: Mapping[str, Collection[str]]) -> list[str]:
     """Full names of the nodes whose chunks a bag holds, one for each robot: "/arm/policy_node"."""
-    nodes = _ending(topics, INFO, _INFO_TYPE)
-    return sorted(n for n in nodes if topics.get(f"{n}/{CHUNK}") == _CHUNK_TYPE)
+    nodes = _ending(topics, INFO, INFO_TYPE)
+    return sorted(n for n in nodes if CHUNK_TYPE in topics.get(f"{n}/{CHUNK}", ()))
 
 
-def settings_topics(topics: Mapping[str, str]) -> list[str]:
-    """Topics of a bag that hold settings of policy nodes."""
-    return [f"{node}/{SETTINGS}" for node in _ending(topics, SETTINGS, _SETTINGS_TYPE)]
+def settings_topics(topics: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Topics of a bag that hold settings of policy nodes, with their type."""
+    nodes = _ending(topics, SETTINGS, _SETTINGS_TYPE)
+    return {f"{node}/{SETTINGS}": _SETTINGS_TYPE for node in nodes}
 
 
 def namespace_of(node: str) -> str:
@@ -79,6 +80,6 @@ def namespace_of(node: str) -> str:
     return node.rpartition("/")[0] or "/"
 
 
-def _ending(topics: Mapping[str, str], name: str, kind: str) -> Iterable[str]:
+def _ending(topics: Mapping[str, Collection[str]], name: str, kind: str) -> list[str]:
     ending = f"/{name}"
-    return [t.removesuffix(ending) for t, k in topics.items() if t.endswith(ending) and k == kind]
+    return [t.removesuffix(ending) for t in topics if t.endswith(ending) and kind in topics[t]]

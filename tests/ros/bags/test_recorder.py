@@ -36,6 +36,7 @@ from tests.ros.graph import CONFIG, Graph
 from tests.ros.policy_rig import Rig
 
 INPUTS = CONFIG / "pusht_inputs.yaml"
+JOINTS = {"/joint_states": "sensor_msgs/msg/JointState"}
 RUN = "import sys; from para_policy.terminal import run; import tyro; "
 RUN += "from para_policy.cli.record import Record; "
 RUN += "sys.exit(run(tyro.cli(Record, args=sys.argv[1:])))"
@@ -113,7 +114,7 @@ def test_bytes_times_and_quality_of_service_are_kept(graph: Graph, tmp_path: Pat
     after_ns = recorder.get_clock().now().nanoseconds
     writer.close()
 
-    found = list(Bag(tmp_path / "bag").messages(["/joint_states"]))
+    found = list(Bag(tmp_path / "bag").messages(JOINTS))
     assert [recorded.message for recorded in found] == [joints(number) for number in range(20)]
     assert all(before_ns <= recorded.time_ns <= after_ns for recorded in found)
     with Reader(tmp_path / "bag") as reader:
@@ -191,7 +192,7 @@ def test_a_publisher_that_offers_less_and_comes_later_is_heard(
 
     graph.wait(both_heard)
     writer.close()
-    found = [recorded.message for recorded in Bag(tmp_path / "bag").messages(["/joint_states"])]
+    found = [recorded.message for recorded in Bag(tmp_path / "bag").messages(JOINTS)]
     assert all(joints(number) in found for number in (1, 2, 3))
 
 
@@ -235,7 +236,7 @@ def test_a_signal_closes_the_bag(
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 0, output
     assert not Bag(bag).incomplete
-    assert joints(1) in [recorded.message for recorded in Bag(bag).messages(["/joint_states"])]
+    assert joints(1) in [recorded.message for recorded in Bag(bag).messages(JOINTS)]
     assert "/joint_states" in output
 
 
@@ -249,7 +250,7 @@ def test_a_killed_recorder_leaves_what_it_had_a_second_ago(
         process.wait(20)
     found = Bag(bag)
     assert "was not closed" in found.incomplete
-    assert joints(1) in [recorded.message for recorded in found.messages(["/joint_states"])]
+    assert joints(1) in [recorded.message for recorded in found.messages(JOINTS)]
 
 
 def speak_until_flushed(graph: Graph, bag: Path) -> None:
