@@ -7,6 +7,8 @@ ros2 launch para_policy policy.launch.py sim:=aloha    # two arms
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +70,7 @@ NO_USE_STARTING_AGAIN = {
     3: "{name} cannot be imported",
 }
 """What exit codes of our nodes mean."""
+HIGHEST_DOMAIN = 232
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 LOOK_EVERY_S = 0.2
 ENDPOINTS_FOLLOW_S = 0.5
@@ -286,6 +289,12 @@ class BringUp:
 
 def check(given: dict[str, str]) -> None:
     """Refuse values that would otherwise fail later, without the name of the argument, or not at all."""
+    # Fast DDS ends the process that makes a node there, which is this one.
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not re.fullmatch("[0-9]{1,3}", domain) or int(domain) > HIGHEST_DOMAIN:
+        raise RuntimeError(
+            f"ROS_DOMAIN_ID is {domain!r}; expected 0 to {HIGHEST_DOMAIN}, the same for all nodes"
+        )
     params_file = f"params_file:={given['params_file']}"
     try:
         yaml.safe_load(Path(given["params_file"]).read_text(encoding="utf-8"))

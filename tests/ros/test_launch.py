@@ -195,6 +195,16 @@ def test_a_wrong_argument_is_named_and_nothing_starts(
     assert not run.pids()
 
 
+@pytest.mark.parametrize("file", ["policy.launch.py", "arm.launch.py"])
+def test_a_domain_that_there_is_not_ends_the_launch_with_one_line(
+    tmp_path: Path, file: str, checkpoint: Path
+) -> None:
+    run = Launch(tmp_path / "launch.log", 300, file, {"checkpoint": checkpoint})
+    assert run.process.wait(START_S) == 1
+    assert "ROS_DOMAIN_ID is '300'; expected 0 to 232" in run.text()
+    assert not run.pids()
+
+
 def test_every_robot_has_an_executor_in_its_namespace(
     graph: Graph, launch: Callable[..., Launch], checkpoint: Path
 ) -> None:
