@@ -106,6 +106,30 @@ def test_where_the_model_is_exact_the_first_sweeps_are() -> None:
     assert result.evals.max() < N / 2
 
 
+def test_the_estimated_error_holds_what_interpolation_costs() -> None:
+    """No correction shows it: here the second sweep finds nothing to correct."""
+    task = of(Linear(size=D))
+    parts = measured(task, batch=4)
+    cost = torch.full((N,), 1e-3)
+    cost[0], cost[-1] = 1e9, 0.0
+    nodes = dataclasses.replace(parts["nodes"], error=cost)
+    noise = task.noise(5)
+    loose, strict = (
+        task.solve(
+            samplers.get(
+                "collocation", matrices=parts["matrices"], nodes=nodes, tolerance=tolerance
+            ),
+            noise,
+        )
+        for tolerance in (1e-2, 2.2e-3)
+    )
+    assert loose.evals.max() < N / 2
+    assert loose.residuals[-1].max() < 1e-9
+    assert (loose.correction >= 1e-3).all()
+    assert strict.evals.min() >= N  # more than half of it: asked at all steps
+    assert (strict.correction <= 1e-9).all()
+
+
 @pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpmsolver++"])
 @pytest.mark.parametrize("network", [Hashed(), Threshold(), Rational()])
 def test_tolerance_0_is_sequential_to_the_bit(kind: str, network: Network) -> None:

@@ -77,6 +77,8 @@ def test_a_round_budget_returns_the_exact_prefix_and_says_so(m: int) -> None:
     expected = solved.solve(SEQUENTIAL, noise).trajectory
     assert torch.equal(result.trajectory[:, : m + 1], expected[:, : m + 1])
     assert result.rounds.tolist() == [m] * 3
+    assert torch.equal(result.residual, result.residuals[-1])  # not only of what is exact
+    assert (result.residual > 0).all()
     assert set(result.status) == {Status.ROUND_BUDGET}
     assert not result.converged.any()
     assert "max_rounds" in Status.ROUND_BUDGET.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -42,6 +43,8 @@ def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
 
 
 def guesses() -> dict[str, Guess]:
+    overflowed = drawn(BATCH, N + 1, *SHAPE)
+    overflowed[:, N // 2] = torch.inf
     return {
         "copy": Copy(),
         "prior": Prior(),
@@ -50,6 +53,7 @@ def guesses() -> dict[str, Guess]:
         "trajectory": Trajectory(drawn(BATCH, N + 1, *SHAPE)),
         "far trajectory": Trajectory(1e3 * drawn(BATCH, N + 1, *SHAPE)),
         "broken trajectory": Trajectory(torch.full((BATCH, N + 1, *SHAPE), torch.nan)),
+        "overflowed trajectory": Trajectory(overflowed),
     }
 
 
@@ -83,6 +87,16 @@ def test_every_guess_leads_to_the_sequential_solution(
     assert result.rounds.max() <= N
     own = FixedPoint(Scalar("clean"), ResidualBelow(0.0), guess, window=window)
     assert torch.equal(solved.solve(own, noise).rounds, result.rounds)
+
+
+def test_a_guess_that_overflows_where_it_is_interpolated_spoils_nothing() -> None:
+    """Residuals of float32 are finite, their share of a clean sample is not."""
+    solved = exact_problem("ddpm")
+    noise = solved.noise(batch=BATCH, shape=SHAPE, dtype=torch.float32)
+    guess = Trajectory(5e37 * drawn(BATCH, N + 1, *SHAPE))
+    sampler = dataclasses.replace(plain(window=4), lookahead=3)
+    result = solved.solve(sampler, noise, guess=guess)
+    assert torch.equal(result.trajectory, solved.solve(SEQUENTIAL, noise).trajectory)
 
 
 def test_the_guess_of_a_call_replaces_the_samplers_own() -> None:

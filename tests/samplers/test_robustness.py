@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from para_policy import Denoiser, Process, samplers
 from para_policy.errors import NonFiniteError
-from para_policy.samplers import Status
+from para_policy.samplers import SampleResult, Status, as_sampler
 from tests.problems import SOLVERS, Network, Problem, problem, row_by_row, scheduler, solver
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -114,3 +117,49 @@ def test_a_network_that_breaks_in_the_very_last_step_is_noticed(tolerance: float
         solved.solve(sampler, solved.noise())
     result = solved.solve(sampler, solved.noise(), partial=True)
     assert set(result.status) == {Status.NON_FINITE}
+
+
+def test_a_callable_that_says_it_converged_to_nan_is_not_believed() -> None:
+    def foreign(*problem: Any, **options: Any) -> SampleResult:
+        result = SEQUENTIAL(*problem)
+        sample = result.sample.clone()
+        sample[1, 0, 0] = torch.nan
+        return dataclasses.replace(result, sample=sample)
+
+    solved = problem("ddim", N)
+    with pytest.raises(NonFiniteError, match=r"1 of 3 samples .*number 1"):
+        solved.solve(as_sampler(foreign), solved.noise())
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "sequential"])
+def test_a_solve_that_stops_after_a_broken_round_returns_the_iterate_before_it(
+    name: str, bad: float
+) -> None:
+    base, calls = problem("ddim", N), 0
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.where((t < 50).reshape(-1, 1, 1) & (calls > 1), bad, base.network(x, t))
+
+    solved = Problem(net, base.process)
+    limited = solver(name, solved.process, tolerance=0.0, max_rounds=3)
+    result = solved.solve(limited, solved.noise())
+    assert calls > 1
+    assert set(result.status) == {Status.ROUND_BUDGET}
+    assert result.trajectory.isfinite().all()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_sample_that_is_infinite_and_not_nan_is_noticed(name: str) -> None:
+    """The direction of a DDIM step is that of the unclipped prediction."""
+    base = problem("ddim", N, prediction_type="sample", set_alpha_to_one=False)
+    last = base.process.timesteps[-1]
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where((t == last)[:, None, None], torch.inf, base.network(x, t))
+
+    solved = Problem(net, base.process)
+    with pytest.raises(NonFiniteError, match="3 of 3 samples"):
+        solved.solve(solver(name, solved.process, tolerance=1e3), solved.noise())
