@@ -57,6 +57,13 @@ def test_limits_are_of_each_joint() -> None:
 def test_difference_that_overflows_is_a_violation() -> None:
     guards = make_guards(-1e308, velocity_max=1e300)
     assert guards.check(np.array([1e308])).guard == "velocity_max"
+    guards = make_guards(-1.7e308, 0, acceleration_max=4.0)  # both velocities are infinite
+    assert guards.check(np.array([1.7e308])).guard == "acceleration_max"
+
+
+def test_a_state_that_is_no_number_is_a_violation() -> None:
+    guards = make_guards(max_jump=1e9)
+    assert guards.check(np.array([0.0]), np.array([np.nan])).guard == "max_jump"
 
 
 TICKS = (0.0, 1.0, 2.8, 3.0, 4.0, 5.5, 6.0, 7.0)
@@ -111,6 +118,12 @@ def test_the_time_since_the_last_command_counts_within_bounds(
 ) -> None:
     guards = make_guards(velocity_max=1 / PERIOD_S)
     assert first_refused(guards, np.array([0.0, step]), (0.0, tick)) == refused
+
+
+@pytest.mark.parametrize(("step", "refused"), [(1.01, "acceleration_max"), (0.99, "")])
+def test_a_step_in_a_short_period_accelerates_as_in_a_whole_one(step: float, refused: str) -> None:
+    guards = make_guards(acceleration_max=1 / PERIOD_S**2)
+    assert first_refused(guards, np.array([0.0, step]), (0.0, 0.2)) == refused
 
 
 def test_a_pause_in_which_the_robot_stood_does_not_count() -> None:

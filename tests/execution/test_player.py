@@ -33,11 +33,19 @@ def test_newer_chunk_replaces_the_one_in_force_at_once() -> None:
     assert player.action_at(at(4)).tolist() == [4, 2]
 
 
+def test_a_chunk_for_the_same_time_replaces_the_one_in_force() -> None:
+    player = ChunkPlayer()
+    player.offer(make_chunk(0, tag=1), at(0))
+    player.offer(make_chunk(0, tag=2), at(1))
+    assert player.action_at(at(1)).tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("chunk", "now", "reason"),
     [
         (make_chunk(step=3), 5, "0.100 s older"),
         (make_chunk(step=5, steps=2), 9, "too late"),
+        (make_chunk(step=5, steps=2), 7, "too late"),
         (make_chunk(step=30), 5, "in the future"),
         (make_chunk(step=5, dim=3), 5, "3 joints, expected 2"),
     ],

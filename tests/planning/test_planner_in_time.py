@@ -103,9 +103,9 @@ def test_no_warm_start_in_lockstep_after_a_reset_or_at_another_rate() -> None:
     planner.plan(observe(planner, 0))
     planner.reset(seed=5)
     assert planner.plan(observe(planner, 8)).executed is None
-    planner.change(replace(settings, dt_ns=DT // 2))
+    planner.change(replace(settings, dt_ns=2 * DT))
     assert planner.plan(observe(planner, 16)).executed is None
-    assert planner.plan(observe(planner, 20)).executed == 8
+    assert planner.plan(observe(planner, 32)).executed == 8
 
 
 def test_settings_change_between_two_chunks_and_never_in_one() -> None:
@@ -123,6 +123,27 @@ def test_settings_change_between_two_chunks_and_never_in_one() -> None:
     observe(planner, 9, value=9)
     planner.plan(observe(planner, 9.5, value=9.5))
     assert policy.observations[-1]["y"].tolist() == [9, 9.5]  # half a step apart now
+
+
+def test_without_a_deadline_no_chunk_is_late() -> None:
+    planner, policy = make(replace(REAL_TIME, deadline_s=0.0, max_overruns=1))
+    policy.during = lambda: threading.Event().wait(0.02)
+    plan = planner.plan(observe(planner, 0))
+    assert (plan.overruns, plan.deadline_misses, plan.withheld) == (0, 0, False)
+
+
+def test_a_chunk_of_old_settings_says_nothing_about_new_ones() -> None:
+    settings = replace(REAL_TIME, deadline_s=0.01, max_overruns=1)
+    planner, policy = make(settings)
+
+    def change() -> None:
+        planner.change(replace(settings, deadline_s=1.0))
+        threading.Event().wait(0.02)
+
+    policy.during = change
+    plan = planner.plan(observe(planner, 0))
+    assert (plan.overruns, plan.withheld) == (0, False)
+    assert planner.withheld_reason() is None
 
 
 def test_a_sampler_that_does_not_work_is_not_taken_over() -> None:
