@@ -53,9 +53,16 @@ def fails(*_: object, **__: object) -> Tensor:
     raise RuntimeError("out of\nmemory")
 
 
+def off_in_one_coordinate(scale: float) -> Tensor:
+    answer = slow(0)(scale)
+    answer[1, 3, 0] += 0.02
+    return answer
+
+
 @pytest.mark.parametrize(
     ("faster", "reason"),
     [
+        (off_in_one_coordinate, r"differs by 0\.02, allowed is 0\.01"),
         (slow(0, shift=0.02), r"differs by 0\.02, allowed is 0\.01"),
         (slow(0, shift=float("nan")), "differs by nan"),
         (slow(0, shift=float("inf")), "differs by inf"),
@@ -73,6 +80,14 @@ def test_what_is_wrong_or_slower_is_refused(faster: Callable[..., Tensor], reaso
     assert re.search(reason, proof.refusal)
     assert torch.equal(answer, expected)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_answers_that_are_written_to_the_same_place_are_told_apart() -> None:
+    """As by a compiled network, which both ways call."""
+    place = torch.empty(SHAPE)
+    answer, proof = prove(lambda: place.fill_(1.0), lambda: place.fill_(2.0), allowed=0.01)
+    assert "differs by 1" in proof.refusal
+    assert (answer == 1).all()
 
 
 def test_an_error_of_the_original_is_its_callers() -> None:

@@ -352,6 +352,13 @@ def test_with_a_deadline_sequential_is_not_taken_where_another_is_accurate(
     assert off.fastest(TABLE, deadline_s=deadline_s).sampler == "sequential"
 
 
+@pytest.mark.parametrize("options", [{"tolerance": 1e-2}, {}], ids=["ours", "other"])
+def test_what_was_less_accurate_than_its_tolerance_is_not_taken(options: dict[str, Any]) -> None:
+    for error, name in ((1e-2, "x0"), (1.01e-2, "sequential")):
+        made = calibration(Variant("x0", options, 2, 20, error_p95=error))
+        assert made.fastest(LatencyTable((1, 100), (1.0, 1.0))).sampler == name
+
+
 MEASURED = calibration(
     Variant("x0", {"tolerance": 1e-2}, 5, 50, amplification=2.0),
     Variant("x0", {"tolerance": 1e-2, "window": 10}, 8, 40, amplification=3.0),
@@ -518,6 +525,9 @@ def test_the_bound_is_the_correction_times_the_amplification() -> None:
     assert Certificate(math.nan).bound(result, own_start=True).isnan().all()
     assert Certificate(3.0).bound(result, own_start=False).isnan().all()
     assert Certificate(0.0).bound(result, own_start=True).tolist() == [0, 0]
+    # Rounding is there, however well a sampler did in calibration.
+    small = Certificate(0.01).bound(result, own_start=True).tolist()
+    assert small == pytest.approx([4e-5, ERROR_FLOOR])
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.CONVERGED])

@@ -298,14 +298,16 @@ def test_no_observations_are_refused(checkpoint: Path, run: Run) -> None:
 
 def test_a_measurement_depends_on_its_settings_alone(checkpoint: Path) -> None:
     """Every observation is used, with seeds of its own, in batches of any size."""
-    policy = load_policy(checkpoint)
+    policy, observations = load_policy(checkpoint), random_observations(3)
     settings = Settings(jacobians=2, cases=7)
     first, again = (
-        calibrate.calibrate(policy.chain("ddim", 5), random_observations(3), settings) for _ in "ab"
+        calibrate.calibrate(policy.chain("ddim", 5), observations, settings) for _ in "ab"
     )
     assert first.variants == again.variants
     assert torch.equal(first.matrices, again.matrices)  # type: ignore[arg-type]
-    other = calibrate.calibrate(policy.chain("ddim", 5), random_observations(3, seed=1), settings)
+    for values in observations.values():
+        values[-1] += 9
+    other = calibrate.calibrate(policy.chain("ddim", 5), observations, settings)
     assert other.variants != first.variants
 
 

@@ -23,7 +23,9 @@ def test_another_network_replaces_the_bound_one_for_that_call_only() -> None:
     assert (denoiser.rounds, denoiser.evals) == (3, 12)
 
 
-@pytest.mark.parametrize(("pad_to", "pad_from", "rows"), [(1, 1, 3), (8, 1, 8), (8, 4, 3)])
+@pytest.mark.parametrize(
+    ("pad_to", "pad_from", "rows"), [(1, 1, 3), (8, 1, 8), (8, 3, 8), (8, 4, 3)]
+)
 def test_another_network_sees_the_same_call(pad_to: int, pad_from: int, rows: int) -> None:
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
 

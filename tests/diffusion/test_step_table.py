@@ -42,6 +42,8 @@ def test_the_yardstick_of_deterministic_samplers_is_that_of_the_stochastic_step(
     expected = ((1 - abar[1:]) / (1 - abar[:-1]) * (1 - abar[:-1] / abar[1:])).sqrt()
     # the scheduler's own sigmas are float32, hence the tolerance
     assert torch.allclose(solver.sigma[:-1], expected, rtol=1e-4, atol=1e-6)
+    flow = Process.from_flow([1.0, 0.5, 0.0])
+    assert noisy.sigma[-1] == solver.sigma[-1] == flow.sigma[-1] == 0  # nothing leaves a sample
 
 
 def test_to_moves_the_table_and_leaves_the_original() -> None:

@@ -66,6 +66,8 @@ def test_processes_of_another_noise_level_are_other_processes() -> None:
     config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 20}
     made = {eta: Process.from_scheduler(config, 8, eta=eta) for eta in (0.0, 0.5)}
     assert not made[0.0].agrees_with(made[0.5].fingerprint)
+    for clip in ({"clip_sample": False}, {"clip_sample_range": 2.0}):
+        assert not made[0.0].agrees_with(Process.from_scheduler({**config, **clip}, 8).fingerprint)
     assert made[0.0].agrees_with(Process.from_scheduler(config, 8).fingerprint)
     moved = made[0.0].to("cpu", torch.float32)
     assert moved.agrees_with(made[0.0].fingerprint)
@@ -79,6 +81,16 @@ def test_no_change_of_a_step_leaves_the_fingerprint_as_it_was(column: str, s: in
     process = Process.from_scheduler(config, 8, eta=0.5)
     values = getattr(process, column).clone()
     values[s] += 1 if column == "timesteps" else 0.01
+    other = dataclasses.replace(process, **{column: values}, fingerprint=())
+    assert not process.agrees_with(other.fingerprint)
+
+
+@pytest.mark.parametrize("column", ["timesteps", "A", "B", "R", "c", "signal", "x0_from_x"])
+def test_steps_in_another_order_have_another_fingerprint(column: str) -> None:
+    config = {"_class_name": "DDIMScheduler", "num_train_timesteps": 20}
+    process = Process.from_scheduler(config, 8, eta=0.5)
+    values = getattr(process, column).clone()
+    values[[2, 5]] = values[[5, 2]]
     other = dataclasses.replace(process, **{column: values}, fingerprint=())
     assert not process.agrees_with(other.fingerprint)
 

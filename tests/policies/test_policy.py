@@ -217,6 +217,14 @@ def test_actions_that_are_not_finite_are_never_returned(
         policy.sample(one(observations()), sampler=sampler)
 
 
+def test_actions_that_overflow_in_physical_units_are_never_returned(
+    policy: DiffusionPolicy,
+) -> None:
+    policy.normalizers["action"].scale.fill_(1e-39)
+    with pytest.raises(NonFiniteError, match="beyond float32 in physical units"):
+        policy.sample(one(observations()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("sampler", ["sequential", "collocation"])
 def test_defaults_of_the_host_program_change_nothing(
