@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
+from para_policy.children import descendants, end_all
 from para_policy.errors import InputError, WorkerLostError
 from para_policy.extras import extra
 from para_policy.stopping import Stopped
@@ -68,6 +69,7 @@ def connected(address: str, workers: int | None = None, gpus: int = 0) -> Iterat
     """
     check_address(address)
     ray = _ray()
+    before = descendants()
     with tempfile.TemporaryDirectory(
         prefix="ray-", dir=_temporary(), ignore_cleanup_errors=True
     ) as folder:
@@ -76,7 +78,7 @@ def connected(address: str, workers: int | None = None, gpus: int = 0) -> Iterat
             _check_resources(ray, address, gpus)
             yield
         finally:
-            ray.shutdown()
+            end_all(ray.shutdown, before)
 
 
 def _ray() -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from para_policy.children import end_with_parent
 from para_policy.errors import WorkerLostError
 from para_policy.memory import check_memory
 from para_policy.policies.policy import DiffusionPolicy
@@ -75,6 +76,7 @@ class StoppedError(Exception):
 
 
 def _start_worker(sampling: Sampling, threads: int, put: Callable[[int], None], stop: Any) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
     torch.set_num_threads(threads)
 

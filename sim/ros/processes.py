@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from para_policy.children import tied
 from para_policy.errors import ParaPolicyError
 from para_policy.ros.domain import check_domain
 from para_policy.stopping import stoppable
@@ -23,6 +24,8 @@ _PATIENCE_S = 8.0
 
 class RosProcesses:
     """ROS nodes as child processes; a context manager that ends them all.
+
+    They end, too, when this process is killed, or the thread that has started them ends.
 
     Args:
         domain_id: ROS domain of the run. Discovery stays on this machine.
@@ -77,7 +80,7 @@ class RosProcesses:
             # In a session of its own: Ctrl-C reaches this process first, which then ends the
             # children in an orderly way.
             self._running[executable] = subprocess.Popen(
-                command, env=self._env, stdout=log, stderr=log, start_new_session=True
+                tied(command), env=self._env, stdout=log, stderr=log, start_new_session=True
             )
 
     def pid(self, executable: str) -> int:

@@ -36,6 +36,7 @@ from sim.tasks.episode import Episode
 from tests.checkpoint import save_tiny_checkpoint
 from tests.full_disk import full_disk
 from tests.signals import wait_for
+from tests.test_children import runs
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLERS = ("sequential", "x0")
@@ -595,6 +596,20 @@ def test_a_worker_that_is_killed_leaves_what_was_played(checkpoint: Path, tmp_pa
     more = subprocess.run([*command, "--episodes", str(played + 1)], **options, check=False)
     assert more.returncode == 0
     assert json.loads(out.read_text())["episodes"] == played + 1
+
+
+def test_a_run_that_is_killed_leaves_no_worker(checkpoint: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "sim.evaluate", checkpoint, "--json", tmp_path / "out.json"),
+        *("--jobs", "2", "--samplers", "x0", "--batch", "1", "--latency-chunks", "0"),
+        *("--steps", "4", "--episodes", "500"),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    wait_for(partial_path(tmp_path / "out.json").exists)
+    worker = worker_of(process.pid)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not runs(worker))
 
 
 def worker_of(parent: int) -> int:
