@@ -82,8 +82,9 @@ class OnObservations(OfCheckpoint):
     """Demonstrations to take observations from: folder of a LeRobotDataset, its name on the Hugging
     Face Hub, or a replay buffer of the original project (zarr)."""
     config: Path | None = None
-    """Training configuration that says under which names --data holds the policy's inputs; by default
-    under their own, or as config/training/pusht_state.yaml says in PushT's replay buffer."""
+    """YAML whose section `data` says under which names --data holds the policy's inputs, as in a training
+    configuration; by default under their own, or as config/training/pusht_state.yaml says in PushT's
+    replay buffer."""
     task: str | None = None
     """What the robot is to do, in words, for a LeRobot policy that takes a text (multi_task_dit)."""
     rollout: str | None = None
@@ -128,7 +129,7 @@ def _demonstrated(
 ) -> dict[str, np.ndarray]:
     """Observations of demonstrations, read as in training: {name: (n, To, *shape)}."""
     from para_policy.cli.common import training_config
-    from para_policy.training.config import TrainConfig
+    from para_policy.training.config import Recorded
     from para_policy.training.dataset import observation_windows
     from para_policy.training.demonstrations import open_demonstrations
 
@@ -136,7 +137,7 @@ def _demonstrated(
     columns = (
         _columns(config, demonstrations)
         if path is None
-        else TrainConfig.from_yaml(training_config(path)).data
+        else Recorded.from_yaml(training_config(path)).data
     )
     return observation_windows(
         demonstrations, columns.observations, columns.action, config, count, part
@@ -161,7 +162,8 @@ def _columns(config: PolicyConfig, demonstrations: Demonstrations) -> DataConfig
             return pusht.data
     raise InputError(
         f"'{demonstrations.path}' has no {', '.join(missing)}; it holds {sorted(held)}. Give --config with "
-        "a training configuration whose data.observations says which of them are the inputs of the policy"
+        "a YAML file whose data.observations says which of them are the inputs of the policy, as in "
+        "docs/guides/original.md"
     )
 
 

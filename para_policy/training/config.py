@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,6 +14,8 @@ from para_policy.errors import InputError, shown
 from para_policy.policies.config import PolicyConfig
 from para_policy.strict_yaml import read_yaml
 from para_policy.training.dataset import Columns, Feature, Vector
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 class DataConfig(BaseModel):
@@ -177,20 +179,33 @@ class TrainConfig(BaseModel):
     @classmethod
     def from_yaml(cls, path: str | Path) -> TrainConfig:
         """Raises InputError if the file is missing, no YAML, or holds a wrong or unknown key."""
-        try:
-            return cls.model_validate(read_yaml(Path(path).read_text()))
-        except OSError as error:
-            raise InputError(
-                f"cannot read the training configuration '{path}': {error.strerror}"
-            ) from error
-        except yaml.YAMLError as error:
-            raise InputError(
-                f"'{path}' is not valid YAML: {' '.join(str(error).split())}"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"'{path}' is no text file: {error}") from error
-        except ValidationError as error:
-            raise InputError(f"'{path}': {summarise(error)}") from error
+        return _from_yaml(path, cls)
+
+
+class Recorded(BaseModel):
+    """Of a training configuration what other commands take: its `data`. The rest may be missing."""
+
+    data: DataConfig
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Recorded:
+        """Raises InputError as `TrainConfig.from_yaml`."""
+        return _from_yaml(path, cls)
+
+
+def _from_yaml(path: str | Path, kind: type[ConfigT]) -> ConfigT:
+    try:
+        return kind.model_validate(read_yaml(Path(path).read_text()))
+    except OSError as error:
+        raise InputError(
+            f"cannot read the training configuration '{path}': {error.strerror}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise InputError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"'{path}' is no text file: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"'{path}': {summarise(error)}") from error
 
 
 def differences(begun: BaseModel, now: BaseModel, changeable: Any) -> list[str]:

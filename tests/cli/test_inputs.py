@@ -174,6 +174,26 @@ def test_a_replay_buffer_that_names_the_inputs_needs_no_configuration(
         )
 
 
+def test_a_file_that_says_no_more_than_where_the_inputs_are(tiny: Path, tmp_path: Path) -> None:
+    arrays, ends = circles()
+    group = write_group(
+        tmp_path / "moves.zarr", {"joints": arrays["state"], "moved": arrays["action"]}, ends
+    )
+    policy = load_policy(tiny)
+    config = tmp_path / "data.yaml"
+    (width,) = policy.config.inputs["environment_state"]
+    points = {"array": "joints", "pose_columns": [2, 3, 4], "rigid_points": [[0, 0]] * (width // 2)}
+    observations = {
+        "agent_pos": {"array": "joints", "columns": [0, 1]},
+        "environment_state": points,
+    }
+    data = {"path": "moves.zarr", "action": {"array": "moved"}, "observations": observations}
+    config.write_text(yaml.safe_dump({"data": data}))
+    options = OnObservations(checkpoint=str(tiny), data=str(group), config=config)
+    found = options.observed(policy, 95, shipped="all", demonstrated="all")
+    np.testing.assert_array_equal(found["agent_pos"][:, -1], arrays["state"][:, :2])
+
+
 def test_a_replay_buffer_of_pusht_needs_no_configuration_in_the_source(
     tiny: Path, tmp_path: Path
 ) -> None:
