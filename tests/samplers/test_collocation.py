@@ -97,6 +97,13 @@ def test_a_tighter_tolerance_takes_finer_nodes(parts: dict[str, Any]) -> None:
         assert levels.nodes[:, [0, N - 1]].all()  # both ends
 
 
+def test_levels_are_the_fewest_nodes_that_are_accurate_enough() -> None:
+    error = torch.tensor([1e9, 9e-3, 5e-3, 4e-3, *[1e-3] * 5, *[2e-4] * 10, 0.0])
+    found = Nodes(torch.arange(20), error, torch.ones(20)).levels(1e-2)
+    assert found.nodes.sum(dim=1).tolist() == [3, 5, 10, 20]
+    assert found.floor.tolist() == pytest.approx([5e-3, 1e-3, 2e-4, 0.0])
+
+
 def test_where_the_model_is_exact_the_first_sweeps_are() -> None:
     task = of(Linear(size=D))
     parts = measured(task, batch=4)
@@ -210,6 +217,45 @@ def test_a_network_that_answers_nan_is_told(parts: dict[str, Any]) -> None:
     task = Problem(broken, SMOOTH.process)
     result = task.solve(samplers.get("collocation", **parts), task.noise(2), partial=True)
     assert result.status == (Status.NON_FINITE,) * 2
+
+
+def test_one_broken_call_is_survived() -> None:
+    """What was broken is asked again, by rounds over all steps."""
+    smooth, calls = of(Linear(size=D)), 0
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        broken = (t < 40).reshape(-1, 1, 1) & (calls == 1)
+        return torch.where(broken, torch.nan, smooth.network(x, t))
+
+    noise, task = smooth.noise(3), Problem(net, smooth.process)
+    result = task.solve(samplers.get("collocation", **measured(smooth, batch=4)), noise)
+    assert calls > 1
+    assert result.converged.all()
+    assert error(result, smooth.solve(SEQUENTIAL, noise)).max() <= 1e-2
+
+
+def test_a_network_that_agrees_with_the_guess_is_recognised() -> None:
+    """The linear model around the guessed sample is the solution: nothing is left over."""
+    task = of(lambda x, t: 0 * x + 0.25)
+    parts, noise = measured(task, batch=4), task.noise(3)
+    guess = FromCleanSample(torch.full_like(noise.initial, 0.25))
+    result = task.solve(samplers.get("collocation", **parts), noise, guess=guess)
+    assert result.residuals[0].max() < 1e-9
+    assert error(result, task.solve(SEQUENTIAL, noise)).max() < 1e-9
+
+
+@pytest.mark.parametrize(("share", "rounds"), [(0.4, 1), (0.6, 2)])
+def test_a_first_correction_beyond_half_of_the_tolerance_does_not_end_it(
+    share: float, rounds: int
+) -> None:
+    """How fast a sample contracts is not known then; here it is there at once."""
+    task, tolerance = of(lambda x, t: 0 * x + 0.25), 1e-2
+    parts, noise = measured(task, batch=4), task.noise(3)
+    guess = FromCleanSample(torch.full_like(noise.initial, 0.25 + share * tolerance))
+    sampler = samplers.get("collocation", **parts, tolerance=tolerance)
+    assert task.solve(sampler, noise, guess=guess).rounds.tolist() == [rounds] * 3
 
 
 def test_a_round_budget_ends_it_early(parts: dict[str, Any]) -> None:

@@ -129,6 +129,9 @@ def test_a_callable_that_says_it_converged_to_nan_is_not_believed() -> None:
     solved = problem("ddim", N)
     with pytest.raises(NonFiniteError, match=r"1 of 3 samples .*number 1"):
         solved.solve(as_sampler(foreign), solved.noise())
+    result = solved.solve(as_sampler(foreign), solved.noise(), partial=True)
+    assert result.converged.tolist() == [True, False, True]
+    assert result.sample[1].isnan().all()  # its trajectory says nothing of it
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -143,12 +146,28 @@ def test_a_solve_that_stops_after_a_broken_round_returns_the_iterate_before_it(
         calls += 1
         return torch.where((t < 50).reshape(-1, 1, 1) & (calls > 1), bad, base.network(x, t))
 
-    solved = Problem(net, base.process)
+    solved, noise, final = Problem(net, base.process), base.noise(), [0]
     limited = solver(name, solved.process, tolerance=0.0, max_rounds=3)
-    result = solved.solve(limited, solved.noise())
+    result = solved.solve(
+        limited, noise, callback=lambda info: final.append(int(info.accepted.min()))
+    )
     assert calls > 1
     assert set(result.status) == {Status.ROUND_BUDGET}
     assert result.trajectory.isfinite().all()
+    # What is final is that of the last round all the same.
+    known, expected = final[-1] + 1, base.solve(SEQUENTIAL, noise).trajectory
+    assert known > 2
+    torch.testing.assert_close(
+        result.trajectory[:, :known], expected[:, :known], rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ["paradigms", "parataa", "x0", "chord"])
+def test_a_sample_that_is_lost_leaves_the_batch(name: str) -> None:
+    base = problem("ddim", N)
+    solved = Problem(lambda x, t: x * torch.nan, base.process)
+    result = solved.solve(solver(name, solved.process), solved.noise(), partial=True)
+    assert result.rounds.tolist() == [1] * 3
 
 
 @pytest.mark.parametrize("name", SOLVERS)
