@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from para_policy.errors import InputError, shown
 from para_policy.files import append_text, write_text
 from sim.evaluation.batches import Task
 
@@ -20,6 +21,10 @@ class Kept(Protocol):
 
 
 AnyKept = TypeVar("AnyKept", bound=Kept)
+
+_PARTS = ["key", "sampler", "seeds", "episodes"]
+_BEGIN = '{"key": "'
+"""Of the line of a record."""
 
 
 class PartialResults(Generic[AnyKept]):
@@ -51,7 +56,11 @@ class PartialResults(Generic[AnyKept]):
         self.others = 0
 
     def load(self) -> dict[Task, list[AnyKept]]:
-        """All finished tasks of this run."""
+        """All finished tasks of this run.
+
+        Raises:
+            InputError: for a file that holds something else, which must not be written into.
+        """
         finished = {}
         self.others = 0
         for record in self._records():
@@ -82,8 +91,14 @@ class PartialResults(Generic[AnyKept]):
     def _records(self) -> list[dict[str, Any]]:
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        return [record for line in lines if (record := _parse_line(line)) is not None]
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            return [record for line in lines if (record := _parse_line(line)) is not None]
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"'{self.path}' is no file of finished tasks ({error}); move it elsewhere, or choose "
+                "another output"
+            ) from error
 
     def _is_ours(self, record: Mapping[str, Any]) -> bool:
         if record["key"] != self._keys.get(record["sampler"]):
@@ -110,8 +125,13 @@ def _hash(identity: Mapping[str, Any]) -> str:
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:
+    """The record; None for a line that is empty or was cut off. Raises ValueError for another one."""
     try:
-        record: dict[str, Any] = json.loads(line)
+        record: Any = json.loads(line)
     except ValueError:
-        return None
+        if line.startswith(_BEGIN) or _BEGIN.startswith(line):
+            return None
+        raise
+    if not isinstance(record, dict) or list(record) != _PARTS:
+        raise ValueError(f"line {shown(line)}")
     return record

@@ -187,6 +187,41 @@ def test_other_settings_never_resume(checkpoint: Path, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+FOREIGN = {
+    "text": b"my notes\n",
+    "lines of JSON": b'{"time": 1, "reward": 0.5}\n{"time": 2, "reward": 0.7}\n',
+    "lists": b"[1, 2]\n",
+    "no JSON after lines of ours": b'\n{"key": "a", "sampler": "x0", "seeds": [1], "episodes": []}\nkey\n',
+    "binary": b"\x00\xff\xfe\n",
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_file_of_something_else_is_left_alone(
+    checkpoint: Path, tmp_path: Path, content: bytes
+) -> None:
+    args = arguments(checkpoint, tmp_path)
+    path = partial_path(args.json)
+    path.write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"'{path}' is no file of finished tasks .*move it"
+    ) as told:
+        run_quietly(args)
+    assert "\n" not in str(told.value)
+    assert path.read_bytes() == content
+    assert not args.json.exists()
+
+
+def test_lines_that_a_crash_has_cut_off_are_passed_over(tmp_path: Path) -> None:
+    path, task = tmp_path / "out.partial.jsonl", Task("sequential", (1, 2))
+    results = PartialResults(path, Episode.reader(PUSHT), {"sequential": {}})
+    results.add(task, [])
+    line = path.read_text().strip()
+    path.write_text("\n".join(line[:length] for length in (1, 5, 9, 30, -1)))
+    results.add(task, [])
+    assert results.load() == {task: []}
+
+
 def test_finished_batches_of_other_seeds_outlive_a_run_with_the_same_output(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
