@@ -46,9 +46,10 @@ def snapshot(
         found = snapshot_download(
             repo_id, repo_type=kind, revision=revision, allow_patterns=list(files)
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of whichever library huggingface_hub reaches the network with
+        reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         raise _ERRORS[kind](
-            f"'{repo_id}' is no local directory, and the Hugging Face Hub does not give it: {reason}"
+            f"'{repo_id}' is no local directory, and the Hugging Face Hub does not give it: {reason}; "
+            f"for a directory give its path from '{os.getcwd()}', or a whole one"
         ) from error
     return Path(found)

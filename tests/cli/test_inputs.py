@@ -116,6 +116,26 @@ def test_every_command_looks_on_the_hub(
     assert "no local directory, and the Hugging Face Hub does not give it" in err
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"), [("", "Exception;"), ("refused\nRetry later", "Exception: refused;")]
+)
+def test_a_directory_that_is_looked_for_in_a_wrong_folder_is_told_so_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str, told: str
+) -> None:
+    """Whatever the network library raises: httpx's errors are no OSError."""
+
+    def proxied(*_: object, **__: object) -> None:
+        raise Exception(reason)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", proxied)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("info", "checkpoints/pusht_state")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'checkpoints/pusht_state' is no local directory, and the Hug" in err
+    assert f"does not give it: {told}" in err
+    assert f"give its path from '{tmp_path}'" in err
+
+
 def test_tools_of_the_simulator_take_checkpoints_as_commands_do(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
