@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.common import Document, quantiles
 from benchmarks.engine.chunks import Case, Turns, summary
-from benchmarks.engine.plan import Clock, counts
+from benchmarks.engine.plan import Clock, counts, takes_part
 from para_policy.policies.policy import ActionResult, DiffusionPolicy
 
 DEADLINE_S = 0.08
@@ -68,10 +68,11 @@ def robots(
                 costs.append(min(_batch_s(case, batch, turns, i) for i in range(2)))
         often = counts(costs, time_each.left, most) if costs else []
         wall_s: list[list[float]] = [[] for _ in often]
-        for i in range(max(often, default=0)):
+        total = max(often, default=0)
+        for turn in range(total):
             for case, count, measured in zip(cases, often, wall_s, strict=False):
-                if i < count:
-                    measured.append(_batch_s(case, batch, turns, i))
+                if takes_part(count, turn, total):
+                    measured.append(_batch_s(case, batch, turns, turn))
         found += [
             {
                 "process": turns.process.label,

@@ -189,13 +189,16 @@ class Solvers:
         )
         return floor
 
+    def trained(self, options: Mapping[str, Any]) -> PicardConsistencyModel | None:
+        """The PCM weights that `pcm` takes with these options; None where there are none."""
+        return self.consistency_models.get((*self.key, _splitting(options)))
+
     def _trained(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What `pcm` takes from training: the network, and how it was trained to be used."""
-        splitting = options.get("splitting", "chord")
-        model, runtime = self.consistency_models.get((*self.key, splitting)), self.runtime
+        model, runtime = self.trained(options), self.runtime
         if model is None:
             raise InputError(
-                f"sampler 'pcm' was not trained for {self} and splitting {splitting!r} "
+                f"sampler 'pcm' was not trained for {self} and splitting {_splitting(options)!r} "
                 f"(there: {_listed(self.consistency_models)}); run para-policy distill"
             )
         consistency = model.on(runtime.module, runtime.shapes.whole_timesteps, runtime.in_use)
@@ -247,4 +250,8 @@ def _listed(keys: Iterable[tuple[object, ...]]) -> str:
 
 def _lacks_matrices(name: str, options: Mapping[str, Any]) -> bool:
     takes_them = "matrices" in samplers.options(name)
-    return takes_them and options.get("splitting", "chord") == "chord" and "matrices" not in options
+    return takes_them and _splitting(options) == "chord" and "matrices" not in options
+
+
+def _splitting(options: Mapping[str, Any]) -> Any:
+    return options.get("splitting", "chord")

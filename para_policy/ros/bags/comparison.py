@@ -19,6 +19,7 @@ from para_policy.ros.messages.settings import (
     calibration_digest,
     consistency_digest,
 )
+from para_policy.ros.parameters.policy import sampler_options
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
@@ -100,13 +101,14 @@ def circumstances(policy: DiffusionPolicy, sha256: str, recorded: RecordedSettin
     found = []
     if sha256 != recorded.weights_sha256:
         found.append(f"other weights ({sha256[:12]}, recorded {recorded.weights_sha256[:12]})")
-    absent = {"scheduler": "", "steps": 0, "sampler": "", "sampler_options": ""}
+    absent = {"scheduler": "", "steps": 0, "sampler": "", "sampler_options": "{}", "tolerance": 0.0}
     values = {**absent, **recorded.values}
-    process = policy.chain(values["scheduler"] or None, values["steps"] or None).key
-    calibration = policy.calibrations.get(process)
+    chain = policy.chain(values["scheduler"] or None, values["steps"] or None)
+    calibration = chain.calibration
     if ("" if calibration is None else calibration_digest(calibration)) != recorded.calibration:
         found.append("the checkpoint's calibration is another one")
-    if recorded.consistency not in (None, consistency_digest(policy, values)):
+    now = consistency_digest(chain, values["sampler"], sampler_options(values))
+    if recorded.consistency not in (None, now):
         found.append("the checkpoint's PCM weights are other ones")
     if torch.__version__ != recorded.torch:
         found.append(f"torch {torch.__version__}, recorded {recorded.torch}")

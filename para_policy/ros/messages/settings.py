@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from para_policy.calibration import Calibration
@@ -22,6 +21,7 @@ from para_policy.ros.messages.inputs import InputMapping
 
 if TYPE_CHECKING:
     from para_policy import DiffusionPolicy
+    from para_policy.policies.chain import Chain
 
 _ID_DIGITS = 12
 
@@ -76,7 +76,7 @@ def settings_text(
     topics: Mapping[str, Mapping[str, str]],
     dt_ns: int,
     deadline_s: float | None,
-    tolerance: float | None = None,
+    options: Mapping[str, Any],
 ) -> str:
     """The content of `~/settings`.
 
@@ -86,12 +86,12 @@ def settings_text(
         topics: as `RecordedSettings.topics`.
         dt_ns: time between actions.
         deadline_s: when solves are cut off; None where they are waited for.
-        tolerance: that the sampler is given; None for its own.
+        options: that the sampler is given.
     Raises:
         ParaPolicyError: when a parameter does not go together with the policy.
     """
-    scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    calibration = policy.chain(scheduler, steps).calibration
+    chain = policy.chain(values["scheduler"] or None, values["steps"] or None)
+    calibration, sampler = chain.calibration, values["sampler"]
     content = {
         "values": {name: _plain(value) for name, value in values.items()},
         "inputs": {
@@ -102,8 +102,8 @@ def settings_text(
         "checkpoint": str(values["checkpoint"]),
         "weights_sha256": weights_sha256,
         "calibration": "" if calibration is None else calibration_digest(calibration),
-        "consistency": consistency_digest(policy, values),
-        "auto": _auto(policy, values, deadline_s, tolerance),
+        "consistency": consistency_digest(chain, sampler, options),
+        "auto": _auto(chain, sampler, deadline_s, options),
         "dt_ns": dt_ns,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -145,28 +145,20 @@ def calibration_digest(calibration: Calibration) -> str:
     return digest.hexdigest()[:_ID_DIGITS]
 
 
-def consistency_digest(policy: DiffusionPolicy, values: Mapping[str, Any]) -> str:
-    """A name for the PCM weights that a sampler takes under these parameters; empty where it takes none."""
-    if values["sampler"] != "pcm":
-        return ""
-    chain = policy.chain(values["scheduler"] or None, values["steps"] or None)
-    options = yaml.safe_load(values["sampler_options"]) or {}
-    model = policy.consistency_models.get((*chain.key, options.get("splitting", "chord")))
+def consistency_digest(chain: Chain, sampler: str, options: Mapping[str, Any]) -> str:
+    """A name for the PCM weights that a sampler takes with these options; empty where it takes none."""
+    model = chain.trained(options) if sampler == "pcm" else None
     return "" if model is None else model.sha256[:_ID_DIGITS]
 
 
 def _auto(
-    policy: DiffusionPolicy,
-    values: Mapping[str, Any],
-    deadline_s: float | None,
-    tolerance: float | None,
+    chain: Chain, sampler: str, deadline_s: float | None, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The choice of "auto" hangs on measured latencies, which another machine does not have."""
-    if values["sampler"] != "auto":
+    if sampler != "auto":
         return {}
-    scheduler, steps = values["scheduler"] or None, values["steps"] or None
-    name, options = policy.chain(scheduler, steps).choose("auto", deadline_s, tolerance)
-    return {"sampler": name, "options": dict(options)}
+    name, chosen = chain.choose("auto", deadline_s, options.get("tolerance"))
+    return {"sampler": name, "options": dict(chosen)}
 
 
 def _drop_unknown_keys(content: Any) -> None:

@@ -220,5 +220,5 @@ def _message(loaded: LoadedPolicy, values: Values) -> str:
         topics=loaded.topics,
         dt_ns=dt_ns(loaded.policy.config, values),
         deadline_s=solve_deadline_s(values),
-        tolerance=sampler_options(values).get("tolerance"),
+        options=sampler_options(values),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from para_policy.ros.parameters.policy import PARAMETERS
 from tests.ros.graph import CONFIG
 
 VALUES = {parameter.name: parameter.default for parameter in PARAMETERS}
-REST = {"topics": {}, "dt_ns": 100_000_000, "deadline_s": None}
+REST: dict[str, Any] = {"topics": {}, "dt_ns": 100_000_000, "deadline_s": None, "options": {}}
 
 
 @pytest.fixture
@@ -70,7 +71,8 @@ def test_other_pcm_weights_are_a_reason(checkpoint: Path) -> None:
 
     inputs = read_inputs(CONFIG / "pusht_inputs.yaml")
     values = {**VALUES, "sampler": "pcm", "sampler_options": "{splitting: identity}"}
-    text = settings_text(policy_with("a" * 64), values, inputs, "ab" * 32, **REST)
+    rest = {**REST, "options": {"splitting": "identity"}}
+    text = settings_text(policy_with("a" * 64), values, inputs, "ab" * 32, **rest)
     recorded = read_settings(text)
     assert circumstances(policy_with("a" * 64), "ab" * 32, recorded) == []
     assert circumstances(policy_with("b" * 64), "ab" * 32, recorded) == [
