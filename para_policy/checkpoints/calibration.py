@@ -1,6 +1,7 @@
 """Calibrations beside a checkpoint: `calibration/<scheduler>_<steps>.safetensors`.
 
 Each file is bound to the weights, the noise schedule, the step table and the task that it was measured with.
+Beside them lies how long network calls take, bound to the device, the engine and the shapes of the network.
 """
 
 from __future__ import annotations
@@ -217,13 +218,13 @@ def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:
     return calibration, facts
 
 
-def save_latency(directory: str | Path, device_key: str, table: LatencyTable) -> Path:
-    """Add or replace the table of a device and engine in `calibration/latency.json`."""
-    return _save_entry(Path(directory) / FOLDER / LATENCY_FILE, _TABLES, device_key, table)
+def save_latency(directory: str | Path, key: str, table: LatencyTable) -> Path:
+    """Add or replace a table in `calibration/latency.json`; `key`: `Runtime.table_key`."""
+    return _save_entry(Path(directory) / FOLDER / LATENCY_FILE, _TABLES, key, table)
 
 
 def read_latencies(directory: str | Path) -> dict[str, LatencyTable]:
-    """Latency tables by `Runtime.device_key`; empty if none was measured.
+    """Latency tables by `Runtime.table_key`; empty if none was measured.
 
     Raises:
         CheckpointError: if the file is broken.
@@ -231,13 +232,13 @@ def read_latencies(directory: str | Path) -> dict[str, LatencyTable]:
     return _read_entries(Path(directory) / FOLDER / LATENCY_FILE, _TABLES)
 
 
-def save_sizes(directory: str | Path, device_key: str, sizes: tuple[Size, ...]) -> Path:
-    """Add or replace the batch sizes of a device and engine in `calibration/engine.json`."""
-    return _save_entry(Path(directory) / FOLDER / ENGINE_FILE, _SIZES, device_key, sizes)
+def save_sizes(directory: str | Path, key: str, sizes: tuple[Size, ...]) -> Path:
+    """Add or replace batch sizes in `calibration/engine.json`; `key`: `Runtime.table_key`."""
+    return _save_entry(Path(directory) / FOLDER / ENGINE_FILE, _SIZES, key, sizes)
 
 
 def read_sizes(directory: str | Path) -> dict[str, tuple[Size, ...]]:
-    """Batch sizes by `Runtime.device_key`; empty if none were measured.
+    """Batch sizes by `Runtime.table_key`; empty if none were measured.
 
     Raises:
         CheckpointError: if the file is broken.

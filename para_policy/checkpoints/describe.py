@@ -9,7 +9,7 @@ from pathlib import Path
 from para_policy.checkpoints.load import Weights, make_policy, read_checkpoint, resolve
 from para_policy.checkpoints.observations import count_observations
 from para_policy.inference.config import Precision
-from para_policy.inference.device import PLAIN_ENGINE, device_description, expected_engine
+from para_policy.inference.device import PLAIN_ENGINE, expected_engine
 from para_policy.networks.config import TransformerConfig, UnetConfig
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.policy import DiffusionPolicy
@@ -92,11 +92,10 @@ def _engine(policy: DiffusionPolicy) -> str:
 
 
 def _latencies(policy: DiffusionPolicy) -> Iterator[str]:
-    engine = expected_engine(policy.runtime.engine.config, policy.device).config
-    here = device_description(policy.device, engine.label)
-    for device, table in policy.runtime.latencies.items():
-        mark = " (this device and engine)" if device == here else ""
-        yield f"{device}{mark}: {_milliseconds(table)}"
+    here = policy.runtime.expected_key
+    for key, table in policy.runtime.latencies.items():
+        mark = " (this device, engine and network)" if key == here else ""
+        yield f"{key}{mark}: {_milliseconds(table)}"
 
 
 def _milliseconds(table: LatencyTable) -> str:

@@ -21,7 +21,7 @@ from para_policy.checkpoints.native import read_native
 from para_policy.errors import CheckpointError, InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.config import Precision
-from para_policy.inference.device import check_device, device_description, expected_engine
+from para_policy.inference.device import check_device, expected_engine
 from para_policy.policies.consistency import changeable
 from para_policy.policies.policy import DiffusionPolicy
 
@@ -143,12 +143,15 @@ def make_policy(
     config, schedule = checkpoint.config, checkpoint.config.noise_scheduler
     check_kind("engine", engine, str, EngineConfig)
     check_kind("consistency", consistency, str, Path, NoneType)
+    named = isinstance(engine, str)
     if isinstance(engine, str):
-        engine, place = EngineConfig(engine, precision), check_device(device)
-        key = device_description(place, expected_engine(engine, place).config.label)
-        if calibrated:
-            engine = replace(engine, sizes=read_sizes(directory).get(key, engine.sizes))
+        engine = EngineConfig(engine, precision)
+        expected_engine(engine, check_device(device))  # fails before the network is built
     policy = DiffusionPolicy(config, checkpoint.state, checkpoint.normalizers, device, engine)
+    if named and calibrated:
+        sizes = read_sizes(directory).get(policy.runtime.expected_key)
+        if sizes is not None:
+            policy.runtime = policy.runtime.on(replace(engine, sizes=sizes))
     if consistency is not None and not os.path.isdir(consistency):
         raise CheckpointError(f"no PCM weights at '{consistency}': expected a directory")
     if not calibrated and consistency is None:

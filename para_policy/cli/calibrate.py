@@ -135,8 +135,8 @@ def _time(
     policy.runtime = policy.runtime.on(wanted)
     sizes = policy.runtime.measure_sizes()
     if sizes:
-        save_sizes(directory, policy.runtime.device_key, sizes)
+        save_sizes(directory, policy.runtime.table_key, sizes)
         policy.runtime = policy.runtime.on(replace(wanted, sizes=sizes))
     table = policy.runtime.measure_latency(rows)
-    save_latency(directory, policy.runtime.device_key, table)
+    save_latency(directory, policy.runtime.table_key, table)
     return table

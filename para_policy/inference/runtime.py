@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +17,7 @@ from para_policy.diffusion.denoiser import BoundNetwork, Denoiser, Network
 from para_policy.diffusion.inpainting import Inpainting
 from para_policy.diffusion.process import Process
 from para_policy.inference.config import EngineConfig, Precision, Size, label
-from para_policy.inference.device import PLAIN_ENGINE, device_description
+from para_policy.inference.device import PLAIN_ENGINE, device_description, expected_engine
 from para_policy.inference.engine import Engine
 from para_policy.inference.graphs import CudaGraphs, Recorded
 from para_policy.inference.sizes import measure_sizes
@@ -24,6 +27,7 @@ from para_policy.samplers.sampler import Sampler
 
 _NOISE_ROWS = 8
 _PAD = 8
+_KEY_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Runtime:
         shapes: of its inputs.
         device: where it lives.
         engine: how it is to run.
-        latencies: of the network, by `device_key`; shared with other runtimes of the same weights.
+        latencies: by `table_key`; shared with other runtimes.
         coarse: what the module itself computes in, where that is a half precision.
 
     Attributes:
@@ -167,11 +171,38 @@ class Runtime:
 
     @property
     def device_key(self) -> str:
-        """What latencies depend on: device, and the engine unless it is PyTorch in float32."""
-        in_use = self.in_use
-        return device_description(
-            self.device, label(in_use.backend, self._coarse or in_use.precision)
-        )
+        """Device, and the engine unless it is PyTorch in float32."""
+        return self._on_device(self.in_use)
+
+    @property
+    def table_key(self) -> str:
+        """What is measured of calls is kept under: `device_key`, and the shapes of the network.
+
+        Raises:
+            InputError: as `backend`.
+        """
+        return f"{self.device_key}, {self._network_key}"
+
+    @property
+    def expected_key(self) -> str:
+        """`table_key`, as far as it can be told before anything is compiled.
+
+        Raises:
+            InputError: as `expected_engine`.
+        """
+        expected = expected_engine(self.engine.config, self.device).config
+        return f"{self._on_device(expected)}, {self._network_key}"
+
+    def _on_device(self, engine: EngineConfig) -> str:
+        precision = self._coarse or engine.precision
+        return device_description(self.device, label(engine.backend, precision))
+
+    @cached_property
+    def _network_key(self) -> str:
+        """Tells networks apart whose calls take other times, whatever their weights are."""
+        weights = sorted((name, list(v.shape)) for name, v in self.module.state_dict().items())
+        found = hashlib.sha256(json.dumps([asdict(self.shapes), weights]).encode())
+        return f"network {found.hexdigest()[:_KEY_DIGITS]}"
 
     def denoiser(self, condition: Tensor, known: Inpainting | None = None) -> Denoiser:
         """The network bound to conditions (B, C), for one solve."""
@@ -217,14 +248,19 @@ class Runtime:
 
     def latency(self, most_rows: int) -> LatencyTable:
         """Seconds of a network call here; measured now (a second) if not calibrated."""
-        key = self.device_key
-        if key not in self.latencies:
-            self.latencies[key] = self.measure_latency(most_rows)
-        return self.latencies[key]
+        found = self.known_latency()
+        if found is None:
+            found = self.latencies[self.table_key] = self.measure_latency(most_rows)
+        return found
 
     def known_latency(self) -> LatencyTable | None:
-        """Seconds of a network call here, where they were measured."""
-        return self.latencies.get(self.device_key)
+        """Seconds of a network call here, where they were measured; with other sizes of the engine calls
+        take other times."""
+        found = self.latencies.get(self.table_key)
+        sizes = [size.rows for size in self.engine.sizes]
+        if found is not None and self.fills_up and found.rows != _edges(sizes):
+            return None
+        return found
 
     def measure_latency(self, most_rows: int) -> LatencyTable:
         """Time network calls: of 1 to at least `most_rows` rows, or of the sizes of the engine."""
@@ -279,9 +315,12 @@ class Runtime:
         return self._on_engine.inputs(x, t, condition)
 
 
+def _edges(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The least and the most rows that are filled up to each of the sizes."""
+    return tuple(sorted({1, *sizes, *(size + 1 for size in sizes[:-1])}))
+
+
 def _filled_up(table: LatencyTable) -> LatencyTable:
     """The same for all numbers of rows: each costs as much as the size that it is filled up to."""
-    starts = [1, *(rows + 1 for rows in table.rows[:-1])]
-    rows, places = np.unique(np.column_stack([starts, table.rows]), return_index=True)
-    seconds = np.repeat(table.seconds, 2)[places]
-    return LatencyTable(tuple(rows.tolist()), tuple(seconds.tolist()))
+    rows = _edges(table.rows)
+    return LatencyTable(rows, tuple(table.seconds[bisect_left(table.rows, n)] for n in rows))

@@ -25,13 +25,13 @@ from para_policy.checkpoints.calibration import (
     save_latency,
     save_sizes,
 )
+from para_policy.checkpoints.describe import describe
 from para_policy.checkpoints.native import checkpoint_hash
 from para_policy.errors import CheckpointError, InputError
 from para_policy.inference import EngineConfig, Size
-from para_policy.inference.device import device_description
 from para_policy.samplers import Nodes
 from para_policy.samplers.deadline import LatencyTable
-from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
+from tests.checkpoint import THREE_LEVELS, random_observations, save_tiny_checkpoint, tiny_config
 from tests.checkpoints.damage import edit
 
 STEPS, SAMPLE, CONDITION = 8, 32, 36
@@ -363,7 +363,7 @@ SIZES = (Size(1, 1), Size(24, 2))
 def test_sizes_are_kept_by_device_and_engine_and_used_there(checkpoint: Path) -> None:
     pytest.importorskip("openvino")
     assert read_sizes(checkpoint) == {}
-    here = device_description(torch.device("cpu"), "openvino")
+    here = load_policy(checkpoint, engine="openvino").runtime.expected_key
     path = save_sizes(checkpoint, here, SIZES)
     assert path == checkpoint / "calibration" / "engine.json"
     save_sizes(checkpoint, "cuda (Voodoo 2), cuda-graph", (Size(3),))
@@ -378,6 +378,24 @@ def test_sizes_are_kept_by_device_and_engine_and_used_there(checkpoint: Path) ->
         load_policy(checkpoint, engine="onnxruntime"),
     ):
         assert policy.runtime.engine.config.sizes == EngineConfig().sizes
+
+
+def test_what_was_measured_of_another_network_is_not_used(tmp_path: Path) -> None:
+    """Fine-tuned weights take as long as the ones before; a network of another size does not."""
+    pytest.importorskip("openvino")
+    one = load_policy(save_tiny_checkpoint(tmp_path / "one"), engine="openvino").runtime
+    for name, network, known in (
+        ("fine-tuned", {"seed": 1}, True),
+        ("larger", {"down_dims": THREE_LEVELS}, False),
+    ):
+        directory = save_tiny_checkpoint(tmp_path / name, **network)
+        save_sizes(directory, one.expected_key, SIZES)
+        save_latency(directory, one.expected_key, LatencyTable((1, 2, 24), (0.1, 0.2, 0.2)))
+        found = load_policy(directory, engine="openvino").runtime
+        assert (found.engine.config.sizes == SIZES) is known
+        assert (found.expected_key in found.latencies) is known
+        told = describe(directory, engine="openvino")["latency"]
+        assert ("this device, engine and network" in told) is known
 
 
 def test_broken_sizes_are_named(checkpoint: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from para_policy import DiffusionPolicy, samplers
 from para_policy.calibration import AfterRound, Variant
 from para_policy.errors import InputError, NonFiniteError
-from para_policy.inference.device import device_description
 from para_policy.inference.runtime import Runtime
 from para_policy.samplers import FixedPoint, RoundInfo, Status
 from para_policy.samplers.deadline import LatencyTable
@@ -28,7 +27,7 @@ def one(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def with_latency(policy: DiffusionPolicy, table: LatencyTable) -> DiffusionPolicy:
-    policy.runtime.latencies[device_description(policy.device)] = table
+    policy.runtime.latencies[policy.runtime.table_key] = table
     return policy
 
 

@@ -131,14 +131,15 @@ def test_the_engine_fills_up_instead_of_the_denoiser(
 
 
 def table(one_row: float, many: float) -> LatencyTable:
-    return LatencyTable((1, 100), (one_row, many))
+    """With the rows of `SIZES`."""
+    return LatencyTable((1, 2, 24), (one_row, many, many))
 
 
 def test_auto_looks_at_the_latencies_of_the_engine_in_use(
     policy: DiffusionPolicy, fast: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = device_description(policy.device)
-    tables = {plain: table(1e-3, 1e-3), f"{plain}, openvino": table(1e-3, 1.0)}
+    plain, openvino = policy.runtime.table_key, fast.runtime.table_key
+    tables = {plain: table(1e-3, 1e-3), openvino: table(1e-3, 1.0)}
     for chosen in (policy, fast):
         monkeypatch.setattr(chosen.runtime, "latencies", tables)
     assert policy.sampler("auto").name != "sequential"  # type: ignore[attr-defined]
@@ -154,10 +155,10 @@ def test_deadlines_look_at_the_latencies_of_the_engine_in_use(
         seen.append(deadline.latency)
         return samplers.get("sequential")(*problem, **rest)
 
-    plain = device_description(policy.device)
+    plain, openvino = policy.runtime.table_key, fast.runtime.table_key
     slow, quick = table(1.0, 1.0), table(1e-3, 1e-3)
     for chosen in (policy, fast):
-        monkeypatch.setattr(chosen.runtime, "latencies", {plain: slow, f"{plain}, openvino": quick})
+        monkeypatch.setattr(chosen.runtime, "latencies", {plain: slow, openvino: quick})
         chosen.sample(one(), sampler=spy, deadline_s=60.0)
     assert seen == [slow, quick]
 
@@ -166,6 +167,26 @@ def test_a_latency_table_knows_the_sizes_of_the_engine(fast: DiffusionPolicy) ->
     measured = fast.runtime.measure_latency(100)
     assert measured.rows == (1, 2, 24)
     assert measured.predict(2) == measured.predict(5) == measured.predict(24)
+
+
+@pytest.mark.parametrize("rows", [(1, 2, 8, 9, 24), (1, 24), (1, 2, 32)])
+def test_a_latency_table_of_other_sizes_is_not_used(
+    fast: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch, rows: tuple[int, ...]
+) -> None:
+    """Where calls are filled up to other sizes they take other times."""
+    other = LatencyTable(rows, (1.0,) * len(rows))
+    monkeypatch.setattr(fast.runtime, "latencies", {fast.runtime.table_key: other})
+    assert fast.runtime.known_latency() is None
+    measured = fast.runtime.latency(100)
+    assert measured.rows == (1, 2, 24)
+    assert fast.runtime.known_latency() is measured
+
+
+def test_a_latency_table_of_another_network_is_not_used(policy: DiffusionPolicy) -> None:
+    policy.runtime.latencies[policy.runtime.table_key] = table(1.0, 1.0)
+    assert policy.runtime.on(EngineConfig()).known_latency() == table(1.0, 1.0)
+    for other in (torch.nn.Identity(), torch.compile(policy.network)):
+        assert policy.runtime.with_module(other.eval()).known_latency() is None
 
 
 def test_trained_networks_run_on_the_same_engine(
