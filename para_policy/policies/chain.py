@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import NoneType
 from typing import Any
 
@@ -23,7 +24,7 @@ from para_policy.policies.config import PolicyConfig
 from para_policy.policies.encoder import Encoder, Observation
 from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.previous import Overlap, PreviousChunk
-from para_policy.policies.result import ActionResult, statistics
+from para_policy.policies.result import ActionResult, Meaning, statistics
 from para_policy.policies.solvers import Solvers
 from para_policy.samplers import Callback, Poll, Sampler
 
@@ -67,6 +68,7 @@ class Chain(Solvers):
     ) -> ActionResult:
         """Predict a chunk; arguments and errors as for `DiffusionPolicy.sample`."""
         start = time.perf_counter()
+
         check_kind("callback", callback, Callable, NoneType)
         check_kind("poll", poll, Callable, NoneType)
         deadline = None if deadline_s is None else self.deadline(deadline_s)
@@ -80,7 +82,7 @@ class Chain(Solvers):
         noise = Noise.from_seeds(seeds, self.shape, self.process.num_steps, device=self.device)
         before, guess, known = None, None, None
         if previous is not None:
-            before = PreviousChunk.of(previous, executed, self.config, len(seeds))
+            before = PreviousChunk.of(previous, executed, self.config, len(seeds), self.meaning)
             guess = before.guess(self.device)
             if shift_noise:
                 noise = before.noise.shifted(before.executed, noise)
@@ -112,9 +114,14 @@ class Chain(Solvers):
             )
         unit = 1 / self.normalizer.on_host.scale.abs()
         stats = statistics(result, unit, encode_s, time.perf_counter() - start, batched)
-        if batched:
-            return ActionResult(actions, prediction, sample.numpy(), noise, stats)
-        return ActionResult(actions[0], prediction[0], sample[0].numpy(), noise, stats)
+        if not batched:
+            actions, prediction, sample = actions[0], prediction[0], sample[0]
+        return ActionResult(actions, prediction, sample.numpy(), noise, stats, self.meaning)
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """Of the numbers in its samples."""
+        return Meaning.of(self.config, self.normalizer)
 
     def _encoded(self, values: Mapping[str, np.ndarray]) -> Tensor:
         """Conditions (B, C) in the arithmetic of the network."""

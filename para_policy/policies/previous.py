@@ -16,7 +16,7 @@ from para_policy.diffusion.inpainting import Inpainting, prefix_weights
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError
 from para_policy.policies.config import PolicyConfig
-from para_policy.policies.result import ActionResult
+from para_policy.policies.result import ActionResult, Meaning
 from para_policy.samplers import FromCleanSample
 
 Overlap = Literal["hard", "soft"]
@@ -58,13 +58,16 @@ class PreviousChunk:
         executed: Counts | None,
         config: PolicyConfig,
         batch: int,
+        meaning: Meaning,
     ) -> PreviousChunk:
         """Check and move the last chunks: a batch of them, or one result for each robot.
 
         Args:
             executed: of all robots, or of each; None for `n_action_steps`.
+            config, meaning: of the policy.
         Raises:
-            InputError: when these are not the chunks of `batch` robots with this policy.
+            InputError: when these are not the chunks of `batch` robots with this policy, or with one
+                whose numbers mean the same.
         """
         check_kind("previous", previous, ActionResult, Sequence)
         results = [previous] if isinstance(previous, ActionResult) else list(previous)
@@ -76,6 +79,12 @@ class PreviousChunk:
             raise InputError(
                 f"previous holds chunks {', '.join(map(str, held))}, expected "
                 f"{(batch, *shape)}; use ActionResult.select to keep some of a batch"
+            )
+        others = {name: None for r in results for name in meaning.differs_in(r.meaning)}
+        if others:
+            raise InputError(
+                f"previous is of a policy with other {', '.join(others)}: its numbers are other actions "
+                "here; begin without previous"
             )
         old = np.concatenate([r.sample.reshape(-1, *shape) for r in results])
         noise = results[0].noise if len(results) == 1 else Noise.cat([r.noise for r in results])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from numbers import Integral
 from typing import Any
 
@@ -13,7 +13,39 @@ from torch import Tensor
 
 from para_policy.diffusion.noise import Noise
 from para_policy.errors import InputError
+from para_policy.policies.config import PolicyConfig
+from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.samplers import SampleResult
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the numbers of a normalised sample mean, whatever weights made them: equal for policies that
+    can go on from each other's chunks.
+
+    Attributes:
+        action_names, control_hz, first_action: of the policy's configuration.
+        scale, offset: of its actions, one for each coordinate.
+    """
+
+    action_names: tuple[str, ...]
+    control_hz: float | None
+    first_action: int
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @classmethod
+    def of(cls, config: PolicyConfig, normalizer: LinearNormalizer) -> Meaning:
+        """That of a policy; `normalizer`: of its actions."""
+        scale, offset = normalizer.on_host.scale.tolist(), normalizer.on_host.offset.tolist()
+        return cls(
+            config.action_names, config.control_hz, config.first_action, tuple(scale), tuple(offset)
+        )
+
+    def differs_in(self, other: Meaning) -> list[str]:
+        """Names of what is not alike."""
+        mine, others = vars(self), vars(other)
+        return [part.name for part in fields(self) if mine[part.name] != others[part.name]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +86,7 @@ class ActionResult:
         prediction: (Tp, A) float32, the whole predicted horizon, physical units.
         sample: (Tp, A) float32, the same in normalised units.
         noise: what it was made from, always a batch.
+        meaning: of the numbers in `sample`.
     """
 
     actions: np.ndarray
@@ -61,6 +94,7 @@ class ActionResult:
     sample: np.ndarray
     noise: Noise
     stats: SampleStats
+    meaning: Meaning
 
     def select(self, index: Sequence[int]) -> ActionResult:
         """Some chunks of a batch.
@@ -86,12 +120,13 @@ class ActionResult:
         }
         stats["residuals"] = self.stats.residuals[:, rows]
         stats["status"] = [self.stats.status[row] for row in rows]
-        return ActionResult(
-            self.actions[rows],
-            self.prediction[rows],
-            self.sample[rows],
-            self.noise.select(rows),
-            SampleStats(**stats),
+        return replace(
+            self,
+            actions=self.actions[rows],
+            prediction=self.prediction[rows],
+            sample=self.sample[rows],
+            noise=self.noise.select(rows),
+            stats=SampleStats(**stats),
         )
 
     def one(self, row: int) -> ActionResult:
@@ -102,8 +137,12 @@ class ActionResult:
             for name, value in vars(kept.stats).items()
         }
         stats["residuals"] = kept.stats.residuals[:, 0]
-        return ActionResult(
-            kept.actions[0], kept.prediction[0], kept.sample[0], kept.noise, SampleStats(**stats)
+        return replace(
+            kept,
+            actions=kept.actions[0],
+            prediction=kept.prediction[0],
+            sample=kept.sample[0],
+            stats=SampleStats(**stats),
         )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from para_policy import DiffusionPolicy
+from para_policy import DiffusionPolicy, load_policy
 from para_policy.errors import InputError
+from para_policy.policies.normalizer import LinearNormalizer
 from para_policy.policies.previous import PreviousChunk
-from tests.checkpoint import random_observations
+from tests.checkpoint import random_observations, save_tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -54,6 +57,41 @@ def test_chunks_of_other_numbers_of_steps_are_no_batch(policy: DiffusionPolicy) 
         policy.sample(two, seed=[1, 2], previous=[first, other], **STEPS)
 
 
+OTHER: dict[str, tuple[dict[str, Any], float, str]] = {
+    "names": ({"action_names": ("x", "y")}, 1.0, "action_names"),
+    "a rate": ({"control_hz": 20.0}, 1.0, "control_hz"),
+    "a history": ({"first_action": 2}, 1.0, "first_action"),
+    "statistics": ({}, 2.0, "scale"),
+}
+
+
+@pytest.mark.parametrize(("changes", "factor", "told"), OTHER.values(), ids=OTHER)
+def test_a_chunk_whose_numbers_mean_other_actions_is_refused(
+    policy: DiffusionPolicy, changes: dict[str, Any], factor: float, told: str
+) -> None:
+    """Of the same shape: it was taken over, and frozen actions were not those of the chunk before."""
+    chain = policy.chain(**STEPS)
+    normalizer = LinearNormalizer(factor * chain.normalizer.scale, chain.normalizer.offset)
+    config = policy.config.model_copy(update=changes)
+    other = dataclasses.replace(chain, config=config, normalizer=normalizer)
+    before = dataclasses.replace(
+        policy.sample(observations(0), seed=1, **STEPS), meaning=other.meaning
+    )
+    for options in ({}, {"frozen": 1}):
+        with pytest.raises(InputError, match=f"of a policy with other {told}: .* begin without"):
+            policy.sample(observations(0), previous=before, **options, **STEPS)
+
+
+def test_a_policy_goes_on_from_the_chunk_of_one_that_was_tuned_further(
+    policy: DiffusionPolicy, tmp_path: Path
+) -> None:
+    """Whatever the weights and the process: the actions are the same."""
+    tuned = load_policy(save_tiny_checkpoint(tmp_path, 20, seed=1))
+    before = policy.sample(observations(0), seed=1, **STEPS)
+    after = tuned.sample(observations(0), seed=2, previous=before, executed=5, frozen=3)
+    np.testing.assert_allclose(after.actions[:3], before.actions[5:], atol=1e-4)
+
+
 @pytest.mark.parametrize("index", [[True, False, False], [3], [-4], [1.0], ["0"]])
 def test_chunks_are_selected_by_number(policy: DiffusionPolicy, index: Any) -> None:
     """A mask selected the arrays of one chunk, with the words of as many as it was long."""
@@ -91,9 +129,8 @@ def test_coordinates_that_are_not_pulled_are_as_with_a_hard_overlap(
     policy: DiffusionPolicy,
 ) -> None:
     """Of the same network call: how the known sample is put into its prediction."""
-    before = PreviousChunk.of(
-        policy.sample(observations(0), seed=1, **STEPS), executed=5, config=policy.config, batch=1
-    )
+    result = policy.sample(observations(0), seed=1, **STEPS)
+    before = PreviousChunk.of(result, 5, policy.config, 1, result.meaning)
     hard, soft, both = (
         before.known(2, overlap, policy.config, policy.device, pulled).weight[0]
         for overlap, pulled in (("hard", None), ("soft", None), ("soft", [True, False]))
