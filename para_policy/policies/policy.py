@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from types import NoneType
@@ -93,11 +94,20 @@ class DiffusionPolicy:
 
     @property
     def network(self) -> nn.Module:
-        """The noise predictor; another one may be put in its place, a compiled one for example."""
+        """The noise predictor; another one may be put in its place, a compiled one for example. With other
+        weights `calibrations` and `consistency_models`, which are not theirs, are forgotten."""
         return self.runtime.module
 
     @network.setter
     def network(self, network: nn.Module) -> None:
+        held = self.calibrations or self.consistency_models
+        if held and not _same_weights(self.network, network):
+            self.calibrations, self.consistency_models = {}, {}
+            warnings.warn(
+                "the network that was put in has other weights: what was measured and trained for those "
+                "of the former one is forgotten; calibrate anew",
+                stacklevel=2,
+            )
         self.runtime = self.runtime.with_module(network)
 
     def weights(self) -> dict[str, Tensor]:
@@ -242,3 +252,14 @@ class DiffusionPolicy:
             callback=callback,
             poll=poll,
         )
+
+
+def _same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks hold the same numbers by the same names, compiled or not."""
+    mine, theirs = (
+        {name.replace("_orig_mod.", ""): value for name, value in module.state_dict().items()}
+        for module in (one, other)
+    )
+    return mine.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name].to(value)) for name, value in mine.items()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Iterator
@@ -97,14 +98,34 @@ def test_an_engine_has_its_own_key_and_auto_that_of_what_it_takes(
 
 def test_weights_and_engine_are_exchanged_independently(policy: DiffusionPolicy) -> None:
     network, before = policy.network, policy.sample(one(), sampler="chord").sample
+    calibrations = policy.calibrations
     policy.runtime = policy.runtime.on(BFLOAT16)
     assert policy.network is network
     assert 0 < np.abs(policy.sample(one()).sample - before).max() < 0.1
-    policy.network = torch.nn.Identity().eval()
+    with pytest.warns(UserWarning, match="has other weights: .* forgotten"):
+        policy.network = torch.nn.Identity().eval()
     assert policy.runtime.engine.config == BFLOAT16
     policy.network = network
+    policy.calibrations = calibrations
     policy.runtime = policy.runtime.on(EngineConfig())
     np.testing.assert_array_equal(policy.sample(one(), sampler="chord").sample, before)
+
+
+def test_what_was_measured_for_other_weights_is_not_used_for_a_new_network(
+    policy: DiffusionPolicy,
+) -> None:
+    """Error bounds would be wrong, without a word."""
+    for same in (copy.deepcopy(policy.network), torch.compile(policy.network)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            policy.network = same  # type: ignore[assignment]
+        assert policy.calibrations
+    other = copy.deepcopy(policy.network)
+    next(other.parameters()).add_(1e-3)
+    with pytest.warns(UserWarning, match="has other weights"):
+        policy.network = other
+    assert policy.calibrations == {}
+    assert np.isnan(policy.sample(one(), sampler="x0").stats.error_bound).all()
 
 
 def test_after_warming_up_nothing_is_left_to_prepare(fast: DiffusionPolicy) -> None:
