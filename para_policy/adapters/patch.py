@@ -32,6 +32,7 @@ from para_policy.inference.device import PLAIN_ENGINE
 from para_policy.policies.previous import Counts, Overlap
 from para_policy.policies.solvers import AUTO
 from para_policy.samplers import Sampler
+from para_policy.samplers.checks import check_default_device
 
 PolicyT = TypeVar("PolicyT")
 
@@ -226,6 +227,7 @@ class Acceleration:
         directory: str | Path | None,
     ) -> None:
         """Change the settings and patch the object; or raise, and leave all as it was."""
+        check_default_device()
         plan = self._convention.plan(settings, {})
         self._forget_other_weights()
         measured = self._measured if self._measured and self._measured.fits(plan) else None
@@ -325,6 +327,7 @@ class Acceleration:
 
     def _solve(self, call: Call) -> Tensor:
         started = time.perf_counter()
+        check_default_device()
         if self._forget_other_weights():
             warnings.warn(_OTHER_WEIGHTS, stacklevel=5)
         network = Mixed.here(call.network or self._convention.network(), call.dtype, call.device)

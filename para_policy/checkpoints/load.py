@@ -24,6 +24,7 @@ from para_policy.inference.config import Precision
 from para_policy.inference.device import check_device, expected_engine
 from para_policy.policies.consistency import changeable
 from para_policy.policies.policy import DiffusionPolicy
+from para_policy.samplers.checks import check_default_device
 
 Weights = Literal["live", "ema"]
 
@@ -46,8 +47,10 @@ def read_checkpoint(
 
     Raises:
         CheckpointError: if nothing that can be read is there, or it is not whole.
+        InputError: as `check_default_device`.
     """
     path = Path(path)
+    check_default_device()
     check_kind("weights", weights, str)
     check_kind("task", task, str, NoneType)
     if weights not in get_args(Weights):

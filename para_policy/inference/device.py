@@ -6,21 +6,23 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
+from torch import nn
 
 from para_policy.arguments import check_kind
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig
 from para_policy.inference.backends import UnavailableError, attempts
-from para_policy.samplers.checks import check_count
+from para_policy.samplers.checks import check_count, check_default_device
 
 
 def check_device(device: torch.device | str) -> torch.device:
     """Return the device if tensors can live there.
 
     Raises:
-        InputError: for an unknown or unreachable device.
+        InputError: for an unknown or unreachable device, or as `check_default_device`.
     """
     check_kind("device", device, str, torch.device)
+    check_default_device()
     try:
         checked = torch.device(device)
         torch.zeros(1, device=checked).cpu()  # "meta" takes tensors, and gives nothing back
@@ -32,8 +34,6 @@ def check_device(device: torch.device | str) -> torch.device:
         ) from error
     return checked
 
-
-_MOST_THREADS = 1024
 
 PLAIN_ENGINE = "eager"
 """The engine that goes without saying."""
@@ -52,6 +52,24 @@ def device_description(device: torch.device, engine: str = PLAIN_ENGINE) -> str:
     else:
         found = f"{device.type} ({cpu_name()}), {torch.get_num_threads()} thread(s)"
     return found if engine == PLAIN_ENGINE else f"{found}, {engine}"
+
+
+def check_weights(module: nn.Module, device: torch.device) -> None:
+    """Raise InputError where the weights of a policy were moved or rounded where they are: what was
+    prepared of them is as before. The first one is looked at, for all."""
+    weight = next(module.parameters(), None)
+    if weight is None:
+        return
+    if weight.dtype != torch.float32:
+        raise InputError(
+            f"the policy's weights are {weight.dtype} now; leave them in torch.float32, and say what to "
+            "compute in: load_policy(..., engine='auto', precision='bfloat16')"
+        )
+    if weight.device.type != device.type:
+        raise InputError(
+            f"the policy's weights are on {weight.device} now, and it was made for {device}; say where it "
+            "is to be: load_policy(..., device=...)"
+        )
 
 
 @dataclass(frozen=True)

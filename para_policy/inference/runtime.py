@@ -17,7 +17,12 @@ from para_policy.diffusion.denoiser import BoundNetwork, Denoiser, Network
 from para_policy.diffusion.inpainting import Inpainting
 from para_policy.diffusion.process import Process
 from para_policy.inference.config import EngineConfig, Precision, Size, label
-from para_policy.inference.device import PLAIN_ENGINE, device_description, expected_engine
+from para_policy.inference.device import (
+    PLAIN_ENGINE,
+    check_weights,
+    device_description,
+    expected_engine,
+)
 from para_policy.inference.engine import Engine
 from para_policy.inference.graphs import CudaGraphs, Recorded
 from para_policy.inference.sizes import measure_sizes
@@ -205,7 +210,12 @@ class Runtime:
         return f"network {found.hexdigest()[:_KEY_DIGITS]}"
 
     def denoiser(self, condition: Tensor, known: Inpainting | None = None) -> Denoiser:
-        """The network bound to conditions (B, C), for one solve."""
+        """The network bound to conditions (B, C), for one solve.
+
+        Raises:
+            InputError: as `check_weights`.
+        """
+        check_weights(self.module, self.device)
         # Kernels are prepared for each batch size anew; a few sizes are prepared once.
         pad_to = 1 if self.fills_up else _PAD
         return Denoiser(self.network, condition, pad_to=pad_to, pad_from=_PAD + 1, known=known)

@@ -27,6 +27,7 @@ from para_policy.policies.previous import Overlap, PreviousChunk
 from para_policy.policies.result import ActionResult, Meaning, statistics
 from para_policy.policies.solvers import Solvers
 from para_policy.samplers import Callback, Poll, Sampler
+from para_policy.samplers.checks import check_default_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,7 @@ class Chain(Solvers):
     ) -> ActionResult:
         """Predict a chunk; arguments and errors as for `DiffusionPolicy.sample`."""
         start = time.perf_counter()
+        check_default_device()
 
         check_kind("callback", callback, Callable, NoneType)
         check_kind("poll", poll, Callable, NoneType)

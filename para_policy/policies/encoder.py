@@ -11,6 +11,7 @@ from torch import Tensor
 
 from para_policy.arguments import check_kind
 from para_policy.errors import InputError
+from para_policy.inference.device import check_weights
 from para_policy.networks.vision import VisionEncoder
 from para_policy.policies.config import PolicyConfig
 from para_policy.policies.normalizer import LinearNormalizer
@@ -98,6 +99,7 @@ class Encoder:
             if name not in self._cameras
         }
         if self._vision is not None:
+            check_weights(self._vision, device)
             batch = next(iter(arrays.values())).shape[:2]
             images = {name: self._pixels(name, arrays[name]) for name in self._cameras}
             with torch.no_grad():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import torch
+
 from para_policy.errors import InputError
 
 
@@ -33,3 +35,13 @@ def check_number(name: str, value: float, *, zero_allowed: bool = True) -> None:
     ):
         limit = "of at least 0" if zero_allowed else "above 0"
         raise InputError(f"{name} is {value!r}; expected a finite number {limit}")
+
+
+def check_default_device() -> None:
+    """Raise InputError where torch makes tensors for which no device is said elsewhere than on the CPU."""
+    found = torch.get_default_device()
+    if found.type != "cpu":
+        raise InputError(
+            f"torch's default device is {found}; para_policy expects the CPU, whatever device a policy "
+            "is on: call it within `with torch.device('cpu'):`, or torch.set_default_device('cpu') before"
+        )

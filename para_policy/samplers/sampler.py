@@ -13,6 +13,7 @@ import torch
 
 from para_policy.errors import InputError
 from para_policy.samplers.certificate import Certificate
+from para_policy.samplers.checks import check_default_device
 from para_policy.samplers.deadline import Deadline, Pace
 from para_policy.samplers.guess import Guess
 from para_policy.samplers.result import Callback, Poll, RoundInfo, SampleResult, Status
@@ -254,7 +255,8 @@ def _drive(
 
 def check_noise(denoiser: Denoiser, process: Process, noise: Noise) -> None:
     """Raise InputError if `noise` does not have one xi for each step of `process`, or not one sample
-    for each row that `denoiser` is bound to."""
+    for each row that `denoiser` is bound to; or as `check_default_device`."""
+    check_default_device()
     if noise.num_steps != process.num_steps:
         raise InputError(
             f"noise has {noise.num_steps} steps, the process {process.num_steps}; "

@@ -99,6 +99,16 @@ def test_same_seed_same_actions(kind: str, scheduler: str, sampler: str) -> None
     assert difference(drive(policy, seed=2), expected) > 0.1  # the noise matters
 
 
+def test_a_default_device_of_the_host_program_is_refused() -> None:
+    policy = make("lerobot")
+    with torch.device("meta"), pytest.raises(InputError, match="torch's default device is meta"):
+        accelerate(policy)
+    accelerate(policy)
+    state = {"observation.state": torch.zeros(1, peers.OBSERVED)}
+    with torch.device("meta"), pytest.raises(InputError, match="torch's default device is meta"):
+        policy.select_action(state)
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_fewer_rounds_and_default_tolerance(kind: str) -> None:
     policy = make(kind)

@@ -243,6 +243,42 @@ def test_defaults_of_the_host_program_change_nothing(
     np.testing.assert_array_equal(found.stats.error_bound, expected.stats.error_bound)
 
 
+def test_a_default_device_of_the_host_program_is_refused(
+    policy: DiffusionPolicy, tiny_directory: Path
+) -> None:
+    """Tensors of a solve were made there, deep inside, beside those on the policy's device."""
+    problem = policy.denoiser(observations()), policy.process("ddim", 8)
+    noise = Noise.from_seeds(range(BATCH), (16, 2), 8)
+    for call in (
+        lambda: load_policy(tiny_directory),
+        lambda: policy.sample(one(observations())),
+        lambda: samplers.get("x0")(*problem, noise),
+    ):
+        with (
+            torch.device("meta"),
+            pytest.raises(InputError, match=r"default device is meta; .*'cpu'"),
+        ):
+            call()
+    with torch.device("meta"), torch.device("cpu"):
+        assert np.isfinite(policy.sample(one(observations())).actions).all()
+
+
+@pytest.mark.parametrize("change", ["bfloat16", "double"])
+def test_weights_that_were_rounded_where_they_are_are_refused(
+    policy: DiffusionPolicy, change: str
+) -> None:
+    policy.sample(one(observations()))
+    getattr(policy.network, change)()
+    with pytest.raises(InputError, match=r"weights are torch.\w+ now; .* precision='bfloat16'"):
+        policy.sample(one(observations()))
+
+
+def test_weights_that_were_moved_where_they_are_are_refused(policy: DiffusionPolicy) -> None:
+    policy.network.to("meta")
+    with pytest.raises(InputError, match=r"weights are on meta now, and it was made for cpu"):
+        policy.sample(one(observations()))
+
+
 @pytest.mark.parametrize("sampler", ["sequential", "chord"])
 def test_autocast_of_the_host_program_changes_nothing(
     policy: DiffusionPolicy, sampler: str
