@@ -68,14 +68,10 @@ def end_all(end: Callable[[], object], before: frozenset[int]) -> None:
     Args:
         before: `descendants` that it is not about.
     """
-    started = descendants() - before
-    if not hasattr(
-        os, "pidfd_open"
-    ):  # names a process for certain, where a number may be taken again
-        started = frozenset()
     handles = []
-    for number in started:
-        with suppress(ProcessLookupError):
+    for number in descendants() - before:
+        # A handle names a process for certain, where a number may be taken again; some containers have none.
+        with suppress(OSError, AttributeError):
             handles.append(os.pidfd_open(number))
     try:
         end()
