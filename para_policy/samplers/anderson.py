@@ -80,7 +80,6 @@ class Memory:
         place = live, rows.steps.masked_fill(~rows.mixed, N)
         newest[1][place] = correction.flatten(2)
         valid[place] = rows.mixed
-        valid[:, N] = False
         own = torch.arange(len(live), device=X.device)[:, None]
         return self._subtract(rows)[own, rows.steps].reshape(correction.shape)
 
