@@ -116,6 +116,7 @@ def test_a_deadline_is_counted_from_now(clock: Clock) -> None:
     table = LatencyTable((1,), (0.1,))
     assert Deadline.after(0.5, table) == Deadline(1000.5, table)
     assert Deadline.after(2) == Deadline(1002.0, None)
+    assert Deadline.after(2, reserve=0.25) == Deadline(1001.5, None)
 
 
 @dataclass
