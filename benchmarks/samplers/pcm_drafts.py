@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,13 @@ from torch import Tensor
 from benchmarks.common import Common, Document, circumstances, main
 from para_policy import DiffusionPolicy, Noise
 from para_policy.checkpoints.observations import read_observations
+from para_policy.diffusion.denoiser import Denoiser
 from para_policy.diffusion.process import Process
 from para_policy.errors import InputError
 from para_policy.inference.device import set_threads
-from para_policy.samplers import FixedPoint, Prior, Sequential, Trajectory
+from para_policy.samplers import FixedPoint, Guess, Prior, Sequential
+from para_policy.samplers.fixed_point import FixedPointSolve
+from para_policy.samplers.sampler import Launch
 from para_policy.terminal import progress_bars
 from para_policy.training.pcm.problem import Problem, preset_of
 from para_policy.training.pcm.sweep import ideal_residual, sweep
@@ -28,6 +31,7 @@ from sim.evaluation.batches import Sampling
 from sim.evaluation.statistics import mean_interval, ratio_interval
 
 SPLITTINGS = ("identity", "chord")
+NODES = "collocation"
 SHARES = (0.3, 0.1, 0.03, 0.01)
 START, SWEPT, BEST = "the start", "a sweep of the base network", "a sweep that knows one row"
 _APART = 1_000_000
@@ -36,9 +40,10 @@ _APART = 1_000_000
 
 @dataclass(frozen=True)
 class Options(Common):
-    """Rounds that an exact solve takes from the start of `pcm`, after one sweep of the base network, after
-    a sweep whose residuals are the best guess from one row each, and from trajectories that are nearer
-    and nearer to the solution.
+    """Rounds and rows that an exact solve takes from the start of `pcm`, after one sweep of the base
+    network, after a sweep whose residuals are the best guess from one row each, and from trajectories that
+    are nearer and nearer to the solution. `collocation` has its own start, and its sweep is its first
+    round, at a few nodes.
 
     The best guess, in squares: the start is affine in the noise, so the noise is drawn again as it is
     distributed where the observation and the state of that row are as they were, and solved; guessed is the
@@ -60,6 +65,35 @@ class Options(Common):
     """How the network of the solves runs."""
 
 
+@dataclass(frozen=True, eq=False)
+class Drafted(Guess):
+    """Given states in place of those that a drafted round would make, at no cost.
+
+    A `Trajectory` would not do: `collocation` takes only the clean sample of what it starts from.
+
+    Attributes:
+        states: (batch, N + 1, *shape).
+        begin: where the round would start.
+    """
+
+    states: Tensor
+    begin: Guess
+
+    rounds = 1
+
+    def start(self, process: Process, noise: Noise) -> tuple[Tensor, int]:
+        return self.begin.start(process, noise)
+
+    def given(self, condition: Tensor | None) -> Drafted:
+        return replace(self, begin=self.begin.given(condition))
+
+    def launch(self, k: int, solve: FixedPointSolve, denoiser: Denoiser, *, static: bool) -> Launch:
+        return Launch(1, 1, partial(self._put, solve))
+
+    def _put(self, solve: FixedPointSolve) -> None:
+        solve.X.copy_(self.states)
+
+
 @dataclass(frozen=True)
 class Drafts:
     """Solves of one policy and process, with splittings that share their start.
@@ -78,9 +112,10 @@ class Drafts:
 
     @cached_property
     def solvers(self) -> dict[str, FixedPoint]:
-        """Of `pcm` after its drafts: over all states."""
+        """Of `pcm` after its drafts, over all states; and `collocation`."""
         chain = self.policy.chain(self.options.scheduler, self.options.steps)
         made = {name: chain.sampler(preset_of(name), window=None) for name in SPLITTINGS}
+        made[NODES] = chain.sampler(NODES)
         return {name: solver for name, solver in made.items() if isinstance(solver, FixedPoint)}
 
     @cached_property
@@ -94,8 +129,9 @@ class Drafts:
 
     @torch.no_grad()
     def of(self, index: int, observation: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-        """By splitting: of each draft the error of its last state and the rounds of the solve after it;
-        and, under "unknown", the squared error (rows, 2) that one row leaves, and that there is."""
+        """By splitting, and for `collocation`: of each draft the error of its last state, and rounds and
+        rows of the solve after it; by splitting, under "unknown", the squared error (rows, 2) that one
+        row leaves, and that there is."""
         shape = (self.policy.config.horizon, self.policy.config.action_dim)
         N, draws = self.process.num_steps, self.options.draws if self.noisy else 0
         seeds = iter(range(index, index + (1 + N * draws) * _APART, _APART))
@@ -136,13 +172,30 @@ class Drafts:
                 lacking = (ideal[0] - swept.residual[0]).square()
                 squares = torch.stack([unknown, lacking], dim=1).flatten(2).mean(dim=2)
                 yield name, "unknown", squares.double().numpy()
-            off = swept.X - solution[:1]
-            drafts |= {f"{share:g} of its error": solution[:1] + share * off for share in SHARES}
-            for draft, states in drafts.items():
-                solve = replace(self.solvers[name], guess=Trajectory(states))
-                error = (states - solution[:1])[:, -1].abs().max()
-                rounds = solve(one, self.process, first).rounds
-                yield name, draft, (float(error), int(rounds))
+            yield from self.solved(name, drafts, one, first, solution[:1])
+        nodes = self.solvers[NODES]
+        begun = nodes.begin(one, self.process, first, None)
+        assert isinstance(begun, FixedPointSolve)
+        swept_nodes = nodes.limited(1)(one, self.process, first).trajectory
+        drafts = {START: begun.X, SWEPT: swept_nodes}
+        yield from self.solved(NODES, drafts, one, first, solution[:1])
+
+    def solved(
+        self,
+        name: str,
+        drafts: dict[str, Tensor],
+        denoiser: Denoiser,
+        noise: Noise,
+        solution: Tensor,
+    ) -> Iterator[tuple[str, str, tuple[float, int, int]]]:
+        """Solves after `drafts`, and after some that have a share of the error of the one that is swept."""
+        solver, off = self.solvers[name], drafts[SWEPT] - solution
+        nearer = {f"{share:g} of its error": solution + share * off for share in SHARES}
+        for draft, states in {**drafts, **nearer}.items():
+            solve = replace(solver, guess=Drafted(states, solver.guess))
+            error = (states - solution)[:, -1].abs().max()
+            result = solve(denoiser, self.process, noise)
+            yield name, draft, (float(error), int(result.rounds), int(result.evals))
 
 
 def start_by_source(process: Process) -> Tensor:
@@ -175,7 +228,7 @@ def measure(options: Options) -> dict[str, Any]:
     drafts = Drafts(options, Sampling(options.directory, options.device, options.engine).load())
     observations = read_observations(options.directory, drafts.policy.config)
     count = min(options.observations, len(next(iter(observations.values()))))
-    found: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in drafts.problems}
+    found: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in drafts.solvers}
     with progress_bars() as progress:
         for i in progress.track(range(count), description="solves"):
             observation = {name: values[i : i + 1] for name, values in observations.items()}
@@ -188,10 +241,10 @@ def measure(options: Options) -> dict[str, Any]:
         "engine": options.engine,
         "observations": count,
         "draws": options.draws if drafts.noisy else None,
-        "unknown": {name: _unknown(each.pop("unknown", None)) for name, each in found.items()},
+        "unknown": {name: _unknown(found[name].pop("unknown", None)) for name in SPLITTINGS},
         "drafts": {
-            splitting: {draft: _summary(values) for draft, values in each.items()}
-            for splitting, each in found.items()
+            solver: {draft: _summary(values, each[START]) for draft, values in each.items()}
+            for solver, each in found.items()
         },
     }
 
@@ -205,21 +258,31 @@ def _unknown(errors: list[Any] | None) -> dict[str, Any] | None:
     return {"share": share, "share_ci95": list(ratio_interval(unknown, lacking))}
 
 
-def _summary(values: list[tuple[float, int]]) -> dict[str, Any]:
-    errors, rounds = zip(*values, strict=True)
-    return {
+def _summary(
+    values: list[tuple[float, int, int]], start: list[tuple[float, int, int]]
+) -> dict[str, Any]:
+    """With what the draft saves of the rounds and rows after the start, observation by observation."""
+    errors, *counts = np.transpose(values)
+    before = np.transpose(start)[1:]
+    summary: dict[str, Any] = {
         "error_median": float(np.median(errors)),
         "error_p95": float(np.quantile(errors, 0.95)),
-        "rounds_mean": float(np.mean(rounds)),
-        "rounds_ci95": list(mean_interval(rounds)),
-        "rounds": list(rounds),
     }
+    for name, count, without in zip(("rounds", "rows"), counts, before, strict=True):
+        summary |= {
+            f"{name}_mean": float(np.mean(count)),
+            f"{name}_ci95": list(mean_interval(count)),
+            f"{name}_saved_mean": float(np.mean(without - count)),
+            f"{name}_saved_ci95": list(mean_interval(without - count)),
+            name: count.astype(int).tolist(),
+        }
+    return summary
 
 
 def figure(document: Document) -> Figure:
     """Rounds of the exact solve against the error of the draft that it begins with."""
     drawing, axes = plots.new_figure("What a draft is worth", height=3.6)
-    colors = plots.colors(SPLITTINGS)
+    colors = plots.colors(list(document["drafts"]))
     alone = {START: "s", BEST: "*"}
     for splitting, drafts in document["drafts"].items():
         color, curve = colors[splitting], [draft for draft in drafts if draft not in alone]

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import common
 from benchmarks.samplers import pcm_drafts
+from para_policy import load_policy
 from para_policy.checkpoints.native import save_checkpoint
 from para_policy.checkpoints.observations import save_observations
 from para_policy.errors import InputError
@@ -94,6 +95,31 @@ def test_what_other_noise_decides_a_row_cannot_know(tmp_path: Path) -> None:
         for known, draft in zip(pcm_drafts.SHARES, nearer, strict=True):
             assert draft["error_median"] == pytest.approx(known * swept["error_median"], rel=0.02)
             assert draft["rounds_mean"] <= swept["rounds_mean"]
+
+
+def test_a_draft_for_collocation_is_what_its_solve_goes_on_from(tmp_path: Path) -> None:
+    """From its own start, and from the solution."""
+    checkpoint = save(tmp_path)
+    drafts = measure(checkpoint)["drafts"][pcm_drafts.NODES]
+    policy = load_policy(checkpoint)
+    sampler = policy.sampler(pcm_drafts.NODES, scheduler="ddpm", steps=10)
+    observations = random_observations(6)
+    rows = []
+    for i in range(3):
+        observation = {name: values[i] for name, values in observations.items()}
+        rows.append(policy.sample(observation, sampler=sampler, seed=i).stats.evals)
+    start = drafts[pcm_drafts.START]
+    assert start["rows"] == np.ravel(rows).tolist()
+    assert start["rows_saved_mean"] == start["rounds_saved_mean"] == 0
+    nearest = drafts["0.01 of its error"]
+    assert nearest["error_median"] == pytest.approx(
+        0.01 * drafts[pcm_drafts.SWEPT]["error_median"], rel=0.02
+    )
+    saved = np.subtract(start["rows"], nearest["rows"])
+    assert nearest["rows_saved_mean"] == pytest.approx(saved.mean())
+    assert nearest["rows_mean"] < start["rows_mean"]
+    low, high = nearest["rows_saved_ci95"]
+    assert low <= saved.mean() <= high
 
 
 def test_without_noise_of_steps_there_is_nothing_to_draw_again(tmp_path: Path) -> None:
