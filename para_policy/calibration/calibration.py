@@ -48,6 +48,21 @@ class Calibration:
         """Whether it was measured on these steps, as far as it says so."""
         return not self.fingerprint or process.agrees_with(self.fingerprint)
 
+    def is_that_of(self, other: Calibration) -> bool:
+        """Whether `other` was measured with the same weights, as a second reading of the same file was.
+
+        Its mean Jacobians and its guess would be others.
+        """
+        mine, theirs = self._fitted(), other._fitted()
+        return self is other or (
+            [part.shape for part in mine] == [part.shape for part in theirs]
+            and all(torch.equal(a, b.to(a)) for a, b in zip(mine, theirs, strict=True))
+        )
+
+    def _fitted(self) -> tuple[Tensor, ...]:
+        first, *rest = self.matrices if isinstance(self.matrices, tuple) else (self.matrices,)
+        return first, *rest, self.guess.weight, self.guess.bias
+
     def to(self, device: torch.device | str) -> Calibration:
         """A copy with its tensors on `device`."""
         guess = LinearGuess(self.guess.weight.to(device), self.guess.bias.to(device))
@@ -105,7 +120,7 @@ class Calibration:
             given.setdefault("nodes", self.nodes)
         made = samplers.get(name, **given).starting_at(self.guess)
         # Once the options are known to be such as it takes.
-        certificate = Certificate(self.amplification(name, options))
+        certificate = Certificate(self.amplification(name, options), self)
         return dataclasses.replace(made, certificate=certificate)
 
     def fastest(

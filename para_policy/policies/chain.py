@@ -70,7 +70,6 @@ class Chain(Solvers):
         """Predict a chunk; arguments and errors as for `DiffusionPolicy.sample`."""
         start = time.perf_counter()
         check_default_device()
-
         check_kind("callback", callback, Callable, NoneType)
         check_kind("poll", poll, Callable, NoneType)
         deadline = None if deadline_s is None else self.deadline(deadline_s)

@@ -235,6 +235,7 @@ class Solvers:
 
     def _by_hand(self, sampler: Sampler) -> Sampler:
         """A sampler of the caller, its rounds recorded where that is possible, once for all chunks."""
+        self._check_calibrated_here(sampler)
         if sampler.recordings is not None or self.runtime.recorded(sampler) is sampler:
             return sampler
         if sampler not in self._recorded:
@@ -242,6 +243,21 @@ class Solvers:
                 self._recorded.pop(next(iter(self._recorded)))
             self._recorded[sampler] = self.runtime.recorded(sampler)
         return self._recorded[sampler]
+
+    def _check_calibrated_here(self, sampler: Sampler) -> None:
+        """Raise InputError for a sampler that was calibrated with other weights: its error bounds, and
+        when `collocation` is done, would be those of another network."""
+        certificate, process = sampler.certificate, sampler.made_for
+        if certificate is None or certificate.calibration is None or certificate.exact:
+            return
+        if process is not None and not process.agrees_with(self.process.fingerprint):
+            return  # which the sampler says itself
+        if self.calibration is None or not self.calibration.is_that_of(certificate.calibration):
+            raise InputError(
+                f"sampler {sampler.name!r} was calibrated with other weights than these: what was "
+                "measured for one network does not hold for another. Make it with this policy's "
+                "policy.sampler(...)"
+            )
 
 
 def _listed(keys: Iterable[tuple[object, ...]]) -> str:

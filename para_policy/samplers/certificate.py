@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +23,17 @@ class Certificate:
     Attributes:
         amplification: the largest ratio of error to correction that calibration has found; 0 for
             `sequential`, NaN where nothing was measured.
+        calibration: that has measured it, a `calibration.Calibration`, for those who must know whether it
+            is theirs.
     """
 
     amplification: float
+    calibration: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is that of `sequential`, which holds for any network."""
+        return self.amplification == 0
 
     def bound(self, result: SampleResult, *, own_start: bool) -> Tensor:
         """(batch,) largest error of any coordinate, normalised action units; NaN where there is none.
@@ -34,6 +43,6 @@ class Certificate:
                 start only, and a start near a wrong mode can make corrections small too early.
         """
         bound = self.amplification * result.correction.clamp(min=ERROR_FLOOR)
-        if self.amplification > 0:
+        if not self.exact:
             bound = bound.clamp(min=ERROR_FLOOR)
         return torch.where(result.converged & own_start, bound, torch.nan)

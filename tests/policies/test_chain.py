@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from para_policy import DiffusionPolicy, Process, samplers
+from para_policy import DiffusionPolicy, Process, load_policy, samplers
 from para_policy.errors import InputError
 from para_policy.samplers import RoundInfo, SampleResult, as_sampler
-from tests.checkpoint import random_observations
+from tests.checkpoint import (
+    calibrate_tiny_checkpoint,
+    random_observations,
+    save_tiny_checkpoint,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -52,6 +57,28 @@ def test_a_certificate_of_one_process_is_never_given_for_another(policy: Diffusi
     assert sampler.certificate is not None
     with pytest.raises(InputError, match=r"made for ddim with 8 steps, and this is ddpm with 20"):
         policy.sample(one(), sampler=sampler)
+
+
+@pytest.mark.parametrize("name", ["x0", "collocation"])
+def test_a_certificate_of_one_network_is_never_given_for_another(
+    tmp_path: Path, policy: DiffusionPolicy, name: str
+) -> None:
+    """Nor are the nodes on which `collocation` relies; those of the same weights, read again, may be used."""
+    process = {"scheduler": "ddim", "steps": 8}
+    made = policy.sampler(name, **process)
+    other = load_policy(save_tiny_checkpoint(tmp_path, 20, seed=1))
+    for there in ("none", "its own"):
+        with pytest.raises(InputError, match=f"'{name}' was calibrated with other weights"):
+            other.sample(one(), sampler=made, **process)
+        exact = policy.sampler("sequential", **process)
+        assert other.sample(one(), sampler=exact, **process).stats.error_bound.max() == 0, there
+        calibrate_tiny_checkpoint(tmp_path, "ddim", 8)
+        other = load_policy(tmp_path)
+    mine = other.sampler(name, **process)
+    again = load_policy(tmp_path).sample(one(), sampler=mine, **process)
+    assert (
+        again.stats.error_bound == other.sample(one(), sampler=mine, **process).stats.error_bound
+    ).all()
 
 
 def test_a_sampler_made_by_hand_fits_every_process(policy: DiffusionPolicy) -> None:
