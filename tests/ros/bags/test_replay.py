@@ -284,7 +284,9 @@ def test_missing_settings_are_named(recorded: Path, tmp_path: Path) -> None:
 
 def test_a_missing_input_is_named(recorded: Path, tmp_path: Path) -> None:
     bag = rewritten(recorded, tmp_path / "copy", without("/keypoints"))
-    with pytest.raises(DataError, match="lacks /keypoints, which the policy saw"):
+    with pytest.raises(
+        DataError, match=r"lacks /keypoints \(geometry_msgs/msg/PoseArray\), which the policy saw"
+    ):
         replay_bag(bag)
 
 
