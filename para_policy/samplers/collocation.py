@@ -60,9 +60,10 @@ class Collocation(FixedPoint):
 
     with the last correction E of any state, the ratio rho of successive corrections, both measured on
     this very sample, and the calibrated interpolation error `floor` of its level, which grows like any
-    other error with the sample's sensitivity. A sample that no level suffices for goes on as in
-    `FixedPoint`, from where it is. So does every sample with a tolerance of 0, and with multistep
-    schedulers, whose rows need both neighbours.
+    other error with the sample's sensitivity. In the first round on a level there is no ratio yet: half
+    of that on the level before, and 0.2 at least, stands for it. A sample that no level suffices for
+    goes on as in `FixedPoint`, from where it is. So does every sample with a tolerance of 0, and with
+    multistep schedulers, whose rows need both neighbours.
 
     Attributes:
         nodes: from calibration.
