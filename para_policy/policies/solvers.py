@@ -247,10 +247,10 @@ class Solvers:
     def _check_calibrated_here(self, sampler: Sampler) -> None:
         """Raise InputError for a sampler that was calibrated with other weights: its error bounds, and
         when `collocation` is done, would be those of another network."""
-        certificate, process = sampler.certificate, sampler.made_for
+        certificate = sampler.certificate
         if certificate is None or certificate.calibration is None or certificate.exact:
             return
-        if process is not None and not process.agrees_with(self.process.fingerprint):
+        if not sampler.fits(self.process):
             return  # which the sampler says itself
         if self.calibration is None or not self.calibration.is_that_of(certificate.calibration):
             raise InputError(

@@ -181,12 +181,16 @@ class Sampler(ABC):
         bound = self.certificate.bound(result, own_start=guess is None)
         return dataclasses.replace(result, error_bound=bound)
 
+    def fits(self, process: Process) -> bool:
+        """Whether it was made for this process, or for none."""
+        return self.made_for is None or self.made_for.agrees_with(process.fingerprint)
+
     def check(
         self, denoiser: Denoiser, process: Process, noise: Noise, deadline: Deadline | None
     ) -> None:
         """Raise InputError unless the sampler can solve this problem."""
         check_noise(denoiser, process, noise)
-        if self.made_for is not None and not self.made_for.agrees_with(process.fingerprint):
+        if not self.fits(process):
             raise InputError(
                 f"sampler {self.name!r} was made for {self.made_for}, and this is {process}: what "
                 "was measured for one does not hold for the other. Make it for this process with "
