@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from para_policy.children import descendants, end_all
-from tests.signals import wait_for
+from tests.signals import alive, check_child_ends_with, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -34,29 +33,11 @@ if __name__ == "__main__":
 """
 
 
-def runs(number: int) -> bool:
-    """Whether there is such a process; one that has ended and that nobody waits for is none."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.parametrize("kind", ["multiprocessing", "subprocess"])
 def test_a_killed_parent_takes_its_child_along(kind: str, tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    command = [sys.executable, str(script), kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        parent.kill()
-        parent.wait()
-        try:
-            wait_for(lambda: not runs(child), 30)
-        finally:
-            if runs(child):
-                os.kill(child, signal.SIGKILL)
+    check_child_ends_with([sys.executable, str(script), kind], 30)
 
 
 def test_what_hears_nothing_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +51,7 @@ def test_what_hears_nothing_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     number = int(child.stdout.readline())
     try:
         end_all(child.terminate, before)
-        wait_for(lambda: not runs(number), 30)
+        wait_for(lambda: not alive(number), 30)
         assert child.wait(30) == -signal.SIGTERM
         assert kept.poll() is None
     finally:

@@ -19,6 +19,7 @@ from trajectory_msgs.msg import JointTrajectory
 from sim.ros.simulators import ARM_COMMANDS
 from tests.ros.arm import ArmController, save_arm_checkpoint
 from tests.ros.graph import Graph
+from tests.signals import alive
 from tests.sim.aloha.policy import save_aloha_checkpoint
 
 ROS2 = shutil.which("ros2")
@@ -70,15 +71,6 @@ class Launch:
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and not been waited for does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 @pytest.fixture

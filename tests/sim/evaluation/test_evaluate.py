@@ -35,8 +35,7 @@ from sim.pusht.task import PUSHT
 from sim.tasks.episode import Episode
 from tests.checkpoint import save_tiny_checkpoint
 from tests.full_disk import full_disk
-from tests.signals import wait_for
-from tests.test_children import runs
+from tests.signals import alive, wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLERS = ("sequential", "x0")
@@ -644,7 +643,7 @@ def test_a_run_that_is_killed_leaves_no_worker(checkpoint: Path, tmp_path: Path)
     worker = worker_of(process.pid)
     process.kill()
     process.wait()
-    wait_for(lambda: not runs(worker))
+    wait_for(lambda: not alive(worker))
 
 
 def worker_of(parent: int) -> int:

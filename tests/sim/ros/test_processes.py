@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 
-from tests.signals import wait_for
-from tests.test_children import runs
+from tests.signals import check_child_ends_with
 
 PARENT = """
 import sys, time
@@ -23,13 +19,4 @@ with RosProcesses(int(sys.argv[1])) as processes:
 
 def test_a_killed_run_leaves_no_node(domain_id: int) -> None:
     command = [sys.executable, "-c", PARENT, str(domain_id)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        node = int(parent.stdout.readline())
-        parent.kill()
-        parent.wait()
-        try:
-            wait_for(lambda: not runs(node), 60)
-        finally:
-            if runs(node):
-                os.kill(node, signal.SIGKILL)
+    check_child_ends_with(command, 60)
