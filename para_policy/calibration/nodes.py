@@ -46,12 +46,18 @@ def fit_nodes(
     after = _products(phi)
     sensitivity = torch.linalg.matrix_norm(after, 2) * spread.to(phi)
     if bool((process.H != 0).any()):  # every row needs its neighbours: all steps are nodes
-        return Nodes(torch.arange(N), torch.full((N,), _NEVER), sensitivity.float().cpu())
+        return Nodes(
+            torch.arange(N), torch.full((N,), _NEVER), sensitivity.float().cpu(), torch.zeros(N)
+        )
     X = torch.cat(list(trajectories)).flatten(2).double()
     xi = torch.cat([noise.steps for noise in noises]).flatten(2).double()
     e = _remainders(process, phi, X, xi, clean.double())
-    order, error = _split(e, process.clean_weight[:, None, None] * after)
-    return Nodes(order.cpu(), error.float().cpu(), sensitivity.float().cpu())
+    w = process.clean_weight
+    order, error, roughness = _split(e, w[:, None, None] * after)
+    defect = w.abs() * roughness.to(w)
+    return Nodes(
+        *(value.cpu() for value in (order, error.float(), sensitivity.float(), defect.float()))
+    )
 
 
 def _dense(process: Process, matrices: Tensor | tuple[Tensor, Tensor]) -> Tensor:
@@ -81,8 +87,9 @@ def _remainders(process: Process, phi: Tensor, X: Tensor, xi: Tensor, clean: Ten
     return torch.where(w != 0, (X[:, 1:] - driven - linear) / w, 0.0)
 
 
-def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
-    """Order of the nodes (N,), and the error (N,) with the first 1, 2 .. N of them.
+def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Order of the nodes (N,), the error (N,) with the first 1, 2 .. N of them, and (N,) what e_s is
+    interpolated wrong by until s is a node.
 
     Args:
         e: (n, N, d) remainders.
@@ -90,7 +97,7 @@ def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
     """
     N = e.shape[1]
     if N < 3:
-        return torch.arange(N), torch.tensor([_NEVER, 0.0][:N])
+        return torch.arange(N), torch.tensor([_NEVER, 0.0][:N]), torch.zeros(N)
     place = torch.arange(N).to(e)[:, None, None]
     whole, moment = _prefix(reach), _prefix(place * reach)
     exact = _prefix(torch.einsum("sij,nsj->sni", reach, e))
@@ -111,12 +118,15 @@ def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         return min(tried, key=lambda c: score(a, c) + score(c, b))
 
     order, intervals = [0, N - 1], {(0, N - 1): score(0, N - 1)}
+    roughness = torch.zeros(N).to(e)
     total = cost(0, N - 1)
     error = [_NEVER, float(total.abs().amax(dim=1).quantile(_HIGH))]
     while intervals:
         a, b = max(intervals, key=lambda ends: intervals[ends])
         del intervals[a, b]
         c = best(a, b)
+        wrong = torch.lerp(e[:, a], e[:, b], (c - a) / (b - a)) - e[:, c]
+        roughness[c] = wrong.abs().amax(dim=1).quantile(_HIGH)
         total = total - cost(a, b)
         for left, right in ((a, c), (c, b)):
             if right > left + 1:
@@ -126,7 +136,8 @@ def _split(e: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         error.append(float(total.abs().amax(dim=1).quantile(_HIGH)))
     error[-1] = 0.0
     # A total that is small by luck is not believed.
-    return torch.tensor(order), torch.tensor(error).flip(0).cummax(dim=0).values.flip(0)
+    believed = torch.tensor(error).flip(0).cummax(dim=0).values.flip(0)
+    return torch.tensor(order), believed, roughness
 
 
 def _prefix(value: Tensor) -> Tensor:

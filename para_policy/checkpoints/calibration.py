@@ -32,7 +32,7 @@ ENGINE_FILE = "engine.json"
 _AGAIN = "run para-policy calibrate again"
 _OR_DELETE = f"{_AGAIN}, or delete the file"
 _FACTORS = ("left", "right")
-_NODES = ("order", "error", "sensitivity")
+_NODES = ("order", "error", "sensitivity", "defect")
 _VARIANTS = TypeAdapter(tuple[Variant, ...])
 _FINGERPRINT = TypeAdapter(tuple[float, ...])
 _TABLES = TypeAdapter(dict[str, LatencyTable])
@@ -81,7 +81,8 @@ def write_calibration(path: Path, calibration: Calibration, bound_to: Mapping[st
     }
     tensors = {name: value.float().contiguous() for name, value in tensors.items()}
     if calibration.nodes is not None:
-        tensors |= {f"nodes.{part}": getattr(calibration.nodes, part) for part in _NODES}
+        parts = {part: getattr(calibration.nodes, part) for part in _NODES}
+        tensors |= {f"nodes.{part}": value for part, value in parts.items() if value is not None}
     write_tensors(path, tensors, {"calibration": json.dumps(facts)})
 
 
@@ -162,8 +163,9 @@ def _linear_part(calibration: Calibration, d: int) -> dict[str, tuple[Tensor, tu
 
 def _nodes(tensors: Mapping[str, Tensor]) -> Nodes | None:
     """None for files of earlier releases."""
-    parts = {part: tensors.get(f"nodes.{part}") for part in _NODES}
-    return None if parts["order"] is None else Nodes(**parts)  # type: ignore[arg-type]
+    names = {part: f"nodes.{part}" for part in _NODES}
+    parts = {part: tensors[name] for part, name in names.items() if name in tensors}
+    return Nodes(**parts) if "order" in parts else None
 
 
 def read_calibration(path: Path) -> tuple[Calibration, dict[str, Any]]:

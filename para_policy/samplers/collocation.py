@@ -43,8 +43,13 @@ _SLOW = (_DIVERGES, 0.45, 0.7, 0.7)
 """A correction that is left to so much of the one before: this sample is more sensitive than the mean
 one, and interpolation may cost it more than calibration has found. With all steps as nodes only
 divergence is a reason to leave."""
+_BELIEVED = 0.2
+"""Share of the tolerance that the error of the interpolation may have, as a check tells it."""
 _TRUST = 0.5
 """Share of the tolerance that the estimated error may have."""
+_HOPED = 0.5
+"""Of the correction that the contraction lets expect: one of so much would be the last. A check in vain
+costs a few rows, one that is missing costs a round."""
 _CONTRACTION = 0.2, 0.9
 """What is assumed of the contraction at least and at most."""
 
@@ -61,9 +66,18 @@ class Collocation(FixedPoint):
     with the last correction E of any state, the ratio rho of successive corrections, both measured on
     this very sample, and the calibrated interpolation error `floor` of its level, which grows like any
     other error with the sample's sensitivity. In the first round on a level there is no ratio yet: half
-    of that on the level before, and 0.2 at least, stands for it. A sample that no level suffices for
-    goes on as in `FixedPoint`, from where it is. So does every sample with a tolerance of 0, and with
-    multistep schedulers, whose rows need both neighbours.
+    of that on the level before, and 0.2 at least, stands for it.
+
+    And it is done only on a level that was checked. Where a decision falls between two nodes, a sample
+    may come to rest on the wrong side of it, with small corrections at the nodes; but between them the
+    step formula is off by more than usual. So with what should be the last round the network is asked
+    at a few steps more, for this alone. The largest of these defects, as a multiple q of the usual one,
+    says how much of an error the interpolation has on this sample; it climbs unless
+
+        q floor / (1 - rho) <= tolerance / 5.
+
+    A sample that no level suffices for goes on as in `FixedPoint`, from where it is. So does every
+    sample with a tolerance of 0, and with multistep schedulers, whose rows need both neighbours.
 
     Attributes:
         nodes: from calibration.
@@ -81,7 +95,7 @@ class Collocation(FixedPoint):
         return self.nodes.levels(0.0) if process.multistep else self.levels
 
     def round_sizes(self, process: Process) -> tuple[int, ...]:
-        """See `FixedPoint`; a round has the nodes of one level."""
+        """See `FixedPoint`; a round has what one level may ask."""
         levels = self.levels_for(process)
         return tuple(map(len, levels.steps)) or super().round_sizes(process)
 
@@ -116,12 +130,15 @@ class CollocationSolve(FixedPointSolve):
         # One entry more, for samples that are past all levels; it is not looked at.
         self._most = torch.tensor([*_ROUNDS[:L], 0]).to(like.device)
         self._slow = torch.tensor([*_SLOW[: L - 1], _DIVERGES, _DIVERGES]).to(like)
+        self._checkable = self.levels.checks.any(dim=1)
         self._numbers = torch.arange(L, device=like.device)
         self.level = torch.zeros(batch, dtype=torch.int64, device=like.device)
         self._rounds_on_level = torch.zeros_like(self.level)
         self._last, self._rho = like.new_zeros(batch), like.new_zeros(batch)
         self.asked = torch.zeros_like(self.X[:, :-1])
         self._known = torch.zeros(batch, self.N, dtype=torch.bool, device=like.device)
+        self._due = torch.zeros_like(self.level, dtype=torch.bool)
+        self._defect = like.new_zeros(batch)
         self.sizes = max(L, 1)
 
     @cached_property
@@ -131,7 +148,9 @@ class CollocationSolve(FixedPointSolve):
 
     def most_rounds(self) -> int:
         """See `FixedPointSolve`."""
-        return super().most_rounds() + sum(_ROUNDS[: len(self.levels)])
+        levels = self.parts.levels_for(self.process)
+        checked = int(levels.checks.any(dim=1).sum())  # each of these may need one more
+        return super().most_rounds() + sum(_ROUNDS[: len(levels)]) + checked
 
     def _pattern(self) -> Pattern:
         pattern = super()._pattern()
@@ -144,7 +163,7 @@ class CollocationSolve(FixedPointSolve):
         # Where the first states are given and not solved, the nodes do not fit.
         self.level.fill_(0 if self.first == 0 else L)
         self.begins_with = 1 if self.first == 0 else self.sizes
-        for kept in (self._rounds_on_level, self._rho, self._known):
+        for kept in (self._rounds_on_level, self._rho, self._known, self._due):
             kept.zero_()
         self._last.fill_(torch.inf)
         if L:
@@ -179,24 +198,26 @@ class CollocationSolve(FixedPointSolve):
         return size.masked_fill(~self.alive(), 0).amax()
 
     def select(self, rows: Rows, size: int | None) -> Rows:
-        """See `FixedPointSolve`: a round of size s is of the nodes of level s - 1, which those of the
-        levels below are among."""
+        """See `FixedPointSolve`: a round of size s is of what level s - 1 may ask, which is among it
+        whatever the levels below may."""
         L = len(self.levels)
         if not L:
             return rows
         asked = self._to_be_asked()
         at_nodes = (self.level < L)[:, None]
-        nodes = self.levels.nodes[self.level.clamp(max=L - 1)] & rows.valid
+        level = self.level.clamp(max=L - 1)
+        nodes, checks = self.levels.nodes[level], self.levels.checks[level]
         rows = replace(
             rows,
-            seen=torch.where(at_nodes, nodes, rows.seen),
+            seen=torch.where(at_nodes, nodes & rows.valid, rows.seen),
             fresh=torch.where(at_nodes, asked & rows.valid, rows.seen),
+            checked=checks & self._due[:, None] & at_nodes & rows.valid,
             mixed=rows.valid & ~at_nodes,
             sparse=True,
         )
         if size is None:
             return rows
-        # Which of the nodes are needed is not known on the host.
+        # Which of them are needed is not known on the host.
         chosen = (self.levels.steps[size - 1] + self.N * rows.live[:, None]).flatten()
         return replace(rows, chosen=chosen, mixed=None if size < L else rows.mixed)
 
@@ -209,7 +230,9 @@ class CollocationSolve(FixedPointSolve):
         L = len(self.levels)
         moved = largest(self.X[:, :-1] - self.asked)[:, None] > self.levels.slack
         fresh = self.levels.nodes & (moved | ~self._known[:, None])  # (batch, L, N)
-        useful = fresh.any(dim=2) & (self._numbers >= self.level[:, None])
+        level = self.level[:, None]
+        check = self._due[:, None] & (self._numbers == level)
+        useful = (fresh.any(dim=2) | check) & (self._numbers >= level)
         target = self._numbers.masked_fill(~useful, L).amin(dim=1)
         self._climb_to(torch.where(self.alive(), target, self.level))
         own = self.level.clamp(max=L - 1)[:, None, None].expand(-1, 1, self.N)
@@ -221,6 +244,15 @@ class CollocationSolve(FixedPointSolve):
         self.level.copy_(level)
         self._rounds_on_level.masked_fill_(up, 0)
         self._last.masked_fill_(up, torch.inf)
+        self._due.masked_fill_(up, False)
+
+    def correct(self, rows: Rows, target: Tensor) -> Change:
+        """See `FixedPointSolve`; looks at the rows that are checked, too."""
+        change = super().correct(rows, target)
+        if rows.checked is not None:
+            defect = largest(target - change.arrived - change.residual) / self.levels.defect
+            self._defect = defect.masked_fill(~rows.checked, 0).amax(dim=1)
+        return change
 
     def judge(self, rows: Rows, change: Change, correction: Tensor, known: Tensor) -> Verdict:
         """See `FixedPointSolve`: at nodes all rows pass, or none."""
@@ -240,24 +272,38 @@ class CollocationSolve(FixedPointSolve):
         rho = torch.maximum(0.5 * rows.of(self._rho), ratio)
         rows.put(self._rho, rho)
         rows.put(self._last, size.clamp(min=torch.finfo(size.dtype).tiny))
-        assumed = rho.clamp(*_CONTRACTION)
-        floor = self.levels.floor[level.clamp(max=L - 1)]
-        estimate = (assumed * size + floor) / (1 - assumed)
+        assumed, own = rho.clamp(*_CONTRACTION), level.clamp(max=L - 1)
+        floor, checkable = self.levels.floor[own], self._checkable[own]
+
+        def estimated(size: Tensor, floor: Tensor) -> Tensor:
+            return (assumed * size + floor) / (1 - assumed)
+
+        def small(size: Tensor) -> Tensor:
+            return (estimated(size, floor) <= _TRUST * tolerance) & (size <= tolerance / 2)
+
         broken = (rows.seen & ~known).any(dim=1) | ~is_finite(size)
-        done = (estimate <= _TRUST * tolerance) & (size <= tolerance / 2) & ~broken
+        passed = small(size) & ~broken
+        assert rows.checked is not None
+        # Before the states are at rest a check may fail and mean nothing.
+        believed = self._defect * floor / (1 - assumed) <= _BELIEVED * tolerance
+        done = passed & believed & (rows.checked.any(dim=1) | ~checkable)
 
         up = (on_level >= self._most[level]) | (ratio > self._slow[level])
         if L > 1:
             up |= (level == 0) & (size <= _NEAR * tolerance)
-        target = (level + (up & ~done)).masked_fill(broken, L)
+        up = torch.where(passed, ~believed, up)
+        due = passed | small(_HOPED * assumed * size)
+        rows.put(self._due, checkable & due & ~done & ~up)
+        target = (level + up).masked_fill(broken, L)
         target = torch.where(at_nodes, target, level)
         if rows.whole:
             self._climb_to(target)
         else:
             self._climb_to(self.level.index_copy(0, rows.live, target))
-        passed = rows.height * done
+        final = rows.height * done
+        estimate = estimated(size, floor * self._defect.clamp(min=1))
         return Verdict(
-            torch.where(at_nodes, passed, verdict.leading),
-            torch.where(at_nodes, passed, verdict.final),
+            torch.where(at_nodes, final, verdict.leading),
+            torch.where(at_nodes, final, verdict.final),
             torch.where(at_nodes[:, None], estimate[:, None], verdict.error),
         )

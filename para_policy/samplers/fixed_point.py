@@ -370,7 +370,7 @@ class FixedPointSolve:
         """Note what a round has cost, its largest residuals, and the last iterate without NaN."""
         alive, X = rows.height > 0, rows.of(self.X)
         rows.put(self.rounds, rows.of(self.rounds) + calls * alive)
-        rows.put(self.evals, rows.of(self.evals) + calls * rows.fresh.sum(dim=1))
+        rows.put(self.evals, rows.of(self.evals) + calls * rows.asked.sum(dim=1))
         whole = is_finite(X.flatten(1).abs().amax(dim=1))
         rows.put(self._finite_X, where(whole, X, rows.of(self._finite_X)))
         self.residual.fill_(torch.nan)

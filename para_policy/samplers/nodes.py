@@ -8,8 +8,9 @@ tell it for all (collocation).
 from __future__ import annotations
 
 import itertools
+from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ _INTERPOLATION = (0.6, 0.15, 0.03, 0.006)
 """Errors of the interpolation that the levels may have, as shares of the tolerance. The first is only
 to come near; the second is what most samples end on; the others are for those that it is not enough for,
 the last one where there are hundreds of steps."""
+_CHECKED = 0.2, 4
+"""Steps that a level is checked at: as a share of its nodes, and at most."""
 _ALMOST_ALL = 0.75
 """Share of the steps from which on a level is no cheaper than all of them."""
 _FEWEST = 8
@@ -43,6 +46,9 @@ class Nodes:
             interpolated between the first n; largest coordinate, normalised action units.
         sensitivity: (N,) by how much X_N changes, at most and to first order, when the network is
             not asked again at step s alone after X_s moved by 1.
+        defect: (N,) what the step formula is off by at step s, 95 % of samples, where the remainder is
+            interpolated between the nodes before it in `order`; largest coordinate. None for files of
+            earlier releases: then no level is checked.
 
     Raises:
         InputError: if they do not fit each other.
@@ -51,13 +57,16 @@ class Nodes:
     order: Tensor
     error: Tensor
     sensitivity: Tensor
+    defect: Tensor | None = None
 
     def __post_init__(self) -> None:
         N = len(self.order)
         if sorted(self.order.tolist()) != list(range(N)):
             raise InputError(f"order of {N} nodes must hold each of the steps 0 to {N - 1} once")
-        for name in ("error", "sensitivity"):
+        for name in ("error", "sensitivity", "defect"):
             value = getattr(self, name)
+            if value is None:
+                continue
             if value.shape != (N,) or not bool((value >= 0).all()):
                 raise InputError(
                     f"{name} of the nodes is {tuple(value.shape)}; expected ({N},) numbers, none negative"
@@ -75,20 +84,40 @@ class Nodes:
                 sizes.append(size)
         sizes = [*sizes, N] if tolerance > 0 and N >= _FEWEST else []
         nodes = torch.zeros(len(sizes), N, dtype=torch.bool)
+        checks = torch.zeros_like(nodes)
         slack = torch.zeros(len(sizes), N, dtype=torch.float32)
         for level, size in enumerate(sizes):
             nodes[level, self.order[:size].cpu()] = True
+            checks[level, self._checks(size)] = True
             kind = min(level, len(_STILL) - 1) if size < N else len(_STILL) - 1
             cost = _gathered(self.sensitivity.double().cpu(), nodes[level])
             still = _SHARE * tolerance / cost.clamp(min=1e-12)
             slack[level] = still.clamp(_STILL[kind] * tolerance, _MOVED[kind] * tolerance)
-        floor = [float(self.error[size - 1]) for size in sizes]
-        steps = tuple(one.nonzero()[:, 0] for one in nodes)
-        return Levels(nodes, steps, slack, torch.tensor(floor, dtype=torch.float32))
+        floors = torch.tensor([float(self.error[size - 1]) for size in sizes], dtype=torch.float32)
+        asked = (nodes | checks).long().cumsum(dim=0) > 0
+        steps = tuple(one.nonzero()[:, 0] for one in asked)
+        defect = torch.zeros(N) if self.defect is None else self.defect.float().cpu()
+        # Less than the accuracy of a node means nothing.
+        return Levels(nodes, checks, steps, slack, floors, defect.clamp(min=_SHARE * tolerance))
+
+    def _checks(self, size: int) -> list[int]:
+        """Steps to check the set of `size` nodes at: in the widest intervals, where each would be split."""
+        if self.defect is None:
+            return []
+        nodes = sorted(self.order[:size].tolist())
+        split: dict[int, int] = {}
+        for step in self.order[size:].tolist():
+            split.setdefault(bisect(nodes, step), step)
+        widest = sorted(split, key=lambda end: nodes[end - 1] - nodes[end])
+        share, most = _CHECKED
+        return [split[end] for end in widest[: min(most, max(1, round(share * size)))]]
 
     def to(self, device: torch.device | str) -> Nodes:
         """A copy with its tensors on `device`."""
-        return Nodes(self.order.to(device), self.error.to(device), self.sensitivity.to(device))
+        defect = None if self.defect is None else self.defect.to(device)
+        return Nodes(
+            self.order.to(device), self.error.to(device), self.sensitivity.to(device), defect
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +126,19 @@ class Levels:
 
     Attributes:
         nodes: (L, N) bool.
-        steps: the same as L lists of steps.
+        checks: (L, N) bool, steps that a level is checked at, none of them its nodes.
+        steps: L lists, the nodes and the checks of a level and of those below it.
         slack: (L, N) how far a state may move until the network is asked again at its step.
         floor: (L,) what interpolation leaves; see `Nodes.error`.
+        defect: (N,) usual ones at checks; see `Nodes.defect`.
     """
 
     nodes: Tensor
+    checks: Tensor
     steps: tuple[Tensor, ...]
     slack: Tensor
     floor: Tensor
+    defect: Tensor
 
     def __len__(self) -> int:
         return self.nodes.shape[0]
@@ -113,7 +146,15 @@ class Levels:
     def like(self, X: Tensor) -> Levels:
         """With the device and dtype of `X`."""
         steps = tuple(one.to(X.device) for one in self.steps)
-        return Levels(self.nodes.to(X.device), steps, self.slack.to(X), self.floor.to(X))
+        return replace(
+            self,
+            nodes=self.nodes.to(X.device),
+            checks=self.checks.to(X.device),
+            steps=steps,
+            slack=self.slack.to(X),
+            floor=self.floor.to(X),
+            defect=self.defect.to(X),
+        )
 
 
 def _gathered(value: Tensor, nodes: Tensor) -> Tensor:

@@ -66,9 +66,11 @@ class Rows:
         fresh: (n, span) those of the seen rows that it tells in this round; nothing has moved the
             others since it did, and their residual is 0.
         mixed: (n, span) those that acceleration works on; None for none.
+        checked: (n, span) those that it is asked about only to see how well they are interpolated;
+            None for none.
         sparse: some valid rows are not seen, perhaps.
-        chosen: (M,) what is evaluated whatever is fresh, as places in the flattened (n, span), the
-            fresh rows among them; None for all that the pattern may see.
+        chosen: (M,) what is evaluated whatever is asked, as places in the flattened (n, span), the
+            asked rows among them; None for all that the pattern may see.
     """
 
     pattern: Pattern
@@ -81,6 +83,7 @@ class Rows:
     mixed: Tensor | None
     sparse: bool
     chosen: Tensor | None = None
+    checked: Tensor | None = None
 
     @classmethod
     def static(cls, pattern: Pattern, accepted: Tensor, alive: Tensor, N: int) -> Rows:
@@ -101,12 +104,12 @@ class Rows:
         return cls(pattern, live, True, steps, valid, seen, seen, valid, sparse)
 
     def compact(self) -> Rows:
-        """Exactly the fresh rows, of the samples that are in flight.
+        """Exactly the asked rows, of the samples that are in flight.
 
         How many these are must be known on the host, so a GPU is waited for, once.
         """
-        alive, mixed = self.valid.any(dim=1), self.mixed
-        masks = (alive, self.fresh, self.seen != self.valid, self.valid if mixed is None else mixed)
+        alive, mixed, checked = self.valid.any(dim=1), self.mixed, self.checked
+        masks = (alive, self.asked, self.seen != self.valid, self.valid if mixed is None else mixed)
         samples, rows, unseen, to_mix = torch.stack([mask.sum() for mask in masks]).tolist()
         whole = samples == len(alive)
         live = self.live if whole else places(alive, samples)
@@ -114,7 +117,7 @@ class Rows:
         def of(value: Tensor) -> Tensor:
             return value if whole else value[live]
 
-        valid, fresh = of(self.valid), of(self.fresh)
+        valid = of(self.valid)
         return replace(
             self,
             live=live,
@@ -122,15 +125,21 @@ class Rows:
             steps=of(self.steps),
             valid=valid,
             seen=of(self.seen) if unseen else valid,
-            fresh=fresh,
+            fresh=of(self.fresh),
             mixed=None if mixed is None or not to_mix else of(mixed),
             sparse=unseen > 0,
-            chosen=places(fresh.flatten(), rows),
+            chosen=places(of(self.asked).flatten(), rows),
+            checked=None if checked is None else of(checked),
         )
+
+    @property
+    def asked(self) -> Tensor:
+        """(n, span) what the network is asked."""
+        return self.fresh if self.checked is None else self.fresh | self.checked
 
     @cached_property
     def at(self) -> Tensor:
-        """(M,) what is evaluated. Rows that are not fresh, or a place that is there twice, are ignored."""
+        """(M,) what is evaluated. Rows that are not asked, or a place that is there twice, are ignored."""
         if self.chosen is not None:
             return self.chosen
         pattern, samples = self.pattern, len(self.live)

@@ -18,8 +18,8 @@ CLEAN = EXACT[:, -1].flatten(1).mean(dim=0).expand(BATCH, D)
 MATRICES, SPREAD = jacobians(Denoiser(TASK.network), TASK.process, NOISE, EXACT)
 
 
-def by_hand(chosen: list[int]) -> torch.Tensor:
-    """(BATCH, d) what X_N is off by, from the recurrence of the error itself."""
+def remainders() -> tuple[torch.Tensor, torch.Tensor]:
+    """(N, BATCH, d) e_s, and the (N,) clean weights."""
     process, X = TASK.process.to("cpu", torch.float64), EXACT.flatten(2)
     w, B = process.clean_weight, process.B
     G = (MATRICES - B[:, None, None] * torch.eye(D)) / w[:, None, None]
@@ -33,12 +33,22 @@ def by_hand(chosen: list[int]) -> torch.Tensor:
             for s in range(N)
         ]
     )
+    return e, w
+
+
+def interpolated(e: torch.Tensor, chosen: list[int], s: int) -> torch.Tensor:
+    a = max(node for node in chosen if node <= s)
+    b = min(node for node in chosen if node >= s)
+    share = (s - a) / max(b - a, 1)
+    return (1 - share) * e[a] + share * e[b]
+
+
+def by_hand(chosen: list[int]) -> torch.Tensor:
+    """(BATCH, d) what X_N is off by, from the recurrence of the error itself."""
+    e, w = remainders()
     off = torch.zeros(BATCH, D, dtype=torch.float64)
     for s in range(N):
-        a = max(node for node in chosen if node <= s)
-        b = min(node for node in chosen if node >= s)
-        share = (s - a) / max(b - a, 1)
-        off = off @ MATRICES[s].T + w[s] * ((1 - share) * e[a] + share * e[b] - e[s])
+        off = off @ MATRICES[s].T + w[s] * (interpolated(e, chosen, s) - e[s])
     return off
 
 
@@ -55,6 +65,18 @@ def test_the_errors_are_those_of_the_recurrence() -> None:
     torch.testing.assert_close(nodes.error[1:-1], largest[:-1], rtol=1e-4, atol=1e-9)
     assert nodes.error[-1] == 0
     assert nodes.error[0] > 1e6
+
+
+def test_the_defect_is_that_of_the_step_formula_before_a_step_is_a_node() -> None:
+    nodes = fit_nodes(TASK.process, [NOISE], [EXACT], CLEAN, MATRICES, SPREAD)
+    order, (e, w) = nodes.order.tolist(), remainders()
+    assert nodes.defect is not None
+    for n in range(2, N):
+        s = order[n]
+        off = w[s] * (interpolated(e, order[:n], s) - e[s])
+        expected = float(off.abs().amax(dim=1).quantile(0.95))
+        assert float(nodes.defect[s]) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+    assert nodes.defect[[0, N - 1]].tolist() == [0, 0], "nodes from the first"
 
 
 def test_chosen_nodes_are_better_than_evenly_spaced_ones() -> None:

@@ -104,7 +104,8 @@ def test_a_calibration_is_of_one_task(checkpoint: Path) -> None:
 
 
 def some_nodes() -> Nodes:
-    return Nodes(torch.arange(STEPS).flip(0), torch.linspace(1, 0, STEPS), torch.rand(STEPS))
+    error = torch.linspace(1, 0, STEPS)
+    return Nodes(torch.arange(STEPS).flip(0), error, torch.rand(STEPS), torch.rand(STEPS))
 
 
 def test_nodes_come_back_and_files_of_earlier_releases_have_none(checkpoint: Path) -> None:
@@ -118,8 +119,13 @@ def test_nodes_come_back_and_files_of_earlier_releases_have_none(checkpoint: Pat
     read = load_policy(checkpoint).calibrations["ddim", 8].nodes
     assert read is not None
     assert made.nodes is not None
-    for part in ("order", "error", "sensitivity"):
+    for part in ("order", "error", "sensitivity", "defect"):
         assert torch.equal(getattr(read, part), getattr(made.nodes, part))
+    unchecked = dataclasses.replace(some_nodes(), defect=None)
+    save(checkpoint, dataclasses.replace(calibration(), nodes=unchecked))
+    read = load_policy(checkpoint).calibrations["ddim", 8].nodes
+    assert read is not None
+    assert read.defect is None, "as in files of an earlier release"
 
 
 def test_nodes_of_other_steps_are_refused(checkpoint: Path) -> None:

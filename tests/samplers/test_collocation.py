@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -49,6 +50,11 @@ def measured(task: Problem, batch: int = 24) -> dict[str, Any]:
     return {"matrices": matrices, "nodes": nodes}
 
 
+def unchecked(parts: dict[str, Any]) -> dict[str, Any]:
+    """As a calibration of an earlier release has them."""
+    return {**parts, "nodes": dataclasses.replace(parts["nodes"], defect=None)}
+
+
 def error(result: SampleResult, exact: SampleResult) -> Tensor:
     return (result.sample - exact.sample).flatten(1).abs().amax(dim=1)
 
@@ -76,7 +82,8 @@ def test_nodes_live_in_noise_level_and_not_in_step_number() -> None:
     for steps in (40, 400):
         task = of(Rational(gain=0.5), steps=steps, train_steps=400)
         noise = task.noise(8)
-        result = task.solve(samplers.get("collocation", **measured(task)), noise)
+        parts = measured(task, batch=128)  # what is usual takes more than a few samples to know
+        result = task.solve(samplers.get("collocation", **parts), noise)
         assert result.converged.all()
         assert error(result, task.solve(SEQUENTIAL, noise)).max() <= 1e-2
         rows.append(float(result.evals.double().mean()))
@@ -252,10 +259,46 @@ def test_a_first_correction_beyond_half_of_the_tolerance_does_not_end_it(
 ) -> None:
     """How fast a sample contracts is not known then; here it is there at once."""
     task, tolerance = of(lambda x, t: 0 * x + 0.25), 1e-2
-    parts, noise = measured(task, batch=4), task.noise(3)
+    parts, noise = unchecked(measured(task, batch=4)), task.noise(3)
     guess = FromCleanSample(torch.full_like(noise.initial, 0.25 + share * tolerance))
     sampler = samplers.get("collocation", **parts, tolerance=tolerance)
     assert task.solve(sampler, noise, guess=guess).rounds.tolist() == [rounds] * 3
+
+
+def test_what_no_node_can_see_shows_where_a_level_is_checked() -> None:
+    """Samples unlike those of calibration, whose network says something else between two nodes."""
+    usual, noise = of(Rational(gain=0.5)), SMOOTH.noise(8)
+    parts = measured(usual)
+    levels = parts["nodes"].levels(1e-2)
+    step = int(levels.checks[1].nonzero()[-1])
+    t, per_step = usual.process.timesteps[step], 100 / N
+
+    def surprising(x: Tensor, at: Tensor) -> Tensor:
+        far = (at.reshape(-1, 1, 1) - t) / per_step
+        return Rational(gain=0.5)(x, at) + 16.0 * torch.exp(-4 * far.square())
+
+    task = of(surprising)
+    exact = task.solve(SEQUENTIAL, noise)
+    fooled = task.solve(samplers.get("collocation", **unchecked(parts)), noise)
+    assert fooled.converged.all()
+    assert error(fooled, exact).median() > 1e-2
+    result = task.solve(samplers.get("collocation", **parts), noise)
+    assert result.converged.all()
+    assert error(result, exact).max() <= 1e-2
+
+
+def test_a_level_is_checked_where_it_has_no_nodes(parts: dict[str, Any]) -> None:
+    nodes: Nodes = parts["nodes"]
+    for tolerance in (1e-2, 1e-3, 1e-4):
+        levels = nodes.levels(tolerance)
+        assert not (levels.nodes & levels.checks).any()
+        assert levels.checks[:-1].sum(dim=1).gt(0).all(), "all but that of all steps"
+        assert levels.checks.sum(dim=1).max() <= 6
+        for at_nodes, checks in zip(levels.nodes, levels.checks, strict=True):
+            interval = at_nodes.long().cumsum(dim=0)[checks]
+            assert len(interval.unique()) == len(interval), "no two in one interval"
+    for one, next_one in itertools.pairwise(nodes.levels(1e-3).steps):
+        assert set(one.tolist()) <= set(next_one.tolist()), "a recorded round serves lower levels"
 
 
 def test_a_round_budget_ends_it_early(parts: dict[str, Any]) -> None:
@@ -266,13 +309,14 @@ def test_a_round_budget_ends_it_early(parts: dict[str, Any]) -> None:
     assert result.trajectory.isfinite().all()
 
 
-def test_rounds_are_bounded_whatever_the_network() -> None:
+@pytest.mark.parametrize("defect", [None, torch.zeros(N)])
+def test_rounds_are_bounded_whatever_the_network(defect: Tensor | None) -> None:
     task = of(Hashed(gain=5.0))
     matrices = task.process.B[:, None, None] * torch.eye(D, dtype=torch.float64)
-    nodes = Nodes(torch.arange(N).flip(0), torch.full((N,), 1e-12), torch.zeros(N))
+    nodes = Nodes(torch.arange(N).flip(0), torch.full((N,), 1e-12), torch.zeros(N), defect)
     result = task.solve(samplers.get("collocation", matrices=matrices, nodes=nodes), task.noise(3))
     assert result.converged.all()
-    assert result.rounds.max() <= N + 21
+    assert result.rounds.max() <= N + (21 if defect is None else 24)
     assert result.evals.min() > N
 
 
@@ -283,6 +327,7 @@ def test_rounds_are_bounded_whatever_the_network() -> None:
         ({"error": torch.ones(3)}, r"error of the nodes is \(3,\)"),
         ({"sensitivity": -torch.ones(4)}, "sensitivity of the nodes"),
         ({"error": torch.full((4,), torch.nan)}, "error of the nodes"),
+        ({"defect": torch.ones(5)}, r"defect of the nodes is \(5,\)"),
     ],
 )
 def test_nodes_that_do_not_fit_are_refused(change: dict[str, Tensor], message: str) -> None:
