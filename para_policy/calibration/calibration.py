@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,13 @@ class Calibration:
                     f"{self.steps} steps has none; run para-policy calibrate again"
                 )
             given.setdefault("nodes", self.nodes)
+            if self.nodes.defect is None:
+                warnings.warn(
+                    f"the calibration for {self.scheduler} with {self.steps} steps is of an earlier "
+                    f"release: {name!r} cannot check what lies between its nodes, and may take a wrong "
+                    "chunk for an exact one; run para-policy calibrate again",
+                    stacklevel=2,
+                )
         made = samplers.get(name, **given).starting_at(self.guess)
         # Once the options are known to be such as it takes.
         certificate = Certificate(self.amplification(name, options), self)

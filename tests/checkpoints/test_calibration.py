@@ -126,6 +126,8 @@ def test_nodes_come_back_and_files_of_earlier_releases_have_none(checkpoint: Pat
     read = load_policy(checkpoint).calibrations["ddim", 8].nodes
     assert read is not None
     assert read.defect is None, "as in files of an earlier release"
+    with pytest.warns(UserWarning, match="ddim with 8 steps is of an earlier release: 'collocation'"):
+        load_policy(checkpoint).sampler("collocation", scheduler="ddim", steps=8)
 
 
 def test_nodes_of_other_steps_are_refused(checkpoint: Path) -> None:
