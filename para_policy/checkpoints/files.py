@@ -45,7 +45,8 @@ def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
         raise CheckpointError(f"'{path}' is missing from the checkpoint")
     try:
         _check_header(path)
-        tensors = load_file(path)
+        # Copies: what is mapped would change with a file that is overwritten in place.
+        tensors = {name: value.clone() for name, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"'{path}' is truncated or no safetensors file ({error}); copy the checkpoint again"

@@ -23,6 +23,7 @@ from para_policy.samplers.fixed_point import (
     FixedPoint,
     FixedPointSolve,
     Verdict,
+    times,
     where,
 )
 from para_policy.samplers.guess import Guess
@@ -47,6 +48,9 @@ _BELIEVED = 0.2
 """Share of the tolerance that the error of the interpolation may have, as a check tells it."""
 _TRUST = 0.5
 """Share of the tolerance that the estimated error may have."""
+_CARE = 5.0
+"""Estimates and residuals count so many times on the level of all steps and beyond: only samples at a
+decision come there, where an error grows to more than the mean Jacobian says."""
 _HOPED = 0.5
 """Of the correction that the contraction lets expect: one of so much would be the last. A check in vain
 costs a few rows, one that is missing costs a round."""
@@ -77,7 +81,8 @@ class Collocation(FixedPoint):
         q floor / (1 - rho) <= tolerance / 5.
 
     A sample that no level suffices for goes on as in `FixedPoint`, from where it is. So does every
-    sample with a tolerance of 0, and with multistep schedulers, whose rows need both neighbours.
+    sample with a tolerance of 0, and with multistep schedulers, whose rows need both neighbours. What
+    has climbed to the last level, or past it, is at a decision, and held to a fifth of the tolerance.
 
     Attributes:
         nodes: from calibration.
@@ -138,6 +143,7 @@ class CollocationSolve(FixedPointSolve):
         self.asked = torch.zeros_like(self.X[:, :-1])
         self._known = torch.zeros(batch, self.N, dtype=torch.bool, device=like.device)
         self._due = torch.zeros_like(self.level, dtype=torch.bool)
+        self._care = like.new_ones(batch)
         self._defect = like.new_zeros(batch)
         self.sizes = max(L, 1)
 
@@ -166,6 +172,8 @@ class CollocationSolve(FixedPointSolve):
         for kept in (self._rounds_on_level, self._rho, self._known, self._due):
             kept.zero_()
         self._last.fill_(torch.inf)
+        # A level of all steps that is the only one is no sign of a decision.
+        self._care.fill_(_CARE if self.first == 0 and L > 1 else 1.0)
         if L:
             X = self._model(self.X[:, -1])
             self.X.copy_(where(self.level < L, X, self.X))
@@ -256,10 +264,17 @@ class CollocationSolve(FixedPointSolve):
 
     def judge(self, rows: Rows, change: Change, correction: Tensor, known: Tensor) -> Verdict:
         """See `FixedPointSolve`: at nodes all rows pass, or none."""
-        verdict, L = super().judge(rows, change, correction, known), len(self.levels)
+        L = len(self.levels)
         if not L:
-            return verdict
-        tolerance, level = self.parts.tolerance or 0.0, rows.of(self.level)
+            return super().judge(rows, change, correction, known)
+        tolerance, level, care = (
+            self.parts.tolerance or 0.0,
+            rows.of(self.level),
+            rows.of(self._care),
+        )
+        past = torch.where(level >= L, care, 1.0)[:, None]
+        careful = change._replace(residual=times(change.residual, past))
+        verdict = super().judge(rows, careful, times(correction, past), known)
         at_nodes = (level < L) & (rows.height > 0)
         asked = at_nodes[:, None] & rows.fresh
         rows.put(self.asked, where(asked, rows.of(self.X)[:, :-1], rows.of(self.asked)))
@@ -275,8 +290,10 @@ class CollocationSolve(FixedPointSolve):
         assumed, own = rho.clamp(*_CONTRACTION), level.clamp(max=L - 1)
         floor, checkable = self.levels.floor[own], self._checkable[own]
 
+        care = torch.where(level == L - 1, care, 1.0)
+
         def estimated(size: Tensor, floor: Tensor) -> Tensor:
-            return (assumed * size + floor) / (1 - assumed)
+            return care * (assumed * size + floor) / (1 - assumed)
 
         def small(size: Tensor) -> Tensor:
             return (estimated(size, floor) <= _TRUST * tolerance) & (size <= tolerance / 2)

@@ -429,5 +429,10 @@ def cleared(value: Tensor, mask: Tensor, to: float = 0.0) -> Tensor:
     return value.masked_fill(_over(mask, value), to)
 
 
+def times(value: Tensor, factor: Tensor) -> Tensor:
+    """`value` times a factor for its leading dimensions."""
+    return value * _over(factor, value)
+
+
 def _over(mask: Tensor, value: Tensor) -> Tensor:
     return mask.reshape(mask.shape + (1,) * (value.ndim - mask.ndim))

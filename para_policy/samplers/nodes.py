@@ -29,11 +29,11 @@ _FEWEST = 8
 """With fewer steps a level saves nothing."""
 _SHARE = 0.03
 """Of the tolerance: what not asking the network again at one node may cost."""
-_STILL = (0.15, 0.15, 0.1)
-_MOVED = (3.0, 3.0, 0.2)
+_STILL = (0.15, 0.15, 0.1, 0.02)
+_MOVED = (3.0, 3.0, 0.2, 0.04)
 """Shares of the tolerance, by level: a state that moved less is still, one that moved more is not,
 whatever it costs. Calibration knows what a move costs the mean sample; the third level is for those
-that are more sensitive."""
+that are more sensitive, and that of all steps above others for those at a decision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,19 +86,23 @@ class Nodes:
         nodes = torch.zeros(len(sizes), N, dtype=torch.bool)
         checks = torch.zeros_like(nodes)
         slack = torch.zeros(len(sizes), N, dtype=torch.float32)
+        floor: list[float] = []
         for level, size in enumerate(sizes):
             nodes[level, self.order[:size].cpu()] = True
             checks[level, self._checks(size)] = True
-            kind = min(level, len(_STILL) - 1) if size < N else len(_STILL) - 1
+            last = size == N and level > 0
+            kind = 3 if last else min(level, 2) if size < N else 2
             cost = _gathered(self.sensitivity.double().cpu(), nodes[level])
             still = _SHARE * tolerance / cost.clamp(min=1e-12)
             slack[level] = still.clamp(_STILL[kind] * tolerance, _MOVED[kind] * tolerance)
-        floors = torch.tensor([float(self.error[size - 1]) for size in sizes], dtype=torch.float32)
+            # There no interpolation leaves anything, but states that count as still do.
+            floor.append(_STILL[kind] * tolerance if last else float(self.error[size - 1]))
         asked = (nodes | checks).long().cumsum(dim=0) > 0
         steps = tuple(one.nonzero()[:, 0] for one in asked)
         defect = torch.zeros(N) if self.defect is None else self.defect.float().cpu()
         # Less than the accuracy of a node means nothing.
-        return Levels(nodes, checks, steps, slack, floors, defect.clamp(min=_SHARE * tolerance))
+        usual = defect.clamp(min=_SHARE * tolerance)
+        return Levels(nodes, checks, steps, slack, torch.tensor(floor), usual)
 
     def _checks(self, size: int) -> list[int]:
         """Steps to check the set of `size` nodes at: in the widest intervals, where each would be split."""
@@ -129,7 +133,7 @@ class Levels:
         checks: (L, N) bool, steps that a level is checked at, none of them its nodes.
         steps: L lists, the nodes and the checks of a level and of those below it.
         slack: (L, N) how far a state may move until the network is asked again at its step.
-        floor: (L,) what interpolation leaves; see `Nodes.error`.
+        floor: (L,) what interpolation leaves, see `Nodes.error`, or on the last level what rests.
         defect: (N,) usual ones at checks; see `Nodes.defect`.
     """
 

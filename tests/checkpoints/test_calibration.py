@@ -126,7 +126,9 @@ def test_nodes_come_back_and_files_of_earlier_releases_have_none(checkpoint: Pat
     read = load_policy(checkpoint).calibrations["ddim", 8].nodes
     assert read is not None
     assert read.defect is None, "as in files of an earlier release"
-    with pytest.warns(UserWarning, match="ddim with 8 steps is of an earlier release: 'collocation'"):
+    with pytest.warns(
+        UserWarning, match="ddim with 8 steps is of an earlier release: 'collocation'"
+    ):
         load_policy(checkpoint).sampler("collocation", scheduler="ddim", steps=8)
 
 
@@ -441,3 +443,18 @@ def test_a_broken_latency_file_is_replaced_when_it_is_measured_again(checkpoint:
     path.write_bytes(b"{")
     save_latency(checkpoint, "cpu", LATENCY)
     assert read_latencies(checkpoint) == {"cpu": LATENCY}
+
+
+def test_a_file_that_is_overwritten_in_place_leaves_what_was_read(checkpoint: Path) -> None:
+    """As `cp` does beside a robot that runs; the numbers of a mapped file would be others from there on."""
+    path = save(checkpoint, dataclasses.replace(calibration(), nodes=some_nodes()))
+    policy = load_policy(checkpoint)
+    read = policy.calibrations["ddim", 8]
+    before = [read.matrices.clone(), read.guess.weight.clone()]  # type: ignore[union-attr]
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\0" * (path.stat().st_size // 2))
+    assert read.nodes is not None
+    assert read.nodes.order.tolist() == some_nodes().order.tolist()
+    assert torch.equal(read.matrices, before[0])  # type: ignore[arg-type]
+    assert torch.equal(read.guess.weight, before[1])
