@@ -267,33 +267,20 @@ class CollocationSolve(FixedPointSolve):
         L = len(self.levels)
         if not L:
             return super().judge(rows, change, correction, known)
-        tolerance, level, care = (
-            self.parts.tolerance or 0.0,
-            rows.of(self.level),
-            rows.of(self._care),
-        )
+        level, care = rows.of(self.level), rows.of(self._care)
         past = torch.where(level >= L, care, 1.0)[:, None]
         careful = change._replace(residual=times(change.residual, past))
         verdict = super().judge(rows, careful, times(correction, past), known)
-        at_nodes = (level < L) & (rows.height > 0)
-        asked = at_nodes[:, None] & rows.fresh
-        rows.put(self.asked, where(asked, rows.of(self.X)[:, :-1], rows.of(self.asked)))
-        rows.put(self._known, rows.of(self._known) | asked)
-        on_level = rows.of(self._rounds_on_level) + at_nodes
-        rows.put(self._rounds_on_level, on_level)
 
-        size = verdict.error.amax(dim=1)
-        ratio = size / rows.of(self._last)  # 0 after a level was climbed
-        rho = torch.maximum(0.5 * rows.of(self._rho), ratio)
-        rows.put(self._rho, rho)
-        rows.put(self._last, size.clamp(min=torch.finfo(size.dtype).tiny))
-        assumed, own = rho.clamp(*_CONTRACTION), level.clamp(max=L - 1)
+        at_nodes, size = (level < L) & (rows.height > 0), verdict.error.amax(dim=1)
+        on_level, ratio = self._note(rows, at_nodes, size)
+        rho = rows.of(self._rho).clamp(*_CONTRACTION)
+        tolerance, own = self.parts.tolerance or 0.0, level.clamp(max=L - 1)
         floor, checkable = self.levels.floor[own], self._checkable[own]
-
         care = torch.where(level == L - 1, care, 1.0)
 
         def estimated(size: Tensor, floor: Tensor) -> Tensor:
-            return care * (assumed * size + floor) / (1 - assumed)
+            return care * (rho * size + floor) / (1 - rho)
 
         def small(size: Tensor) -> Tensor:
             return (estimated(size, floor) <= _TRUST * tolerance) & (size <= tolerance / 2)
@@ -302,14 +289,14 @@ class CollocationSolve(FixedPointSolve):
         passed = small(size) & ~broken
         assert rows.checked is not None
         # Before the states are at rest a check may fail and mean nothing.
-        believed = self._defect * floor / (1 - assumed) <= _BELIEVED * tolerance
+        believed = self._defect * floor / (1 - rho) <= _BELIEVED * tolerance
         done = passed & believed & (rows.checked.any(dim=1) | ~checkable)
 
         up = (on_level >= self._most[level]) | (ratio > self._slow[level])
         if L > 1:
             up |= (level == 0) & (size <= _NEAR * tolerance)
         up = torch.where(passed, ~believed, up)
-        due = passed | small(_HOPED * assumed * size)
+        due = passed | small(_HOPED * rho * size)
         rows.put(self._due, checkable & due & ~done & ~up)
         target = (level + up).masked_fill(broken, L)
         target = torch.where(at_nodes, target, level)
@@ -324,3 +311,22 @@ class CollocationSolve(FixedPointSolve):
             torch.where(at_nodes, final, verdict.final),
             torch.where(at_nodes[:, None], estimate[:, None], verdict.error),
         )
+
+    def _note(self, rows: Rows, at_nodes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep what a round at nodes has asked, and how much of the correction before it is left.
+
+        Args:
+            size: (n,) largest correction of any state.
+
+        Returns:
+            (n,) rounds on the level, and (n,) ratio of successive corrections, 0 after a level was climbed.
+        """
+        asked = at_nodes[:, None] & rows.fresh
+        rows.put(self.asked, where(asked, rows.of(self.X)[:, :-1], rows.of(self.asked)))
+        rows.put(self._known, rows.of(self._known) | asked)
+        on_level = rows.of(self._rounds_on_level) + at_nodes
+        rows.put(self._rounds_on_level, on_level)
+        ratio = size / rows.of(self._last)
+        rows.put(self._rho, torch.maximum(0.5 * rows.of(self._rho), ratio))
+        rows.put(self._last, size.clamp(min=torch.finfo(size.dtype).tiny))
+        return on_level, ratio

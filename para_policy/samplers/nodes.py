@@ -91,7 +91,7 @@ class Nodes:
             nodes[level, self.order[:size].cpu()] = True
             checks[level, self._checks(size)] = True
             last = size == N and level > 0
-            kind = 3 if last else min(level, 2) if size < N else 2
+            kind = 3 if last else 2 if size == N else min(level, 2)
             cost = _gathered(self.sensitivity.double().cpu(), nodes[level])
             still = _SHARE * tolerance / cost.clamp(min=1e-12)
             slack[level] = still.clamp(_STILL[kind] * tolerance, _MOVED[kind] * tolerance)

@@ -14,10 +14,10 @@ from tests.training.demonstrations import REPOSITORY
     ("name", "scheduler", "steps", "sampler", "rounds", "rows"),
     [
         ("pusht_flow", None, 100, "chord", 5, 250),
-        ("pusht_flow", None, 100, "collocation", 6, 60),
+        ("pusht_flow", None, 100, "collocation", 6, 75),
         ("aloha_state", None, 100, "x0", 11, 500),
         ("aloha_state", "ddim", 16, "chord", 7, 60),
-        ("aloha_state", "ddim", 16, "collocation", 9, 60),
+        ("aloha_state", "ddim", 16, "collocation", 10, 75),
     ],
 )
 def test_a_few_rounds_give_the_chunk_of_all_steps(
