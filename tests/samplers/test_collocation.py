@@ -290,6 +290,16 @@ def test_what_no_node_can_see_shows_where_a_level_is_checked() -> None:
     assert error(result, exact).max() <= 1e-2
 
 
+def test_what_no_check_lets_pass_is_solved_to_a_fifth_of_the_tolerance() -> None:
+    parts = measured(SMOOTH, batch=64)
+    nodes = dataclasses.replace(parts["nodes"], defect=torch.zeros(N))  # nothing is usual
+    noise = SMOOTH.noise(32)
+    result = SMOOTH.solve(samplers.get("collocation", **{**parts, "nodes": nodes}), noise)
+    assert result.converged.all()
+    assert result.evals.min() > N, "on the level of all steps"
+    assert error(result, SMOOTH.solve(SEQUENTIAL, noise)).max() <= 1e-2 / 5
+
+
 def test_a_level_is_checked_where_it_has_no_nodes(parts: dict[str, Any]) -> None:
     nodes: Nodes = parts["nodes"]
     for tolerance in (1e-2, 1e-3, 1e-4):
