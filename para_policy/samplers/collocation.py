@@ -135,7 +135,7 @@ class CollocationSolve(FixedPointSolve):
         # One entry more, for samples that are past all levels; it is not looked at.
         self._most = torch.tensor([*_ROUNDS[:L], 0]).to(like.device)
         self._slow = torch.tensor([*_SLOW[: L - 1], _DIVERGES, _DIVERGES]).to(like)
-        self._checkable = self.levels.checks.any(dim=1)
+        self._checkable = self.levels.checked
         self._numbers = torch.arange(L, device=like.device)
         self.level = torch.zeros(batch, dtype=torch.int64, device=like.device)
         self._rounds_on_level = torch.zeros_like(self.level)
@@ -155,8 +155,8 @@ class CollocationSolve(FixedPointSolve):
     def most_rounds(self) -> int:
         """See `FixedPointSolve`."""
         levels = self.parts.levels_for(self.process)
-        checked = int(levels.checks.any(dim=1).sum())  # each of these may need one more
-        return super().most_rounds() + sum(_ROUNDS[: len(levels)]) + checked
+        more = int(levels.checked.sum())  # for the check of each
+        return super().most_rounds() + sum(_ROUNDS[: len(levels)]) + more
 
     def _pattern(self) -> Pattern:
         pattern = super()._pattern()

@@ -147,6 +147,11 @@ class Levels:
     def __len__(self) -> int:
         return self.nodes.shape[0]
 
+    @property
+    def checked(self) -> Tensor:
+        """(L,) bool, levels that have checks."""
+        return self.checks.any(dim=1)
+
     def like(self, X: Tensor) -> Levels:
         """With the device and dtype of `X`."""
         steps = tuple(one.to(X.device) for one in self.steps)

@@ -306,7 +306,7 @@ def test_a_level_is_checked_where_it_has_no_nodes(parts: dict[str, Any]) -> None
         levels = nodes.levels(tolerance)
         assert not (levels.nodes & levels.checks).any()
         assert levels.checks[:-1].sum(dim=1).gt(0).all(), "all but that of all steps"
-        assert levels.checks.sum(dim=1).max() <= 6
+        assert levels.checks.sum(dim=1).max() <= 4
         for at_nodes, checks in zip(levels.nodes, levels.checks, strict=True):
             interval = at_nodes.long().cumsum(dim=0)[checks]
             assert len(interval.unique()) == len(interval), "no two in one interval"
