@@ -45,6 +45,12 @@ class Calibration:
     nodes: Nodes | None = None
     fingerprint: tuple[float, ...] = ()
 
+    @property
+    def complete(self) -> bool:
+        """Whether it holds all that is measured now; files of earlier releases may not."""
+        checked = self.nodes is not None and self.nodes.defect is not None
+        return checked and bool(self.fingerprint)
+
     def fits(self, process: Process) -> bool:
         """Whether it was measured on these steps, as far as it says so."""
         return not self.fingerprint or process.agrees_with(self.fingerprint)

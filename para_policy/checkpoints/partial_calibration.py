@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +27,27 @@ class PartialCalibration:
     identity: Mapping[str, Any]
 
     def load(self) -> Calibration | None:
-        """What was measured; None if there is nothing, or something else."""
+        """What was measured; None if there is nothing, or something else.
+
+        What an earlier release kept may lack parts. It is not completed: `collocation` in it was measured
+        without them.
+        """
         if not self.path.exists():
             return None
         try:
             calibration, facts = read_calibration(self.path)
         except CheckpointError:  # measuring again is the remedy
             return None
-        same = all(facts.get(key) == value for key, value in self.identity.items())
-        return calibration if same else None
+        if any(facts.get(key) != value for key, value in self.identity.items()):
+            return None
+        if not calibration.complete:
+            warnings.warn(
+                f"'{self.path}' was begun by an earlier release, which measured less: the calibration "
+                "begins anew",
+                stacklevel=2,
+            )
+            return None
+        return calibration
 
     def keep(self, calibration: Calibration) -> None:
         write_calibration(self.path, calibration, self.identity)

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import signal
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from para_policy.cli.main import main
 from para_policy.errors import InputError
 from para_policy.inference import EngineConfig, Size
 from tests.checkpoint import random_observations, save_tiny_checkpoint, tiny_config
+from tests.checkpoints.damage import Damage, edit
 from tests.commands import Run, runner
 from tests.problems import all_nodes
 from tests.training.demonstrations import circles, write_group
@@ -121,9 +123,32 @@ def counted(measured: list[str], variant: Any) -> Any:
     return measure
 
 
-@pytest.mark.parametrize("change", ["--cases=6", "--tolerance=0.02", "broken"])
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def without(*names: str) -> Damage:
+    """As an earlier release has kept it."""
+    return edit(tensors=lambda tensors: [tensors.pop(f"nodes.{name}") for name in names])
+
+
+KEPT: dict[str, tuple[Damage | None, Sequence[str], int]] = {
+    "other cases": (None, ("--cases=6",), 0),
+    "other tolerance": (None, ("--tolerance=0.02",), 0),
+    "broken": (truncate, (), 0),
+    "no defects": (without("defect"), (), 1),
+    "no nodes": (without("order", "error", "sensitivity", "defect"), (), 1),
+}
+
+
+@pytest.mark.parametrize(("damage", "more", "warned"), KEPT.values(), ids=KEPT)
 def test_what_was_kept_of_something_else_is_not_used(
-    checkpoint: Path, run: Run, monkeypatch: pytest.MonkeyPatch, change: str
+    checkpoint: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Damage | None,
+    more: Sequence[str],
+    warned: int,
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -133,8 +158,8 @@ def test_what_was_kept_of_something_else_is_not_used(
         )
         assert run(*few(checkpoint))[0] == 130
     partial = checkpoint / "calibration" / "ddpm_10.partial"
-    if change == "broken":
-        partial.write_bytes(partial.read_bytes()[:-10])
+    if damage is not None:
+        damage(partial)
     basis = calibrate._Measurement._basis
     made: list[Any] = []
 
@@ -143,9 +168,14 @@ def test_what_was_kept_of_something_else_is_not_used(
         return basis(self, references)
 
     monkeypatch.setattr(calibrate._Measurement, "_basis", again)
-    assert run(*few(checkpoint, *([] if change == "broken" else [change])))[0] == 0
+    with warnings.catch_warnings(record=True) as told:
+        assert run(*few(checkpoint, *more))[0] == 0
+    texts = [str(one.message) for one in told if "earlier release" in str(one.message)]
+    assert len(texts) == warned
+    assert all(f"'{partial}' was begun by an earlier release" in text for text in texts)
     assert len(made) == 1
     assert not partial.exists()
+    assert load_policy(checkpoint).calibrations["ddpm", 10].complete
 
 
 def test_auto_and_chord_work_afterwards(checkpoint: Path, run: Run) -> None:
