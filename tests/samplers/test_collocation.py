@@ -314,6 +314,18 @@ def test_a_level_is_checked_where_it_has_no_nodes(parts: dict[str, Any]) -> None
         assert set(one.tolist()) <= set(next_one.tolist()), "a recorded round serves lower levels"
 
 
+def test_a_check_comes_with_the_last_round_and_seldom_before() -> None:
+    task = of(Rational(gain=0.5), steps=100)
+    noise, parts = task.noise(64), measured(task, batch=128)
+    found = [
+        task.solve(samplers.get("collocation", **each), noise) for each in (parts, unchecked(parts))
+    ]
+    checked, without = (result.rounds.double().mean() for result in found)
+    assert checked < without + 0.5, "no rounds of their own"
+    checked, without = (result.evals.double().mean() for result in found)
+    assert without + 1 < checked < without + 4, "most samples are checked at four steps, once"
+
+
 def test_a_round_budget_ends_it_early(parts: dict[str, Any]) -> None:
     noise = SMOOTH.noise(4)
     result = SMOOTH.solve(samplers.get("collocation", **parts, max_rounds=2), noise)
